@@ -1,0 +1,113 @@
+"""What the command lines share: options made from `Config`, one-sentence errors, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from config_physics import RECIPES, Config, UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, and whose options are never abbreviated."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UserError` instead of printing the whole usage."""
+        raise UserError(f"{message} ({self.prog} --help lists the options)")
+
+
+def add_config_options(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Add one option for each `Config` field, or for the named ones; a default is never written twice.
+
+    An option that is not given leaves nothing in the namespace, so that a recipe or a checkpoint decides.
+    """
+    wanted = None if names is None else set(names)
+    for setting in dataclasses.fields(Config):
+        if setting.metadata.get("option") is False or (wanted is not None and setting.name not in wanted):
+            continue
+        flag = "--" + setting.name.replace("_", "-")
+        default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+        help_text = setting.metadata["help"] + ("" if default == "" else f" (default: {default})")
+        kwargs: dict[str, Any] = {"dest": setting.name, "default": argparse.SUPPRESS, "help": help_text}
+        if isinstance(setting.default, bool):
+            kwargs["action"] = "store_true" if setting.name == "diffusion" else argparse.BooleanOptionalAction
+        elif isinstance(setting.default, tuple):
+            kwargs |= {"type": _name_list, "metavar": "LIST"}
+        else:
+            kwargs |= {"type": type(setting.default), "metavar": _METAVARS.get(setting.name)}
+            if "choices" in setting.metadata:
+                kwargs |= {"choices": setting.metadata["choices"], "metavar": None}
+            elif kwargs["metavar"] is None:
+                kwargs["metavar"] = "N" if isinstance(setting.default, int) else "X"
+        parser.add_argument(flag, **kwargs)
+
+
+_METAVARS = {"data": "DIR", "run": "NAME", "device": "D"}
+
+
+def _name_list(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
+    """Return the `Config` settings that the user gave on the command line."""
+    return {s.name: getattr(namespace, s.name) for s in dataclasses.fields(Config) if hasattr(namespace, s.name)}
+
+
+def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Config:
+    """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then what the user gave."""
+    given = given_settings(namespace)
+    return Config(**{**fallbacks, **RECIPES[given.get("recipe", Config.recipe)], **given})
+
+
+def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
+    """Run a script's `main` and end the process with its exit status.
+
+    0 when it returns; 2 after a `UserError` or a failing disk, printed to standard error as one sentence; 130 after
+    Ctrl-C.
+    """
+    program = os.path.basename(sys.argv[0])  # noqa: PTH119 - argv[0] is text, not a path to open
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a Windows console may not know every character of a report
+            stream.reconfigure(errors="replace")
+    try:
+        main(None)
+    except UserError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except OSError as error:  # a full disk or a folder without permission, wherever it was met
+        print(f"{program}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+class StopSignals:
+    """While entered, call `request` on Ctrl-C and on SIGTERM, so that a loop can finish its step and save."""
+
+    def __init__(self, request: Callable[[], None]) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        def handle(number: int, frame: object) -> None:
+            self._request()
+
+        self._previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,357 @@
+"""Settings and tables that every script shares.
+
+Three things live here and nowhere else: the morphology classes (`MORPHOLOGIES`), the physical attributes
+(`ATTRIBUTES`) and the settings of a run (`Config`) with their recipes. The condition vector, the loader, the
+command lines, the sliders and the reports all read these tables, so their order is decided once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: scripts print it as one sentence and exit with status 2."""
+
+
+# --------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Morphology:
+    """One class of the condition vector; its place in `MORPHOLOGIES` is its class index."""
+
+    name: str
+    label: str
+    description: str
+
+
+MORPHOLOGIES = (
+    Morphology("spiral", "Spiral", "disc galaxy with features, seen from above or inclined"),
+    Morphology("elliptical", "Elliptical", "smooth galaxy without a disc or arms"),
+    Morphology("merger", "Merger", "two or more galaxies interacting"),
+    Morphology("edge-on", "Edge-on", "disc galaxy seen from the side"),
+)
+MORPHOLOGY_NAMES = tuple(m.name for m in MORPHOLOGIES)
+
+
+def morphology_index(name: str) -> int:
+    """Return the class index of a morphology name; `edge_on` and capitals are accepted.
+
+    Raises
+    ------
+    UserError
+        If the name is none of the four classes.
+    """
+    canonical = name.strip().lower().replace("_", "-")
+    if canonical not in MORPHOLOGY_NAMES:
+        raise UserError(f"unknown morphology '{name}': choose one of {', '.join(MORPHOLOGY_NAMES)}")
+    return MORPHOLOGY_NAMES.index(canonical)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One continuous attribute that galaxies are conditioned on.
+
+    Attributes
+    ----------
+    name, label, unit : str
+        Name in files and options; name and unit for people ("" for a pure number).
+    low, high : float
+        Range of the slider and, unless `raw`, of the scaling to [0, 1] in the condition vector.
+    source : {"photometry", "catalogue", "votes", "random"}
+        Where the value of a real galaxy comes from.
+    description : str
+        What the value is, in one sentence.
+    raw : bool
+        Feed the value itself into the condition vector, as the original recipe does.
+    """
+
+    name: str
+    label: str
+    unit: str
+    low: float
+    high: float
+    source: str
+    description: str
+    raw: bool = False
+
+    def to_unit(self, value: Any) -> Any:
+        """Scale physical values (float, array or tensor) to those of the condition vector."""
+        return value if self.raw else (value - self.low) / (self.high - self.low)
+
+    def from_unit(self, value: Any) -> Any:
+        """Invert `to_unit`."""
+        return value if self.raw else self.low + value * (self.high - self.low)
+
+
+# Ranges hold at least the central 99 % of real SDSS galaxies (photometry) or of the GZ2 main sample.
+_ATTRIBUTE_ROWS = (
+    Attribute(
+        "size",
+        "Half-light radius",
+        "frame widths",
+        0.05,
+        0.28,
+        "photometry",
+        "radius of the circle that holds half of the galaxy's light, as a fraction of the frame's width",
+    ),
+    Attribute(
+        "brightness",
+        "Surface brightness",
+        "display units",
+        0.05,
+        0.6,
+        "photometry",
+        "mean of R, G and B (0 to 1) within the half-light radius, above the sky; the picture is "
+        "asinh-stretched, so this is a display brightness and not a flux",
+    ),
+    Attribute(
+        "ellipticity",
+        "Ellipticity",
+        "",
+        0.0,
+        0.9,
+        "photometry",
+        "1 - b/a from the second moments of the galaxy's light",
+    ),
+    Attribute("redshift", "Redshift", "", 0.0, 0.25, "catalogue", "spectroscopic redshift from the catalogue"),
+    Attribute(
+        "concentration",
+        "Concentration",
+        "",
+        1.4,
+        3.6,
+        "photometry",
+        "5 log10(r80 / r20) of the display-stretched light (after Conselice 2003, eq. 5)",
+    ),
+    Attribute(
+        "color",
+        "Display color B - R",
+        "mag",
+        -1.0,
+        1.6,
+        "photometry",
+        "-2.5 log10 of the ratio of blue-plane to red-plane light (g and i in an SDSS composite); redder is larger",
+    ),
+    Attribute(
+        "petro_r50_kpc",
+        "Petrosian R50",
+        "kpc",
+        0.0,
+        20.0,
+        "catalogue",
+        "Petrosian half-light radius in the r band",
+    ),
+    Attribute(
+        "absolute_magnitude",
+        "Absolute magnitude",
+        "mag",
+        -24.0,
+        -16.0,
+        "catalogue",
+        "r-band Petrosian magnitude M_r",
+    ),
+    Attribute(
+        "stellar_mass",
+        "Stellar mass",
+        "log10 solar masses",
+        8.0,
+        12.0,
+        "catalogue",
+        "decimal logarithm of the mass",
+    ),
+    Attribute(
+        "vote_count",
+        "Votes (normalised)",
+        "",
+        0.3,
+        1.0,
+        "votes",
+        "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original recipe",
+        raw=True,
+    ),
+    Attribute(
+        "vote_smoothness",
+        "Smooth votes",
+        "",
+        0.2,
+        1.0,
+        "votes",
+        "0.2 + 0.8 x the smooth vote fraction, called brightness in the original recipe",
+        raw=True,
+    ),
+    Attribute(
+        "vote_elongation",
+        "Elongation votes",
+        "",
+        0.0,
+        0.9,
+        "votes",
+        "0, 0.45 and 0.9 weighted by the round, in-between and cigar-shaped votes, called ellipticity in the "
+        "original recipe",
+        raw=True,
+    ),
+    Attribute(
+        "random_redshift",
+        "Random number",
+        "",
+        0.0,
+        0.5,
+        "random",
+        "uniform random placeholder without information, called redshift in the original recipe",
+        raw=True,
+    ),
+)
+ATTRIBUTES = {row.name: row for row in _ATTRIBUTE_ROWS}
+PHOTOMETRIC_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "photometry")
+CATALOGUE_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "catalogue")
+PAPER_ATTRIBUTES = ("vote_count", "vote_smoothness", "vote_elongation", "random_redshift")
+
+
+def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
+    """Look up attributes by name, in the order given.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown or given twice.
+    """
+    for name in names:
+        if name not in ATTRIBUTES:
+            raise UserError(f"unknown attribute '{name}': choose from {', '.join(ATTRIBUTES)}")
+        if names.count(name) > 1:
+            raise UserError(f"attribute '{name}' is named twice")
+    return tuple(ATTRIBUTES[name] for name in names)
+
+
+# ----------------------------------------------------------------------------------------------- settings
+
+
+def _setting(default: Any, help: str, **rules: Any) -> Any:
+    """Declare a `Config` field: its default, its help line, and rules (low, high, choices, option)."""
+    return field(default=default, metadata={"help": help, **rules})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training run; each field is also a command-line option of `galaxy.py`.
+
+    Raises
+    ------
+    UserError
+        On construction, naming the field, the value and the allowed range.
+    """
+
+    # Run
+    data: str = _setting("", "folder of the prepared dataset (default: the only one under data/)")
+    run: str = _setting("", "name of the run, a new folder in checkpoints/ and samples/ (default: the next free one)")
+    recipe: str = _setting("default", "set of settings to start from", choices=("default", "paper"))
+    attributes: tuple[str, ...] = _setting(
+        ("size", "brightness", "ellipticity", "redshift"), "attributes to condition on, separated by commas"
+    )
+    diffusion: bool = _setting(False, "train the diffusion model instead of the GAN")
+    seed: int = _setting(0, "seed of everything random in the run", low=0, high=2**31 - 1)
+    device: str = _setting("auto", "where to compute: auto, cpu, cuda, cuda:N or mps")
+    precision: str = _setting(
+        "auto",
+        "arithmetic of the networks; auto takes bf16 where it is fast",
+        choices=("auto", "fp32", "bf16"),
+    )
+
+    # Networks
+    image_size: int = _setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
+    latent_dim: int = _setting(100, "length of the noise vector", low=1, high=4096)
+    width: int = _setting(64, "channels of the thinnest layer of every network", low=4, high=512)
+    dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
+    condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
+
+    # Physics
+    pretrain_epochs: int = _setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
+    physics_weight: float = _setting(3.0, "weight of the physics loss in the generator's loss", low=0.0, high=1e6)
+
+    # Optimisation
+    epochs: int = _setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
+    batch_size: int = _setting(64, "images a training step", low=2, high=65_536)
+    learning_rate: float = _setting(1.5e-4, "step size of Adam", low=0.0, high=1.0)
+    beta1: float = _setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
+    beta2: float = _setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
+    clip_norm: float = _setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
+    real_label: float = _setting(0.9, "discriminator's target for real images", low=0.5, high=1.0)
+    fake_label: float = _setting(0.1, "discriminator's target for generated images", low=0.0, high=0.5)
+    ema_decay: float = _setting(
+        0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999
+    )
+    augment: bool = _setting(True, "flip and turn the training images; a galaxy has no up")
+    balanced: bool = _setting(False, "draw all classes equally often instead of as they occur")
+
+    # Output
+    checkpoint_every: int = _setting(10, "epochs between checkpoints and sample grids", low=1, high=100_000)
+    log_every: int = _setting(50, "steps between lines of metrics.jsonl", low=1, high=1_000_000)
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            _check_setting(setting, getattr(self, setting.name))
+        attribute_table(self.attributes)
+        if not self.attributes:
+            raise UserError("attributes is empty: name at least one, such as size")
+        if not set(self.run) <= set(
+            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+        ) or self.run.startswith((".", "-")):
+            raise UserError(
+                f"run is '{self.run}': use letters, digits, '.', '_' and '-', starting with none of the last"
+            )
+
+    @property
+    def condition_dim(self) -> int:
+        """Length of the condition vector: one-hot class, attribute values and, if set, their known-flags."""
+        return len(MORPHOLOGIES) + len(self.attributes) * (2 if self.condition_mask else 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, as stored in a checkpoint."""
+        return {**dataclasses.asdict(self), "attributes": list(self.attributes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Config:
+        """Rebuild the settings from `to_dict`; unknown names raise `UserError`."""
+        known = {setting.name for setting in dataclasses.fields(cls)}
+        if strange := sorted(set(values) - known):
+            raise UserError(f"unknown settings: {', '.join(strange)}")
+        return cls(**{**values, "attributes": tuple(values.get("attributes", cls.attributes))})
+
+
+def _check_setting(setting: dataclasses.Field, value: Any) -> None:
+    """Check one field's type and range against its rules."""
+    expected = type(setting.default)
+    valid = type(value) is expected or (expected is float and type(value) is int)
+    if not valid or (isinstance(value, float) and not math.isfinite(value)):
+        raise UserError(f"{setting.name} is {value!r}: it takes a {_KIND_WORDS[expected]}")
+    rules = setting.metadata
+    if "choices" in rules and value not in rules["choices"]:
+        raise UserError(f"{setting.name} is {value!r}: choose one of {', '.join(map(str, rules['choices']))}")
+    if "low" in rules and not rules["low"] <= value <= rules["high"]:
+        raise UserError(f"{setting.name} is {value}: it must lie between {rules['low']} and {rules['high']}")
+
+
+_KIND_WORDS = {
+    int: "whole number",
+    float: "finite number",
+    str: "text",
+    bool: "yes or no",
+    tuple: "list of names",
+}
+
+# What each recipe changes from the defaults. `paper` is the document that this project started from.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "attributes": PAPER_ATTRIBUTES,
+        "condition_mask": False,
+        "ema_decay": 0.0,
+        "augment": False,
+        "precision": "fp32",
+    },
+}

@@ -1,0 +1,120 @@
+"""The conditional DCGAN: generator, discriminator and their adversarial losses."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Generator(nn.Module):
+    """Turn noise and a condition into a galaxy image.
+
+    A fully connected layer makes 4 x 4 feature maps, then transposed convolutions double the side until the
+    image is reached (Radford et al. 2016). At the default width this is 256-256-128-64-3 channels.
+
+    Parameters
+    ----------
+    latent_dim, condition_dim : int
+        Lengths of the noise vector and of the condition vector.
+    width : int
+        Channels of the last hidden layer.
+    image_size : int
+        64, 128 or 256 pixels; each doubling adds a layer at the coarse end.
+    """
+
+    def __init__(self, latent_dim: int, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        channels = _coarse_to_fine(width, image_size)
+        self.project = nn.Linear(latent_dim + condition_dim, channels[0] * 4 * 4)
+        layers: list[nn.Module] = []
+        for c_in, c_out in pairwise(channels):
+            layers += [
+                nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [nn.ConvTranspose2d(channels[-1], 3, 4, stride=2, padding=1), nn.Tanh()]
+        self.upsample = nn.Sequential(*layers)
+        self.apply(_init_dcgan)
+
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Generate images.
+
+        Parameters
+        ----------
+        z : Tensor, (N, latent_dim)
+            Standard normal noise.
+        condition : Tensor, (N, condition_dim)
+
+        Returns
+        -------
+        Tensor, (N, 3, S, S), in (-1, 1)
+        """
+        features = self.project(torch.cat([z, condition], 1))
+        return self.upsample(features.view(len(z), -1, 4, 4))
+
+
+class Discriminator(nn.Module):
+    """Tell real images from generated ones, given the condition as constant planes beside the image.
+
+    Strided convolutions halve the side down to 4 x 4 (64-128-256-256 channels at the default width); one linear
+    layer gives the logit of "real". Parameters as for `Generator`.
+    """
+
+    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+        super().__init__()
+        channels = [3 + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
+        layers: list[nn.Module] = []
+        for depth, (c_in, c_out) in enumerate(pairwise(channels)):
+            layers.append(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=depth == 0))
+            if depth > 0:
+                layers.append(nn.BatchNorm2d(c_out))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+        self.downsample = nn.Sequential(*layers)
+        self.classify = nn.Linear(channels[-1] * 4 * 4, 1)
+        self.apply(_init_dcgan)
+
+    def forward(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Return the logits (N,) that images (N, 3, S, S) in [-1, 1] are real under conditions (N, C)."""
+        planes = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        features = self.downsample(torch.cat([images, planes], 1))
+        return self.classify(features.flatten(1))[:, 0]
+
+
+def _coarse_to_fine(width: int, image_size: int) -> list[int]:
+    """Return the channels at sides 4, 8, ... image_size / 2: at most 4 times the width."""
+    num_levels = (image_size // 4).bit_length() - 1
+    return [width * min(4, 2**level) for level in reversed(range(num_levels))]
+
+
+def _init_dcgan(module: nn.Module) -> None:
+    """Draw weights as Radford et al. (2016) do: normal with standard deviation 0.02."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def smoothed_bce(logits: Tensor, label: float) -> Tensor:
+    """Return the mean binary cross-entropy between logits (N,) and one constant label in [0, 1]."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+def discriminator_loss(
+    real_logits: Tensor, fake_logits: Tensor, real_label: float, fake_label: float
+) -> tuple[Tensor, Tensor]:
+    """Return the two terms of L_D, on real and on generated images; L_D is their sum.
+
+    With labels 0.9 and 0.1 each term has the floor 0.325 (the entropy of the label), so L_D >= 0.650, and a
+    discriminator that only guesses pays 2 ln 2 = 1.386.
+    """
+    return smoothed_bce(real_logits, real_label), smoothed_bce(fake_logits, fake_label)
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Return the adversarial term of L_G: generated images should be called real (label 1)."""
+    return smoothed_bce(fake_logits, 1.0)

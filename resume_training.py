@@ -1,0 +1,51 @@
+"""Go on with an interrupted or finished training run, exactly where it was saved.
+
+    python resume_training.py --run first
+    python resume_training.py --checkpoint checkpoints/first/epoch_0040.pt --epochs 200
+
+Settings come from the checkpoint; only the length of the run and what it writes may change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from command_line import Parser, add_config_options, given_settings, run_script
+from config_physics import Config, UserError
+
+_CHANGEABLE = ("data", "epochs", "pretrain_epochs", "device", "checkpoint_every", "log_every")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    parser = Parser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="NAME", help="name of the run, a folder in checkpoints/")
+    source.add_argument("--checkpoint", type=Path, metavar="FILE", help="one checkpoint of the run")
+    add_config_options(parser, _CHANGEABLE)
+    options = parser.parse_args(argv)
+
+    from checkpoint import LATEST, load_checkpoint
+    from dataset import PreparedDataset
+    from galaxy import CHECKPOINTS, print_settings, train
+
+    path = options.checkpoint or CHECKPOINTS / options.run / LATEST
+    state = load_checkpoint(path)
+    changes = {name: value for name, value in given_settings(options).items() if name in _CHANGEABLE}
+    config = dataclasses.replace(Config.from_dict(state["config"]), **changes)
+    if (CHECKPOINTS / config.run).resolve() != path.resolve().parent:
+        raise UserError(f"{path} belongs to run {config.run}: start this script where {CHECKPOINTS / config.run} is")
+    done = state["epoch"] if state["phase"] == "generator" else 0
+    if done >= config.epochs:
+        raise UserError(f"run {config.run} has done all its {config.epochs} epochs: give a larger --epochs to go on")
+    data = PreparedDataset.open(config.data)
+    print_settings(config, data.manifest)
+    phase = 2 if state["phase"] == "generator" else 1
+    print(f"going on from {path}: phase {phase}, {state['epoch']} epochs and {state['step']} steps done")
+    train(config, data, state=state)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,94 @@
+"""Shared fixtures: rendered galaxies, a small prepared dataset, a tiny trained run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import photometry
+from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from dataset import PreparedDataset
+from dataset_writer import DatasetWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Options of a run that takes seconds.
+TINY = ["--width", "4", "--latent-dim", "8", "--batch-size", "16", "--log-every", "2", "--seed", "3"]
+
+
+def render_galaxies(count: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, list[str]]:
+    """Render exponential discs whose flattening and colour follow their class; two bodies for mergers.
+
+    Returns images (count, 3, side, side) uint8 and class names.
+    """
+    rng = np.random.default_rng(seed)
+    axis = np.arange(side) - (side - 1) / 2
+    x, y = np.meshgrid(axis, axis)
+    images, names = [], []
+    for k in range(count):
+        name = MORPHOLOGY_NAMES[k % 4]
+        low, high = {"spiral": (0.5, 0.9), "elliptical": (0.6, 1.0), "merger": (0.5, 1.0), "edge-on": (0.15, 0.3)}[name]
+        axis_ratio, angle = rng.uniform(low, high), rng.uniform(0, np.pi)
+        scale, peak = rng.uniform(3, 6) * side / 64, rng.uniform(0.4, 0.8)
+        light = np.zeros((side, side))
+        bodies = [(0.0, 0.0)] if name != "merger" else [(0.0, 0.0), tuple(rng.uniform(5, 9, 2) * side / 64)]
+        for dx, dy in bodies:
+            u = (x - dx) * np.cos(angle) + (y - dy) * np.sin(angle)
+            v = -(x - dx) * np.sin(angle) + (y - dy) * np.cos(angle)
+            light += np.exp(-np.hypot(u, v / axis_ratio) / scale)
+        color = np.array([1.0, 0.85, 0.6] if name in ("elliptical", "edge-on") else [0.8, 0.9, 1.0])
+        picture = 0.02 + peak * light * color[:, None, None] + rng.normal(0, 0.006, (3, side, side))
+        images.append((picture.clip(0, 1) * 255).round().astype(np.uint8))
+        names.append(name)
+    return np.stack(images), names
+
+
+def write_dataset(path: Path, count: int = 160, seed: int = 0, side: int = 64) -> Path:
+    """Write rendered galaxies as a prepared dataset; a third of the redshifts is unknown."""
+    images, names = render_galaxies(count, seed, side)
+    measured = photometry.measure(torch.from_numpy(images).float() / 255)
+    values = {name: measured[name].numpy() for name in PHOTOMETRIC_ATTRIBUTES}
+    redshift = np.random.default_rng(seed).uniform(0.01, 0.2, count)
+    values["redshift"] = np.where(np.arange(count) % 3 == 0, np.nan, redshift)
+    with DatasetWriter(path, side, 0.5, {"source": "rendered for a test"}) as writer:
+        writer.append(images, [f"58773000000000{seed:02d}{k:04d}" for k in range(count)], names, values)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dataset_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("prepared") / "rendered")
+
+
+@pytest.fixture(scope="session")
+def data(dataset_path: Path) -> PreparedDataset:
+    return PreparedDataset.open(dataset_path)
+
+
+def run_script(script: str, *options: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's scripts as a user would."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, options)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, dataset_path: Path) -> Path:
+    """A working folder in which the run `tiny` has been trained: 2 + 2 epochs, a checkpoint each."""
+    folder = tmp_path_factory.mktemp("work")
+    options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
+    result = run_script("galaxy.py", *options, *TINY, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder

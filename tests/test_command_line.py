@@ -1,0 +1,88 @@
+"""Options made from the settings, and one-sentence errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+
+import pytest
+
+import command_line
+from command_line import Parser, StopSignals, add_config_options, config_from_options, given_settings
+from config_physics import PAPER_ATTRIBUTES, Config, UserError
+
+
+def parse(*argv: str):
+    parser = Parser()
+    add_config_options(parser)
+    return parser.parse_args(list(argv))
+
+
+def test_every_setting_but_the_image_size_has_an_option():
+    parser = Parser()
+    add_config_options(parser)
+    flags = {f for action in parser._actions for f in action.option_strings}
+    settings = {s.name for s in dataclasses.fields(Config)} - {"image_size"}
+    assert {f"--{name.replace('_', '-')}" for name in settings} <= flags
+
+
+def test_no_option_gives_the_defaults():
+    assert config_from_options(parse()) == Config()
+
+
+def test_options_override_the_recipe_and_the_recipe_overrides_fallbacks():
+    config = config_from_options(parse("--recipe", "paper", "--ema-decay", "0.5"), ema_decay=0.9, augment=True, width=8)
+    assert (config.ema_decay, config.augment, config.width) == (0.5, False, 8)
+    assert config.attributes == PAPER_ATTRIBUTES
+
+
+def test_attributes_are_a_list():
+    assert config_from_options(parse("--attributes", "size, color")).attributes == ("size", "color")
+
+
+def test_only_what_was_given_is_reported():
+    assert given_settings(parse("--epochs", "3", "--no-augment")) == {"epochs": 3, "augment": False}
+
+
+@pytest.mark.parametrize("argv", [["--epochs", "many"], ["--epoch", "3"], ["--recipe", "best"], ["stray"]])
+def test_a_wrong_option_is_one_sentence(argv):
+    with pytest.raises(UserError, match="--help lists the options"):
+        parse(*argv)
+
+
+@pytest.mark.parametrize(
+    "error, status, text",
+    [
+        (UserError("it is\nwrong"), 2, "error: it is wrong"),
+        (OSError(28, "No space left"), 2, "error: [Errno 28] No space"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_exit_status_and_message(error, status, text, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["folder/script.py"])
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        command_line.run_script(main)
+    assert caught.value.code == status
+    assert f"script.py: {text}" in capsys.readouterr().err
+
+
+def test_success_is_status_0(monkeypatch):
+    with pytest.raises(SystemExit) as caught:
+        command_line.run_script(lambda argv: None)
+    assert caught.value.code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows delivers no SIGTERM to a handler")
+def test_stop_signals_call_the_request_and_are_put_back():
+    calls, before = [], signal.getsignal(signal.SIGTERM)
+    with StopSignals(lambda: calls.append(1)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert calls == [1, 1]
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,123 @@
+"""Tables, settings and recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from config_physics import (
+    ATTRIBUTES,
+    MORPHOLOGY_NAMES,
+    PAPER_ATTRIBUTES,
+    RECIPES,
+    Config,
+    UserError,
+    attribute_table,
+    morphology_index,
+)
+
+
+def test_class_indices_are_those_of_the_specification():
+    assert MORPHOLOGY_NAMES == ("spiral", "elliptical", "merger", "edge-on")
+
+
+@pytest.mark.parametrize("name, index", [("spiral", 0), ("edge_on", 3), (" Edge-On ", 3), ("MERGER", 2)])
+def test_morphology_names_are_forgiving(name, index):
+    assert morphology_index(name) == index
+
+
+def test_unknown_morphology_names_the_choices():
+    with pytest.raises(UserError, match="'lenticular': choose one of spiral, elliptical, merger, edge-on"):
+        morphology_index("lenticular")
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES.values(), ids=lambda a: a.name)
+def test_scaling_is_undone_by_its_inverse(attribute):
+    values = np.linspace(attribute.low, attribute.high, 7)
+    np.testing.assert_allclose(attribute.from_unit(attribute.to_unit(values)), values, atol=1e-12)
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES.values(), ids=lambda a: a.name)
+def test_range_maps_to_the_unit_interval_unless_raw(attribute):
+    expected = (attribute.low, attribute.high) if attribute.raw else (0.0, 1.0)
+    assert (attribute.to_unit(attribute.low), attribute.to_unit(attribute.high)) == expected
+
+
+def test_document_proxies_have_the_document_ranges():
+    ranges = [(ATTRIBUTES[name].low, ATTRIBUTES[name].high) for name in PAPER_ATTRIBUTES]
+    assert ranges == [(0.3, 1.0), (0.2, 1.0), (0.0, 0.9), (0.0, 0.5)]
+
+
+def test_attribute_named_twice_is_refused():
+    with pytest.raises(UserError, match="'size' is named twice"):
+        attribute_table(("size", "size"))
+
+
+def test_unknown_attribute_is_refused():
+    with pytest.raises(UserError, match="unknown attribute 'mass'"):
+        attribute_table(("mass",))
+
+
+def test_paper_recipe_is_the_document():
+    config = Config(recipe="paper", **RECIPES["paper"])
+    document = {
+        "latent_dim": 100,
+        "condition_dim": 8,
+        "pretrain_epochs": 30,
+        "epochs": 150,
+        "batch_size": 64,
+        "learning_rate": 1.5e-4,
+        "beta1": 0.5,
+        "beta2": 0.999,
+        "clip_norm": 1.0,
+        "physics_weight": 3.0,
+        "real_label": 0.9,
+        "fake_label": 0.1,
+        "checkpoint_every": 10,
+        "attributes": PAPER_ATTRIBUTES,
+        "ema_decay": 0.0,
+        "augment": False,
+        "balanced": False,
+        "precision": "fp32",
+    }
+    assert {name: getattr(config, name) for name in document} == document
+
+
+def test_condition_has_flags_of_known_values_by_default():
+    assert Config().condition_dim == 4 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"epochs": 0}, "epochs is 0: it must lie between 1 and"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan: it takes a finite number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5: it takes a whole number"),
+        ({"batch_size": True}, "batch_size is True: it takes a whole number"),
+        ({"precision": "fp8"}, "precision is 'fp8': choose one of auto, fp32, bf16"),
+        ({"run": "../up"}, "run is '../up'"),
+        ({"run": ".hidden"}, "run is '.hidden'"),
+        ({"attributes": ()}, "attributes is empty"),
+        ({"image_size": 65}, "image_size is 65: choose one of 64, 128, 256"),
+    ],
+)
+def test_bad_settings_name_field_value_and_range(change, message):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        Config(**change)
+
+
+def test_settings_survive_the_round_trip_through_a_dictionary():
+    config = Config(run="x", attributes=("size", "color"), epochs=3)
+    assert Config.from_dict(config.to_dict()) == config
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(UserError, match="unknown settings: magic"):
+        Config.from_dict({**Config().to_dict(), "magic": 1})
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().epochs = 3

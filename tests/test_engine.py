@@ -1,0 +1,227 @@
+"""Device, precision, memory layout, optimiser and random states, on the CPU and, where there is one, a GPU."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from config_physics import UserError
+from engine import Engine
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+
+
+@pytest.fixture
+def engine():
+    return Engine.choose("cpu", "fp32")
+
+
+def small_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+
+
+# Choosing
+
+
+def test_cpu(engine):
+    assert engine.device == torch.device("cpu")
+    assert engine.bf16 is False
+    assert engine == Engine(torch.device("cpu"), False)
+
+
+def test_auto_takes_what_is_there():
+    device = Engine.choose().device.type
+    if torch.cuda.is_available():
+        assert device == "cuda"
+    elif torch.backends.mps.is_available():
+        assert device == "mps"
+    else:
+        assert device == "cpu"
+
+
+@pytest.mark.parametrize(("precision", "bf16"), [("fp32", False), ("bf16", True)])
+def test_precision_is_as_asked(precision, bf16):
+    assert Engine.choose("cpu", precision).bf16 is bf16
+
+
+def test_auto_precision_is_a_decision():
+    assert Engine.choose("cpu", "auto").bf16 in (True, False)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cpu:x", "cuda:-1", "CPU!", "tpu", "meta"])
+def test_unknown_devices(device):
+    with pytest.raises(UserError, match=r"(?i)device"):
+        Engine.choose(device)
+
+
+@without_cuda
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
+def test_cuda_that_is_not_there(device):
+    with pytest.raises(UserError, match=r"(?i)cuda"):
+        Engine.choose(device)
+
+
+@needs_cuda
+def test_cuda_number_that_is_not_there():
+    with pytest.raises(UserError, match=r"(?i)cuda"):
+        Engine.choose(f"cuda:{torch.cuda.device_count()}")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="an MPS device is here")
+def test_mps_that_is_not_there():
+    with pytest.raises(UserError, match=r"(?i)mps"):
+        Engine.choose("mps")
+
+
+def test_an_engine_cannot_be_changed(engine):
+    with pytest.raises(AttributeError):
+        engine.bf16 = True
+
+
+# Running forward
+
+
+def test_autocast_in_bfloat16():
+    engine, layer, images = Engine.choose("cpu", "bf16"), nn.Conv2d(3, 4, 3), torch.ones(1, 3, 8, 8)
+    with engine.autocast():
+        assert layer(images).dtype == torch.bfloat16
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    assert layer(images).dtype == torch.float32
+    assert layer.weight.dtype == torch.float32
+
+
+def test_autocast_in_float32(engine):
+    layer = nn.Conv2d(3, 4, 3)
+    with engine.autocast():
+        assert layer(torch.ones(1, 3, 8, 8)).dtype == torch.float32
+
+
+def test_autocast_can_be_entered_again():
+    engine = Engine.choose("cpu", "bf16")
+    for _ in range(2):
+        with engine.autocast():
+            assert torch.is_autocast_enabled("cpu")
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_prepare_changes_the_layout_and_no_value(engine):
+    network, images = small_network().eval(), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    values = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = network(images)
+    prepared = engine.prepare(network)
+    assert prepared[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert prepared[0].weight.dtype == torch.float32
+    assert all(torch.equal(value, values[name]) for name, value in prepared.state_dict().items())
+    torch.testing.assert_close(prepared(images), expected, rtol=1e-4, atol=1e-6)
+
+
+# Adam
+
+
+def test_adam(engine):
+    network = small_network()
+    optimizer = engine.adam(network, 1.5e-4, (0.5, 0.999))
+    assert isinstance(optimizer, torch.optim.Adam)
+    (group,) = optimizer.param_groups
+    assert group["lr"] == pytest.approx(1.5e-4)
+    assert tuple(group["betas"]) == (0.5, 0.999)
+    assert group["weight_decay"] == 0
+    held = {id(parameter) for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in network.parameters()}
+
+
+def test_the_first_step_of_adam_is_the_learning_rate(engine):
+    # m / sqrt(v) is ±1 after bias correction (Kingma & Ba 2015), whatever the gradient's size.
+    layer = nn.Linear(2, 1, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = engine.adam(layer, 0.01, (0.5, 0.999))
+    layer.weight.grad = torch.tensor([[100.0, -0.5]])
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach() - before, torch.tensor([[-0.01, 0.01]]), rtol=1e-3, atol=1e-6)
+
+
+def test_adam_equals_plain_adam(engine):
+    # Without BatchNorm: it makes the gradient of the bias before it zero but for rounding, which Adam blows up.
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 2)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimizers = [
+        engine.adam(networks[0], 1e-3, (0.5, 0.999)),
+        torch.optim.Adam(networks[1].parameters(), 1e-3, (0.5, 0.999), foreach=False, fused=False),
+    ]
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    for network, optimizer in zip(networks, optimizers, strict=True):
+        for _ in range(3):
+            optimizer.zero_grad()
+            network(images).square().mean().backward()
+            optimizer.step()
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+# Random states
+
+
+def test_random_states_round_trip(engine):
+    torch.manual_seed(3)
+    torch.rand(5)
+    states = engine.random_states()
+    first = torch.rand(1000), nn.functional.dropout(torch.ones(100))
+    torch.rand(17)
+    engine.restore_random_states(states)
+    second = torch.rand(1000), nn.functional.dropout(torch.ones(100))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_random_states_survive_a_file(engine, tmp_path):
+    states = engine.random_states()
+    torch.save(states, tmp_path / "states.pt")
+    expected = torch.rand(10)
+    engine.restore_random_states(torch.load(tmp_path / "states.pt", weights_only=True))
+    assert torch.equal(torch.rand(10), expected)
+
+
+def test_random_states_are_copies(engine):
+    states = engine.random_states()
+    kept = {name: state.clone() for name, state in states.items()}
+    torch.rand(10_000)
+    assert all(torch.equal(state, kept[name]) for name, state in states.items())
+
+
+def test_states_of_another_device_are_left_out(engine):
+    states = engine.random_states()
+    expected = torch.rand(10)
+    foreign = {name: torch.zeros(16, dtype=torch.uint8) for name in ("cuda", "cuda:0", "mps")}
+    engine.restore_random_states({**foreign, **states})
+    assert torch.equal(torch.rand(10), expected)
+
+
+def test_numpy_is_not_touched(engine):
+    rng = np.random.default_rng(0)
+    states = engine.random_states()
+    first = rng.random()
+    engine.restore_random_states(states)
+    assert rng.random() != first
+
+
+@needs_cuda
+def test_cuda_round_trip():
+    engine = Engine.choose("cuda", "fp32")
+    states = engine.random_states()
+    first = torch.rand(10, device=engine.device)
+    engine.restore_random_states(states)
+    assert torch.equal(torch.rand(10, device=engine.device), first)
+
+
+@needs_cuda
+def test_cuda_prepare_and_autocast():
+    engine = Engine.choose("cuda", "bf16")
+    network = engine.prepare(small_network())
+    assert all(parameter.is_cuda for parameter in network.parameters())
+    with engine.autocast():
+        assert network(torch.ones(2, 3, 8, 8, device=engine.device)).dtype == torch.bfloat16
+    optimizer = engine.adam(network, 1e-3, (0.5, 0.999))
+    assert optimizer.param_groups[0]["fused"]

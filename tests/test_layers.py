@@ -1,0 +1,66 @@
+"""The shape of the code base: imports point down, and nothing slow or foreign is imported where it is not needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+from conftest import ROOT
+
+LAYERS = (
+    {"config_physics", "durable_files"},
+    {
+        "command_line",
+        "cutouts",
+        "dataset_writer",
+        "duplicates",
+        "galaxy_zoo",
+        "gan_model",
+        "meters",
+        "photometry",
+        "physics_model",
+        "pictures",
+    },
+    {"checkpoint", "dataset", "engine", "label_table"},
+    {"prepare_data", "sampling"},
+    {"monitoring"},
+    {"training"},
+    {"galaxy", "generate_from_checkpoint"},
+    {"resume_training"},
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def imports(path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_file_has_a_layer():
+    assert {path.stem for path in ROOT.glob("*.py")} == set(LAYER)
+
+
+def test_imports_point_down():
+    for path in ROOT.glob("*.py"):
+        for name in imports(path) & set(LAYER):
+            assert LAYER[name] < LAYER[path.stem], f"{path.name} imports {name}"
+
+
+def test_importing_a_script_does_nothing():
+    for script in ("galaxy", "resume_training", "generate_from_checkpoint", "prepare_data"):
+        result = subprocess.run([sys.executable, "-c", f"import {script}"], cwd=ROOT, capture_output=True, timeout=60)
+        assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_training_and_generation_need_no_science_libraries():
+    code = "import sys, training, generate_from_checkpoint, sampling; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert loaded.returncode == 0, loaded.stderr
+    assert not {"astropy", "scipy", "matplotlib", "sklearn", "torchvision"} & set(loaded.stdout.split())

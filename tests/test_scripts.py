@@ -1,0 +1,246 @@
+"""The entry scripts as a user runs them: galaxy.py, resume_training.py, generate_from_checkpoint.py."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT, TINY, run_script
+
+SCRIPTS = ("galaxy.py", "resume_training.py", "generate_from_checkpoint.py", "prepare_data.py")
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess[str], text: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert text in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def read_catalogue(folder) -> list[dict[str, str]]:
+    with (folder / "catalogue.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained):
+    return trained / "checkpoints/tiny/latest.pt"
+
+
+@pytest.fixture
+def generate(checkpoint, tmp_path):
+    def run(*options, checkpoint=checkpoint):
+        return run_script("generate_from_checkpoint.py", "--checkpoint", checkpoint, *options, cwd=tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_needs_no_torch(script):
+    code = (
+        "import sys, runpy; sys.modules['torch'] = None; "
+        f"sys.argv = ['{script}', '--help']; runpy.run_path('{script}', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert f"python {script}" in result.stdout
+
+
+# galaxy.py
+
+
+def test_no_data_is_one_sentence_that_says_how_to_get_some(tmp_path):
+    assert_one_sentence(run_script("galaxy.py", cwd=tmp_path), "prepare_data.py gz2 --path DIR")
+
+
+def test_dry_run_writes_nothing(dataset_path, tmp_path):
+    result = run_script("galaxy.py", "--data", dataset_path, "--dry-run", *TINY, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "dry run" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_setting_on_a_cpu_says_what_it_chose(dataset_path, tmp_path):
+    options = ["--data", dataset_path, "--device", "cpu", "--dry-run", "--batch-size", 16]
+    result = run_script("galaxy.py", *options, cwd=tmp_path)
+    assert "no GPU: quick setting --pretrain-epochs" in result.stdout
+    assert "the full recipe is: python galaxy.py" in result.stdout
+
+
+def test_paper_recipe_is_never_shortened(dataset_path, tmp_path):
+    options = ["--data", dataset_path, "--device", "cpu", "--recipe", "paper", "--dry-run", "--attributes", "size"]
+    result = run_script("galaxy.py", *options, cwd=tmp_path)
+    assert "quick setting" not in result.stdout
+    assert "epochs=150" in result.stdout and "width=64" in result.stdout
+
+
+def test_existing_run_is_not_overwritten(trained, dataset_path):
+    before = (trained / "checkpoints/tiny/latest.pt").read_bytes()
+    result = run_script("galaxy.py", "--data", dataset_path, "--run", "tiny", *TINY, cwd=trained)
+    assert_one_sentence(result, "run tiny exists: go on with resume_training.py --run tiny")
+    assert (trained / "checkpoints/tiny/latest.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (["--data", "nowhere"], "nowhere holds no prepared dataset"),
+        (["--attributes", "mass"], "unknown attribute 'mass'"),
+        (["--attributes", "stellar_mass"], "no values of 'stellar_mass'"),
+        (["--batch-size", "5000"], "fewer than --batch-size 5000"),
+        (["--epochs", "-1"], "epochs is -1: it must lie between 1 and"),
+        (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+        (["--device", "gpu"], "device 'gpu' cannot be used here"),
+        (["--diffusion"], "--diffusion is not part of this release"),
+    ],
+)
+def test_mistakes_are_one_sentence(dataset_path, tmp_path, options, text):
+    data = [] if "--data" in options else ["--data", dataset_path]
+    assert_one_sentence(run_script("galaxy.py", *data, *options, cwd=tmp_path), text)
+    assert list(tmp_path.iterdir()) == []
+
+
+# resume_training.py
+
+
+def test_resuming_a_finished_run_asks_for_more_epochs(trained):
+    assert_one_sentence(run_script("resume_training.py", "--run", "tiny", cwd=trained), "give a larger --epochs")
+
+
+def test_resuming_an_unknown_run(tmp_path):
+    assert_one_sentence(run_script("resume_training.py", "--run", "none", cwd=tmp_path), "there is no checkpoint")
+
+
+def test_resuming_needs_one_of_run_and_checkpoint(tmp_path):
+    assert_one_sentence(run_script("resume_training.py", cwd=tmp_path), "one of the arguments --run --checkpoint")
+
+
+def test_resuming_refuses_other_data(trained, tmp_path):
+    from conftest import write_dataset
+
+    other = write_dataset(tmp_path / "other", 160, seed=7)
+    result = run_script("resume_training.py", "--run", "tiny", "--epochs", 3, "--data", other, cwd=trained)
+    assert_one_sentence(result, "is not the dataset that this run was trained on")
+
+
+# generate_from_checkpoint.py
+
+
+def test_generated_files_and_catalogue(generate, tmp_path):
+    result = generate(
+        "--morphology", "edge_on", "--ellipticity", 0.7, "--count", 5, "--format", "png,npz,fits", "--out", "g"
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "g"
+    assert {p.name for p in folder.iterdir()} == {"grid.png", "images", "images.npz", "catalogue.csv"}
+    rows = read_catalogue(folder)
+    assert len(rows) == 5
+    assert [int(r["seed"]) for r in rows] == list(range(5))
+    assert {r["morphology"] for r in rows} == {"edge-on"}
+    assert [float(r["requested_ellipticity"]) for r in rows] == pytest.approx([0.7] * 5)
+    assert all(0 <= float(r["measured_ellipticity"]) <= 1 for r in rows)
+    with np.load(folder / "images.npz") as archive:
+        images = archive["images"]
+    for k, row in enumerate(rows):
+        picture = np.asarray(Image.open(folder / "images" / f"{row['file']}.png"))
+        assert np.array_equal(picture.transpose(2, 0, 1), images[k])
+
+
+def test_fits_holds_the_planes_and_the_condition(generate, tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    generate("--morphology", "spiral", "--size", 0.12, "--count", 1, "--seed", 42, "--format", "fits,npz", "--out", "g")
+    with fits.open(tmp_path / "g/images/galaxy_00000.fits", checksum=True) as file:
+        header, cube = file[0].header, file[0].data
+    assert (header["MORPHOL"], header["SEED"], header["ATTR1"]) == ("spiral", "42", "size")
+    assert header["REQ1"] == pytest.approx(0.12)
+    assert header["BUNIT"] == "display"
+    with np.load(tmp_path / "g/images.npz") as archive:
+        assert np.array_equal(cube[:, ::-1], archive["images"][0])
+
+
+def test_image_depends_on_its_own_seed_alone(generate, tmp_path):
+    common = ["--morphology", "spiral", "--size", 0.1, "--brightness", 0.3, "--ellipticity", 0.2, "--redshift", 0.05]
+    generate(*common, "--count", 5, "--seed", 10, "--out", "many")
+    generate(*common, "--count", 1, "--seed", 13, "--out", "one")
+    one, many = (tmp_path / p for p in ("one/images/galaxy_00000.png", "many/images/galaxy_00003.png"))
+    assert one.read_bytes() == many.read_bytes()
+
+
+def test_drawn_attributes_depend_on_the_seed_too(generate, tmp_path):
+    generate("--morphology", "merger", "--count", 4, "--out", "a")
+    generate("--morphology", "merger", "--count", 2, "--seed", 2, "--out", "b")
+    columns = [c for c in read_catalogue(tmp_path / "a")[0] if c != "file"]
+    pick = lambda folder: [[row[c] for c in columns] for row in read_catalogue(tmp_path / folder)]  # noqa: E731
+    assert pick("a")[2:] == pick("b")
+
+
+def test_requests_from_a_csv(generate, tmp_path):
+    (tmp_path / "wanted.csv").write_text("morphology,size,seed\nspiral,0.12,7\nelliptical,,\nedge_on,0.10,7\n")
+    result = generate("--requests", "wanted.csv", "--out", "g", "--seed", 100)
+    assert result.returncode == 0, result.stderr
+    rows = read_catalogue(tmp_path / "g")
+    assert [(r["morphology"], int(r["seed"]), r["set_by_user"]) for r in rows] == [
+        ("spiral", 7, "size"),
+        ("elliptical", 101, ""),
+        ("edge-on", 7, "size"),
+    ]
+
+
+def test_unsupported_request_is_generated_with_a_warning(generate, tmp_path):
+    result = generate("--morphology", "spiral", "--size", 0.9, "--count", 2, "--out", "g")
+    assert result.returncode == 0
+    assert result.stderr.startswith("warning: size 0.9 is outside the range 0.")
+    assert [r["supported"] for r in read_catalogue(tmp_path / "g")] == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        ([], "say which galaxies: --morphology"),
+        (["--morphology", "ring"], "unknown morphology 'ring'"),
+        (["--morphology", "spiral", "--size", "big"], "--size"),
+        (["--morphology", "spiral", "--size", "nan"], "nan is not a finite number"),
+        (["--morphology", "spiral", "--color", "1"], "this checkpoint does not know 'color'"),
+        (["--morphology", "spiral", "--count", "0"], "0 must lie between 1 and"),
+        (["--morphology", "spiral", "--seed", "-1"], "-1 must lie between 0 and"),
+        (["--morphology", "spiral", "--format", "gif"], "--format gif: choose from png, npz, fits"),
+        (["--requests", "no.csv"], "no.csv cannot be read"),
+        (["--requests", "no.csv", "--count", "3"], "--requests lists every image"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(generate, tmp_path, options, text):
+    assert_one_sentence(generate(*options), text)
+    assert not (tmp_path / "generated").exists()
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        ("size\n0.1\n", "needs a column morphology"),
+        ("morphology\n", "at least one row"),
+        ("morphology,mass\nspiral,3\n", "has a column 'mass'"),
+        ("morphology,size\nspiral,0.1\nspiral,wide\n", "row 3: could not convert"),
+        ("morphology,size\nring,0.1\n", "row 2: unknown morphology 'ring'"),
+        ("morphology,seed\nspiral,1.5\n", "row 2: "),
+        ("", "cannot be read as a CSV file"),
+    ],
+)
+def test_wrong_request_files_are_one_sentence(generate, tmp_path, content, text):
+    (tmp_path / "wanted.csv").write_text(content)
+    assert_one_sentence(generate("--requests", "wanted.csv"), text)
+
+
+def test_damaged_checkpoint_is_one_sentence(generate, checkpoint, tmp_path):
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "bad.pt").write_bytes(content)
+    assert_one_sentence(generate("--morphology", "spiral", checkpoint=tmp_path / "bad.pt"), "damaged")
+
+
+def test_missing_checkpoint_is_one_sentence(generate, tmp_path):
+    assert_one_sentence(generate("--morphology", "spiral", checkpoint=tmp_path / "no.pt"), "there is no checkpoint")

@@ -1,0 +1,229 @@
+"""The training loops: what a step does, exact resuming, and stopping on broken numbers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from checkpoint import load_checkpoint
+from config_physics import RECIPES, Config, UserError
+from conftest import ROOT, TINY, run_script
+from monitoring import read_metrics
+from training import Trainer
+
+SETTINGS = {"width": 4, "latent_dim": 8, "batch_size": 16, "log_every": 2, "pretrain_epochs": 1, "epochs": 1}
+
+
+def make_trainer(data, tmp_path, **settings) -> Trainer:
+    config = Config(**{**SETTINGS, "run": "r", "device": "cpu", **settings})
+    return Trainer(config, data, tmp_path / "checkpoints" / "r", tmp_path / "samples" / "r")
+
+
+def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
+    return {name: [p.detach().clone() for p in module.parameters()] for name, module in trainer.networks.items()}
+
+
+def changed(trainer: Trainer, before: dict[str, list[torch.Tensor]]) -> set[str]:
+    after = weights(trainer)
+    return {
+        name for name in before if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
+    }
+
+
+def assert_same(first, second, path="state"):
+    """Compare nested states bit for bit."""
+    assert type(first) is type(second), path
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            assert_same(first[key], second[key], f"{path}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), path
+        for k, pair in enumerate(zip(first, second, strict=True)):
+            assert_same(*pair, f"{path}[{k}]")
+    elif isinstance(first, torch.Tensor):
+        assert (first.dtype, first.shape) == (second.dtype, second.shape), path
+        assert first.numpy().tobytes() == second.numpy().tobytes(), path  # NaN equals itself here
+    else:
+        assert first == second, path
+
+
+def test_each_step_updates_only_its_networks(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    trainer.batches.start_epoch()
+    before = weights(trainer)
+    trainer.predictor_step(trainer.batches.next_batch())
+    assert changed(trainer, before) == {"predictor"}
+    trainer.phase = "generator"
+    trainer._new_meters()
+    before = weights(trainer)
+    statistics = [b.clone() for b in trainer.predictor.buffers()]
+    trainer.generator_step(trainer.batches.next_batch())
+    assert changed(trainer, before) == {"generator", "discriminator"}
+    assert all(torch.equal(a, b) for a, b in zip(statistics, trainer.predictor.buffers(), strict=True))
+
+
+def test_physics_weight_reaches_the_generator_and_not_the_discriminator(data, tmp_path):
+    results = {}
+    for weight in (0.0, 30.0):
+        trainer = make_trainer(data, tmp_path, physics_weight=weight, precision="fp32")
+        trainer.phase = "generator"
+        trainer._new_meters()
+        trainer.batches.start_epoch()
+        trainer.generator_step(trainer.batches.next_batch())
+        results[weight] = weights(trainer)
+    same = {
+        n: all(torch.equal(a, b) for a, b in zip(results[0.0][n], results[30.0][n], strict=True)) for n in results[0.0]
+    }
+    assert same == {"generator": False, "discriminator": True, "predictor": True}
+
+
+def test_predictor_learns_to_read_the_images(data, tmp_path):
+    trainer = make_trainer(
+        data, tmp_path, pretrain_epochs=12, attributes=("size", "ellipticity"), width=8, learning_rate=2e-3
+    )
+    trainer._run_phase(12, trainer.predictor_step)
+    losses = [r["physics"] for r in read_metrics(trainer.log.path)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_averaged_generator_follows_the_generator(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    trainer.phase = "generator"
+    trainer._new_meters()
+    trainer.batches.start_epoch()
+    trainer.generator_step(trainer.batches.next_batch())
+    first = [p.clone() for p in trainer.ema.module.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(first, trainer.generator.parameters(), strict=True))
+    trainer.generator_step(trainer.batches.next_batch())
+    for old, average, new in zip(first, trainer.ema.module.parameters(), trainer.generator.parameters(), strict=True):
+        # The second average forgets at the warm-up rate 2/11.
+        torch.testing.assert_close(average, torch.lerp(old, new, 1 - 2 / 11))
+
+
+def test_paper_recipe_runs_without_averaging_and_flags(tmp_path, data):
+    data.catalogue["vote_count"] = 0.5
+    try:
+        recipe = {**RECIPES["paper"], "attributes": ("vote_count",)}
+        trainer = make_trainer(data, tmp_path, recipe="paper", **recipe)
+        trainer.try_steps()
+    finally:
+        del data.catalogue["vote_count"]
+    assert trainer.ema is None
+    assert trainer.generator.project.in_features == 8 + 4 + 1
+
+
+def test_trying_steps_writes_nothing(data, tmp_path):
+    make_trainer(data, tmp_path).try_steps()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, learning_rate=1.0, epochs=3)
+    with torch.no_grad():
+        next(trainer.predictor.parameters()).fill_(torch.nan)
+    with pytest.raises(
+        UserError, match=r"physics is no longer finite near step 2 of phase 1: no checkpoint was saved yet"
+    ):
+        trainer.train()
+
+
+def test_finished_run_has_its_files(trained):
+    run, samples = trained / "checkpoints/tiny", trained / "samples/tiny"
+    assert {p.name for p in run.iterdir()} == {"epoch_0001.pt", "epoch_0002.pt", "latest.pt", "metrics.jsonl"}
+    assert {p.name for p in samples.iterdir()} == {"epoch_0001.png", "epoch_0002.png", "curves.png"}
+
+
+def test_metrics_report_every_term_and_attribute(trained):
+    records = read_metrics(trained / "checkpoints/tiny/metrics.jsonl")
+    last = [r for r in records if r["kind"] == "train"][-1]
+    expected = {"d_loss", "d_loss_real", "d_loss_fake", "g_loss", "g_adversarial", "physics", "d_real", "d_fake"}
+    assert expected | {"physics_size", "physics_redshift", "images_per_s"} <= last.keys()
+    assert last["d_loss"] == pytest.approx(last["d_loss_real"] + last["d_loss_fake"])
+    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + 3 * last["physics"])
+    check = [r for r in records if r["kind"] == "check"][-1]
+    assert {"diversity_spiral", "diversity_merger", "unmeasurable"} <= check.keys()
+
+
+def test_checkpoint_holds_attributes_population_and_provenance(trained, data):
+    state = load_checkpoint(trained / "checkpoints/tiny/latest.pt")
+    assert [a["name"] for a in state["attributes"]] == ["size", "brightness", "ellipticity", "redshift"]
+    assert len(state["population"]["classes"]) == len(data.rows("train"))
+    assert state["provenance"]["sha256"] == data.manifest["sha256"]
+
+
+# Resuming
+
+
+def losses(folder) -> list[dict]:
+    """The run's records without what depends on the clock."""
+    records = read_metrics(folder / "checkpoints/tiny/metrics.jsonl")
+    return [{k: v for k, v in r.items() if k != "images_per_s"} for r in records]
+
+
+def start_tiny(folder, dataset_path):
+    """Start the run of the fixture `trained` in a process of its own."""
+    options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "galaxy.py"), *map(str, options), *TINY],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_record(folder, process, wanted, seconds=120):
+    """Wait until the metrics file has a record that fulfils `wanted`."""
+    path = folder / "checkpoints/tiny/metrics.jsonl"
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and any(wanted(r) for r in read_metrics(path)):
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"the run ended ({process.poll()}) or stalled before the record came")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("epoch, step", [(2, 8), (1, 4)])
+def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, epoch, step):
+    process = start_tiny(tmp_path, dataset_path)
+    wait_for_record(
+        tmp_path,
+        process,
+        lambda r: r["phase"] == "generator" and r["epoch"] == epoch and r["kind"] == "train" and r["step"] >= step,
+    )
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    names = ["latest.pt", "epoch_0001.pt", "epoch_0002.pt"]
+    for name in names:
+        assert_same(
+            load_checkpoint(tmp_path / "checkpoints/tiny" / name), load_checkpoint(trained / "checkpoints/tiny" / name)
+        )
+    assert losses(tmp_path) == losses(trained)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(trained, dataset_path, tmp_path):
+    process = start_tiny(tmp_path, dataset_path)
+    wait_for_record(tmp_path, process, lambda r: r["phase"] == "generator" and r["step"] >= 2)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0].decode()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output and "resume_training.py --run tiny" in output
+    result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same(
+        load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt"),
+        load_checkpoint(trained / "checkpoints/tiny/latest.pt"),
+    )
+    # The stop cut one log interval in two nowhere: the lines are those of the uninterrupted run.
+    assert losses(tmp_path) == losses(trained)
