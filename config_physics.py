@@ -266,22 +266,30 @@ class Config:
     image_size: int = _setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
     latent_dim: int = _setting(100, "length of the noise vector", low=1, high=4096)
     width: int = _setting(64, "channels of the thinnest layer of every network", low=4, high=512)
+    upsampling: str = _setting(
+        "resize", "how the generator's layers double the side of their maps", choices=("resize", "transposed")
+    )
     dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
     condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
 
     # Physics
     pretrain_epochs: int = _setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
-    physics_weight: float = _setting(3.0, "weight of the physics loss in the generator's loss", low=0.0, high=1e6)
+    pretrain_learning_rate: float = _setting(2e-3, "step size of Adam in phase 1", low=0.0, high=1.0)
+    pretrain_decay: bool = _setting(True, "lower that step size linearly to zero over phase 1")
+    physics_weight: float = _setting(10.0, "weight of the physics loss in the generator's loss", low=0.0, high=1e6)
 
     # Optimisation
     epochs: int = _setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
     batch_size: int = _setting(64, "images a training step", low=2, high=65_536)
-    learning_rate: float = _setting(1.5e-4, "step size of Adam", low=0.0, high=1.0)
+    learning_rate: float = _setting(4e-4, "step size of Adam in phase 2", low=0.0, high=1.0)
     beta1: float = _setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
     beta2: float = _setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
     clip_norm: float = _setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
     real_label: float = _setting(0.9, "discriminator's target for real images", low=0.5, high=1.0)
     fake_label: float = _setting(0.1, "discriminator's target for generated images", low=0.0, high=0.5)
+    r1_weight: float = _setting(
+        0.2, "weight gamma of the R1 gradient penalty of the discriminator (0: none)", low=0.0, high=1e6
+    )
     ema_decay: float = _setting(
         0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999
     )
@@ -316,11 +324,11 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
-        """Rebuild the settings from `to_dict`; unknown names raise `UserError`."""
+        """Rebuild the settings from `to_dict`; unknown or missing names raise `UserError`."""
         known = {setting.name for setting in dataclasses.fields(cls)}
-        if strange := sorted(set(values) - known):
-            raise UserError(f"unknown settings: {', '.join(strange)}")
-        return cls(**{**values, "attributes": tuple(values.get("attributes", cls.attributes))})
+        if strange := sorted(set(values) ^ known):
+            raise UserError(f"the settings {', '.join(strange)} are not those of this release: train again")
+        return cls(**{**values, "attributes": tuple(values["attributes"])})
 
 
 def _check_setting(setting: dataclasses.Field, value: Any) -> None:
@@ -344,14 +352,34 @@ _KIND_WORDS = {
     tuple: "list of names",
 }
 
-# What each recipe changes from the defaults. `paper` is the document that this project started from.
+# What each recipe changes from the defaults. `paper` is the document that this project started from; it spells out
+# every number of its own, so that a better default never changes it.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
         "attributes": PAPER_ATTRIBUTES,
+        "latent_dim": 100,
+        "width": 64,
+        "upsampling": "transposed",
+        "dropout": 0.3,
         "condition_mask": False,
+        "pretrain_epochs": 30,
+        "pretrain_learning_rate": 1.5e-4,
+        "pretrain_decay": False,
+        "physics_weight": 3.0,
+        "epochs": 150,
+        "batch_size": 64,
+        "learning_rate": 1.5e-4,
+        "beta1": 0.5,
+        "beta2": 0.999,
+        "clip_norm": 1.0,
+        "real_label": 0.9,
+        "fake_label": 0.1,
+        "r1_weight": 0.0,
         "ema_decay": 0.0,
         "augment": False,
+        "balanced": False,
+        "checkpoint_every": 10,
         "precision": "fp32",
     },
 }

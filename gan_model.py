@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Generator(nn.Module):
     """Turn noise and a condition into a galaxy image.
 
-    A fully connected layer makes 4 x 4 feature maps, then transposed convolutions double the side until the
-    image is reached (Radford et al. 2016). At the default width this is 256-256-128-64-3 channels.
+    A fully connected layer makes 4 x 4 feature maps, then layers double the side until the image is reached. At
+    the default width this is 256-256-128-64-3 channels.
 
     Parameters
     ----------
@@ -23,21 +23,32 @@ class Generator(nn.Module):
         Channels of the last hidden layer.
     image_size : int
         64, 128 or 256 pixels; each doubling adds a layer at the coarse end.
+    upsampling : {"transposed", "resize"}
+        How a layer doubles the side: by a 4 x 4 transposed convolution (Radford et al. 2016), or by bilinear
+        interpolation and a 3 x 3 convolution, which leaves no checkerboard (Odena et al. 2016).
+
+    References
+    ----------
+    Radford, Metz & Chintala 2016, arXiv:1511.06434; Odena, Dumoulin & Olah 2016, Distill,
+    "Deconvolution and checkerboard artifacts".
     """
 
-    def __init__(self, latent_dim: int, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        condition_dim: int,
+        width: int = 64,
+        image_size: int = 64,
+        upsampling: str = "transposed",
+    ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         channels = _coarse_to_fine(width, image_size)
         self.project = nn.Linear(latent_dim + condition_dim, channels[0] * 4 * 4)
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(channels):
-            layers += [
-                nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(c_out),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [nn.ConvTranspose2d(channels[-1], 3, 4, stride=2, padding=1), nn.Tanh()]
+            layers += [*_double(c_in, c_out, upsampling, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+        layers += [*_double(channels[-1], 3, upsampling, bias=True), nn.Tanh()]
         self.upsample = nn.Sequential(*layers)
         self.apply(_init_dcgan)
 
@@ -56,6 +67,13 @@ class Generator(nn.Module):
         """
         features = self.project(torch.cat([z, condition], 1))
         return self.upsample(features.view(len(z), -1, 4, 4))
+
+
+def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Module]:
+    """Return the layers that double the side of the feature maps."""
+    if upsampling == "transposed":
+        return [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=bias)]
+    return [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
 
 
 class Discriminator(nn.Module):
@@ -118,3 +136,23 @@ def discriminator_loss(
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """Return the adversarial term of L_G: generated images should be called real (label 1)."""
     return smoothed_bce(fake_logits, 1.0)
+
+
+def gradient_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
+    """Return R1: the mean squared norm of the discriminator's gradient at real images.
+
+    It keeps the discriminator smooth around the data, so that it cannot win by a hair's breadth of detail and the
+    generator's gradient stays useful.
+
+    Parameters
+    ----------
+    real_logits : Tensor, (N,)
+        Computed from `real_images`, which must require a gradient.
+    real_images : Tensor, (N, 3, S, S)
+
+    References
+    ----------
+    Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406, eq. 9 without the factor gamma / 2.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
+    return gradient.float().square().sum((1, 2, 3)).mean()

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("png", "npz", "fits")
 _GRID_LIMIT = 256
-_MAX_SEED = 2**63 - 1
+_MAX_COUNT = 100_000  # all images of a call are held in memory, 12 kB each at 64 pixels
+_MAX_SEED = 2**63 - 1 - _MAX_COUNT  # the last image's seed must fit a 64-bit generator
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,14 @@ def _finite(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    if not 1 <= (value := int(text)) <= 10_000_000:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and 10000000")
+    if not 1 <= (value := int(text)) <= _MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and {_MAX_COUNT}")
     return value
 
 
 def _seed(text: str) -> int:
-    if not 0 <= (value := int(text)) <= _MAX_SEED - 10_000_000:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MAX_SEED - 10_000_000}")
+    if not 0 <= (value := int(text)) <= _MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MAX_SEED}")
     return value
 
 

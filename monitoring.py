@@ -25,28 +25,26 @@ _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real o
 
 
 class MetricsLog:
-    """Append records to `metrics.jsonl`, one JSON object a line.
+    """Append records to `metrics.jsonl`, one JSON object a line."""
 
-    Parameters
-    ----------
-    path : Path
-    keep_until : tuple of (phase order, step), optional
-        Records after this point are dropped: they belong to the part of a run that is being repeated.
-    """
-
-    def __init__(self, path: Path, keep_until: tuple[int, int] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        if keep_until is not None and path.exists():
-            kept = [r for r in read_metrics(path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= keep_until]
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-            temporary.replace(path)
+
+    def drop_after(self, phase: str, step: int) -> None:
+        """Drop the records after a point of the run: they belong to the part that is about to be repeated."""
+        if not self.path.exists():
+            return
+        until = (_PHASE_ORDER[phase], step)
+        kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        temporary.replace(self.path)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and hand it to the operating system at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 _PHASE_ORDER = {"predictor": 0, "generator": 1}
@@ -111,7 +109,7 @@ def health_warnings(metrics: dict[str, float], config: Config, attribute_varianc
 
 
 @torch.no_grad()
-def test_predictor(
+def evaluate_predictor(
     predictor: PhysicsPredictor, data: PreparedDataset, attributes: tuple[str, ...], device: torch.device
 ) -> dict[str, float]:
     """Compare the predictor with the test split, galaxies that it has not seen.
@@ -170,15 +168,17 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
         generated = sampler.generate(classes, values, list(range(per_class)))
         images.append(generated)
         requests.append(values)
-        name = MORPHOLOGIES[index].name
-        report[f"diversity_{name}"] = diversity(generated) / diversity(real[index][:per_class])
+        if (real_diversity := diversity(real[index][:per_class])) > 0:
+            report[f"diversity_{MORPHOLOGIES[index].name}"] = diversity(generated) / real_diversity
     measured = photometry.measure(torch.cat(images).float() / 255)
     sound = (measured["flag"] & photometry.NO_SOURCE) == 0
     report["unmeasurable"] = float((~sound).float().mean())
     for column, attribute in enumerate(sampler.attributes):
-        if attribute.source == "photometry" and sound.any():
-            error = (measured[attribute.name] - torch.cat(requests)[:, column]).abs()[sound]
-            report[f"measured_mae_{attribute.name}"] = float(error.mean())
+        if attribute.source == "photometry":
+            error = (measured[attribute.name] - torch.cat(requests)[:, column]).abs()
+            usable = sound & torch.isfinite(error)
+            if usable.any():
+                report[f"measured_mae_{attribute.name}"] = float(error[usable].mean())
     return report
 
 
@@ -213,7 +213,7 @@ def sample_grid(sampler: GalaxySampler, title: str) -> Image.Image:
     swept_class = present[0]
     typical = population.members(swept_class).nanmedian(0).values
     for column, attribute in enumerate(sampler.attributes):
-        limits = population.supported_range(swept_class, column)
+        limits = sampler.supported[swept_class][column]
         if limits is None:
             continue
         values = typical.repeat(len(seeds), 1)

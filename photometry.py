@@ -79,8 +79,10 @@ def measure(images: Tensor) -> dict[str, Tensor]:
 
     x, y = _pixel_grid(side, images)
     total = light.sum((1, 2)).clamp_min(1e-6)
-    centroid_x = (light * x).sum((1, 2)) / total
-    centroid_y = (light * y).sum((1, 2)) / total
+    # Light that nearly cancels has its centroid anywhere; one in the outer half of the frame is none of a galaxy.
+    centroid_x, centroid_y = ((light * axis).sum((1, 2)) / total for axis in (x, y))
+    no_source |= torch.maximum(centroid_x.abs(), centroid_y.abs()) > side / 4
+    centroid_x, centroid_y = (c.clamp(-side / 4, side / 4) for c in (centroid_x, centroid_y))
     dx = x - centroid_x[:, None, None]
     dy = y - centroid_y[:, None, None]
     ellipticity, position_angle = _shape(light, dx, dy, total)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from command_line import Parser, add_config_options, given_settings, run_script
-from config_physics import Config, UserError
+from config_physics import UserError
 
 _CHANGEABLE = ("data", "epochs", "pretrain_epochs", "device", "checkpoint_every", "log_every")
 
@@ -30,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from checkpoint import LATEST, load_checkpoint
     from dataset import PreparedDataset
     from galaxy import CHECKPOINTS, print_settings, train
+    from sampling import config_of
 
     path = options.checkpoint or CHECKPOINTS / options.run / LATEST
     state = load_checkpoint(path)
     changes = {name: value for name, value in given_settings(options).items() if name in _CHANGEABLE}
-    config = dataclasses.replace(Config.from_dict(state["config"]), **changes)
+    config = dataclasses.replace(config_of(state, path), **changes)
     if (CHECKPOINTS / config.run).resolve() != path.resolve().parent:
         raise UserError(f"{path} belongs to run {config.run}: start this script where {CHECKPOINTS / config.run} is")
     done = state["epoch"] if state["phase"] == "generator" else 0

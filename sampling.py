@@ -104,6 +104,11 @@ class GalaxySampler:
         self.population = population
         self.engine = engine
         self.attributes: tuple[Attribute, ...] = attribute_table(config.attributes)
+        # [class][attribute] -> (low, high), or None where nothing is known
+        self.supported = [
+            [population.supported_range(index, column) for column in range(len(self.attributes))]
+            for index in range(len(MORPHOLOGIES))
+        ]
 
     @classmethod
     def from_checkpoint(cls, path: Path, device: str = "auto") -> GalaxySampler:
@@ -115,12 +120,12 @@ class GalaxySampler:
             If the checkpoint cannot be used, or was saved before the generator's training began.
         """
         state = load_checkpoint(path)
-        if state["phase"] != "generator":
-            raise UserError(f"{path} was saved in phase 1, before the generator's training: resume_training.py goes on")
-        config = Config.from_dict(state["config"])
+        if state["phase"] != "generator" or state["step"] == 0:
+            raise UserError(f"{path} was saved before the generator's training: resume_training.py goes on from there")
+        config = config_of(state, path)
         # Generation runs in float32: it is fast enough, and the images do not depend on the processor's bf16 units.
         engine = Engine.choose(device, "fp32")
-        network = Generator(config.latent_dim, config.condition_dim, config.width, config.image_size)
+        network = build_generator(config)
         network.load_state_dict(generator_weights(state))
         population = Population(state["population"]["classes"], state["population"]["values"])
         return cls(engine.prepare(network), config, population, engine)
@@ -137,7 +142,7 @@ class GalaxySampler:
             value = float(values[index])
             if value != value:
                 continue
-            limits = self.population.supported_range(class_index, index)
+            limits = self.supported[class_index][index]
             if limits is None:
                 sentences.append(f"{attribute.name} is known for no {label} galaxy in the training data")
             elif not limits[0] <= value <= limits[1]:
@@ -180,6 +185,28 @@ class GalaxySampler:
             images.append(to_uint8(self.network(*batch)[:filled]).cpu())
         self.network.train(was_training)
         return torch.cat(images)
+
+
+def config_of(state: dict[str, Any], path: Path) -> Config:
+    """Return the settings of a checkpoint's content.
+
+    Raises
+    ------
+    UserError
+        If settings or attributes are not those of this release: the networks would be asked in other units.
+    """
+    config = Config.from_dict(state["config"])
+    for saved, current in zip(state["attributes"], attribute_table(config.attributes), strict=True):
+        if any(saved[key] != getattr(current, key) for key in ("name", "unit", "low", "high", "raw")):
+            raise UserError(
+                f"{path} defines the attribute {current.name} in another way than this release: train again"
+            )
+    return config
+
+
+def build_generator(config: Config) -> Generator:
+    """Return a new generator of the settings' shape, on the CPU."""
+    return Generator(config.latent_dim, config.condition_dim, config.width, config.image_size, config.upsampling)
 
 
 def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 from tqdm import tqdm
 
 from checkpoint import LATEST, publish_latest, save_checkpoint
 from command_line import StopSignals
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
-from dataset import Batch, DeviceBatches, PreparedDataset
+from dataset import DeviceBatches, PreparedDataset
 from engine import Engine
-from gan_model import Discriminator, Generator, discriminator_loss, generator_loss
+from learner import TERMS, Learner
 from meters import Meters
 from monitoring import (
     MetricsLog,
@@ -26,30 +24,16 @@ from monitoring import (
     check_samples,
     collapse_warnings,
     curves_picture,
+    evaluate_predictor,
     health_warnings,
     phase_order,
     sample_grid,
-    test_predictor,
 )
-from physics_model import PhysicsPredictor, physics_loss
 from pictures import save_picture
 from sampling import GalaxySampler, Population
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed at the end of an epoch when it is older than this
 _POPULATION_LIMIT = 50_000  # real galaxies whose class and attributes travel in a checkpoint
-_METRICS = {
-    "predictor": ("physics", "grad_norm"),
-    "generator": (
-        "d_loss_real",
-        "d_loss_fake",
-        "g_adversarial",
-        "physics",
-        "d_real",
-        "d_fake",
-        "d_grad_norm",
-        "g_grad_norm",
-    ),
-}
 
 
 class Trainer:
@@ -80,93 +64,21 @@ class Trainer:
         self.batches = DeviceBatches(data, "train", config, device)
         self.population = _population(self.batches, config.seed)
 
-        network = (config.latent_dim, config.condition_dim, config.width, config.image_size)
-        betas = (config.beta1, config.beta2)
-        self.generator = self.engine.prepare(Generator(*network))
-        self.discriminator = self.engine.prepare(Discriminator(*network[1:]))
-        self.predictor = self.engine.prepare(PhysicsPredictor(len(config.attributes), config.width, config.dropout))
-        self.networks: dict[str, nn.Module] = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "predictor": self.predictor,
-        }
-        self.optimizers = {
-            name: self.engine.adam(module, config.learning_rate, betas) for name, module in self.networks.items()
-        }
-        # Batch-norm statistics are averaged like the weights: they belong to them.
-        self.ema = (
-            AveragedModel(self.generator, avg_fn=_warmed_up_average(config.ema_decay), use_buffers=True)
-            if config.ema_decay
-            else None
-        )
-        self.noise = torch.Generator(device).manual_seed(config.seed)
-
+        self.learner = Learner(config, self.engine)
         self.phase = "predictor"
         self.epoch = 0  # epochs of the phase that are done
         self.step = 0  # steps of the phase that are done
         self._active_warnings: set[str] = set()
+        self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
         self._new_meters()
         if state is not None:
             self._load(state)
-        self.log = MetricsLog(checkpoints / "metrics.jsonl", (phase_order(self.phase), self.step))
+        self.log = MetricsLog(checkpoints / "metrics.jsonl")
         self.stop_requested = False
         self._last_save = time.monotonic()
         variance = self.batches.scaled.cpu().masked_fill(self.batches.known.cpu() == 0, math.nan)
         spread = (variance - variance.nanmean(0)).square().nanmean(0)
         self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
-
-    # ------------------------------------------------------------------------------------------ one step
-
-    def predictor_step(self, batch: Batch) -> None:
-        """Update the predictor on real images."""
-        self.predictor.train()
-        with self.engine.autocast():
-            predicted = self.predictor(batch.images)
-        loss, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known)
-        grad_norm = self._update("predictor", loss)
-        self._measure([loss, grad_norm], squared_errors, counts)
-
-    def generator_step(self, batch: Batch) -> None:
-        """Update the discriminator, then the generator, on one batch of conditions."""
-        config = self.config
-        size, device = config.batch_size, self.engine.device
-        self.predictor.eval().requires_grad_(False)
-        z = torch.randn(size, config.latent_dim, generator=self.noise, device=device)
-        with self.engine.autocast():
-            fake = self.generator(z, batch.condition)  # (N, 3, S, S)
-
-        # Discriminator.
-        self.discriminator.requires_grad_(True)
-        with self.engine.autocast():
-            real_logits = self.discriminator(batch.images, batch.condition).float()
-            fake_logits = self.discriminator(fake.detach(), batch.condition).float()
-        d_real_loss, d_fake_loss = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
-        d_norm = self._update("discriminator", d_real_loss + d_fake_loss)
-
-        # Generator; the discriminator's own gradients would be thrown away, so none are computed.
-        self.discriminator.requires_grad_(False)
-        with self.engine.autocast():
-            judged = self.discriminator(fake, batch.condition).float()
-            predicted = self.predictor(fake)
-        adversarial = generator_loss(judged)
-        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known)
-        g_norm = self._update("generator", adversarial + config.physics_weight * physics)
-
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
-        d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
-        self._measure(
-            [d_real_loss, d_fake_loss, adversarial, physics, d_real, d_fake, d_norm, g_norm], squared_errors, counts
-        )
-
-    def _update(self, name: str, loss: Tensor) -> Tensor:
-        """Take one clipped optimiser step and return the gradient's norm before clipping."""
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.config.clip_norm)
-        optimizer.step()
-        return norm
 
     # ---------------------------------------------------------------------------------------- the phases
 
@@ -178,34 +90,33 @@ class Trainer:
         UserError
             If a loss stops being finite, naming the last good checkpoint.
         """
+        self.log.drop_after(self.phase, self.step)
         with StopSignals(self._request_stop):
             if self.phase == "predictor":
-                self._run_phase(self.config.pretrain_epochs, self.predictor_step)
+                self.run_phase(self.config.pretrain_epochs)
                 if self.stop_requested:
                     return
                 self._finish_predictor()
-            self._run_phase(self.config.epochs, self.generator_step)
+            self.run_phase(self.config.epochs)
         if not self.stop_requested:
             self.save_curves()
 
     def try_steps(self) -> None:
         """Take one step of each phase without writing anything, to show that a run can start."""
-        self.batches.start_epoch()
-        self.predictor_step(self.batches.next_batch())
-        self.phase = "generator"
-        self._new_meters()
-        self.batches.start_epoch()
-        self.generator_step(self.batches.next_batch())
-        for name, value in self._means(self._interval).items():
-            if not math.isfinite(value):
-                raise UserError(f"{name} is not finite in the first step")
+        for phase in TERMS:
+            self.phase = phase
+            self._new_meters()
+            self.batches.start_epoch()
+            self._take_step(total_steps=1)
+            self._check_finite(self._means(self._interval))
 
     def _request_stop(self) -> None:
         if self.stop_requested:  # asked twice: do not wait for the step
             raise KeyboardInterrupt
         self.stop_requested = True
 
-    def _run_phase(self, num_epochs: int, take_step: Callable[[Batch], None]) -> None:
+    def run_phase(self, num_epochs: int) -> None:
+        """Train the phase that the run is in until it has had `num_epochs` or a stop is requested."""
         per_epoch, size = len(self.batches), self.config.batch_size
         number = phase_order(self.phase) + 1
         with tqdm(
@@ -221,8 +132,7 @@ class Trainer:
                 if self.batches.position == 0:
                     self.batches.start_epoch()
                 while self.batches.position < per_epoch:
-                    take_step(self.batches.next_batch())
-                    self.step += 1
+                    self._take_step(num_epochs * per_epoch)
                     bar.update(size)
                     if self.step % self.config.log_every == 0 or self.batches.position == per_epoch:
                         record = self._log_interval()
@@ -230,15 +140,27 @@ class Trainer:
                             f"epoch {self.epoch + 1}/{num_epochs} " + bar_line(record, self.config.attributes)
                         )
                     if self.stop_requested:
+                        self._check_finite(self._means(self._interval))
                         self._save_latest()
                         return
                 self._end_epoch(num_epochs)
+
+    def _take_step(self, total_steps: int) -> None:
+        batch = self.batches.next_batch()
+        if self.phase == "predictor":
+            result = self.learner.predictor_step(batch, self.step / total_steps)
+        else:
+            result = self.learner.generator_step(batch, self.step)
+        for meters in (self._interval, self._epoch_total):
+            meters.add(*result)
+        self.step += 1
 
     def _end_epoch(self, num_epochs: int) -> None:
         self.epoch += 1
         self.batches.end_epoch()
         means = self._means(self._epoch_total)
         self._epoch_total.clear()
+        self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
         if self.phase == "generator":
             self._warn(health_warnings(means, self.config, self._attribute_variance), ("discriminator", "no_control"))
             if self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs:
@@ -257,6 +179,7 @@ class Trainer:
         save_picture(sample_grid(sampler, title), self.samples / f"epoch_{self.epoch:04d}.png")
         report = check_samples(sampler, self._real_examples())
         self._record("check", report)
+        self.history.append({"kind": "check", "phase": self.phase, "epoch": self.epoch, **report})
         self._warn(collapse_warnings(report), ("collapse",))
         path = self.checkpoints / f"epoch_{self.epoch:04d}.pt"
         save_checkpoint(path, self.state_dict())
@@ -265,8 +188,9 @@ class Trainer:
 
     def _finish_predictor(self) -> None:
         """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
-        report = test_predictor(self.predictor, self.data, self.config.attributes, self.engine.device)
+        report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
         self._record("test", report)
+        self.history.append({"kind": "test", "phase": self.phase, "epoch": self.epoch, **report})
         for attribute in attribute_table(self.config.attributes):
             if f"mae_{attribute.name}" in report:
                 unit = f" {attribute.unit}" if attribute.unit else ""
@@ -275,6 +199,7 @@ class Trainer:
                     f"{report[f'mae_{attribute.name}']:.4g}{unit}, R2 {report[f'r2_{attribute.name}']:.2f}"
                 )
         self.phase, self.epoch, self.step = "generator", 0, 0
+        self.batches.end_epoch()
         self._new_meters()
         self._save_latest()
 
@@ -282,14 +207,10 @@ class Trainer:
 
     def _new_meters(self) -> None:
         """Make the meters of the phase: one for the interval between log lines, one for the epoch."""
-        names = _METRICS[self.phase]
+        names = TERMS[self.phase]
         self._interval, self._epoch_total = (
             Meters(names, self.config.attributes, self.engine.device) for _ in range(2)
         )
-
-    def _measure(self, terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> None:
-        for meters in (self._interval, self._epoch_total):
-            meters.add(terms, squared_errors, counts)
 
     def _means(self, meters: Meters) -> dict[str, float]:
         """Return the means with the sums of L_D and L_G."""
@@ -301,22 +222,22 @@ class Trainer:
 
     def _log_interval(self) -> dict[str, float]:
         means = self._means(self._interval)
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise UserError(self._non_finite_message(name))
+        self._check_finite(means)
         images = self._interval.steps * self.config.batch_size
         means["images_per_s"] = images / max(1e-9, time.monotonic() - self._interval.start_time)
         self._record("train", means)
         self._interval.clear()
         return means
 
-    def _non_finite_message(self, term: str) -> str:
-        latest = self.checkpoints / LATEST
-        good = f"the last good checkpoint is {latest}" if latest.exists() else "no checkpoint was saved yet"
-        return (
-            f"{term} is no longer finite near step {self.step} of phase {phase_order(self.phase) + 1}: {good}; "
-            "try a lower --learning-rate or --precision fp32"
-        )
+    def _check_finite(self, means: dict[str, float]) -> None:
+        for name, value in means.items():
+            if not math.isfinite(value):
+                latest = self.checkpoints / LATEST
+                good = f"the last good checkpoint is {latest}" if latest.exists() else "no checkpoint was saved yet"
+                raise UserError(
+                    f"{name} is no longer finite near step {self.step} of phase {phase_order(self.phase) + 1}: {good}; "
+                    "try a lower --learning-rate or --precision fp32"
+                )
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
         # The epoch is the one in progress while training, and the one just finished in a check.
@@ -335,7 +256,8 @@ class Trainer:
 
     def sampler(self) -> GalaxySampler:
         """Return a sampler of the averaged generator (or of the generator itself), sharing its weights."""
-        network = self.generator if self.ema is None else self.ema.module
+        learner = self.learner
+        network = learner.generator if learner.ema is None else learner.ema.module
         return GalaxySampler(network, self.config, self.population, Engine(self.engine.device, bf16=False))
 
     def save_curves(self) -> None:
@@ -363,11 +285,9 @@ class Trainer:
             "phase": self.phase,
             "epoch": self.epoch,
             "step": self.step,
-            "networks": {name: module.state_dict() for name, module in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "random": {**self.engine.random_states(), "noise": self.noise.get_state()},
+            **self.learner.state_dict(),
             "batches": self.batches.state_dict(),
+            "metrics": self.history,
             "warnings": sorted(self._active_warnings),
             "meters": {"interval": self._interval.state_dict(), "epoch": self._epoch_total.state_dict()},
             "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
@@ -385,18 +305,13 @@ class Trainer:
                 f"{self.data.path} is not the dataset that this run was trained on: its files have other checksums"
             )
         self.phase, self.epoch, self.step = state["phase"], state["epoch"], state["step"]
-        for name, module in self.networks.items():
-            module.load_state_dict(state["networks"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
         self.batches.load_state_dict(state["batches"])
         self._new_meters()
         self._interval.load_state_dict(state["meters"]["interval"])
         self._epoch_total.load_state_dict(state["meters"]["epoch"])
+        self.history = state["metrics"]
         self._active_warnings = set(state["warnings"])
-        self.noise.set_state(state["random"]["noise"])
-        self.engine.restore_random_states(state["random"])
+        self.learner.load_state_dict(state)  # last, since it restores the random generators
 
 
 def _population(batches: DeviceBatches, seed: int) -> Population:
@@ -404,15 +319,3 @@ def _population(batches: DeviceBatches, seed: int) -> Population:
     chosen = torch.randperm(len(batches.classes_cpu), generator=torch.Generator().manual_seed(seed))
     chosen = chosen[:_POPULATION_LIMIT].sort().values
     return Population(batches.classes_cpu[chosen], batches.values[chosen])
-
-
-def _warmed_up_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Return the update of the running average; early on it forgets faster, so that it leaves the start behind."""
-
-    def average(old: Tensor, new: Tensor, num_averaged: Tensor) -> Tensor:
-        if not old.is_floating_point():
-            return new
-        current = min(decay, (1 + int(num_averaged)) / (10 + int(num_averaged)))
-        return torch.lerp(old, new, 1 - current)
-
-    return average

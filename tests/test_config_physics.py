@@ -77,6 +77,12 @@ def test_paper_recipe_is_the_document():
         "fake_label": 0.1,
         "checkpoint_every": 10,
         "attributes": PAPER_ATTRIBUTES,
+        "pretrain_learning_rate": 1.5e-4,
+        "pretrain_decay": False,
+        "upsampling": "transposed",
+        "width": 64,
+        "dropout": 0.3,
+        "r1_weight": 0.0,
         "ema_decay": 0.0,
         "augment": False,
         "balanced": False,
@@ -114,10 +120,23 @@ def test_settings_survive_the_round_trip_through_a_dictionary():
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(UserError, match="unknown settings: magic"):
+    with pytest.raises(UserError, match="the settings magic are not those of this release"):
         Config.from_dict({**Config().to_dict(), "magic": 1})
+
+
+def test_missing_settings_are_not_made_up():
+    values = Config().to_dict()
+    del values["upsampling"]
+    with pytest.raises(UserError, match="the settings upsampling are not those of this release"):
+        Config.from_dict(values)
 
 
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().epochs = 3
+
+
+def test_paper_recipe_leaves_no_number_to_the_defaults():
+    numbers = {s.name for s in dataclasses.fields(Config) if type(s.default) in (int, float, bool)}
+    not_of_the_recipe = {"diffusion", "seed", "image_size", "log_every"}
+    assert numbers - not_of_the_recipe <= set(RECIPES["paper"])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import gan_model
 from gan_model import Discriminator, Generator, discriminator_loss, generator_loss, smoothed_bce
 
 GUESS = math.log(2)  # cross-entropy of a discriminator that only guesses, in nats
@@ -209,3 +210,31 @@ def test_gradients_push_the_right_way():
     (gradient,) = torch.autograd.grad(generator_loss(logits), logits)
     # d/dx of -ln s(x) is s(x) - 1 = -1/2, shared by two images: descent raises the logits.
     torch.testing.assert_close(gradient, torch.full((2,), -0.25))
+
+
+@pytest.mark.parametrize("image_size", [64, 128, 256])
+def test_resizing_generator_has_the_same_shape_and_nine_sixteenths_of_the_kernels(image_size):
+    resizing, transposed = (Generator(10, 8, 4, image_size, kind) for kind in ("resize", "transposed"))
+    assert resizing(torch.randn(2, 10), torch.randn(2, 8)).shape == (2, 3, image_size, image_size)
+    kernels = [sum(p.numel() for p in g.upsample.parameters() if p.ndim == 4) for g in (resizing, transposed)]
+    assert kernels[0] * 16 == kernels[1] * 9
+
+
+@torch.no_grad()
+def test_resizing_generator_leaves_no_checkerboard():
+    # Constant maps, away from the border: a transposed convolution gives neighbouring pixels other kernel taps.
+    def alternation(kind: str) -> float:
+        torch.manual_seed(0)
+        layers = torch.nn.Sequential(*Generator(10, 8, 4, 64, kind).upsample[: 1 if kind == "transposed" else 2])
+        maps = layers(torch.ones(1, 16, 16, 16))[0, :, 8:-8, 8:-8]
+        return (maps[:, :, 1:] - maps[:, :, :-1]).abs().max().item()
+
+    assert alternation("resize") < 1e-6
+    assert alternation("transposed") > 1e-3
+
+
+def test_gradient_penalty_of_a_linear_discriminator_is_the_squared_norm_of_its_weights():
+    slope = torch.randn(3, 8, 8)
+    images = torch.randn(5, 3, 8, 8, requires_grad=True)
+    penalty = gan_model.gradient_penalty((images * slope).sum((1, 2, 3)), images)
+    torch.testing.assert_close(penalty, slope.square().sum())

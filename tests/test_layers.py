@@ -24,7 +24,7 @@ LAYERS = (
     },
     {"checkpoint", "dataset", "engine", "label_table"},
     {"prepare_data", "sampling"},
-    {"monitoring"},
+    {"learner", "monitoring"},
     {"training"},
     {"galaxy", "generate_from_checkpoint"},
     {"resume_training"},

@@ -84,7 +84,7 @@ def test_log_drops_what_will_be_repeated(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [("predictor", 9), ("generator", 2), ("generator", 4)]
     path.write_text("".join(json.dumps({"phase": p, "step": s}) + "\n" for p, s in lines) + '{"phase": "gen')
-    MetricsLog(path, keep_until=(1, 2))
+    MetricsLog(path).drop_after("generator", 2)
     assert [(r["phase"], r["step"]) for r in read_metrics(path)] == lines[:2]
 
 

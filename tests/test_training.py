@@ -26,7 +26,9 @@ def make_trainer(data, tmp_path, **settings) -> Trainer:
 
 
 def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
-    return {name: [p.detach().clone() for p in module.parameters()] for name, module in trainer.networks.items()}
+    return {
+        name: [p.detach().clone() for p in module.parameters()] for name, module in trainer.learner.networks.items()
+    }
 
 
 def changed(trainer: Trainer, before: dict[str, list[torch.Tensor]]) -> set[str]:
@@ -58,25 +60,21 @@ def test_each_step_updates_only_its_networks(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
     trainer.batches.start_epoch()
     before = weights(trainer)
-    trainer.predictor_step(trainer.batches.next_batch())
+    trainer.learner.predictor_step(trainer.batches.next_batch(), 0.0)
     assert changed(trainer, before) == {"predictor"}
-    trainer.phase = "generator"
-    trainer._new_meters()
     before = weights(trainer)
-    statistics = [b.clone() for b in trainer.predictor.buffers()]
-    trainer.generator_step(trainer.batches.next_batch())
+    statistics = [b.clone() for b in trainer.learner.predictor.buffers()]
+    trainer.learner.generator_step(trainer.batches.next_batch(), 0)
     assert changed(trainer, before) == {"generator", "discriminator"}
-    assert all(torch.equal(a, b) for a, b in zip(statistics, trainer.predictor.buffers(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(statistics, trainer.learner.predictor.buffers(), strict=True))
 
 
 def test_physics_weight_reaches_the_generator_and_not_the_discriminator(data, tmp_path):
     results = {}
     for weight in (0.0, 30.0):
         trainer = make_trainer(data, tmp_path, physics_weight=weight, precision="fp32")
-        trainer.phase = "generator"
-        trainer._new_meters()
         trainer.batches.start_epoch()
-        trainer.generator_step(trainer.batches.next_batch())
+        trainer.learner.generator_step(trainer.batches.next_batch(), 0)
         results[weight] = weights(trainer)
     same = {
         n: all(torch.equal(a, b) for a, b in zip(results[0.0][n], results[30.0][n], strict=True)) for n in results[0.0]
@@ -84,25 +82,52 @@ def test_physics_weight_reaches_the_generator_and_not_the_discriminator(data, tm
     assert same == {"generator": False, "discriminator": True, "predictor": True}
 
 
+def test_penalty_is_taken_on_every_fourth_step(data, tmp_path):
+    def discriminator_after(step: int, weight: float) -> list[torch.Tensor]:
+        trainer = make_trainer(data, tmp_path, r1_weight=weight, precision="fp32")
+        trainer.batches.start_epoch()
+        trainer.learner.generator_step(trainer.batches.next_batch(), step)
+        return weights(trainer)["discriminator"]
+
+    def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+    assert equal(discriminator_after(1, 100.0), discriminator_after(1, 0.0))
+    assert not equal(discriminator_after(4, 100.0), discriminator_after(4, 0.0))
+
+
 def test_predictor_learns_to_read_the_images(data, tmp_path):
     trainer = make_trainer(
-        data, tmp_path, pretrain_epochs=12, attributes=("size", "ellipticity"), width=8, learning_rate=2e-3
+        data, tmp_path, pretrain_epochs=12, pretrain_decay=False, attributes=("size", "ellipticity"), width=8
     )
-    trainer._run_phase(12, trainer.predictor_step)
+    trainer.run_phase(12)
     losses = [r["physics"] for r in read_metrics(trainer.log.path)]
     assert losses[-1] < 0.3 * losses[0]
 
 
+def test_predictor_rate_falls_to_zero_or_stays(data, tmp_path):
+    rates = {}
+    for decay in (True, False):
+        trainer = make_trainer(
+            data, tmp_path / str(decay), pretrain_epochs=2, pretrain_learning_rate=0.01, pretrain_decay=decay
+        )
+        trainer.run_phase(2)
+        rates[decay] = trainer.learner.optimizers["predictor"].param_groups[0]["lr"]
+    # The last of the steps is taken with one step's share of the rate left.
+    steps = 2 * len(trainer.batches)
+    assert rates == {True: pytest.approx(0.01 / steps), False: 0.01}
+
+
 def test_averaged_generator_follows_the_generator(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
-    trainer.phase = "generator"
-    trainer._new_meters()
     trainer.batches.start_epoch()
-    trainer.generator_step(trainer.batches.next_batch())
-    first = [p.clone() for p in trainer.ema.module.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(first, trainer.generator.parameters(), strict=True))
-    trainer.generator_step(trainer.batches.next_batch())
-    for old, average, new in zip(first, trainer.ema.module.parameters(), trainer.generator.parameters(), strict=True):
+    trainer.learner.generator_step(trainer.batches.next_batch(), 0)
+    first = [p.clone() for p in trainer.learner.ema.module.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(first, trainer.learner.generator.parameters(), strict=True))
+    trainer.learner.generator_step(trainer.batches.next_batch(), 0)
+    for old, average, new in zip(
+        first, trainer.learner.ema.module.parameters(), trainer.learner.generator.parameters(), strict=True
+    ):
         # The second average forgets at the warm-up rate 2/11.
         torch.testing.assert_close(average, torch.lerp(old, new, 1 - 2 / 11))
 
@@ -110,13 +135,13 @@ def test_averaged_generator_follows_the_generator(data, tmp_path):
 def test_paper_recipe_runs_without_averaging_and_flags(tmp_path, data):
     data.catalogue["vote_count"] = 0.5
     try:
-        recipe = {**RECIPES["paper"], "attributes": ("vote_count",)}
+        recipe = {**RECIPES["paper"], **SETTINGS, "attributes": ("vote_count",)}
         trainer = make_trainer(data, tmp_path, recipe="paper", **recipe)
         trainer.try_steps()
     finally:
         del data.catalogue["vote_count"]
-    assert trainer.ema is None
-    assert trainer.generator.project.in_features == 8 + 4 + 1
+    assert trainer.learner.ema is None
+    assert trainer.learner.generator.project.in_features == 8 + 4 + 1
 
 
 def test_trying_steps_writes_nothing(data, tmp_path):
@@ -127,7 +152,7 @@ def test_trying_steps_writes_nothing(data, tmp_path):
 def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
     trainer = make_trainer(data, tmp_path, learning_rate=1.0, epochs=3)
     with torch.no_grad():
-        next(trainer.predictor.parameters()).fill_(torch.nan)
+        next(trainer.learner.predictor.parameters()).fill_(torch.nan)
     with pytest.raises(
         UserError, match=r"physics is no longer finite near step 2 of phase 1: no checkpoint was saved yet"
     ):
@@ -146,7 +171,7 @@ def test_metrics_report_every_term_and_attribute(trained):
     expected = {"d_loss", "d_loss_real", "d_loss_fake", "g_loss", "g_adversarial", "physics", "d_real", "d_fake"}
     assert expected | {"physics_size", "physics_redshift", "images_per_s"} <= last.keys()
     assert last["d_loss"] == pytest.approx(last["d_loss_real"] + last["d_loss_fake"])
-    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + 3 * last["physics"])
+    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + Config.physics_weight * last["physics"])
     check = [r for r in records if r["kind"] == "check"][-1]
     assert {"diversity_spiral", "diversity_merger", "unmeasurable"} <= check.keys()
 
