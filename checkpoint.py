@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import shutil
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor
 
 from config_physics import UserError
-from durable_files import sync_folder
+from durable_files import replace_file, sync_folder
 
 FORMAT_VERSION = 1
 LATEST = "latest.pt"
@@ -44,7 +42,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
@@ -60,7 +58,7 @@ def publish_latest(path: Path) -> None:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
-        temporary.replace(path.with_name(LATEST))
+        replace_file(temporary, path.with_name(LATEST))
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -79,9 +77,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}: train one with galaxy.py")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch explains at length what the sentence below says
+            warnings.simplefilter("ignore")  # what torch remarks on strange files, the sentences below say
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except MemoryError:
+        raise
+    except Exception:  # a damaged file fails anywhere in the reader, with any error
         raise UserError(f"{path} is damaged or is not a checkpoint of this program: use another one") from None
     if not isinstance(state, dict) or "format_version" not in state:
         raise UserError(f"{path} is not a checkpoint of this program: use another one")

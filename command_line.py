@@ -90,6 +90,12 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     except OSError as error:  # a full disk or a folder without permission, wherever it was met
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        # MemoryError, and torch.OutOfMemoryError without importing torch for it.
+        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):
+            raise
+        print(f"{program}: error: there is not enough memory: try a smaller batch or image size", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Config, UserError, attribute_table, morphology_index
+from config_physics import ATTRIBUTES, MORPHOLOGIES, Config, UserError, attribute_table, morphology_index
 from dataset_writer import FORMAT_VERSION, sha256_of
 
 
@@ -81,7 +81,7 @@ class PreparedDataset:
                             f"{path / name} has changed since it was prepared: prepare the data again with --overwrite"
                         )
             images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-            catalogue = pd.read_csv(path / "catalogue.csv", dtype={"object_id": str})
+            catalogue = _read_catalogue(path / "catalogue.csv")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}): prepare the data again with --overwrite") from None
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(catalogue) or len(images) == 0:
@@ -264,3 +264,14 @@ def dihedral(images: Tensor, turns: Tensor) -> Tensor:
         chosen = (turns >> bit & 1).bool()[:, None, None, None]
         images = torch.where(chosen, flip(images), images)
     return images
+
+
+def _read_catalogue(file: Path) -> pd.DataFrame:
+    """Read a catalogue: an empty cell is an unknown number, while an object may well be called NA."""
+    text = ("object_id", "morphology", "split")
+    return pd.read_csv(
+        file,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values={name: [""] for name in (*ATTRIBUTES, "pixel_scale")},
+    )

@@ -52,7 +52,7 @@ class Engine:
         except (RuntimeError, AssertionError, NotImplementedError):
             raise UserError(f"device '{device}' cannot be used here: try --device cpu or --device auto") from None
         if chosen.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
             torch.backends.cudnn.benchmark = True
         return cls(chosen, precision == "bf16" or (precision == "auto" and _multiplies_bf16(chosen)))
 

@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = PreparedDataset.open(find_dataset(DATA, getattr(options, "data", "")))
     config = resolve_config(options, data.path, data.image_size, len(data.rows("train")))
     print_settings(config, data.manifest)
+    if config.recipe == "paper" and (data.manifest.get("rule"), data.image_size) != ("paper", 64):
+        print("note: the original recipe has 64-pixel images of prepare_data.py gz2 --rule paper; these are others")
     train(config, data, options.dry_run)
 
 

@@ -257,6 +257,8 @@ def _read_table(file: Path, id_columns: list[str], columns: list[str], optional:
     except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: pandas' and decoding errors
         raise UserError(f"{file} cannot be read ({error}): download it again") from error
     table.columns = [name.strip().lower() for name in table.columns]
+    if (repeated := table.columns[table.columns.duplicated()]).size:
+        raise UserError(f"{file} has two columns {repeated[0]}: remove one")
     for column in (*id_columns, *columns):
         if column not in table:
             raise UserError(f"{file} has no column {column}: it is not the table that it should be")
@@ -277,7 +279,7 @@ def _read_table(file: Path, id_columns: list[str], columns: list[str], optional:
 
 def _check_ids(ids: pd.Series, file: Path) -> None:
     """Refuse ids that are missing, not whole numbers, or were rounded by a spreadsheet or a float column."""
-    damaged = ids[~ids.str.fullmatch(r"[0-9]+").fillna(False).astype(bool)]
+    damaged = ids[~ids.str.fullmatch(r"[0-9]+", na=False).astype(bool)]
     if len(damaged):
         value = damaged.iloc[0]
         raise UserError(

@@ -11,6 +11,7 @@ lists what was requested and what photometry measured on the image.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: name a folder")
 
+    if "fits" in formats and importlib.util.find_spec("astropy") is None:
+        raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     from sampling import GalaxySampler  # torch loads only after the options are known to be right
 
     sampler = GalaxySampler.from_checkpoint(options.checkpoint, options.device)
@@ -103,7 +106,7 @@ def _parser() -> Parser:
 
 def _finite(text: str) -> float:
     value = float(text)
-    if not math.isfinite(value):
+    if not abs(value) < 1e30:  # not a number, infinite, or beyond the networks' single precision
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
 
@@ -154,7 +157,7 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> list[Request]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a CSV file: {error}") from None
     table.columns = [str(column).strip() for column in table.columns]
@@ -224,7 +227,8 @@ def generate(sampler: GalaxySampler, requests: list[Request]) -> tuple[Tensor, p
                 for column, attribute in enumerate(sampler.attributes):
                     row[f"requested_{attribute.name}"] = float(values[k, column])
                     if attribute.name in measured:
-                        row[f"measured_{attribute.name}"] = measured[attribute.name][k]
+                        found = not measured["flag"][k] & photometry.NO_SOURCE
+                        row[f"measured_{attribute.name}"] = measured[attribute.name][k] if found else math.nan
                 row["set_by_user"] = " ".join(request.values)
                 row["flag"] = measured["flag"][k]
                 row["supported"] = not sampler.unsupported(request.class_index, wanted[k])
@@ -241,6 +245,9 @@ def write_output(out: Path, formats: set[str], images: Tensor, catalogue: pd.Dat
 
     try:
         (out / "images").mkdir(parents=True, exist_ok=True)
+        # What an earlier call left here would be mistaken for part of this catalogue.
+        for old in (*(out / "images").glob("galaxy_[0-9]*.*"), out / "images.npz"):
+            old.unlink(missing_ok=True)
         save_picture(plain_grid(images[:_GRID_LIMIT]), out / "grid.png")
         for k, name in enumerate(catalogue["file"]):
             if "png" in formats:

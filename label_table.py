@@ -45,6 +45,8 @@ def read_labels(file: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # ValueError: pandas' and decoding errors
         raise UserError(f"{file} cannot be read as CSV ({error})") from error
     table.columns = [name.strip().lower() for name in table.columns]
+    if (repeated := table.columns[table.columns.duplicated()]).size:
+        raise UserError(f"{file} has two columns {repeated[0]}: remove one")
     for column in ("image", "morphology"):
         if column not in table:
             raise UserError(f"{file} has no column {column}: it has {', '.join(table.columns)}")

@@ -137,7 +137,11 @@ class Learner:
             "networks": {name: module.state_dict() for name, module in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "ema": self.ema.state_dict() if self.ema is not None else None,
-            "random": {**self.engine.random_states(), "noise": self.noise.get_state()},
+            "random": {
+                **self.engine.random_states(),
+                "noise": self.noise.get_state(),
+                "noise_device": self.engine.device.type,
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -147,7 +151,13 @@ class Learner:
             self.optimizers[name].load_state_dict(state["optimizers"][name])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        self.noise.set_state(state["random"]["noise"])
+        saved_on, device = state["random"]["noise_device"], self.engine.device.type
+        if saved_on == device:
+            self.noise.set_state(state["random"]["noise"])
+        else:
+            # Generators of different devices share no state: go on with noise of the run's own that was not used yet.
+            self.noise.manual_seed(self.config.seed + 1 + state["step"])
+            print(f"saved on {saved_on}, going on on {device}: the run continues, but not to the same bits")
         self.engine.restore_random_states(state["random"])
 
 

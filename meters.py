@@ -26,7 +26,7 @@ class Meters:
         self._squared_errors = torch.zeros(len(attributes), device=device)
         self._counts = torch.zeros(len(attributes), device=device)
         self.steps = 0
-        self.start_time = time.monotonic()
+        self.restart_clock()
 
     @torch.no_grad()
     def add(self, terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> None:
@@ -47,7 +47,15 @@ class Meters:
         for total in (self._sums, self._squared_errors, self._counts):
             total.zero_()
         self.steps = 0
-        self.start_time = time.monotonic()
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Measure the speed from now on."""
+        self._start_time, self._start_steps = time.monotonic(), self.steps
+
+    def steps_per_second(self) -> float:
+        """Return the speed since the clock was started."""
+        return (self.steps - self._start_steps) / max(1e-9, time.monotonic() - self._start_time)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, so that a resumed run logs the same means."""
@@ -64,3 +72,4 @@ class Meters:
         self._squared_errors.copy_(state["squared_errors"])
         self._counts.copy_(state["counts"])
         self.steps = state["steps"]
+        self.restart_clock()

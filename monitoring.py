@@ -16,6 +16,7 @@ from torch import Tensor
 import photometry
 from config_physics import MORPHOLOGIES, Config, attribute_table
 from dataset import PreparedDataset, to_float
+from durable_files import replace_file
 from physics_model import PhysicsPredictor
 from pictures import labelled_grid, plot_curves
 from sampling import GalaxySampler
@@ -38,7 +39,7 @@ class MetricsLog:
         kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        replace_file(temporary, self.path)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and hand it to the operating system at once."""

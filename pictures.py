@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from durable_files import replace_file
+
 _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
 _COLORS = ((102, 194, 255), (255, 170, 90), (140, 220, 130), (240, 120, 150), (200, 160, 255), (240, 220, 110))
 
@@ -152,4 +154,4 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     picture.save(temporary, format="PNG")
-    temporary.replace(path)
+    replace_file(temporary, path)

@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (CHECKPOINTS / config.run).resolve() != path.resolve().parent:
         raise UserError(f"{path} belongs to run {config.run}: start this script where {CHECKPOINTS / config.run} is")
     done = state["epoch"] if state["phase"] == "generator" else 0
+    if state["phase"] == "generator" and "pretrain_epochs" in changes:
+        raise UserError("--pretrain-epochs cannot change any more: the run is in phase 2")
+    if state["phase"] == "predictor" and state["epoch"] > config.pretrain_epochs:
+        raise UserError(f"--pretrain-epochs is below the {state['epoch']} epochs that are done")
     if done >= config.epochs:
         raise UserError(f"run {config.run} has done all its {config.epochs} epochs: give a larger --epochs to go on")
     data = PreparedDataset.open(config.data)

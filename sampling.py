@@ -136,8 +136,10 @@ class GalaxySampler:
 
     def unsupported(self, class_index: int, values: Tensor) -> list[str]:
         """Say in a sentence for each set attribute (A,) outside the class's range what the range is."""
-        sentences = []
         label = MORPHOLOGIES[class_index].name
+        if len(self.population.members(class_index)) == 0:
+            return [f"there is no {label} galaxy in the training data"]
+        sentences = []
         for index, attribute in enumerate(self.attributes):
             value = float(values[index])
             if value != value:
@@ -176,13 +178,14 @@ class GalaxySampler:
         was_training = self.network.training
         self.network.eval()
         images = []
-        for start in range(0, len(seeds), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            filled = len(z[rows])
-            pad = [0] * (_CHUNK - filled)
-            order = torch.tensor([*range(filled), *pad])
-            batch = [part[rows][order].to(self.engine.device) for part in (z, condition)]
-            images.append(to_uint8(self.network(*batch)[:filled]).cpu())
+        # The same kernels in every process: no trying out which is fastest today, no reduced precision.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            for start in range(0, len(seeds), _CHUNK):
+                rows = slice(start, start + _CHUNK)
+                filled = len(z[rows])
+                order = torch.tensor([*range(filled), *[0] * (_CHUNK - filled)])
+                batch = [part[rows][order].to(self.engine.device) for part in (z, condition)]
+                images.append(to_uint8(self.network(*batch)[:filled]).cpu())
         self.network.train(was_training)
         return torch.cat(images)
 

@@ -91,14 +91,18 @@ class Trainer:
             If a loss stops being finite, naming the last good checkpoint.
         """
         self.log.drop_after(self.phase, self.step)
+        for stale in self.checkpoints.glob(".*.tmp"):  # of a process that was killed while saving
+            stale.unlink(missing_ok=True)
         with StopSignals(self._request_stop):
             if self.phase == "predictor":
                 self.run_phase(self.config.pretrain_epochs)
                 if self.stop_requested:
+                    self._save_latest()
                     return
                 self._finish_predictor()
             self.run_phase(self.config.epochs)
-        if not self.stop_requested:
+        if self.epoch == self.config.epochs:
+            self.stop_requested = False  # a request during the last epoch's end has nothing left to stop
             self.save_curves()
 
     def try_steps(self) -> None:
@@ -119,15 +123,18 @@ class Trainer:
         """Train the phase that the run is in until it has had `num_epochs` or a stop is requested."""
         per_epoch, size = len(self.batches), self.config.batch_size
         number = phase_order(self.phase) + 1
-        with tqdm(
-            total=num_epochs * per_epoch * size,
-            initial=self.step * size,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-            mininterval=0.5,
-            desc=f"phase {number} ({self.phase})",
-        ) as bar:
+        with (
+            tqdm(
+                total=num_epochs * per_epoch * size,
+                initial=self.step * size,
+                unit="img",
+                unit_scale=True,
+                dynamic_ncols=True,
+                mininterval=0.5,
+                desc=f"phase {number} ({self.phase})",
+            ) as bar,
+            tqdm(bar_format="{desc}", position=1, dynamic_ncols=True, leave=False) as losses,
+        ):
             while self.epoch < num_epochs:
                 if self.batches.position == 0:
                     self.batches.start_epoch()
@@ -136,9 +143,8 @@ class Trainer:
                     bar.update(size)
                     if self.step % self.config.log_every == 0 or self.batches.position == per_epoch:
                         record = self._log_interval()
-                        bar.set_postfix_str(
-                            f"epoch {self.epoch + 1}/{num_epochs} " + bar_line(record, self.config.attributes)
-                        )
+                        bar.set_postfix_str(f"epoch {self.epoch + 1}/{num_epochs}")
+                        losses.set_description_str(bar_line(record, self.config.attributes))
                     if self.stop_requested:
                         self._check_finite(self._means(self._interval))
                         self._save_latest()
@@ -165,6 +171,7 @@ class Trainer:
             self._warn(health_warnings(means, self.config, self._attribute_variance), ("discriminator", "no_control"))
             if self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs:
                 self._checkpoint_epoch()
+                self._interval.restart_clock()
                 return
         if time.monotonic() - self._last_save > _SAVE_SECONDS:
             self._save_latest()
@@ -223,8 +230,7 @@ class Trainer:
     def _log_interval(self) -> dict[str, float]:
         means = self._means(self._interval)
         self._check_finite(means)
-        images = self._interval.steps * self.config.batch_size
-        means["images_per_s"] = images / max(1e-9, time.monotonic() - self._interval.start_time)
+        means["images_per_s"] = self._interval.steps_per_second() * self.config.batch_size
         self._record("train", means)
         self._interval.clear()
         return means
@@ -236,7 +242,7 @@ class Trainer:
                 good = f"the last good checkpoint is {latest}" if latest.exists() else "no checkpoint was saved yet"
                 raise UserError(
                     f"{name} is no longer finite near step {self.step} of phase {phase_order(self.phase) + 1}: {good}; "
-                    "try a lower --learning-rate or --precision fp32"
+                    "start a new run with a lower --learning-rate or with --precision fp32"
                 )
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:

@@ -33,8 +33,10 @@ def test_no_option_gives_the_defaults():
 
 
 def test_options_override_the_recipe_and_the_recipe_overrides_fallbacks():
-    config = config_from_options(parse("--recipe", "paper", "--ema-decay", "0.5"), ema_decay=0.9, augment=True, width=8)
-    assert (config.ema_decay, config.augment, config.width) == (0.5, False, 8)
+    config = config_from_options(
+        parse("--recipe", "paper", "--ema-decay", "0.5"), ema_decay=0.9, augment=True, log_every=8
+    )
+    assert (config.ema_decay, config.augment, config.log_every) == (0.5, False, 8)
     assert config.attributes == PAPER_ATTRIBUTES
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from config_physics import Config, UserError
-from conftest import write_dataset
+from conftest import render_galaxies, write_dataset
 from dataset import DeviceBatches, PreparedDataset, condition_vector, dihedral, find_dataset, to_float, to_uint8
+from dataset_writer import DatasetWriter
 
 
 def batches(data, **settings) -> DeviceBatches:
@@ -51,6 +52,14 @@ def test_opened_dataset_has_its_rows_in_order(data):
 def test_splits_are_complete_and_disjoint(data):
     rows = np.concatenate([data.rows(split) for split in ("train", "judge", "test")])
     assert sorted(rows) == list(range(160))
+
+
+def test_an_object_may_be_called_na(tmp_path):
+    images, names = render_galaxies(8)
+    with DatasetWriter(tmp_path / "d", 64, 0.5, {}) as writer:
+        writer.append(images, ["NA", "null", "nan", "None", "1", "2", "3", "4"], names, {})
+    opened = PreparedDataset.open(tmp_path / "d")
+    assert opened.catalogue["object_id"].tolist()[:4] == ["NA", "null", "nan", "None"]
 
 
 def test_missing_attribute_value_is_nan(data):

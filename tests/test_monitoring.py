@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from config_physics import Config
+from config_physics import Config, attribute_table
 from conftest import render_galaxies
 from monitoring import (
     MetricsLog,
     bar_line,
+    check_samples,
     collapse_warnings,
     curves_picture,
     diversity,
+    evaluate_predictor,
     health_warnings,
     label_entropy,
     read_metrics,
+    sample_grid,
 )
+from sampling import Population
 
 CONFIG = Config()
 
@@ -104,3 +108,69 @@ def test_curves_are_drawn_from_the_file(tmp_path):
     picture = np.asarray(curves_picture(log.path, ("size",), "test"))
     background = picture[-1, -1]
     assert (picture != background).any(2).mean() > 0.005
+
+
+class CopyingSampler:
+    """A sampler whose images are the real galaxies that the requests were taken from."""
+
+    def __init__(self, data, attributes):
+        rows = np.arange(len(data.images))
+        self.attributes = attribute_table(attributes)
+        self.images = torch.from_numpy(data.images[rows])
+        self.population = Population(
+            torch.from_numpy(data.classes(rows)), torch.from_numpy(data.attributes(attributes, rows))
+        )
+        self.supported = [[self.population.supported_range(c, a) for a in range(len(attributes))] for c in range(4)]
+
+    def complete(self, class_index, requested, seed):
+        return self.population.draw(class_index, requested, torch.Generator().manual_seed(seed))
+
+    def generate(self, classes, values, seeds):
+        table = self.population.values.nan_to_num(nan=-1)
+        nearest = [int((table - v.nan_to_num(nan=-1)).abs().sum(1).argmin()) for v in values]
+        return self.images[nearest]
+
+
+def test_check_of_perfect_galaxies_finds_no_error(data):
+    sampler = CopyingSampler(data, ("size", "ellipticity", "redshift"))
+    real = {c: sampler.images[sampler.population.classes == c] for c in range(4)}
+    report = check_samples(sampler, real)
+    # The catalogue holds seven digits.
+    assert report["measured_mae_size"] < 1e-5 and report["measured_mae_ellipticity"] < 1e-5
+    assert report["unmeasurable"] == 0
+    assert all(0.6 < report[f"diversity_{name}"] < 1.5 for name in ("spiral", "elliptical", "merger", "edge-on"))
+    assert "measured_mae_redshift" not in report
+
+
+def test_check_leaves_out_requests_that_are_unknown(data):
+    sampler = CopyingSampler(data, ("size", "redshift"))
+    real = {c: sampler.images[sampler.population.classes == c] for c in range(4)}
+    half = torch.arange(len(sampler.population.values)) % 8 < 4
+    sampler.population.values[half, 0] = torch.nan
+    assert math.isfinite(check_samples(sampler, real)["measured_mae_size"])
+    sampler.population.values[:, 0] = torch.nan
+    assert "measured_mae_size" not in check_samples(sampler, real)
+
+
+def test_grid_has_a_row_for_each_class_and_each_known_attribute(data):
+    full, unknown = (CopyingSampler(data, ("size", "ellipticity")) for _ in range(2))
+    unknown.supported = [[limits[0], None] for limits in unknown.supported]
+    heights = [sample_grid(sampler, "test").height for sampler in (full, unknown)]
+    row = 128 + 4 + 18
+    assert heights[0] - heights[1] == row
+    assert heights[0] == 34 + 4 * (128 + 4) + 2 * row + 4
+
+
+def test_predictor_that_knows_the_answer_scores_perfectly(data):
+    rows = data.rows("test")
+    scaled = (torch.from_numpy(data.attributes(("size",), rows)) - 0.05) / 0.23
+
+    class Oracle(torch.nn.Module):
+        def forward(self, images):
+            return scaled
+
+    report = evaluate_predictor(Oracle(), data, ("size",), torch.device("cpu"))
+    assert report["mae_size"] == pytest.approx(0, abs=1e-6)
+    assert report["r2_size"] == pytest.approx(1, abs=1e-6)
+    scaled = scaled.mean().expand(len(rows), 1)
+    assert evaluate_predictor(Oracle(), data, ("size",), torch.device("cpu"))["r2_size"] == pytest.approx(0, abs=1e-4)

@@ -625,3 +625,14 @@ def test_real_galaxies():
     assert ((values["flag"] & NO_SOURCE) == 0).mean() >= 0.9
     edge_on, elliptical = (np.median(values["ellipticity"][classes == name]) for name in ("edge_on", "elliptical"))
     assert edge_on > elliptical + 0.2
+
+
+@pytest.mark.parametrize("cells", [2, 3, 4, 9])
+def test_smooth_blobs_anywhere_stay_finite_and_in_the_frame(cells):
+    # What an untrained generator makes: light that may cancel, or lie at the border.
+    generator = torch.Generator().manual_seed(cells)
+    coarse = torch.randn(128, 3, cells, cells, generator=generator)
+    images = torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear").sigmoid()
+    values = measured(*images)
+    assert_finite(values)
+    assert (np.abs(values["centroid_x"]) <= 0.25).all() and (np.abs(values["centroid_y"]) <= 0.25).all()

@@ -114,6 +114,12 @@ def test_unsupported_requests_name_attribute_and_range(sampler):
     assert "frame widths that spiral galaxies" in sentence
 
 
+def test_a_class_without_real_galaxies_is_unsupported(sampler):
+    empty = Population(torch.zeros(3, dtype=torch.int64), torch.rand(3, 2))
+    other = GalaxySampler(sampler.network, sampler.config, empty, sampler.engine)
+    assert other.unsupported(2, torch.full((2,), math.nan)) == ["there is no merger galaxy in the training data"]
+
+
 def test_averaged_weights_are_preferred():
     state = {"ema": {"n_averaged": 3, "module.w": 1}, "networks": {"generator": {"w": 2}}}
     assert generator_weights(state) == {"w": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from checkpoint import load_checkpoint, save_checkpoint
 from conftest import ROOT, TINY, run_script
 
 SCRIPTS = ("galaxy.py", "resume_training.py", "generate_from_checkpoint.py", "prepare_data.py")
@@ -65,10 +67,24 @@ def test_dry_run_writes_nothing(dataset_path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_leaves_an_existing_run_alone(trained, dataset_path):
+    before = {p.name: p.read_bytes() for p in (trained / "checkpoints/tiny").iterdir()}
+    result = run_script("galaxy.py", "--data", dataset_path, "--run", "tiny", "--dry-run", *TINY, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert {p.name: p.read_bytes() for p in (trained / "checkpoints/tiny").iterdir()} == before
+
+
+def test_run_name_is_made_from_any_folder_name(dataset_path, tmp_path):
+    shutil.copytree(dataset_path, tmp_path / "my data (1)")
+    result = run_script("galaxy.py", "--data", "my data (1)", "--dry-run", *TINY, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "run=my_data_1_-1" in result.stdout
+
+
 def test_quick_setting_on_a_cpu_says_what_it_chose(dataset_path, tmp_path):
     options = ["--data", dataset_path, "--device", "cpu", "--dry-run", "--batch-size", 16]
     result = run_script("galaxy.py", *options, cwd=tmp_path)
-    assert "no GPU: quick setting --pretrain-epochs" in result.stdout
+    assert "no GPU: quick setting --width 32 --pretrain-epochs" in result.stdout
     assert "the full recipe is: python galaxy.py" in result.stdout
 
 
@@ -129,6 +145,29 @@ def test_resuming_refuses_other_data(trained, tmp_path):
 
 
 # generate_from_checkpoint.py
+
+
+def test_second_call_leaves_nothing_of_the_first(generate, tmp_path):
+    generate("--morphology", "spiral", "--count", 3, "--format", "png,npz", "--out", "g")
+    (tmp_path / "g/images/mine.png").write_bytes(b"of the user")
+    generate("--morphology", "spiral", "--count", 1, "--out", "g")
+    assert {p.name for p in (tmp_path / "g").iterdir()} == {"grid.png", "images", "catalogue.csv"}
+    assert {p.name for p in (tmp_path / "g/images").iterdir()} == {"galaxy_00000.png", "mine.png"}
+
+
+def test_checkpoint_from_before_the_generator_is_refused(generate, trained, tmp_path):
+    state = load_checkpoint(trained / "checkpoints/tiny/epoch_0001.pt")
+    save_checkpoint(tmp_path / "early.pt", {**state, "step": 0})
+    result = generate("--morphology", "spiral", checkpoint=tmp_path / "early.pt")
+    assert_one_sentence(result, "was saved before the generator's training")
+
+
+def test_checkpoint_with_other_attribute_ranges_is_refused(generate, trained, tmp_path):
+    state = load_checkpoint(trained / "checkpoints/tiny/epoch_0001.pt")
+    state["attributes"][0]["high"] = 0.5
+    save_checkpoint(tmp_path / "other.pt", state)
+    result = generate("--morphology", "spiral", checkpoint=tmp_path / "other.pt")
+    assert_one_sentence(result, "defines the attribute size differently")
 
 
 def test_generated_files_and_catalogue(generate, tmp_path):
@@ -205,6 +244,7 @@ def test_unsupported_request_is_generated_with_a_warning(generate, tmp_path):
         (["--morphology", "ring"], "unknown morphology 'ring'"),
         (["--morphology", "spiral", "--size", "big"], "--size"),
         (["--morphology", "spiral", "--size", "nan"], "nan is not a finite number"),
+        (["--morphology", "spiral", "--size", "1e300"], "1e300 is not a finite number"),
         (["--morphology", "spiral", "--color", "1"], "this checkpoint does not know 'color'"),
         (["--morphology", "spiral", "--count", "0"], "0 must lie between 1 and"),
         (["--morphology", "spiral", "--seed", "-1"], "-1 must lie between 0 and"),

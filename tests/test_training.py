@@ -149,6 +149,28 @@ def test_trying_steps_writes_nothing(data, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_going_on_from_another_device_is_said(data, tmp_path, capsys):
+    state = make_trainer(data, tmp_path).state_dict()
+    state["random"]["noise_device"], state["random"]["noise"] = "cuda", torch.zeros(16, dtype=torch.uint8)
+    config = Config(**{**SETTINGS, "run": "r", "device": "cpu"})
+    Trainer(config, data, tmp_path / "c", tmp_path / "s", state).try_steps()
+    assert "saved on cuda, going on on cpu" in capsys.readouterr().out
+
+
+def test_stop_at_the_end_of_phase_1_is_saved(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path)
+    end_epoch = trainer._end_epoch
+
+    def stop_after(num_epochs):
+        end_epoch(num_epochs)
+        trainer.stop_requested = True
+
+    monkeypatch.setattr(trainer, "_end_epoch", stop_after)
+    trainer.train()
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert (state["phase"], state["epoch"]) == ("predictor", 1)
+
+
 def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
     trainer = make_trainer(data, tmp_path, learning_rate=1.0, epochs=3)
     with torch.no_grad():
@@ -244,6 +266,8 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(tra
     output = process.communicate()[0].decode()
     assert process.returncode == 130, output
     assert "Traceback" not in output and "resume_training.py --run tiny" in output
+    position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["position"]
+    assert position > 0, "the stop came between two epochs: nothing was shown"
     result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert_same(
