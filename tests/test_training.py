@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,40 +215,42 @@ def losses(folder) -> list[dict]:
     return [{k: v for k, v in r.items() if k != "images_per_s"} for r in records]
 
 
-def start_tiny(folder, dataset_path):
-    """Start the run of the fixture `trained` in a process of its own."""
+def interrupt_tiny(folder, dataset_path, wanted, number) -> subprocess.Popen:
+    """Run what the fixture `trained` ran, and send a signal once a record of the metrics file fulfils `wanted`.
+
+    On a busy machine the run may end before the signal comes; then it is tried again.
+    """
     options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "galaxy.py"), *map(str, options), *TINY],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def wait_for_record(folder, process, wanted, seconds=120):
-    """Wait until the metrics file has a record that fulfils `wanted`."""
     path = folder / "checkpoints/tiny/metrics.jsonl"
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and any(wanted(r) for r in read_metrics(path)):
-            return
-        time.sleep(0.002)
-    raise AssertionError(f"the run ended ({process.poll()}) or stalled before the record came")
+    for _ in range(3):
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "galaxy.py"), *map(str, options), *TINY],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        while process.poll() is None and not (path.exists() and any(wanted(r) for r in read_metrics(path))):
+            time.sleep(0.002)
+        process.send_signal(number)
+        process.output = process.communicate(timeout=120)[0]
+        if process.returncode != 0:
+            return process
+    raise AssertionError("the run ended three times before the signal came")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("epoch, step", [(2, 8), (1, 4)])
 def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, epoch, step):
-    process = start_tiny(tmp_path, dataset_path)
-    wait_for_record(
-        tmp_path,
-        process,
-        lambda r: r["phase"] == "generator" and r["epoch"] == epoch and r["kind"] == "train" and r["step"] >= step,
-    )
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    def reached(record):
+        return (record["phase"], record["kind"], record["epoch"]) == ("generator", "train", epoch) and record[
+            "step"
+        ] >= step
+
+    process = interrupt_tiny(tmp_path, dataset_path, reached, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     names = ["latest.pt", "epoch_0001.pt", "epoch_0002.pt"]
@@ -260,12 +263,11 @@ def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, ep
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(trained, dataset_path, tmp_path):
-    process = start_tiny(tmp_path, dataset_path)
-    wait_for_record(tmp_path, process, lambda r: r["phase"] == "generator" and r["step"] >= 2)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate()[0].decode()
-    assert process.returncode == 130, output
-    assert "Traceback" not in output and "resume_training.py --run tiny" in output
+    process = interrupt_tiny(
+        tmp_path, dataset_path, lambda r: r["phase"] == "generator" and r["step"] >= 2, signal.SIGINT
+    )
+    assert process.returncode == 130, process.output
+    assert "Traceback" not in process.output and "resume_training.py --run tiny" in process.output
     position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["position"]
     assert position > 0, "the stop came between two epochs: nothing was shown"
     result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
