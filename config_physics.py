@@ -17,9 +17,6 @@ class UserError(Exception):
     """A mistake that the user can mend: scripts print it as one sentence and exit with status 2."""
 
 
-# --------------------------------------------------------------------------------------------------- tables
-
-
 @dataclass(frozen=True)
 class Morphology:
     """One class of the condition vector; its place in `MORPHOLOGIES` is its class index."""
@@ -89,123 +86,40 @@ class Attribute:
 
 
 # Ranges hold at least the central 99 % of real SDSS galaxies (photometry) or of the GZ2 main sample.
+# fmt: off
 _ATTRIBUTE_ROWS = (
-    Attribute(
-        "size",
-        "Half-light radius",
-        "frame widths",
-        0.05,
-        0.28,
-        "photometry",
-        "radius of the circle that holds half of the galaxy's light, as a fraction of the frame's width",
-    ),
-    Attribute(
-        "brightness",
-        "Surface brightness",
-        "display units",
-        0.05,
-        0.6,
-        "photometry",
-        "mean of R, G and B (0 to 1) within the half-light radius, above the sky; the picture is "
-        "asinh-stretched, so this is a display brightness and not a flux",
-    ),
-    Attribute(
-        "ellipticity",
-        "Ellipticity",
-        "",
-        0.0,
-        0.9,
-        "photometry",
-        "1 - b/a from the second moments of the galaxy's light",
-    ),
-    Attribute("redshift", "Redshift", "", 0.0, 0.25, "catalogue", "spectroscopic redshift from the catalogue"),
-    Attribute(
-        "concentration",
-        "Concentration",
-        "",
-        1.4,
-        3.6,
-        "photometry",
-        "5 log10(r80 / r20) of the display-stretched light (after Conselice 2003, eq. 5)",
-    ),
-    Attribute(
-        "color",
-        "Display color B - R",
-        "mag",
-        -1.0,
-        1.6,
-        "photometry",
-        "-2.5 log10 of the ratio of blue-plane to red-plane light (g and i in an SDSS composite); redder is larger",
-    ),
-    Attribute(
-        "petro_r50_kpc",
-        "Petrosian R50",
-        "kpc",
-        0.0,
-        20.0,
-        "catalogue",
-        "Petrosian half-light radius in the r band",
-    ),
-    Attribute(
-        "absolute_magnitude",
-        "Absolute magnitude",
-        "mag",
-        -24.0,
-        -16.0,
-        "catalogue",
-        "r-band Petrosian magnitude M_r",
-    ),
-    Attribute(
-        "stellar_mass",
-        "Stellar mass",
-        "log10 solar masses",
-        8.0,
-        12.0,
-        "catalogue",
-        "decimal logarithm of the mass",
-    ),
-    Attribute(
-        "vote_count",
-        "Votes (normalised)",
-        "",
-        0.3,
-        1.0,
-        "votes",
-        "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original recipe",
-        raw=True,
-    ),
-    Attribute(
-        "vote_smoothness",
-        "Smooth votes",
-        "",
-        0.2,
-        1.0,
-        "votes",
-        "0.2 + 0.8 x the smooth vote fraction, called brightness in the original recipe",
-        raw=True,
-    ),
-    Attribute(
-        "vote_elongation",
-        "Elongation votes",
-        "",
-        0.0,
-        0.9,
-        "votes",
-        "0, 0.45 and 0.9 weighted by the round, in-between and cigar-shaped votes, called ellipticity in the "
-        "original recipe",
-        raw=True,
-    ),
-    Attribute(
-        "random_redshift",
-        "Random number",
-        "",
-        0.0,
-        0.5,
-        "random",
-        "uniform random placeholder without information, called redshift in the original recipe",
-        raw=True,
-    ),
+    Attribute("size", "Half-light radius", "frame widths", 0.05, 0.28, "photometry",
+              "radius of the circle that holds half of the galaxy's light, as a fraction of the frame's width"),
+    Attribute("brightness", "Surface brightness", "display units", 0.05, 0.6, "photometry",
+              "mean of R, G and B (0 to 1) within the half-light radius, above the sky; the picture is "
+              "asinh-stretched, so this is a display brightness and not a flux"),
+    Attribute("ellipticity", "Ellipticity", "", 0.0, 0.9, "photometry",
+              "1 - b/a from the second moments of the galaxy's light"),
+    Attribute("redshift", "Redshift", "", 0.0, 0.25, "catalogue",
+              "spectroscopic redshift from the catalogue"),
+    Attribute("concentration", "Concentration", "", 1.4, 3.6, "photometry",
+              "5 log10(r80 / r20) of the display-stretched light (after Conselice 2003, eq. 5)"),
+    Attribute("color", "Display color B - R", "mag", -1.0, 1.6, "photometry",
+              "-2.5 log10 of the ratio of blue-plane to red-plane light (g and i in an SDSS composite); redder is "
+              "larger"),
+    Attribute("petro_r50_kpc", "Petrosian R50", "kpc", 0.0, 20.0, "catalogue",
+              "Petrosian half-light radius in the r band"),
+    Attribute("absolute_magnitude", "Absolute magnitude", "mag", -24.0, -16.0, "catalogue",
+              "r-band Petrosian magnitude M_r"),
+    Attribute("stellar_mass", "Stellar mass", "log10 solar masses", 8.0, 12.0, "catalogue",
+              "decimal logarithm of the mass"),
+    Attribute("vote_count", "Votes (normalised)", "", 0.3, 1.0, "votes",
+              "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original "
+              "recipe", raw=True),
+    Attribute("vote_smoothness", "Smooth votes", "", 0.2, 1.0, "votes",
+              "0.2 + 0.8 x the smooth vote fraction, called brightness in the original recipe", raw=True),
+    Attribute("vote_elongation", "Elongation votes", "", 0.0, 0.9, "votes",
+              "0, 0.45 and 0.9 weighted by the round, in-between and cigar-shaped votes, called ellipticity in "
+              "the original recipe", raw=True),
+    Attribute("random_redshift", "Random number", "", 0.0, 0.5, "random",
+              "uniform random placeholder without information, called redshift in the original recipe", raw=True),
 )
+# fmt: on
 ATTRIBUTES = {row.name: row for row in _ATTRIBUTE_ROWS}
 PHOTOMETRIC_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "photometry")
 CATALOGUE_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "catalogue")
@@ -226,9 +140,6 @@ def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
         if names.count(name) > 1:
             raise UserError(f"attribute '{name}' is named twice")
     return tuple(ATTRIBUTES[name] for name in names)
-
-
-# ----------------------------------------------------------------------------------------------- settings
 
 
 def _setting(default: Any, help: str, **rules: Any) -> Any:

@@ -47,9 +47,9 @@ class Engine:
         try:
             chosen = torch.device(device)
             if chosen.type not in ("cpu", "cuda", "mps"):
-                raise NotImplementedError
+                raise RuntimeError("not a device that this project trains on")
             torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError, NotImplementedError):
+        except (RuntimeError, AssertionError):
             raise UserError(f"device '{device}' cannot be used here: try --device cpu or --device auto") from None
         if chosen.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"

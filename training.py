@@ -80,8 +80,6 @@ class Trainer:
         spread = (variance - variance.nanmean(0)).square().nanmean(0)
         self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
 
-    # ---------------------------------------------------------------------------------------- the phases
-
     def train(self) -> None:
         """Run what is left of both phases.
 
@@ -210,8 +208,6 @@ class Trainer:
         self._new_meters()
         self._save_latest()
 
-    # --------------------------------------------------------------------------------- meters and records
-
     def _new_meters(self) -> None:
         """Make the meters of the phase: one for the interval between log lines, one for the epoch."""
         names = TERMS[self.phase]
@@ -257,8 +253,6 @@ class Trainer:
                 tqdm.write(f"warning, epoch {self.epoch}: {sentence}")
                 self._record("warning", {"name": name, "message": sentence})
         self._active_warnings = {w for w in self._active_warnings if not w.startswith(kinds)} | set(warnings)
-
-    # ------------------------------------------------------------------------------------ state and files
 
     def sampler(self) -> GalaxySampler:
         """Return a sampler of the averaged generator (or of the generator itself), sharing its weights."""

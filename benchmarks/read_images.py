@@ -38,12 +38,14 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 def seconds_of(read_all: Callable[[], None]) -> float:
+    """Return the processor time that one reading takes."""
     started = time.process_time()
     read_all()
     return time.process_time() - started
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
     parser = Parser(description=__doc__)
     parser.add_argument("--path", type=Path, help="folder of pictures (default: synthetic ones)")
     parser.add_argument("--images", type=int, default=300, help="pictures to read (default: 300)")
