@@ -201,9 +201,7 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
     config = Config.from_dict(state["config"])
     for saved, current in zip(state["attributes"], attribute_table(config.attributes), strict=True):
         if any(saved[key] != getattr(current, key) for key in ("name", "unit", "low", "high", "raw")):
-            raise UserError(
-                f"{path} defines the attribute {current.name} in another way than this release: train again"
-            )
+            raise UserError(f"{path} defines the attribute {current.name} differently from this release: train again")
     return config
 
 
