@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ class Trainer:
         """Train the phase that the run is in until it has had `num_epochs` or a stop is requested."""
         per_epoch, size = len(self.batches), self.config.batch_size
         number = phase_order(self.phase) + 1
+        # A terminal has a second line for the losses, which are too long for the bar's; a log file has one line.
+        is_terminal = sys.stderr.isatty()
         with (
             tqdm(
                 total=num_epochs * per_epoch * size,
@@ -128,10 +131,10 @@ class Trainer:
                 unit="img",
                 unit_scale=True,
                 dynamic_ncols=True,
-                mininterval=0.5,
+                mininterval=0.5 if is_terminal else 30,
                 desc=f"phase {number} ({self.phase})",
             ) as bar,
-            tqdm(bar_format="{desc}", position=1, dynamic_ncols=True, leave=False) as losses,
+            tqdm(bar_format="{desc}", position=1, dynamic_ncols=True, leave=False, disable=not is_terminal) as losses,
         ):
             while self.epoch < num_epochs:
                 if self.batches.position == 0:
@@ -141,8 +144,9 @@ class Trainer:
                     bar.update(size)
                     if self.step % self.config.log_every == 0 or self.batches.position == per_epoch:
                         record = self._log_interval()
-                        bar.set_postfix_str(f"epoch {self.epoch + 1}/{num_epochs}")
-                        losses.set_description_str(bar_line(record, self.config.attributes))
+                        epoch, line = f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes)
+                        bar.set_postfix_str(epoch if is_terminal else f"{epoch} {line}", refresh=False)
+                        losses.set_description_str(line)
                     if self.stop_requested:
                         self._check_finite(self._means(self._interval))
                         self._save_latest()
