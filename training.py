@@ -100,9 +100,11 @@ class Trainer:
                     return
                 self._finish_predictor()
             self.run_phase(self.config.epochs)
-        if self.epoch == self.config.epochs:
-            self.stop_requested = False  # a request during the last epoch's end has nothing left to stop
-            self.save_curves()
+            if self.epoch < self.config.epochs:
+                self._save_latest()
+                return
+        self.stop_requested = False  # a request during the last epoch's end has nothing left to stop
+        self.save_curves()
 
     def try_steps(self) -> None:
         """Take one step of each phase without writing anything, to show that a run can start."""
@@ -149,7 +151,6 @@ class Trainer:
                         losses.set_description_str(line)
                     if self.stop_requested:
                         self._check_finite(self._means(self._interval))
-                        self._save_latest()
                         return
                 self._end_epoch(num_epochs)
 
@@ -187,8 +188,7 @@ class Trainer:
         title = f"{self.checkpoints.name}, epoch {self.epoch}"
         save_picture(sample_grid(sampler, title), self.samples / f"epoch_{self.epoch:04d}.png")
         report = check_samples(sampler, self._real_examples())
-        self._record("check", report)
-        self.history.append({"kind": "check", "phase": self.phase, "epoch": self.epoch, **report})
+        self.history.append(self._record("check", report))
         self._warn(collapse_warnings(report), ("collapse",))
         path = self.checkpoints / f"epoch_{self.epoch:04d}.pt"
         save_checkpoint(path, self.state_dict())
@@ -198,8 +198,7 @@ class Trainer:
     def _finish_predictor(self) -> None:
         """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
         report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
-        self._record("test", report)
-        self.history.append({"kind": "test", "phase": self.phase, "epoch": self.epoch, **report})
+        self.history.append(self._record("test", report))
         for attribute in attribute_table(self.config.attributes):
             if f"mae_{attribute.name}" in report:
                 unit = f" {attribute.unit}" if attribute.unit else ""
@@ -245,10 +244,13 @@ class Trainer:
                     "start a new run with a lower --learning-rate or with --precision fp32"
                 )
 
-    def _record(self, kind: str, values: dict[str, Any]) -> None:
+    def _record(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Write a record of where the run stands to the metrics file, and return it."""
         # The epoch is the one in progress while training, and the one just finished in a check.
         epoch = self.epoch + 1 if kind == "train" else self.epoch
-        self.log.write({"kind": kind, "phase": self.phase, "epoch": epoch, "step": self.step, **values})
+        record = {"kind": kind, "phase": self.phase, "epoch": epoch, "step": self.step, **values}
+        self.log.write(record)
+        return record
 
     def _warn(self, warnings: dict[str, str], kinds: tuple[str, ...]) -> None:
         """Print each warning when it appears, and again only after it had gone."""
