@@ -19,8 +19,16 @@ import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from config_physics import UserError
+from untrusted_files import (
+    MAX_PICTURE_BYTES,
+    READ_ERRORS,
+    SUFFIXES,
+    UntrustedFileError,
+    is_picture,
+    picture_entries,
+    read_entry,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 # A survey cutout has a few hundred pixels a side; anything beyond this is a mistake or a decompression bomb.
 MAX_SIDE_PX = 4096
 _GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L")
@@ -113,17 +121,25 @@ class CutoutSource:
         """Open an archive and list its pictures by their name below the folder that holds them all."""
         try:
             self._zip = zipfile.ZipFile(archive)
-        except (OSError, zipfile.BadZipFile) as error:
+            entries = picture_entries(self._zip)
+        except UntrustedFileError as error:
+            self.close()
+            raise UserError(
+                f"{archive} is not used, since {error}: download it again, or name the folder of images"
+            ) from error
+        except READ_ERRORS as error:
+            self.close()
             raise UserError(
                 f"{archive} is not a complete zip file ({error}): download it again, or name the folder of images"
             ) from error
         self.path = archive
-        return _shortened({n: n for n in self._zip.namelist() if _is_picture(PurePosixPath(n).parts)})
+        return _shortened({entry.filename: entry.filename for entry in entries})
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a picture, or None if there is none of that name; safe in several threads.
 
-        Capitals and the kind (.jpg, .jpeg, .png) need not match if the exact name does not exist.
+        Capitals and the kind (.jpg, .jpeg, .png) need not match if the exact name does not exist. A name is looked
+        up among the pictures that were found, and never opened as a path.
 
         Raises
         ------
@@ -134,7 +150,9 @@ class CutoutSource:
         stem = lower.removesuffix(PurePosixPath(lower).suffix) if lower.endswith(SUFFIXES) else lower
         for candidate in (name, lower, *(stem + suffix for suffix in SUFFIXES)):
             if (entry := self._entries.get(candidate)) is not None:
-                return Path(entry).read_bytes() if self._zip is None else self._zip.read(entry)
+                if self._zip is None:
+                    return _read_file(Path(entry))
+                return read_entry(self._zip, self._zip.getinfo(entry))
         return None
 
     def close(self) -> None:
@@ -151,9 +169,10 @@ class CutoutSource:
         self.close()
 
 
-def _is_picture(parts: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and parts[-1].lower().endswith(SUFFIXES)
+def _read_file(path: Path) -> bytes:
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        raise OSError(f"{path} has more than {MAX_PICTURE_BYTES} bytes")
+    return path.read_bytes()
 
 
 def _pictures_below(folder: Path) -> dict[str, str]:
@@ -163,7 +182,7 @@ def _pictures_below(folder: Path) -> dict[str, str]:
         prefix = PurePosixPath(Path(where).relative_to(folder).as_posix())
         for file in files:
             relative = prefix / file
-            if _is_picture(relative.parts):
+            if is_picture(relative.parts):
                 names[relative.as_posix()] = os.path.join(where, file)  # noqa: PTH118 - 240,000 of them
     return _shortened(names)
 

@@ -117,25 +117,20 @@ class PreparedDataset:
         return self.catalogue[list(names)].iloc[rows].to_numpy(np.float32, copy=True)
 
 
-def find_dataset(folder: Path, chosen: str = "") -> Path:
-    """Return the chosen dataset, or the only one in `folder`.
+def find_dataset(folder: Path, chosen: str = "") -> Path | None:
+    """Return the chosen dataset, or the only one in `folder`, or None if there is none.
 
     Raises
     ------
     UserError
-        If none was chosen and there is none, or more than one.
+        If none was chosen and there is more than one.
     """
     if chosen:
         return Path(chosen)
     found = sorted(manifest.parent for manifest in folder.glob("[!.]*/manifest.json"))
-    if not found:
-        raise UserError(
-            "there is no prepared dataset under data/: get the Galaxy Zoo 2 files named in README.md and run "
-            "prepare_data.py gz2 --path DIR --out data/gz2, or prepare_data.py labelled for images of your own"
-        )
     if len(found) > 1:
         raise UserError(f"there are several datasets, choose one: {', '.join(f'--data {p}' for p in found)}")
-    return found[0]
+    return found[0] if found else None
 
 
 def condition_vector(classes: Tensor, values: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:

@@ -61,6 +61,8 @@ class DatasetWriter:
         Replace an existing prepared dataset, at the very end.
     allow_empty_class : bool
         Accept that a class has no image.
+    extra_columns : sequence of str
+        Names of further numbers in the catalogue, after those of `VALUE_COLUMNS`.
 
     Attributes
     ----------
@@ -84,6 +86,7 @@ class DatasetWriter:
         provenance: Mapping[str, Any],
         overwrite: bool = False,
         allow_empty_class: bool = False,
+        extra_columns: Sequence[str] = (),
     ) -> None:
         self.out = Path(out).resolve()
         self.image_size = image_size
@@ -97,7 +100,7 @@ class DatasetWriter:
         self._object_ids: list[str] = []
         self._known_ids: set[str] = set()
         self._morphologies: list[str] = []
-        self._values: dict[str, list[np.ndarray]] = {name: [] for name in VALUE_COLUMNS}
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in (*VALUE_COLUMNS, *extra_columns)}
         self._rejected: list[tuple[str, str]] = []
 
     def __enter__(self) -> DatasetWriter:
@@ -141,7 +144,8 @@ class DatasetWriter:
         object_ids, morphologies : sequence of str, (N,)
             Ids, which must not repeat, and class names as in `MORPHOLOGY_NAMES`.
         values : dict of str to ndarray, (N,), float
-            Attributes and pixel_scale (arcseconds a pixel), NaN where unknown; what is absent is unknown.
+            Attributes, pixel_scale (arcseconds a pixel) and extra columns, NaN where unknown; what is absent is
+            unknown.
 
         Raises
         ------
@@ -155,7 +159,7 @@ class DatasetWriter:
             raise ValueError(f"images are {images.shape} {images.dtype}, not {expected} uint8")
         if len(morphologies) != len(images) or any(len(v) != len(images) for v in values.values()):
             raise ValueError("images, ids, classes and values differ in length")
-        if strange := (set(values) - set(VALUE_COLUMNS)) | (set(morphologies) - set(MORPHOLOGY_NAMES)):
+        if strange := (set(values) - set(self._values)) | (set(morphologies) - set(MORPHOLOGY_NAMES)):
             raise ValueError(f"neither attributes nor classes: {sorted(strange)}")
         for object_id in object_ids:
             if object_id in self._known_ids:
@@ -232,7 +236,7 @@ class DatasetWriter:
         """Write `catalogue.csv`; return how many values of each attribute are known."""
         values = {name: np.concatenate(parts) for name, parts in self._values.items()}
         known = {name: int(np.isfinite(column).sum()) for name, column in values.items()}
-        columns = [name for name in VALUE_COLUMNS if known[name]]
+        columns = [name for name in values if known[name]]
         table = np.stack([values[name] for name in columns], axis=1) if columns else np.empty((len(splits), 0))
         with (self._partial / "catalogue.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")

@@ -3,8 +3,9 @@
     python galaxy.py
     python galaxy.py --data data/gz2 --run first --attributes size,brightness,ellipticity --epochs 100
 
-Without options it trains on the only dataset under data/. On a GPU that is the full recipe; on a CPU it is a quick
-setting of narrower networks and few epochs, printed before it starts. Ctrl-C saves; resume_training.py goes on.
+Without options it trains on the only dataset under data/; if there is none, it first renders a mock survey there. On
+a GPU that is the full recipe; on a CPU it is a quick setting of narrower networks and few epochs, printed before it
+starts. Ctrl-C saves; resume_training.py goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,12 @@ from command_line import Parser, add_config_options, config_from_options, given_
 from config_physics import Config, UserError
 
 CHECKPOINTS, SAMPLES, DATA = Path("checkpoints"), Path("samples"), Path("data")
+_SIMULATED = {"cpu": 4096, "cuda": 16384}  # galaxies of the mock survey, where there are no data
+_SIMULATED_FOR_A_TRIAL = 512
 
 # Under ten minutes on two CPU cores, whatever the number of images: steps of each phase with bf16 and without.
 _QUICK = {"width": 32, "batch_size": 32}
-_QUICK_STEPS = {True: {"pretrain_epochs": 3000, "epochs": 4000}, False: {"pretrain_epochs": 2500, "epochs": 2500}}
+_QUICK_STEPS = {True: {"pretrain_epochs": 2000, "epochs": 3000}, False: {"pretrain_epochs": 1800, "epochs": 2200}}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,9 +43,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if getattr(options, "diffusion", False):
         raise UserError("--diffusion is not part of this release: train the GAN, without that option")
-    from dataset import PreparedDataset, find_dataset  # torch loads only after the options are known to be right
+    from dataset import find_dataset  # torch loads only after the options are known to be right
+    from engine import Engine
 
-    data = PreparedDataset.open(find_dataset(DATA, getattr(options, "data", "")))
+    found = find_dataset(DATA, getattr(options, "data", ""))
+    if found is None:
+        # Mistakes come to light before a minute is spent on galaxies.
+        config = config_from_options(options)
+        Engine.choose(config.device, config.precision)
+        _refuse_existing(config.run or free_run_name("simulated"), options.dry_run)
+    if found is not None:
+        run(options, found)
+    elif options.dry_run:
+        with tempfile.TemporaryDirectory(prefix="galaxy-") as folder:
+            run(options, simulate(Path(folder) / "simulated", _SIMULATED_FOR_A_TRIAL))
+    else:
+        run(options, simulate(DATA / "simulated"))
+
+
+def simulate(out: Path, count: int | None = None) -> Path:
+    """Render a mock survey to train on, and say so; by default as many galaxies as suit the machine."""
+    from mock_survey import rendering_device, write_dataset
+    from prepare_data import print_summary
+
+    device = rendering_device()
+    count = count or _SIMULATED[device]
+    print(f"no prepared dataset under {DATA}/: rendering {count} simulated galaxies (README.md: how to get real ones)")
+    command_line = f"prepare_data.py simulated --count {count} --seed 0 --out {out.as_posix()}"
+    print_summary(write_dataset(out, count, seed=0, image_size=64, device=device, command_line=command_line))
+    return out
+
+
+def run(options: argparse.Namespace, path: Path) -> None:
+    """Train on the dataset at `path`."""
+    from dataset import PreparedDataset
+
+    data = PreparedDataset.open(path)
     config = resolve_config(options, data.path, data.image_size, len(data.rows("train")))
     print_settings(config, data.manifest)
     if config.recipe == "paper" and (data.manifest.get("rule"), data.image_size) != ("paper", 64):
@@ -99,6 +136,11 @@ def print_settings(config: Config, manifest: dict) -> None:
     print(f"data: {manifest['count']} galaxies, {json.dumps(manifest['counts'])}")
 
 
+def _refuse_existing(run: str, dry_run: bool) -> None:
+    if not dry_run and (CHECKPOINTS / run / "latest.pt").exists():
+        raise UserError(f"run {run} exists: go on with resume_training.py --run {run}, or choose another --run")
+
+
 def train(config: Config, data: object, dry_run: bool = False, state: dict | None = None) -> None:
     """Train a run from its start, or on from a checkpoint's `state`.
 
@@ -110,10 +152,8 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
     from training import Trainer
 
     folder = CHECKPOINTS / config.run
-    if state is None and not dry_run and (folder / "latest.pt").exists():
-        raise UserError(
-            f"run {config.run} exists: go on with resume_training.py --run {config.run}, or choose another --run"
-        )
+    if state is None:
+        _refuse_existing(config.run, dry_run)
     trainer = Trainer(config, data, folder, SAMPLES / config.run, state)
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())

@@ -6,9 +6,8 @@ picture, and `gz2sample.csv` holds what the SDSS measured. Each may be compresse
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from config_physics import MORPHOLOGY_NAMES, UserError
+from untrusted_files import READ_ERRORS, TableStream, shown
 
+FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
 VOTES_FILE = "gz2_hart16.csv"
 MAPPING_FILE = "gz2_filename_mapping.csv"
 SAMPLE_FILE = "gz2sample.csv"
@@ -50,6 +51,7 @@ PLAUSIBLE = {
 }
 # GZ2 pictures were scaled to this many Petrosian R90 a pixel (Willett et al. 2013, section 2).
 FRAME_SCALE_R90 = 0.02
+FRAME_PX = 424  # pixels a side of a picture
 
 
 class Catalogue(NamedTuple):
@@ -173,7 +175,7 @@ def classify(votes: pd.DataFrame, rule: str = "gated") -> pd.Series:
     return pd.Series(names[choice], index=votes.index, dtype=object)
 
 
-def vote_attributes(galaxies: pd.DataFrame) -> pd.DataFrame:
+def vote_attributes(galaxies: pd.DataFrame, votes_range: tuple[float, float] | None = None) -> pd.DataFrame:
     """Compute the four attributes of the original recipe: three from votes and a random number.
 
     Parameters
@@ -181,6 +183,8 @@ def vote_attributes(galaxies: pd.DataFrame) -> pd.DataFrame:
     galaxies : DataFrame
         object_id, total_votes and vote fractions named as for `classify`, of all galaxies used: the votes are
         normalised over them.
+    votes_range : tuple of float
+        Fewest and most votes a galaxy, for the normalisation; by default those of `galaxies`.
 
     Returns
     -------
@@ -189,14 +193,15 @@ def vote_attributes(galaxies: pd.DataFrame) -> pd.DataFrame:
         in [0, 0.5); NaN where votes are missing.
     """
     total = galaxies["total_votes"]
-    spread = total.max() - total.min()
+    fewest, most = votes_range or (total.min(), total.max())
+    spread = most - fewest
     roundness = galaxies[[ROUND, IN_BETWEEN, CIGAR]].to_numpy(dtype=np.float64)
     sums = roundness.sum(axis=1)  # NaN if any is missing
     elongation = np.full(len(galaxies), np.nan)
     np.divide(roundness @ [0.0, 0.45, 0.9], sums, out=elongation, where=sums > 0)
     return pd.DataFrame(
         {
-            "vote_count": (total - total.min()) / spread * 0.7 + 0.3 if spread > 0 else np.nan,
+            "vote_count": (total - fewest) / spread * 0.7 + 0.3 if spread > 0 else np.nan,
             "vote_smoothness": galaxies[SMOOTH] * 0.8 + 0.2,
             "vote_elongation": elongation,
             "random_redshift": [random_redshift(i) for i in galaxies["object_id"]],
@@ -231,30 +236,28 @@ def _find(folder: Path, name: str) -> Path:
     for candidate in (folder / name, folder / f"{name}.gz"):
         if candidate.is_file():
             return candidate
-    raise UserError(f"{folder / name} (or {name}.gz) is missing: README.md says where to download it")
+    raise UserError(f"{folder / name} (or {name}.gz) is missing: --download fetches it")
 
 
 def _read_table(file: Path, id_columns: list[str], columns: list[str], optional: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read columns by name, in any order and case: ids as checked text, the others as float64."""
     wanted = {*id_columns, *columns, *optional}
     try:
-        with file.open("rb") as stream:
-            packed = stream.read(2) == b"\x1f\x8b"  # browsers unpack .gz files and keep the name
-        with gzip.open(file) if packed else file.open("rb") as stream:
-            start = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if not start:
-            raise UserError(f"{file} is empty: download it again")
-        if start.startswith((b"<", b"{")):
-            raise UserError(f"{file} is a web page and no table: download it again")
-        table = pd.read_csv(
-            file,
-            dtype=str,  # ids of 18 digits do not survive as floating-point numbers
-            usecols=lambda name: name.strip().lower() in wanted,
-            compression="gzip" if packed else None,
-            encoding="utf-8-sig",
-            index_col=False,  # a comma at the end of every row must not shift the columns
-        )
-    except (OSError, EOFError, ValueError, zlib.error) as error:  # ValueError: pandas' and decoding errors
+        with io.BufferedReader(TableStream(file), 1 << 16) as stream:
+            start = stream.peek().lstrip(b"\xef\xbb\xbf \t\r\n")
+            if not start:
+                raise UserError(f"{file} is empty: download it again")
+            if start.startswith((b"<", b"{")):
+                raise UserError(f"{file} is a web page and no table: download it again")
+            table = pd.read_csv(
+                stream,
+                dtype=str,  # ids of 18 digits do not survive as floating-point numbers
+                usecols=lambda name: name.strip().lower() in wanted,
+                compression=None,
+                encoding="utf-8-sig",
+                index_col=False,  # a comma at the end of every row must not shift the columns
+            )
+    except READ_ERRORS as error:  # pandas' and decoding errors are ValueErrors
         raise UserError(f"{file} cannot be read ({error}): download it again") from error
     table.columns = [name.strip().lower() for name in table.columns]
     if (repeated := table.columns[table.columns.duplicated()]).size:
@@ -272,18 +275,19 @@ def _read_table(file: Path, id_columns: list[str], columns: list[str], optional:
             numbers = pd.to_numeric(table[column], errors="coerce")
             wrong = numbers.isna() & table[column].notna()
             if wrong.any():
-                raise UserError(f"column {column} of {file} holds '{table[column][wrong].iloc[0]}', which is no number")
+                value = shown(table[column][wrong].iloc[0])
+                raise UserError(f"column {column} of {file} holds {value}, which is no number")
             table[column] = numbers.astype(np.float64)
     return table
 
 
 def _check_ids(ids: pd.Series, file: Path) -> None:
     """Refuse ids that are missing, not whole numbers, or were rounded by a spreadsheet or a float column."""
-    damaged = ids[~ids.str.fullmatch(r"[0-9]+", na=False).astype(bool)]
+    damaged = ids[~ids.str.fullmatch(r"[0-9]{1,20}", na=False).astype(bool)]
     if len(damaged):
         value = damaged.iloc[0]
         raise UserError(
-            f"column {ids.name} of {file} holds {'an empty cell' if pd.isna(value) else repr(str(value))} and "
+            f"column {ids.name} of {file} holds {'an empty cell' if pd.isna(value) else shown(value)} and "
             "not a whole number: ids must be kept as text (a spreadsheet damages them), so download it again"
         )
     # Above 2**53 not every whole number is a float, and a spreadsheet keeps 15 digits; an id looks rounded

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from config_physics import PHOTOMETRIC_ATTRIBUTES
 
 NO_SOURCE = 1  # nothing significant near the centre; the values mean nothing
 TOUCHES_EDGE = 2  # the frame's outermost pixels hold a noticeable part of the light; the size is a lower limit
@@ -105,6 +108,26 @@ def measure(images: Tensor) -> dict[str, Tensor]:
         "position_angle": position_angle,
         "flag": flag.long(),
     }
+
+
+def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
+    """Measure the attributes of photometry on pictures, as a catalogue holds them.
+
+    Parameters
+    ----------
+    images : ndarray, (N, 3, S, S), uint8
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    dict of str to ndarray, (N,), float64
+        One entry for each of `PHOTOMETRIC_ATTRIBUTES`; NaN where no galaxy was found.
+    """
+    with torch.inference_mode():
+        measured = measure(torch.from_numpy(images).to(device).float() / 255)
+    found = (measured["flag"].cpu().numpy() & NO_SOURCE) == 0
+    return {name: np.where(found, measured[name].cpu().double().numpy(), np.nan) for name in PHOTOMETRIC_ATTRIBUTES}
 
 
 def _pixel_grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,22 @@
 """Turn galaxy pictures into a prepared dataset: images, catalogue and manifest in one folder below data/.
 
+    python prepare_data.py gz2 --download --out data/gz2
     python prepare_data.py gz2 --path ~/galaxy_zoo_2 --out data/gz2
     python prepare_data.py labelled --images my_images --labels my_images/labels.csv --out data/mine
 
 `gz2` reads the files of Galaxy Zoo 2 as they were downloaded: gz2_hart16.csv.gz, gz2_filename_mapping.csv,
 gz2sample.csv.gz (optional: redshifts, radii and magnitudes) and images_gz2.zip, which need not be unpacked.
+--download fetches them (3.7 GB) and goes on where it stopped; GALAXY_ZOO_MIRROR, if set, is the address to ask instead.
 
 `labelled` takes pictures of your own and a CSV file with the columns image (file name) and morphology (spiral,
 elliptical, merger or edge-on). Optional columns: object_id (default: the file name without its ending), pixel_scale
 (arcseconds a pixel of the original picture), and redshift, petro_r50_kpc, absolute_magnitude, stellar_mass, with
 empty cells where unknown.
 
-`join` makes one dataset of several:
+`simulated` renders a mock survey whose truth is known exactly; with --as-gz2 it is written in the formats of the
+Galaxy Zoo 2 files first, and read back from them. `join` makes one dataset of several:
 
+    python prepare_data.py simulated --count 4096 --seed 0 --out data/simulated
     python prepare_data.py join --inputs data/gz2 data/mine --out data/all
 
 Size, brightness, ellipticity, concentration and color are measured on the images.
@@ -21,7 +25,6 @@ Size, brightness, ellipticity, concentration and color are measured on the image
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shlex
 import sys
@@ -43,8 +46,7 @@ from config_physics import (
     UserError,
 )
 from cutouts import CutoutSource, read_cutouts
-from dataset_writer import SPLITS, VALUE_COLUMNS, DatasetWriter
-from duplicates import merge_duplicates
+from dataset_writer import SPLITS, DatasetWriter
 from label_table import read_labels
 
 _BLOCK = 64  # images measured and written at a time; they stay in the cache, so 256 take 20 % longer
@@ -61,14 +63,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(arguments)
     command_line = shlex.join(["prepare_data.py", *arguments])
-    {"gz2": _prepare_gz2, "labelled": _prepare_labelled, "join": _join}[options.command](options, command_line)
+    {"gz2": _prepare_gz2, "labelled": _prepare_labelled, "simulated": _prepare_simulated, "join": _join}[
+        options.command
+    ](options, command_line)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="prepare_data.py", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{gz2,labelled,join}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{gz2,labelled,simulated,join}")
     gz2 = commands.add_parser("gz2", help="prepare the files of Galaxy Zoo 2")
-    gz2.add_argument("--path", type=Path, required=True, metavar="DIR", help="folder of the downloaded files")
+    gz2.add_argument("--path", type=Path, metavar="DIR", help=f"folder of the files (--download: {galaxy_zoo.FOLDER})")
+    gz2.add_argument("--download", action="store_true", help="fetch what is missing of the files first")
+    gz2.add_argument("--only-catalogue", action="store_true", help="download the tables alone and write no dataset")
     gz2.add_argument(
         "--rule",
         choices=galaxy_zoo.RULES,
@@ -88,6 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     labelled.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="table with columns image and morphology"
     )
+    simulated = commands.add_parser("simulated", help="render a mock survey")
+    simulated.add_argument("--count", type=_positive, default=4096, metavar="N", help="galaxies (default: 4096)")
+    simulated.add_argument(
+        "--seed", type=_seed, default=0, metavar="S", help="whole number; another one, other galaxies (default: 0)"
+    )
+    simulated.add_argument(
+        "--as-gz2", type=Path, metavar="DIR", help="write Galaxy Zoo 2 files here, about 25 KB a galaxy, and read those"
+    )
+    simulated.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to render (default: a GPU if any)"
+    )
     join = commands.add_parser("join", help="make one prepared dataset of several")
     join.add_argument(
         "--inputs",
@@ -97,8 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="prepared datasets; of a galaxy in several, the first one's image is kept",
     )
-    for command in (gz2, labelled):
+    for command in (gz2, labelled, simulated):
         command.add_argument("--size", type=int, choices=(64, 128, 256), default=64, help="pixels a side (default: 64)")
+    for command in (gz2, labelled):
         command.add_argument(
             "--crop",
             type=_fraction,
@@ -116,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--limit", type=_positive, metavar="N", help="take only N galaxies, evenly spread over the table"
         )
-    for command in (gz2, labelled, join):
-        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    for command in (gz2, labelled, simulated, join):
+        command.add_argument("--out", type=Path, required=command is not gz2, metavar="DIR", help="folder to make")
         command.add_argument("--overwrite", action="store_true", help="replace --out if it is a prepared dataset")
         command.add_argument("--allow-empty-class", action="store_true", help="go on if a class has no image at all")
     return parser
@@ -131,13 +149,27 @@ def _fraction(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0 to {2**31 - 1}")
+    return int(text)
 
 
 def _prepare_gz2(options: argparse.Namespace, command_line: str) -> None:
+    if options.out is None and not options.only_catalogue:
+        raise UserError("gz2 needs --out, the folder to make")
+    if options.download:
+        from download import fetch_release  # here, since it imports pooch and requests
+
+        options.path = options.path or Path(galaxy_zoo.FOLDER)
+        fetch_release(options.path, options.only_catalogue)
+    elif options.path is None or options.only_catalogue:
+        raise UserError("gz2 needs --path, the folder of the files, or --download with or without --only-catalogue")
     catalogue = galaxy_zoo.read_catalogue(options.path, options.rule, options.fractions, options.allow_empty_class)
     galaxies = catalogue.galaxies
     print(
@@ -147,6 +179,9 @@ def _prepare_gz2(options: argparse.Namespace, command_line: str) -> None:
     absent = [name for name in CATALOGUE_ATTRIBUTES if galaxies[name].isna().all()]
     if absent:
         print(f"no value of {', '.join(absent)}: {galaxy_zoo.SAMPLE_FILE} or its column is missing or empty")
+    if options.only_catalogue:
+        print("no dataset is written; classes: " + ", ".join(f"{n} {name}" for name, n in catalogue.counts.items()))
+        return
     provenance = {
         "source": f"Galaxy Zoo 2 in {options.path}",
         "rule": options.rule,
@@ -160,6 +195,29 @@ def _prepare_labelled(options: argparse.Namespace, command_line: str) -> None:
     galaxies = read_labels(options.labels)
     provenance = {"source": f"{options.images} with {options.labels}", "rule": "labels"}
     _write(options, options.images, galaxies, provenance, command_line)
+
+
+def _prepare_simulated(options: argparse.Namespace, command_line: str) -> None:
+    from mock_survey import rendering_device, write_dataset, write_release  # here, since it imports torch
+
+    device = rendering_device(options.device)
+    if options.as_gz2 is None:
+        arguments = (options.count, options.seed, options.size, device, command_line, options.overwrite)
+        print_summary(write_dataset(options.out, *arguments))
+        return
+    if not options.overwrite and options.out.exists() and any(options.out.iterdir() if options.out.is_dir() else [1]):
+        raise UserError(f"{options.out} exists: choose another --out, or replace it with --overwrite")
+    write_release(options.as_gz2, options.count, options.seed, device, options.overwrite)
+    print(f"{options.count} galaxies in the formats of Galaxy Zoo 2 in {options.as_gz2}")
+    as_files = ["gz2", "--path", str(options.as_gz2), "--out", str(options.out), "--size", str(options.size)]
+    flags = [f"--{name.replace('_', '-')}" for name in ("overwrite", "allow_empty_class") if getattr(options, name)]
+    main([*as_files, *flags])
+
+
+def _join(options: argparse.Namespace, command_line: str) -> None:
+    from join_datasets import join  # here, since it imports torch
+
+    print_summary(join(options.inputs, options.out, command_line, options.overwrite, options.allow_empty_class))
 
 
 def _write(
@@ -177,6 +235,8 @@ def _write(
     galaxies = galaxies.reset_index(drop=True)
     attributes = [name for name in ATTRIBUTES if name in galaxies]
     unmeasured = 0
+    from photometry import measure_attributes  # here, so that --help and errors in the tables come at once
+
     with (
         CutoutSource(images) as source,
         DatasetWriter(
@@ -210,89 +270,6 @@ def _write(
     if unmeasured:
         print(f"{unmeasured} images show no galaxy at the centre: they are kept without measured attributes")
     print_summary(writer)
-
-
-def measure_attributes(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure the attributes of photometry.
-
-    Parameters
-    ----------
-    images : ndarray, (N, 3, S, S), uint8
-
-    Returns
-    -------
-    dict of str to ndarray, (N,), float64
-        One entry for each of `PHOTOMETRIC_ATTRIBUTES`; NaN where no galaxy was found.
-    """
-    import torch  # here, so that --help and errors in the tables come at once
-
-    import photometry
-
-    with torch.inference_mode():
-        measured = photometry.measure(torch.from_numpy(images).float() / 255)
-    found = (measured["flag"].numpy() & photometry.NO_SOURCE) == 0
-    return {name: np.where(found, measured[name].double().numpy(), np.nan) for name in PHOTOMETRIC_ATTRIBUTES}
-
-
-def _join(options: argparse.Namespace, command_line: str) -> None:
-    from dataset import PreparedDataset  # here, since it imports torch
-
-    if len(options.inputs) < 2:
-        raise UserError("--inputs takes at least two prepared datasets")
-    inputs = [PreparedDataset.open(path) for path in options.inputs]
-    for other in inputs[1:]:
-        for setting in ("image_size", "crop"):
-            one, two = inputs[0].manifest[setting], other.manifest[setting]
-            if one != two:
-                raise UserError(
-                    f"{inputs[0].path} has {setting} {one} and {other.path} has {two}: prepare them alike first"
-                )
-    merged = merge_duplicates([data.catalogue for data in inputs], [_image_hashes(data.images) for data in inputs])
-    parts = [
-        {
-            "path": str(data.path),
-            "source": data.manifest.get("source"),
-            "rule": data.manifest.get("rule"),
-            "count": len(data.images),
-            "kept": int((merged.rows["input"] == place).sum()),
-            "images_sha256": data.manifest["sha256"]["images.npy"],
-        }
-        for place, data in enumerate(inputs)
-    ]
-    provenance = {
-        "source": "joined: " + ", ".join(part["path"] for part in parts),
-        "rule": " + ".join(dict.fromkeys(str(part["rule"]) for part in parts)),
-        "inputs": parts,
-        "class_conflicts": merged.class_conflicts,
-        "filled": merged.filled,
-        "command_line": command_line,
-    }
-    with DatasetWriter(
-        options.out,
-        inputs[0].image_size,
-        inputs[0].manifest["crop"],
-        provenance,
-        options.overwrite,
-        options.allow_empty_class,
-    ) as writer:
-        for row in merged.dropped.itertuples():
-            writer.reject(f"{inputs[row.input].path}: {row.object_id}", f"duplicate, {row.reason}")
-        for place, data in enumerate(inputs):
-            kept = merged.rows[merged.rows["input"] == place]
-            for start in tqdm(range(0, len(kept), _BLOCK), f"joining {data.path}", leave=False):
-                rows = kept.iloc[start : start + _BLOCK]
-                values = {name: rows[name].to_numpy(np.float64) for name in VALUE_COLUMNS if name in rows}
-                images = data.images[rows["row"].to_numpy()]
-                writer.append(images, rows["object_id"].tolist(), rows["morphology"].tolist(), values)
-    if merged.class_conflicts:
-        print(f"{merged.class_conflicts} duplicates have another class: the first dataset's class is kept")
-    if merged.filled:
-        print("filled in from duplicates: " + ", ".join(f"{n} {name}" for name, n in merged.filled.items()))
-    print_summary(writer)
-
-
-def _image_hashes(images: np.ndarray) -> list[bytes]:
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
 def print_summary(writer: DatasetWriter) -> None:

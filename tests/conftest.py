@@ -92,3 +92,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, dataset_path: Path) -> Pat
     result = run_script("galaxy.py", *options, *TINY, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Run the web server of file_server.py, reached directly."""
+    from file_server import serving  # here, since only few tests need pooch
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "GALAXY_ZOO_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        yield server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,9 +108,20 @@ def test_other_format_version_is_refused(dataset_path, tmp_path):
         PreparedDataset.open(copy)
 
 
-def test_no_dataset_says_how_to_get_one(tmp_path):
-    with pytest.raises(UserError, match=r"prepare_data\.py gz2 --path DIR"):
-        find_dataset(tmp_path)
+def test_no_dataset_is_found_where_there_is_none(tmp_path):
+    assert find_dataset(tmp_path / "missing") is None
+    for name in ("notes", ".simulated.partial-17"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes/manifest.txt").write_text("{}")
+    (tmp_path / ".simulated.partial-17/manifest.json").write_text("{}")  # of a process that was killed
+    (tmp_path / "manifest.json").write_text("{}")
+    assert find_dataset(tmp_path) is None
+
+
+def test_a_chosen_dataset_is_taken_as_it_is(tmp_path):
+    assert find_dataset(tmp_path, "elsewhere/mine") == Path("elsewhere/mine")
+    write_dataset(tmp_path / "a", 8)
+    assert find_dataset(tmp_path, "elsewhere/mine") == Path("elsewhere/mine")
 
 
 def test_only_dataset_is_found_and_two_are_a_question(tmp_path):

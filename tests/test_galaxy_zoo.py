@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import galaxy_zoo as gz
+import untrusted_files
 from config_physics import PAPER_ATTRIBUTES, UserError
 
 # smooth, features, edge-on, odd, merger, round, in-between, cigar, votes; the class by each rule
@@ -215,7 +216,10 @@ def test_missing_column(tmp_path, file, column):
         (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
         (b"dr7objid,total_votes\n", "has no column"),
         (b"\x1f\x8b\x08\x00broken", "cannot be read"),
-        (b"dr7objid,\xff\xfe\x00\n1,2\n", "cannot be read"),
+        (b"dr7objid,\xff\xfe\n1,2\n", "cannot be read"),
+        (b"dr7objid,total_votes\n1,2\x00\n", "cannot be read .it holds NUL bytes"),
+        (b"dr7objid," + b"x" * 600_000 + b"\n1,2\n", "cannot be read .line 1 has more than"),
+        (b'dr7objid,total_votes\n"1,2\n3,4\n', "cannot be read"),
     ],
 )
 def test_not_a_table(tmp_path, content, message):
@@ -239,6 +243,8 @@ def test_half_a_download(tmp_path):
         ("587722981741363101.0", "'587722981741363101.0'"),
         ("", "an empty cell"),
         ("-1", "'-1'"),
+        ("9" * 400, f"'{'9' * 60}…'"),
+        ("\x1b[2J1", r"'\\x1b\[2J1'"),
         ("587722981741363102", "repeated ids, such as 587722981741363102"),
     ],
 )
@@ -262,6 +268,21 @@ def test_text_where_a_number_belongs(tmp_path):
     votes.loc[3, "total_votes"] = "many"
     with pytest.raises(UserError, match=r"column total_votes of .* holds 'many'"):
         gz.read_catalogue(write_folder(tmp_path, votes))
+
+
+def test_a_bomb_ends_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(untrusted_files, "MAX_TABLE_BYTES", 1_000_000)
+    file = write_folder(tmp_path) / "gz2_hart16.csv"
+    file.write_bytes(gzip.compress(file.read_bytes() + b"1,2\n" * 400_000))
+    with pytest.raises(UserError, match=r"gz2_hart16\.csv cannot be read \(it goes on after 1 MB"):
+        gz.read_catalogue(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "C:\\secret", "1/../../2", "..", ""])
+def test_no_path_passes_for_the_name_of_a_picture(tmp_path, name):
+    mapping = pd.DataFrame({"objid": list(GALAXIES), "asset_id": ["1", "2", name, "4", "5", "6", "7"]})
+    with pytest.raises(UserError, match=r"column asset_id of .* and not a whole number"):
+        gz.read_catalogue(write_folder(tmp_path, mapping=mapping))
 
 
 def test_tables_that_do_not_belong_together(tmp_path):

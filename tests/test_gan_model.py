@@ -238,3 +238,48 @@ def test_gradient_penalty_of_a_linear_discriminator_is_the_squared_norm_of_its_w
     images = torch.randn(5, 3, 8, 8, requires_grad=True)
     penalty = gan_model.gradient_penalty((images * slope).sum((1, 2, 3)), images)
     torch.testing.assert_close(penalty, slope.square().sum())
+
+
+def test_first_layer_equals_the_convolution_of_image_and_constant_planes():
+    torch.manual_seed(0)
+    discriminator = Discriminator(8, width=8).double()
+    images, condition = torch.randn(3, 3, 64, 64).double(), torch.randn(3, 8).double()
+    planes = condition[:, :, None, None].expand(-1, -1, 64, 64)
+    expected = discriminator.downsample[0](torch.cat([images, planes], 1))
+    torch.testing.assert_close(discriminator._first_layer(images, condition), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_generator_is_the_same_function_with_and_without_gradients():
+    torch.manual_seed(0)
+    generator = Generator(16, 8, width=8, upsampling="resize").eval()
+    z, condition = torch.randn(4, 16), torch.randn(4, 8)
+    with torch.no_grad():
+        plain = generator(z, condition)
+    torch.testing.assert_close(generator(z, condition), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_last_layer_has_the_gradients_of_a_plain_convolution():
+    torch.manual_seed(0)
+    thin = Generator(16, 8, width=8, upsampling="resize").upsample[-2].double()
+    plain = torch.nn.Conv2d(8, 3, 3, padding=1).double()
+    plain.load_state_dict(thin.state_dict())
+    features = torch.randn(2, 8, 16, 16).double()
+    for layer in (thin, plain):
+        layer(features).square().sum().backward()
+    torch.testing.assert_close(thin.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(thin.bias.grad, plain.bias.grad)
+
+
+def test_grain_belongs_to_the_seed_and_reaches_every_pixel():
+    torch.manual_seed(0)
+    generator = Generator(16, 8, width=8, upsampling="resize", grain=4).eval()
+    with torch.no_grad():
+        generator.upsample[-2].weight[:, :8] = 0  # nothing but grain is left
+        z, condition = torch.randn(4, 16), torch.randn(4, 8)
+        images = generator(z, condition)
+        assert torch.equal(generator(z, condition), images)
+        other = generator(z, condition + 1)
+    assert torch.equal(other, images)
+    assert images.std((0, 1)).min() > 0
+    neighbours = torch.corrcoef(torch.stack([images[:, 0, 8].flatten(), images[:, 0, 12].flatten()]))[0, 1]
+    assert abs(neighbours) < 0.3

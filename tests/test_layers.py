@@ -9,23 +9,28 @@ import sys
 from conftest import ROOT
 
 LAYERS = (
-    {"config_physics", "durable_files"},
+    {"config_physics", "cosmology", "durable_files", "encounter", "galaxy_structure", "mock_votes", "sersic"},
+    {"http_download", "untrusted_files"},
     {
         "command_line",
         "cutouts",
         "dataset_writer",
+        "download",
         "duplicates",
+        "galaxy_light",
         "galaxy_zoo",
         "gan_model",
         "meters",
+        "metrics",
         "photometry",
         "physics_model",
         "pictures",
     },
-    {"checkpoint", "dataset", "engine", "label_table"},
-    {"prepare_data", "sampling"},
-    {"learner", "monitoring"},
-    {"training"},
+    {"checkpoint", "dataset", "engine", "label_table", "sky_field"},
+    {"join_datasets", "population", "sampling"},
+    {"learner", "monitoring", "simulation"},
+    {"mock_survey", "training"},
+    {"prepare_data"},
     {"galaxy", "generate_from_checkpoint"},
     {"resume_training"},
 )

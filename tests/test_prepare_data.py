@@ -286,7 +286,7 @@ def test_what_duplicates_fill_in():
         (["gz2", "--path", "x", "--out", "out", "--size", "65"], "argument --size: invalid choice: '?65"),
         (["gz2", "--path", "x", "--out", "out", "--crop", "1.5"], "argument --crop: 1.5 is not above 0"),
         (["gz2", "--path", "x", "--out", "out", "--crop", "nan"], "argument --crop: nan is not above 0"),
-        (["gz2", "--path", "x", "--out", "out", "--workers", "0"], "argument --workers: 0 is below 1"),
+        (["gz2", "--path", "x", "--out", "out", "--workers", "0"], "argument --workers: .0. is no whole number from 1"),
         (["labelled", "--images", "x", "--labels", "x.csv", "--out", "out"], r"x\.csv does not exist"),
         (["join", "--inputs", "x", "y", "--out", "out"], "x holds no prepared dataset"),
     ],
@@ -320,9 +320,9 @@ def test_the_light_commands_do_not_import_torch():
 def test_a_killed_run_leaves_only_what_the_next_one_removes(tmp_path):
     folder = make_labelled(tmp_path / "a")
     code = (
-        "import sys, time, prepare_data as p\n"
+        "import sys, time, photometry, prepare_data as p\n"
         "def measure(images):\n    print('measuring', flush=True); time.sleep(60)\n"
-        "p.measure_attributes = measure\n"
+        "photometry.measure_attributes = measure\n"
         f"p.main(['labelled', '--images', {str(folder)!r}, '--labels', {str(folder / 'labels.csv')!r}, "
         f"'--out', {str(tmp_path / 'out')!r}])"
     )

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import galaxy
 import photometry
 from checkpoint import load_checkpoint, save_checkpoint
+from config_physics import UserError
 from conftest import ROOT, TINY, run_script
+from dataset import PreparedDataset
 
 SCRIPTS = ("galaxy.py", "resume_training.py", "generate_from_checkpoint.py", "prepare_data.py")
 
@@ -57,8 +60,44 @@ def test_help_needs_no_torch(script):
 # galaxy.py
 
 
-def test_no_data_is_one_sentence_that_says_how_to_get_some(tmp_path):
-    assert_one_sentence(run_script("galaxy.py", cwd=tmp_path), "prepare_data.py gz2 --path DIR")
+def test_dry_run_without_data_renders_some_and_writes_nothing(tmp_path, monkeypatch):
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(tmp_path / "temporary"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # As `galaxy.py --dry-run`, but with 64 galaxies instead of 512.
+    code = "import command_line, galaxy; galaxy._SIMULATED_FOR_A_TRIAL = 64; command_line.run_script(galaxy.main)"
+    command = [sys.executable, "-c", code, "--dry-run", *TINY]
+    result = subprocess.run(command, cwd=tmp_path / "work", capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if "simulated galaxies" in line)
+    assert line.startswith("no prepared dataset under data/: rendering ")
+    assert "nothing was written" in result.stdout
+    assert list((tmp_path / "work").iterdir()) == []
+    assert list((tmp_path / "temporary").glob("galaxy-*")) == []
+
+
+def test_without_data_it_trains_on_a_mock_survey_that_stays(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(galaxy, "_SIMULATED", {"cpu": 64, "cuda": 64})
+    options = [*TINY, "--pretrain-epochs", "1", "--epochs", "1"]
+    galaxy.main(options)
+    assert "rendering 64 simulated galaxies" in capsys.readouterr().out
+    data = PreparedDataset.open(tmp_path / "data/simulated")
+    assert data.manifest["command_line"] == "prepare_data.py simulated --count 64 --seed 0 --out data/simulated"
+    assert load_checkpoint(tmp_path / "checkpoints/simulated-1/latest.pt")["config"]["data"] == "data/simulated"
+    before = (tmp_path / "data/simulated/manifest.json").read_bytes()
+    galaxy.main([*options, "--dry-run"])  # it is the only dataset now
+    assert "rendering" not in capsys.readouterr().out
+    assert (tmp_path / "data/simulated/manifest.json").read_bytes() == before
+
+
+def test_mistakes_are_found_before_anything_is_rendered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(galaxy, "simulate", lambda *_: pytest.fail("rendered first"))
+    with pytest.raises(UserError, match="epochs is -1"):
+        galaxy.main(["--epochs", "-1"])
 
 
 def test_dry_run_writes_nothing(dataset_path, tmp_path):

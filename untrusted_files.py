@@ -1,0 +1,223 @@
+"""Read files that came from elsewhere: tables and zip files that may be damaged, or made to do harm.
+
+Nothing is unpacked to the disk and no name in a file is ever opened as a path. Dangerous names are refused all the
+same: an archive that holds one is not what it says it is. Sizes are checked before memory is spent on them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+# The release has 490,000 entries of some 15 kB, and tables of up to 360 MB, 356,000 rows and 8 kB a line.
+MAX_PICTURE_BYTES = 64 << 20
+MAX_ENTRIES = 2_000_000
+MAX_TABLE_BYTES = 2_000_000_000
+MAX_ROWS = 2_000_000
+MAX_LINE_BYTES = 1 << 18
+_MAX_RATIO = 200  # deflate reaches 1000 on zeros; pictures, compressed already, stay below 2
+_GZIP = b"\x1f\x8b"
+_BLOCK = 1 << 16
+# What zipfile, zlib and gzip raise on damaged data.
+READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+
+
+class UntrustedFileError(ValueError):
+    """What is wrong with a file, as a clause: "its entry 'x' is encrypted"."""
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Quote text from a file for a message: cut to a length, and without characters that move the cursor."""
+    return repr(text if len(text) <= most else text[:most] + "…")
+
+
+def is_picture(parts: tuple[str, ...]) -> bool:
+    """Tell whether the parts of a path name a JPEG or PNG file that is not hidden or AppleDouble."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not hidden and bool(parts) and parts[-1].lower().endswith(SUFFIXES)
+
+
+def picture_entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """List the pictures of a zip file in the order in which they are stored.
+
+    Raises
+    ------
+    UntrustedFileError
+        If any entry's name leads out of the archive, any entry is a link or shares its bytes with another, there
+        are far too many, or a picture is encrypted, oddly packed or absurdly large.
+    """
+    entries = archive.infolist()
+    if len(entries) > MAX_ENTRIES:
+        raise UntrustedFileError(f"it has {len(entries)} entries, more than any archive of galaxies")
+    pictures = []
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        name = entry.orig_filename  # zipfile itself cuts `filename` at a NUL and turns separators
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        leaves = ".." in name and ".." in name.replace("\\", "/").split("/")
+        if leaves or name[:1] in ("", "/", "\\") or name[1:2] == ":" or "\0" in name:
+            raise UntrustedFileError(f"the name of its entry {shown(name)} leads out of the archive")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise UntrustedFileError(f"its entry {shown(name)} is a link or a device")
+        if entry.header_offset < end:
+            raise UntrustedFileError(f"its entry {shown(name)} overlaps the one before")
+        end = entry.header_offset + 30 + entry.compress_size  # a header has at least 30 bytes
+        if entry.is_dir() or not is_picture(PurePosixPath(entry.filename).parts):
+            continue
+        if entry.flag_bits & 1:
+            raise UntrustedFileError(f"its entry {shown(name)} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UntrustedFileError(f"its entry {shown(name)} is neither stored nor deflated")
+        small = entry.file_size <= 1 << 20 or entry.file_size <= _MAX_RATIO * entry.compress_size
+        if entry.file_size > MAX_PICTURE_BYTES or not small:
+            raise UntrustedFileError(
+                f"its entry {shown(name)} unpacks from {entry.compress_size} to {entry.file_size} bytes"
+            )
+        pictures.append(entry)
+    return pictures
+
+
+def read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read one of `picture_entries`, and its checksum with it.
+
+    Raises
+    ------
+    OSError, zipfile.BadZipFile
+        If it cannot be read whole.
+    """
+    try:
+        with archive.open(entry) as stream:
+            # With a limit, since read() without one unpacks everything before it looks at the size that was announced.
+            return stream.read(entry.file_size + 1)
+    except (OSError, zipfile.BadZipFile):
+        raise
+    except READ_ERRORS as error:
+        raise zipfile.BadZipFile(f"entry {shown(entry.filename)} cannot be read: {error}") from error
+
+
+def check_archive(file: Path, least: int, thorough: bool, progress: Callable[[int], object]) -> None:
+    """Check that a zip file is complete and holds pictures.
+
+    Parameters
+    ----------
+    file : Path
+    least : int
+        Pictures that it has at least.
+    thorough : bool
+        Read every picture and compare its checksum.
+    progress : callable
+        Called with the number of bytes read since the last call.
+
+    Raises
+    ------
+    UntrustedFileError
+        If it is damaged or `picture_entries` refuses it.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            pictures = picture_entries(archive)
+            if len(pictures) < least:
+                raise UntrustedFileError(f"it holds {len(pictures)} pictures instead of {least} or more")
+            for entry in pictures if thorough else ():
+                read_entry(archive, entry)
+                progress(entry.compress_size)
+    except UntrustedFileError:
+        raise
+    except READ_ERRORS as error:
+        raise UntrustedFileError(f"it is no complete zip file: {error}") from error
+
+
+class TableStream(io.RawIOBase):
+    """The bytes of a CSV file, unpacked if need be and watched while they are read; never more than a block in memory.
+
+    Parameters
+    ----------
+    file : Path
+        Table, plain or packed by gzip; which of them is seen by its first bytes, since browsers unpack .gz files and
+        keep the name.
+
+    Attributes
+    ----------
+    size, lines : int
+        Bytes and line ends so far.
+
+    Raises
+    ------
+    UntrustedFileError
+        While reading, at a NUL byte, a line without end, or too much of anything (a gzip bomb).
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        with file.open("rb") as stream:
+            packed = stream.read(2) == _GZIP
+        self._stream: Any = gzip.open(file) if packed else file.open("rb")  # noqa: SIM115 - closed by close()
+        self.size = self.lines = self._line = 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to a buffer's length of bytes; see `io.RawIOBase`."""
+        data = self._stream.read(min(len(buffer), _BLOCK))
+        self.size += len(data)
+        self.lines += data.count(b"\n")
+        last = data.rfind(b"\n")
+        self._line = self._line + len(data) if last < 0 else len(data) - last - 1
+        if self.size > MAX_TABLE_BYTES or self.lines > MAX_ROWS:
+            raise UntrustedFileError(f"it goes on after {self.size / 1e6:.0f} MB and {self.lines} lines")
+        if self._line > MAX_LINE_BYTES:
+            raise UntrustedFileError(f"line {self.lines + 1} has more than {MAX_LINE_BYTES} bytes")
+        if b"\0" in data:
+            raise UntrustedFileError("it holds NUL bytes, which no text has")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        super().close()
+
+
+class TableSurvey(NamedTuple):
+    """What a table is: its column names in lower case, its rows, and the SHA-256 of its unpacked bytes."""
+
+    columns: tuple[str, ...]
+    rows: int
+    sha256: str
+
+
+def survey_table(file: Path) -> TableSurvey:
+    """Read a CSV file, plain or packed by gzip, from its header to its end.
+
+    Raises
+    ------
+    UntrustedFileError
+        If it is damaged, cut short within gzip, or refused by `TableStream`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with io.BufferedReader(TableStream(file), _BLOCK) as stream:
+            header = stream.readline()
+            digest.update(header)
+            ended = True
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                ended = block.endswith(b"\n")
+            rows = stream.raw.lines - 1 + (not ended)
+    except UntrustedFileError:
+        raise
+    except READ_ERRORS as error:
+        raise UntrustedFileError(f"it cannot be unpacked: {error}") from error
+    names = header.decode("utf-8-sig", "replace").split(",")
+    return TableSurvey(tuple(name.strip().strip('"').lower() for name in names), max(rows, 0), digest.hexdigest())
