@@ -180,12 +180,6 @@ class Config:
     upsampling: str = _setting(
         "resize", "how the generator's layers double the side of their maps", choices=("resize", "transposed")
     )
-    grain: int = _setting(
-        4,
-        "planes of pixel noise beside the generator's last features, for --upsampling resize (0: none)",
-        low=0,
-        high=12,
-    )
     dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
     condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
 
@@ -278,7 +272,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "latent_dim": 100,
         "width": 64,
         "upsampling": "transposed",
-        "grain": 0,
         "dropout": 0.3,
         "condition_mask": False,
         "pretrain_epochs": 30,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise
 
 import torch
@@ -27,9 +26,6 @@ class Generator(nn.Module):
     upsampling : {"transposed", "resize"}
         How a layer doubles the side: by a 4 x 4 transposed convolution (Radford et al. 2016), or by bilinear
         interpolation and a 3 x 3 convolution, which leaves no checkerboard (Odena et al. 2016).
-    grain : int
-        Planes of pixel noise that the last convolution sees beside its features, for "resize" alone. Without them the
-        network has to make up the noise of the sky, and makes waves instead.
 
     References
     ----------
@@ -44,11 +40,9 @@ class Generator(nn.Module):
         width: int = 64,
         image_size: int = 64,
         upsampling: str = "transposed",
-        grain: int = 0,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.grain = grain if upsampling == "resize" else 0
         channels = _coarse_to_fine(width, image_size)
         self.project = nn.Linear(latent_dim + condition_dim, channels[0] * 4 * 4)
         layers: list[nn.Module] = []
@@ -56,7 +50,7 @@ class Generator(nn.Module):
             layers += [*_double(c_in, c_out, upsampling, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
         *double, last = _double(channels[-1], 3, upsampling, bias=True)
         if upsampling == "resize":
-            last = _ThinConv2d(channels[-1] + self.grain, 3, 3, padding=1)
+            last = _ThinConv2d(channels[-1], 3, 3, padding=1)
         layers += [*double, last, nn.Tanh()]
         self.upsample = nn.Sequential(*layers)
         self.apply(_init_dcgan)
@@ -74,20 +68,8 @@ class Generator(nn.Module):
         -------
         Tensor, (N, 3, S, S), in (-1, 1)
         """
-        features = self.project(torch.cat([z, condition], 1)).view(len(z), -1, 4, 4)
-        if self.grain == 0:
-            return self.upsample(features)
-        features = self.upsample[:-2](features)
-        side = features.shape[-1]
-        noise = z @ _grain_basis(self.latent_dim, self.grain * side * side, z.device)
-        return self.upsample[-2:](torch.cat([features, noise.view(len(z), -1, side, side)], 1))
-
-
-@cache
-def _grain_basis(latent_dim: int, num_pixels: int, device: torch.device) -> Tensor:
-    """Return fixed random directions: z times them is white noise that belongs to z, so a seed still fixes an image."""
-    stream = torch.Generator().manual_seed(0)
-    return (torch.randn(latent_dim, num_pixels, generator=stream) / latent_dim**0.5).to(device)
+        features = self.project(torch.cat([z, condition], 1))
+        return self.upsample(features.view(len(z), -1, 4, 4))
 
 
 def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Module]:

@@ -207,9 +207,7 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
 
 def build_generator(config: Config) -> Generator:
     """Return a new generator of the settings' shape, on the CPU."""
-    return Generator(
-        config.latent_dim, config.condition_dim, config.width, config.image_size, config.upsampling, config.grain
-    )
+    return Generator(config.latent_dim, config.condition_dim, config.width, config.image_size, config.upsampling)
 
 
 def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:

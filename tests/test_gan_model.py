@@ -268,18 +268,3 @@ def test_last_layer_has_the_gradients_of_a_plain_convolution():
         layer(features).square().sum().backward()
     torch.testing.assert_close(thin.weight.grad, plain.weight.grad)
     torch.testing.assert_close(thin.bias.grad, plain.bias.grad)
-
-
-def test_grain_belongs_to_the_seed_and_reaches_every_pixel():
-    torch.manual_seed(0)
-    generator = Generator(16, 8, width=8, upsampling="resize", grain=4).eval()
-    with torch.no_grad():
-        generator.upsample[-2].weight[:, :8] = 0  # nothing but grain is left
-        z, condition = torch.randn(4, 16), torch.randn(4, 8)
-        images = generator(z, condition)
-        assert torch.equal(generator(z, condition), images)
-        other = generator(z, condition + 1)
-    assert torch.equal(other, images)
-    assert images.std((0, 1)).min() > 0
-    neighbours = torch.corrcoef(torch.stack([images[:, 0, 8].flatten(), images[:, 0, 12].flatten()]))[0, 1]
-    assert abs(neighbours) < 0.3
