@@ -175,10 +175,18 @@ class Config:
 
     # Networks
     image_size: int = _setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
-    latent_dim: int = _setting(100, "length of the noise vector", low=1, high=4096)
+    latent_dim: int = _setting(100, "length of the noise vector", low=3, high=4096)
     width: int = _setting(64, "channels of the thinnest layer of every network", low=4, high=512)
-    upsampling: str = _setting(
-        "resize", "how the generator's layers double the side of their maps", choices=("resize", "transposed")
+    generator: str = _setting(
+        "frame",
+        "generator: drawn in the galaxy's own frame, or a DCGAN that doubles its maps by resizing or by transposed "
+        "convolutions",
+        choices=("frame", "resize", "transposed"),
+    )
+    discriminator: str = _setting(
+        "projection",
+        "discriminator: with the condition projected on its features, or a DCGAN",
+        choices=("projection", "dcgan"),
     )
     dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
     condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
@@ -192,7 +200,7 @@ class Config:
     # Optimisation
     epochs: int = _setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
     batch_size: int = _setting(64, "images a training step", low=2, high=65_536)
-    learning_rate: float = _setting(4e-4, "step size of Adam in phase 2", low=0.0, high=1.0)
+    learning_rate: float = _setting(1e-3, "step size of Adam in phase 2", low=0.0, high=1.0)
     beta1: float = _setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
     beta2: float = _setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
     clip_norm: float = _setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
@@ -271,7 +279,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "attributes": PAPER_ATTRIBUTES,
         "latent_dim": 100,
         "width": 64,
-        "upsampling": "transposed",
+        "generator": "transposed",
+        "discriminator": "dcgan",
         "dropout": 0.3,
         "condition_mask": False,
         "pretrain_epochs": 30,

@@ -30,7 +30,7 @@ _SIMULATED_FOR_A_TRIAL = 512
 
 # Under ten minutes on two CPU cores, whatever the number of images: steps of each phase with bf16 and without.
 _QUICK = {"width": 32, "batch_size": 32}
-_QUICK_STEPS = {True: {"pretrain_epochs": 2000, "epochs": 3000}, False: {"pretrain_epochs": 1800, "epochs": 2200}}
+_QUICK_STEPS = {True: {"pretrain_epochs": 1500, "epochs": 3000}, False: {"pretrain_epochs": 1500, "epochs": 2200}}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
+
 
 class Generator(nn.Module):
     """Turn noise and a condition into a galaxy image.
@@ -79,6 +81,75 @@ def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Modul
     return [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
 
 
+class FrameGenerator(nn.Module):
+    """Turn noise and a condition into a galaxy image, drawn in the galaxy's own frame.
+
+    Layers as the DCGAN's draw coarse maps in the galaxy's frame, which are turned onto the sky, joined with the
+    frame's smooth patterns (`GalaxyFrame`) and refined by two convolutions. Noise and condition decide the pose,
+    the patterns' shape, and scale and shift of every normalised map (FiLM). Parameters as for `Generator`, with
+    at least three noise values.
+
+    References
+    ----------
+    Perez et al. 2018, arXiv:1709.07871 (FiLM); de Vries et al. 2017, arXiv:1707.00683 (conditional batch
+    normalisation).
+    """
+
+    def __init__(self, latent_dim: int, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+        super().__init__()
+        self.latent_dim, self.map_size = latent_dim, image_size // 2
+        channels = _coarse_to_fine(width, self.map_size)
+        inputs, style = latent_dim + condition_dim, 2 * width
+        self.style = nn.Sequential(
+            nn.Linear(inputs, 2 * style), nn.LeakyReLU(0.2), nn.Linear(2 * style, style), nn.LeakyReLU(0.2)
+        )
+        self.project = nn.Linear(inputs, channels[0] * 4 * 4)
+        self.coarse = nn.ModuleList(_FilmBlock(c_in, c_out, 3, style) for c_in, c_out in pairwise(channels))
+        self.frame = GalaxyFrame(style, self.map_size)
+        self.join = _FilmBlock(channels[-1] + GalaxyFrame.num_planes, width, 1, style)
+        self.refine = _FilmBlock(width, width, 3, style)
+        self.thin = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.paint = _ThinConv2d(width // 2, 3, 3, padding=1)
+        for module in (*self.style, self.project):
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, a=0.2)
+
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Generate images: as `Generator.forward`."""
+        inputs = torch.cat([z, condition], 1)
+        style, pose = self.style(inputs), Pose.from_noise(z)
+        maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
+        for block in self.coarse:
+            maps = block(F.interpolate(maps, scale_factor=2, mode="bilinear"), style)
+        turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.map_size)
+        planes = torch.cat([turned.to(maps.dtype), self.frame(style, pose).to(maps.dtype)], 1)
+        maps = self.refine(self.join(planes, style), style)
+        # Fewer channels before the last doubling: at the full size each costs four times as much.
+        maps = F.interpolate(self.thin(maps), scale_factor=2, mode="bilinear")
+        return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
+
+
+_SYMMETRIC_PART = 0.75  # of the maps in the galaxy's frame; the rest are free, for mergers and neighbours
+
+
+class _FilmBlock(nn.Module):
+    """A convolution, batch normalisation with scale and shift from the style, and a leaky rectifier."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(c_out, affine=False)
+        self.modulate = nn.Linear(style_dim, 2 * c_out)
+        nn.init.normal_(self.conv.weight, 0.0, 0.02)  # normalised right after: only the relative size matters
+        nn.init.normal_(self.modulate.weight, 0.0, 0.02)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        maps = self.norm(self.conv(maps))
+        scale, shift = self.modulate(style)[:, :, None, None].to(maps.dtype).chunk(2, 1)
+        return F.leaky_relu(torch.addcmul(shift, maps, 1 + scale), 0.2)
+
+
 class _ThinConv2d(nn.Conv2d):
     """A convolution to three channels. CPUs train it twice as fast with channels of zeros, which are cut off again."""
 
@@ -112,23 +183,58 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the logits (N,) that images (N, 3, S, S) in [-1, 1] are real under conditions (N, C)."""
-        features = self.downsample[1:](self._first_layer(images, condition))
+        features = self.downsample[1:](_convolve_with_condition(self.downsample[0], images, condition))
         return self.classify(features.flatten(1))[:, 0]
 
-    def _first_layer(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Convolve the image and the planes of the condition together.
 
-        A constant plane gives the same response everywhere but at the border, so the planes are convolved at 6 x 6
-        pixels and the middle of the 3 x 3 responses is repeated: a fifth of the layer's work.
-        """
-        first = self.downsample[0]
-        seen = F.conv2d(images, first.weight[:, :3], first.bias, stride=2, padding=1)  # (N, W, S / 2, S / 2)
-        planes = condition[:, :, None, None].expand(-1, -1, 6, 6)
-        told = F.conv2d(planes, first.weight[:, 3:], stride=2, padding=1)  # (N, W, 3, 3)
-        repeats = seen.shape[-1] - 2
-        told = torch.cat([told[:, :, :1], told[:, :, 1:2].expand(-1, -1, repeats, -1), told[:, :, 2:]], 2)
-        told = torch.cat([told[..., :1], told[..., 1:2].expand(-1, -1, -1, repeats), told[..., 2:]], 3)
-        return seen + told
+class ProjectionDiscriminator(nn.Module):
+    """Tell real images from generated ones, with the condition both at the input and projected on the features.
+
+    The DCGAN's layers without batch normalisation, which would couple the images of a batch and with them their
+    gradient penalties. Parameters as for `Generator`.
+
+    References
+    ----------
+    Miyato & Koyama 2018, arXiv:1802.05637, eq. 3.
+    """
+
+    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+        super().__init__()
+        channels = [3 + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
+        self.downsample = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
+        )
+        self.classify = nn.Linear(channels[-1] * 4 * 4, 1)
+        self.project = nn.Linear(condition_dim, channels[-1])
+        for module in (*self.downsample, self.project):
+            nn.init.kaiming_normal_(module.weight, a=0.2)
+            nn.init.zeros_(module.bias)
+        nn.init.normal_(self.classify.weight, 0.0, 0.01)
+        nn.init.zeros_(self.classify.bias)
+
+    def forward(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Return the logits (N,): as `Discriminator.forward`."""
+        first, *others = self.downsample
+        features = F.leaky_relu(_convolve_with_condition(first, images, condition), 0.2, inplace=True)
+        for conv in others:
+            features = F.leaky_relu(conv(features), 0.2, inplace=True)
+        projected = (self.project(condition) * features.mean((2, 3))).sum(1)
+        return self.classify(features.flatten(1))[:, 0] + projected
+
+
+def _convolve_with_condition(conv: nn.Conv2d, images: Tensor, condition: Tensor) -> Tensor:
+    """Convolve images (N, 3, S, S) and conditions (N, C), as constant planes, together.
+
+    A constant plane gives the same response everywhere but at the border, so the planes are convolved at 6 x 6
+    pixels and the middle of the 3 x 3 responses is repeated: a fifth of the layer's work.
+    """
+    seen = F.conv2d(images, conv.weight[:, :3], conv.bias, stride=2, padding=1)  # (N, W, S / 2, S / 2)
+    planes = condition[:, :, None, None].expand(-1, -1, 6, 6)
+    told = F.conv2d(planes, conv.weight[:, 3:], stride=2, padding=1)  # (N, W, 3, 3)
+    repeats = seen.shape[-1] - 2
+    told = torch.cat([told[:, :, :1], told[:, :, 1:2].expand(-1, -1, repeats, -1), told[:, :, 2:]], 2)
+    told = torch.cat([told[..., :1], told[..., 1:2].expand(-1, -1, -1, repeats), told[..., 2:]], 3)
+    return seen + told
 
 
 def _coarse_to_fine(width: int, image_size: int) -> list[int]:

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from config_physics import Config
 from dataset import Batch
 from engine import Engine
-from gan_model import Discriminator, discriminator_loss, generator_loss, gradient_penalty
+from gan_model import Discriminator, ProjectionDiscriminator, discriminator_loss, generator_loss, gradient_penalty
 from physics_model import PhysicsPredictor, physics_loss
 from sampling import build_generator
 
@@ -48,7 +48,8 @@ class Learner:
     def __init__(self, config: Config, engine: Engine) -> None:
         self.config, self.engine = config, engine
         self.generator = engine.prepare(build_generator(config))
-        self.discriminator = engine.prepare(Discriminator(config.condition_dim, config.width, config.image_size))
+        judge = ProjectionDiscriminator if config.discriminator == "projection" else Discriminator
+        self.discriminator = engine.prepare(judge(config.condition_dim, config.width, config.image_size))
         self.predictor = engine.prepare(PhysicsPredictor(len(config.attributes), config.width, config.dropout))
         self.networks: dict[str, nn.Module] = {
             "generator": self.generator,

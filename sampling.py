@@ -13,7 +13,7 @@ from checkpoint import load_checkpoint
 from config_physics import MORPHOLOGIES, Attribute, Config, UserError, attribute_table
 from dataset import condition_vector, to_uint8
 from engine import Engine
-from gan_model import Generator
+from gan_model import FrameGenerator, Generator
 
 # Networks round differently in batches of different sizes; in chunks of one fixed size an image is always the same.
 _CHUNK = 16
@@ -205,9 +205,10 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
     return config
 
 
-def build_generator(config: Config) -> Generator:
+def build_generator(config: Config) -> FrameGenerator | Generator:
     """Return a new generator of the settings' shape, on the CPU."""
-    return Generator(config.latent_dim, config.condition_dim, config.width, config.image_size, config.upsampling)
+    shape = config.latent_dim, config.condition_dim, config.width, config.image_size
+    return FrameGenerator(*shape) if config.generator == "frame" else Generator(*shape, config.generator)
 
 
 def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:

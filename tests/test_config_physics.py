@@ -79,7 +79,8 @@ def test_paper_recipe_is_the_document():
         "attributes": PAPER_ATTRIBUTES,
         "pretrain_learning_rate": 1.5e-4,
         "pretrain_decay": False,
-        "upsampling": "transposed",
+        "generator": "transposed",
+        "discriminator": "dcgan",
         "width": 64,
         "dropout": 0.3,
         "r1_weight": 0.0,
@@ -126,8 +127,8 @@ def test_unknown_settings_are_refused():
 
 def test_missing_settings_are_not_made_up():
     values = Config().to_dict()
-    del values["upsampling"]
-    with pytest.raises(UserError, match="the settings upsampling are not those of this release"):
+    del values["generator"]
+    with pytest.raises(UserError, match="the settings generator are not those of this release"):
         Config.from_dict(values)
 
 

@@ -246,7 +246,12 @@ def test_first_layer_equals_the_convolution_of_image_and_constant_planes():
     images, condition = torch.randn(3, 3, 64, 64).double(), torch.randn(3, 8).double()
     planes = condition[:, :, None, None].expand(-1, -1, 64, 64)
     expected = discriminator.downsample[0](torch.cat([images, planes], 1))
-    torch.testing.assert_close(discriminator._first_layer(images, condition), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        gan_model._convolve_with_condition(discriminator.downsample[0], images, condition),
+        expected,
+        rtol=1e-10,
+        atol=1e-10,
+    )
 
 
 def test_generator_is_the_same_function_with_and_without_gradients():

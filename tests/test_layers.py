@@ -9,7 +9,16 @@ import sys
 from conftest import ROOT
 
 LAYERS = (
-    {"config_physics", "cosmology", "durable_files", "encounter", "galaxy_structure", "mock_votes", "sersic"},
+    {
+        "config_physics",
+        "cosmology",
+        "durable_files",
+        "encounter",
+        "galaxy_frame",
+        "galaxy_structure",
+        "mock_votes",
+        "sersic",
+    },
     {"http_download", "untrusted_files"},
     {
         "command_line",

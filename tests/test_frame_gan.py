@@ -1,0 +1,156 @@
+"""The generator that draws in the galaxy's frame, and the discriminator with a projected condition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gan_model import FrameGenerator, ProjectionDiscriminator, generator_loss, gradient_penalty
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def num_parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.fixture
+def generator():
+    torch.manual_seed(0)
+    return FrameGenerator(16, 8, width=8).eval()
+
+
+@pytest.fixture
+def discriminator():
+    torch.manual_seed(0)
+    return ProjectionDiscriminator(8, width=8)
+
+
+def test_generator_parameters():
+    # Style 108 -> 256 -> 128                      108 x 256 + 256 + 256 x 128 + 128 =    60,800
+    # Linear 108 -> 256 x 4 x 4                    108 x 4096 + 4096                  =   446,464
+    # 3 x 3 convolutions 256 -> 128 -> 64, with 2 numbers a map of style 128
+    #     256 x 128 x 9 + 129 x 256 + 128 x 64 x 9 + 129 x 128                        =   418,176
+    # Frame 128 -> 10                              129 x 10                           =     1,290
+    # Joining 64 + 23 -> 64                        87 x 64 + 129 x 128                =    22,080
+    # Refining 64 -> 64                            64 x 64 x 9 + 129 x 128            =    53,376
+    # 64 -> 32 -> 3                                64 x 32 x 9 + 32 + 32 x 3 x 9 + 3  =    19,331
+    assert num_parameters(FrameGenerator(100, 8)) == 1_021_517
+
+
+def test_discriminator_parameters():
+    # The DCGAN's 11,328 + 131,072 + 524,288 + 1,048,576 + 4,097, biases 128 + 256 + 256, projection 8 -> 256: 9 x 256.
+    assert num_parameters(ProjectionDiscriminator(8)) == 1_719_361 + 640 + 2304
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_shapes_and_ranges(size):
+    torch.manual_seed(0)
+    generator = FrameGenerator(16, 8, width=4, image_size=size)
+    images = generator(random(3, 16), random(3, 8))
+    assert images.shape == (3, 3, size, size)
+    assert images.dtype == torch.float32
+    assert images.abs().max() < 1
+    logits = ProjectionDiscriminator(8, width=4, image_size=size)(images, random(3, 8))
+    assert logits.shape == (3,)
+    assert torch.isfinite(logits).all()
+
+
+@torch.no_grad()
+def test_an_image_does_not_depend_on_its_company(generator, discriminator):
+    z, condition = random(6, 16), random(6, 8)
+    images = generator(z, condition)
+    torch.testing.assert_close(generator(z[2:3], condition[2:3]), images[2:3], rtol=1e-4, atol=1e-5)
+    # Without batch normalisation not even in training.
+    logits = discriminator.train()(images, condition)
+    torch.testing.assert_close(discriminator(images[2:3], condition[2:3]), logits[2:3], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_pose_turns_the_galaxy(generator):
+    # Everything but the pose and the convolutions on the sky is the same: with those made symmetric, images turn.
+    for conv in (generator.refine.conv, generator.thin, generator.paint):
+        weight = conv.weight
+        weight.copy_(sum(torch.rot90(w, k, (2, 3)) for w in (weight, weight.flip(3)) for k in range(4)) / 8)
+    generator.frame.place.weight.zero_()
+
+    def draw(x, y, hand):
+        z = random(1, 16)
+        z[0, :3] = torch.tensor([x, y, hand])
+        generator.style[0].weight[:, :3] = 0
+        generator.project.weight[:, :3] = 0
+        return generator(z, random(1, 8))
+
+    upright = draw(1.0, 0.0, 1.0)
+    torch.testing.assert_close(draw(0.0, 1.0, 1.0), upright.rot90(-1, (2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(draw(1.0, 0.0, -1.0), upright.flip(3), rtol=1e-3, atol=1e-4)
+    assert (upright - upright.rot90(1, (2, 3))).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_noise_and_condition_change_the_image(generator):
+    z, condition = random(1, 16), random(1, 8)
+    image = generator(z, condition)
+    for column in range(16):
+        changed = z.clone()
+        changed[0, column] = -z[0, column] + 1
+        assert (generator(changed, condition) - image).abs().max() > 1e-5
+    for column in range(8):
+        changed = condition.clone()
+        changed[0, column] += 1
+        assert (generator(z, changed) - image).abs().max() > 1e-5
+
+
+def test_generator_is_the_same_function_with_and_without_gradients(generator):
+    z, condition = random(4, 16), random(4, 8)
+    with torch.no_grad():
+        plain = generator(z, condition)
+    torch.testing.assert_close(generator(z, condition), plain, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_reach_every_weight(discriminator):
+    torch.manual_seed(0)
+    generator, condition = FrameGenerator(16, 8, width=8), random(4, 8)
+    generator_loss(discriminator(generator(random(4, 16), condition), condition)).backward()
+    for network in (generator, discriminator):
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_bfloat16_draws_nearly_the_same(generator):
+    z, condition = random(4, 16), random(4, 8)
+    with torch.no_grad():
+        expected = generator(z, condition)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = generator(z, condition)
+    assert (found.float() - expected).abs().max() < 0.05
+
+
+@torch.no_grad()
+def test_logit_is_a_linear_layer_plus_the_projected_condition(discriminator):
+    images, condition = random(3, 3, 64, 64), random(3, 8)
+    first, *others = discriminator.downsample
+    planes = condition[:, :, None, None].expand(-1, -1, 64, 64)
+    features = first(torch.cat([images, planes], 1))
+    for conv in others:
+        features = conv(torch.nn.functional.leaky_relu(features, 0.2))
+    features = torch.nn.functional.leaky_relu(features, 0.2)
+    embedding = condition @ discriminator.project.weight.T + discriminator.project.bias
+    expected = discriminator.classify(features.flatten(1))[:, 0] + torch.einsum(
+        "nc,nchw->n", embedding, features / features[0, 0].numel()
+    )
+    torch.testing.assert_close(discriminator(images, condition), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_penalty_is_a_mean_over_independent_images(discriminator):
+    images, condition = random(4, 3, 64, 64).requires_grad_(), random(4, 8)
+    together = gradient_penalty(discriminator(images, condition), images)
+    alone = []
+    for index in range(4):
+        image = images[index : index + 1].detach().requires_grad_()
+        alone.append(gradient_penalty(discriminator(image, condition[index : index + 1]), image))
+    torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-3, atol=1e-6)

@@ -1,0 +1,196 @@
+"""The galaxy's own frame: poses, patterns, and turning maps onto the sky."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from galaxy_frame import GalaxyFrame, Pose, frame_axes, look_up, symmetrize, turn_onto_sky
+
+UPRIGHT = torch.tensor([[1.0, 0.0, 1.0]])
+QUARTER = torch.tensor([[0.0, 1.0, 1.0]])
+MIRRORED = torch.tensor([[1.0, 0.0, -1.0]])
+
+
+def poses(count, seed=0):
+    return Pose.from_noise(torch.randn(count, 5, generator=torch.Generator().manual_seed(seed)))
+
+
+def still_frame(size=32):
+    """A frame that gives every style the same scale 0.25, axis ratio 0.62 and winding, at the centre."""
+    frame = GalaxyFrame(4, size)
+    torch.nn.init.zeros_(frame.place.weight)
+    return frame
+
+
+# Poses
+
+
+@pytest.mark.parametrize(
+    ("noise", "along", "across"), [(UPRIGHT, 3.0, 5.0), (QUARTER, 5.0, -3.0), (MIRRORED, -3.0, 5.0)]
+)
+def test_known_poses(noise, along, across):
+    x, y = torch.full((1, 1, 1), 3.0), torch.full((1, 1, 1), 5.0)
+    found = Pose.from_noise(noise).to_frame(x, y)
+    assert [t.item() for t in found] == pytest.approx([along, across])
+
+
+def test_poses_keep_distances_and_ignore_the_length_of_the_noise():
+    x, y = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(6, 3)
+    u, v = Pose.from_noise(noise).to_frame(x, y)
+    torch.testing.assert_close(u.square() + v.square(), (x.square() + y.square()).expand(6, -1, -1))
+    torch.testing.assert_close(Pose.from_noise(7 * noise).to_frame(x, y), (u, v))
+
+
+def test_every_angle_and_both_hands_are_equally_likely():
+    pose = poses(40_000)
+    angle = torch.atan2(pose.sine, pose.cosine)
+    counts = torch.histc(angle, 8, -math.pi, math.pi)
+    assert (counts - 5000).abs().max() < 5 * math.sqrt(5000)
+    assert abs(pose.hand.mean().item()) < 5 / math.sqrt(40_000)
+
+
+def test_no_direction_at_all_is_still_finite():
+    pose = Pose.from_noise(torch.zeros(1, 3))
+    assert torch.isfinite(torch.stack(pose.to_frame(*frame_axes(4)))).all()
+
+
+# Patterns
+
+
+def test_number_of_planes():
+    assert still_frame()(torch.zeros(3, 4), poses(3)).shape == (3, GalaxyFrame.num_planes, 32, 32)
+
+
+def test_exponential_disc():
+    size = 64
+    planes = still_frame(size)(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))
+    x, y = frame_axes(size)
+    ratio = 1 / (1 + math.exp(-0.5))
+    radius = torch.hypot(x / 0.25, y / (0.25 * ratio))
+    away = radius > 1  # a pixel of softening is 0.02 of this
+    torch.testing.assert_close(planes[0, 1][away], torch.exp(-radius)[away], rtol=0.01, atol=0)
+    torch.testing.assert_close(planes[0, 2][away], torch.exp(-2 * radius)[away], rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("arms", [1, 2, 3, 4])
+def test_arms_are_logarithmic_spirals(arms):
+    size = 256
+    frame = still_frame(size)
+    with torch.no_grad():
+        frame.place.bias[1] = 20.0  # round
+    planes = frame(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))[0]
+    cosine, sine = planes[5 + 2 * (arms - 1)], planes[6 + 2 * (arms - 1)]
+    x, y = frame_axes(size)
+    radius, azimuth = torch.hypot(x, y) / 0.25, torch.atan2(y, x)
+    ring = (radius > 1) & (radius < 3)
+    expected = arms * (azimuth - 2 * radius.log())
+    error = torch.remainder(torch.atan2(sine, cosine) - expected + math.pi, 2 * math.pi) - math.pi
+    assert error[ring].abs().max() < 0.02
+
+
+def test_arms_wind_the_other_way_in_the_mirror():
+    frame = still_frame()
+    planes, mirrored = (frame(torch.zeros(1, 4), Pose.from_noise(z)) for z in (UPRIGHT, MIRRORED))
+    torch.testing.assert_close(mirrored, planes.flip(3))
+    # Two wound arms are not their own mirror image.
+    assert (mirrored[0, 7] - planes[0, 7]).abs().max() > 0.1
+
+
+def test_planes_turn_with_the_galaxy():
+    frame = GalaxyFrame(4, 32)
+    torch.nn.init.normal_(frame.place.weight, 0, 0.1)
+    with torch.no_grad():
+        frame.place.weight[2:4] = 0  # the centre's offset stays put on the sky
+    style = torch.randn(1, 4)
+    planes, turned = (frame(style, Pose.from_noise(z)) for z in (UPRIGHT, QUARTER))
+    torch.testing.assert_close(turned, planes.rot90(-1, (2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_style_moves_scale_and_axis_ratio():
+    def extent(bias_index, value):
+        frame = still_frame(64)
+        with torch.no_grad():
+            frame.place.bias[bias_index] = value
+        disc = frame(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))[0, 1]
+        x, y = frame_axes(64)
+        return [((disc * t * t).sum() / disc.sum()).sqrt().item() for t in (x, y)]
+
+    usual, larger, flatter = extent(0, 0.0), extent(0, 0.05), extent(1, -0.3)
+    assert larger[0] > 1.1 * usual[0]
+    assert larger[1] > 1.1 * usual[1]
+    assert flatter[0] == pytest.approx(usual[0], rel=0.05)
+    assert flatter[1] < 0.7 * usual[1]
+
+
+@pytest.mark.parametrize("far", [0.0, 1e3, -1e3])
+def test_planes_and_gradients_stay_finite(far):
+    frame = GalaxyFrame(4, 32)
+    style = (torch.randn(8, 4) + far).requires_grad_()
+    planes = frame(style, poses(8))
+    planes.square().sum().backward()
+    assert torch.isfinite(planes).all()
+    assert planes.abs().max() < 10
+    assert torch.isfinite(style.grad).all()
+    assert torch.isfinite(frame.place.weight.grad).all()
+
+
+# Turning
+
+
+def test_turning_by_nothing_and_by_quarters():
+    maps = torch.randn(1, 3, 16, 16)
+    for noise, expected in ((UPRIGHT, maps), (QUARTER, maps.rot90(-1, (2, 3))), (MIRRORED, maps.flip(3))):
+        torch.testing.assert_close(turn_onto_sky(maps, Pose.from_noise(noise), 16), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_turning_is_bilinear_resampling_with_reflection(size):
+    maps, pose = torch.randn(5, 3, 16, 16, dtype=torch.float64, requires_grad=True), poses(5)
+    zero = torch.zeros(5)
+    matrix = torch.stack(
+        [
+            torch.stack([pose.hand * pose.cosine, pose.hand * pose.sine, zero], 1),
+            torch.stack([-pose.sine, pose.cosine, zero], 1),
+        ],
+        1,
+    ).double()
+    grid = F.affine_grid(matrix, (5, 3, size, size), align_corners=False)
+    expected = F.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
+    found = turn_onto_sky(maps, pose, size)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((image * weight).sum(), maps)[0] for image in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_table_look_ups_are_bilinear_resampling():
+    maps = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    x, y = 15 * torch.rand(2, 4, 8, 8, dtype=torch.float64)
+    x[0, 0, 0], y[0, 0, 1] = 0.0, 15.0  # the outermost pixels too
+    grid = (torch.stack([x, y], -1) + 0.5) / 8 - 1
+    images = [look_up(maps, x, y), F.grid_sample(maps, grid, align_corners=False)]
+    torch.testing.assert_close(*images)
+    weight = torch.randn_like(images[1])
+    torch.testing.assert_close(*(torch.autograd.grad((image * weight).sum(), maps)[0] for image in images))
+
+
+def test_turning_keeps_images_apart():
+    maps = torch.zeros(3, 2, 16, 16)
+    maps[1] = 1.0
+    turned = turn_onto_sky(maps, poses(3), 32)
+    assert turned[1].min() == pytest.approx(1.0)
+    assert turned[0].abs().max() == 0
+    assert turned[2].abs().max() == 0
+
+
+def test_symmetric_maps_equal_their_half_turn():
+    maps = torch.randn(2, 8, 6, 6)
+    result = symmetrize(maps, 0.75)
+    torch.testing.assert_close(result[:, :6], result[:, :6].flip(2, 3))
+    torch.testing.assert_close(result[:, 6:], maps[:, 6:])
+    torch.testing.assert_close(symmetrize(result, 0.75), result)
