@@ -18,8 +18,9 @@ LAYERS = (
         "galaxy_structure",
         "mock_votes",
         "sersic",
+        "source_mask",
     },
-    {"http_download", "untrusted_files"},
+    {"http_download", "morphology_statistics", "untrusted_files"},
     {
         "command_line",
         "cutouts",

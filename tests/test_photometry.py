@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
-from photometry import FLAG_BITS, NO_SOURCE, TOUCHES_EDGE, measure
+from photometry import FLAG_BITS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
 
 OVERSAMPLING = 5
 SKY = (0.05, 0.04, 0.03)
@@ -120,8 +120,8 @@ def test_what_is_returned():
     assert values["flag"].dtype == torch.int64
     assert all(column.dtype == torch.float32 for name, column in values.items() if name != "flag")
     assert torch.equal(images, before)
-    assert NO_SOURCE != TOUCHES_EDGE
-    assert set(FLAG_BITS) == {NO_SOURCE, TOUCHES_EDGE}
+    # One bit each, so that a sum tells them apart.
+    assert list(FLAG_BITS) == [NO_SOURCE, TOUCHES_EDGE, NEGATIVE_FLUX, NOT_CONVERGED] == [1, 2, 4, 8]
 
 
 # A Gaussian has no wings: 3 % is a third of a pixel at the smallest radius. An exponential loses its wings to the
