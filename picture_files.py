@@ -1,0 +1,137 @@
+"""Pictures of any origin (PNG, JPEG, FITS) as images to measure."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from config_physics import UserError
+
+SMALLEST_PX, LARGEST_PX = 64, 256
+_MOST_BYTES = 512 * 2**20
+_MOST_SIDE = 16_384
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, ready to be measured.
+
+    Attributes
+    ----------
+    image : Tensor, (3, S, S), float32 in [0, 1]
+        S is 64 to 256 pixels.
+    side_px : int
+        Side of the central square in the file's own pixels.
+    display : bool
+        The levels are those of a display; False for scaled counts, whose levels mean nothing.
+    note : str
+        What was done to it, in words; empty for nothing.
+    """
+
+    image: Tensor
+    side_px: int
+    display: bool
+    note: str
+
+
+def read_picture(path: Path) -> Picture:
+    """Read the central square of a picture.
+
+    A picture of more than 256 pixels a side is reduced to 256. A grey one gets three equal planes. A FITS file holds
+    one plane, or three in the order R, G, B; unless its header says BUNIT = 'display' (0 to 255, as
+    `generate_from_checkpoint.py` writes it), its values are counts: they are scaled by one factor so that the brightest
+    is 1, which leaves sizes, shapes and colours as they are.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, if it is none of the three kinds, is damaged, or is smaller than 64 pixels.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise UserError(f"{path} has {size} bytes: a picture of one galaxy has less than {_MOST_BYTES}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    fits = content.startswith(b"SIMPLE  =")
+    planes, display, notes = _read_fits(path, content) if fits else _read_raster(path, content)
+    height, width = planes.shape[1:]
+    side = min(height, width)
+    if side < SMALLEST_PX:
+        raise UserError(f"{path} has {width} x {height} pixels: at least {SMALLEST_PX} a side are needed")
+    if height != width:
+        notes.append(f"central square of {width} x {height}")
+        top, left = (height - side) // 2, (width - side) // 2
+        planes = planes[:, top : top + side, left : left + side]
+    image = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))
+    if side > LARGEST_PX:
+        notes.append(f"reduced from {side} to {LARGEST_PX} pixels")
+        image = F.interpolate(image[None], LARGEST_PX, mode="area")[0]
+    return Picture(image, side, display, "; ".join(notes))
+
+
+def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:
+    """Return planes (3, H, W) in [0, 1] of a PNG or JPEG."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, whose size is checked below
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
+                if max(picture.size) > _MOST_SIDE:
+                    raise UserError(f"{path} has {picture.size[0]} x {picture.size[1]} pixels, more than {_MOST_SIDE}")
+                grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
+                if picture.mode in ("I", "I;16"):
+                    raise UserError(
+                        f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS"
+                    )
+                pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    except UserError:
+        raise
+    except Exception:  # on damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error and more
+        raise UserError(f"{path} is no PNG, JPEG or FITS file, or is damaged") from None
+    return pixels.transpose(2, 0, 1), True, ["grey"] if grey else []
+
+
+def _read_fits(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:
+    """Return planes (3, H, W) of the first image of a FITS file, rows from the top."""
+    try:
+        from astropy.io import fits
+    except ImportError:
+        raise UserError(f"{path} is a FITS file, which needs astropy: python -m pip install astropy") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(io.BytesIO(content), memmap=False) as units:
+                unit = next(u for u in units if u.is_image and u.header.get("NAXIS", 0) > 0)
+                shape = unit.shape
+                values = np.asarray(unit.data, dtype=np.float64) if math.prod(shape) <= 3 * _MOST_SIDE**2 else None
+                display = str(unit.header.get("BUNIT", "")).strip().lower() == "display"
+    except Exception:  # astropy raises many kinds of errors on damaged files
+        raise UserError(f"{path} holds no image that can be read, or is damaged") from None
+    if values is None or not (values.ndim == 2 or (values.ndim == 3 and len(values) in (1, 3))):
+        raise UserError(f"{path} has the shape {tuple(shape)}: one plane or three (R, G, B) are needed")
+    notes = []
+    planes = values[None] if values.ndim == 2 else values
+    if len(planes) == 1:
+        planes = np.repeat(planes, 3, 0)
+        notes.append("grey")
+    if not np.isfinite(planes).all():
+        notes.append(f"{int((~np.isfinite(planes)).any(0).sum())} pixels without a value, taken as sky")
+        planes = np.where(np.isfinite(planes), planes, np.nanmedian(np.where(np.isfinite(planes), planes, np.nan)))
+    if display:
+        planes = planes / 255
+    else:
+        if not planes.max() > 0 or not np.isfinite(planes).all():
+            raise UserError(f"{path} has no value above 0")
+        planes = planes / planes.max()
+        notes.append("counts, scaled to the brightest")
+    return planes[:, ::-1], display, notes
