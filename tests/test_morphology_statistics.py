@@ -456,7 +456,9 @@ def test_agreement_with_statmorph(kind):
         ("petrosian_concentration", "concentration", 0.95),
         ("gini", "gini", 0.95),
         ("m20", "m20", 0.85),
-        ("asymmetry", "asymmetry", 0.85),
+        # 0.87 on 685 real galaxies, with a standard error of 0.03 on some 75: statmorph takes the noise from a box of
+        # sky that is a few pixels wide where a galaxy fills the frame.
+        ("asymmetry", "asymmetry", 0.85 if kind == "drawn" else 0.8),
     ):
         assert rank_correlation(ours[name][good], theirs[other][good]) >= least, name
 
