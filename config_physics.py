@@ -195,7 +195,11 @@ class Config:
     pretrain_epochs: int = _setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
     pretrain_learning_rate: float = _setting(2e-3, "step size of Adam in phase 1", low=0.0, high=1.0)
     pretrain_decay: bool = _setting(True, "lower that step size linearly to zero over phase 1")
-    physics_weight: float = _setting(10.0, "weight of the physics loss in the generator's loss", low=0.0, high=1e6)
+    uncertainty: bool = _setting(
+        True, "let the predictor estimate its error, and weigh an attribute by what a picture tells of it"
+    )
+    physics_weight: float = _setting(10.0, "weight of the predictor in the generator's loss", low=0.0, high=1e6)
+    photometry_weight: float = _setting(10.0, "weight of photometry in the generator's loss", low=0.0, high=1e6)
 
     # Optimisation
     epochs: int = _setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
@@ -286,7 +290,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretrain_epochs": 30,
         "pretrain_learning_rate": 1.5e-4,
         "pretrain_decay": False,
+        "uncertainty": False,
         "physics_weight": 3.0,
+        "photometry_weight": 0.0,
         "epochs": 150,
         "batch_size": 64,
         "learning_rate": 1.5e-4,

@@ -43,11 +43,12 @@ def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Col
         s["axis_ratio"] = np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2)  # Hubble (1926), for discs of that thickness
     elif morphology == "edge-on":
         s["bulge_n"] = rng.uniform(1.0, 3.0, count)
-        s["bulge_fraction"] = 0.02 + 0.18 * rng.beta(1.2, 2.2, count)
+        bulge = rng.beta(1.2, 2.2, count)
         s["thickness"] = rng.uniform(0.18, 0.52, count)  # z0 / h
         # Volunteers also call discs edge-on that show some of their face: those are ellipses.
         s["inclined"] = (rng.random(count) < 0.5).astype(np.float64)
         s["axis_ratio"] = np.where(s["inclined"] > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * s["thickness"])
+        s["bulge_fraction"] = np.where(s["inclined"] > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge)
         s["dust_depth"] = np.where(rng.random(count) < 0.6, rng.uniform(0.3, 2.5, count), 0.0)
         s["dust_offset"] = rng.normal(0, 0.15, count)  # of the lane from the middle, z0
         s["lopsidedness"] = rng.normal(0, 0.07, count)

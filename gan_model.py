@@ -110,6 +110,8 @@ class FrameGenerator(nn.Module):
         self.refine = _FilmBlock(width, width, 3, style)
         self.thin = nn.Conv2d(width, width // 2, 3, padding=1)
         self.paint = _ThinConv2d(width // 2, 3, 3, padding=1)
+        for conv in (self.thin, self.paint):
+            _init_dcgan(conv)
         for module in (*self.style, self.project):
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_normal_(module.weight, a=0.2)

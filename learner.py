@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from config_physics import Config
+from config_physics import Config, attribute_table
 from dataset import Batch
 from engine import Engine
 from gan_model import Discriminator, ProjectionDiscriminator, discriminator_loss, generator_loss, gradient_penalty
-from physics_model import PhysicsPredictor, physics_loss
+from physics_model import PhysicsPredictor, photometric_loss, physics_loss, variance_loss
 from sampling import build_generator
 
 # The scalar terms that each step returns, in order.
@@ -24,6 +24,7 @@ TERMS = {
         "d_loss_fake",
         "g_adversarial",
         "physics",
+        "photometry",
         "d_real",
         "d_fake",
         "d_grad_norm",
@@ -31,6 +32,10 @@ TERMS = {
     ),
 }
 _PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
+
+_PHOTOMETRY_EVERY = 4  # likewise for photometry, which costs as much as a small network
+
+_VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
 
 # Terms of one step, then the sum of squared errors (A,) and the number of known values (A,) of each attribute.
 StepResult = tuple[list[Tensor], Tensor, Tensor]
@@ -50,7 +55,8 @@ class Learner:
         self.generator = engine.prepare(build_generator(config))
         judge = ProjectionDiscriminator if config.discriminator == "projection" else Discriminator
         self.discriminator = engine.prepare(judge(config.condition_dim, config.width, config.image_size))
-        self.predictor = engine.prepare(PhysicsPredictor(len(config.attributes), config.width, config.dropout))
+        self.predictor = engine.prepare(build_predictor(config))
+        self.attributes = attribute_table(config.attributes)
         self.networks: dict[str, nn.Module] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
@@ -79,9 +85,12 @@ class Learner:
             for group in self.optimizers["predictor"].param_groups:
                 group["lr"] = self.config.pretrain_learning_rate * (1 - progress)
         with self.engine.autocast():
-            predicted = self.predictor(batch.images)
+            predicted, log_variance = self.predictor.distribution(batch.images)
         loss, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known)
-        return [loss, self._update("predictor", loss)], squared_errors, counts
+        total = loss
+        if log_variance is not None:
+            total = loss + _VARIANCE_WEIGHT * variance_loss(predicted, log_variance, batch.scaled, batch.known)
+        return [loss.detach(), self._update("predictor", total)], squared_errors, counts
 
     def generator_step(self, batch: Batch, step: int) -> StepResult:
         """Update the discriminator, then the generator, on one batch; the predictor is frozen.
@@ -112,15 +121,21 @@ class Learner:
         self.discriminator.requires_grad_(False)
         with self.engine.autocast():
             judged = self.discriminator(fake, batch.condition).float()
-            predicted = self.predictor(fake)
+            predicted, log_variance = self.predictor.distribution(fake)
         adversarial = generator_loss(judged)
-        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known)
-        g_norm = self._update("generator", adversarial + config.physics_weight * physics)
+        reliability = self.predictor.reliability(log_variance)
+        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known, reliability)
+        g_total = adversarial + config.physics_weight * physics
+        measured = torch.zeros_like(adversarial)
+        if config.photometry_weight > 0 and step % _PHOTOMETRY_EVERY == _PHOTOMETRY_EVERY // 2:
+            measured = _PHOTOMETRY_EVERY * photometric_loss(fake, batch.scaled, batch.known, self.attributes)
+            g_total = g_total + config.photometry_weight * measured
+        g_norm = self._update("generator", g_total)
 
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
         d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
-        terms = [d_real_loss, d_fake_loss, adversarial, physics, d_real, d_fake, d_norm, g_norm]
+        terms = [d_real_loss, d_fake_loss, adversarial, physics, measured, d_real, d_fake, d_norm, g_norm]
         return terms, squared_errors, counts
 
     def _update(self, name: str, loss: Tensor) -> Tensor:
@@ -160,6 +175,11 @@ class Learner:
             self.noise.manual_seed(self.config.seed + 1 + state["step"])
             print(f"saved on {saved_on}, going on on {device}: the run continues, but not to the same bits")
         self.engine.restore_random_states(state["random"])
+
+
+def build_predictor(config: Config) -> PhysicsPredictor:
+    """Return a new predictor of the settings' shape, on the CPU."""
+    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty)
 
 
 def _average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:

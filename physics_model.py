@@ -1,8 +1,15 @@
-"""The physics predictor, which reads attributes off an image, and the loss built on it."""
+"""The two parts of the physics loss: a predictor that reads attributes off an image, and photometry itself."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+import photometry
+from config_physics import Attribute
+
+_LOG_VARIANCE = (-12.0, 2.0)  # bounds: a thousandth of the slider's range, and far more than all of it
 
 
 class PhysicsPredictor(nn.Module):
@@ -19,9 +26,12 @@ class PhysicsPredictor(nn.Module):
         Channels of the first layer.
     dropout : float
         Rate in the hidden layer, in training mode only.
+    uncertainty : bool
+        Also estimate the variance of the prediction's error, by two more layers on the same features. They send no
+        gradient back into the features, so that the prediction itself is the same without them.
     """
 
-    def __init__(self, num_attributes: int, width: int = 64, dropout: float = 0.3) -> None:
+    def __init__(self, num_attributes: int, width: int = 64, dropout: float = 0.3, uncertainty: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for c_in, c_out in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
@@ -37,13 +47,50 @@ class PhysicsPredictor(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(4 * width, num_attributes),
         )
+        self.doubt = None
+        if uncertainty:
+            self.doubt = nn.Sequential(
+                nn.Linear(4 * width, width), nn.ReLU(inplace=True), nn.Linear(width, num_attributes)
+            )
+            nn.init.constant_(self.doubt[-1].bias, -4.0)  # an error of 0.14, the size of those in early training
+        # Variance of each scaled attribute over the training galaxies: what knowing nothing amounts to.
+        self.register_buffer("prior_variance", torch.ones(num_attributes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return attributes (N, A), scaled as in the condition vector, of images (N, 3, S, S) in [-1, 1]."""
         return self.regress(self.features(images))
 
+    def distribution(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the attributes as `forward` and the logarithm of their variance (N, A), None without `uncertainty`."""
+        features = self.features(images)
+        if self.doubt is None:
+            return self.regress(features), None
+        return self.regress(features), self.doubt(features.detach()).float().clamp(*_LOG_VARIANCE)
 
-def physics_loss(predicted: Tensor, requested: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reliability(self, log_variance: Tensor | None) -> Tensor | None:
+        """Return the part (N, A), 0 to 1, of each attribute's variance that the picture tells; without a gradient.
+
+        An attribute that a picture cannot tell, such as the redshift of a featureless galaxy, gets about 0.
+        """
+        if log_variance is None:
+            return None
+        return (1 - log_variance.detach().exp() / self.prior_variance.clamp_min(1e-8)).clamp(0, 1)
+
+
+def variance_loss(predicted: Tensor, log_variance: Tensor, requested: Tensor, known: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood of the errors under a Gaussian, up to a constant.
+
+    The errors are held constant: the prediction learns by its squared error alone, as without a variance, and only
+    the variance learns here (Seitzer et al. 2022, arXiv:2203.09168, with beta = 1). All arguments are (N, A).
+    """
+    squared = (predicted.detach().float() - requested).square()
+    terms = (squared * torch.exp(-log_variance) + log_variance) * known
+    return 0.5 * terms.sum() / known.sum().clamp_min(1)
+
+
+def physics_loss(
+    predicted: Tensor, requested: Tensor, known: Tensor, reliability: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compare attributes, leaving out those that are unknown.
 
     Parameters
@@ -52,6 +99,8 @@ def physics_loss(predicted: Tensor, requested: Tensor, known: Tensor) -> tuple[T
         Attributes scaled as in the condition vector.
     known : Tensor, (N, A)
         1 where the requested value is known, 0 where it is missing.
+    reliability : Tensor, (N, A), optional
+        How much each squared error counts in the loss, 0 to 1; all fully if left out.
 
     Returns
     -------
@@ -64,5 +113,37 @@ def physics_loss(predicted: Tensor, requested: Tensor, known: Tensor) -> tuple[T
     """
     squared = (predicted.float() - requested).square() * known
     counts = known.sum(0)
-    loss = squared.sum() / counts.sum().clamp_min(1)
+    counted = squared if reliability is None else squared * reliability
+    loss = counted.sum() / counts.sum().clamp_min(1)
     return loss, squared.detach().sum(0), counts
+
+
+def photometric_loss(images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]) -> Tensor:
+    """Measure images and compare with what was requested: no network that could be fooled.
+
+    Attributes that photometry does not measure, and images on which it finds no galaxy, take no part. The loss is
+    Huber's, since a measurement that locks on a neighbour can be far off.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, S, S), in [-1, 1]
+    requested, known : Tensor, (N, A)
+        As in `physics_loss`.
+    attributes : tuple of Attribute, A of them
+
+    Returns
+    -------
+    Tensor, ()
+        Mean over the values compared, in the units of the condition vector squared; 0 where there are none.
+    """
+    measured = photometry.measure((images.float() + 1) / 2)
+    found = (measured["flag"] & photometry.NO_SOURCE == 0).float()
+    total, count = images.new_zeros((), dtype=torch.float32), images.new_zeros((), dtype=torch.float32)
+    for column, attribute in enumerate(attributes):
+        if attribute.source == "photometry":
+            weight = found * known[:, column]
+            error = F.huber_loss(
+                attribute.to_unit(measured[attribute.name]), requested[:, column], reduction="none", delta=0.2
+            )
+            total, count = total + 2 * (error * weight).sum(), count + weight.sum()
+    return total / count.clamp_min(1)

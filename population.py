@@ -58,7 +58,7 @@ class _Family(NamedTuple):
 _FAMILIES = {
     "spiral": _Family(-20.9, 0.9, 1.33, 0.0, 4.7, -0.12),
     "elliptical": _Family(-21.5, 0.9, 1.4, -0.04, 3.0, 0.0, False),
-    "merger": _Family(-21.2, 0.9, 1.06, 0.0, 4.0, -0.2),
+    "merger": _Family(-21.2, 0.9, 1.06, 0.0, 4.0, -0.13),
     "edge-on": _Family(-20.2, 0.9, 1.45, 0.15, 3.8, -0.01),
 }
 _RED_GR, _RED_RI = 0.76, 0.39  # colours of old stars at redshift 0

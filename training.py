@@ -80,6 +80,8 @@ class Trainer:
         variance = self.batches.scaled.cpu().masked_fill(self.batches.known.cpu() == 0, math.nan)
         spread = (variance - variance.nanmean(0)).square().nanmean(0)
         self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
+        if state is None:
+            self.learner.predictor.prior_variance.copy_(torch.nan_to_num(spread, nan=1.0))
 
     def train(self) -> None:
         """Run what is left of both phases.
@@ -223,7 +225,11 @@ class Trainer:
         means = meters.means()
         if self.phase == "generator":
             means["d_loss"] = means["d_loss_real"] + means["d_loss_fake"]
-            means["g_loss"] = means["g_adversarial"] + self.config.physics_weight * means["physics"]
+            means["g_loss"] = (
+                means["g_adversarial"]
+                + self.config.physics_weight * means["physics"]
+                + self.config.photometry_weight * means["photometry"]
+            )
         return means
 
     def _log_interval(self) -> dict[str, float]:

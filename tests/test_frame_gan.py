@@ -74,6 +74,7 @@ def test_the_pose_turns_the_galaxy(generator):
     for conv in (generator.refine.conv, generator.thin, generator.paint):
         weight = conv.weight
         weight.copy_(sum(torch.rot90(w, k, (2, 3)) for w in (weight, weight.flip(3)) for k in range(4)) / 8)
+        conv.weight.mul_(20)  # so that there is something to see
     generator.frame.place.weight.zero_()
 
     def draw(x, y, hand):

@@ -34,12 +34,11 @@ LAYERS = (
         "meters",
         "metrics",
         "photometry",
-        "physics_model",
         "picture_files",
         "pictures",
         "report_texts",
     },
-    {"checkpoint", "dataset", "distances", "engine", "label_table", "measurements", "sky_field"},
+    {"checkpoint", "dataset", "distances", "engine", "label_table", "measurements", "physics_model", "sky_field"},
     {
         "feature_spaces",
         "fidelity",
@@ -51,7 +50,7 @@ LAYERS = (
         "sampling",
     },
     {"control", "learner", "monitoring", "simulation"},
-    {"mock_survey", "set_comparison", "training"},
+    {"judge", "mock_survey", "set_comparison", "training"},
     {"prepare_data"},
     {"galaxy", "generate_from_checkpoint"},
     {"resume_training"},
@@ -78,6 +77,15 @@ def test_imports_point_down():
     for path in ROOT.glob("*.py"):
         for name in imports(path) & set(LAYER):
             assert LAYER[name] < LAYER[path.stem], f"{path.name} imports {name}"
+
+
+def test_training_never_sees_the_judge():
+    # Not by any chain of imports either: a judge that a generator was trained to please is none.
+    code = "import sys, galaxy, training, resume_training, learner; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "training" in loaded.stdout.split()
+    assert "judge" not in loaded.stdout.split()
+    assert LAYER["judge"] >= LAYER["training"]  # so that test_imports_point_down forbids it for ever
 
 
 def test_importing_a_script_does_nothing():

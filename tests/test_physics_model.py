@@ -1,9 +1,11 @@
-"""The physics predictor and the loss built on it: sizes, dropout, masking of unknown values."""
+"""The physics loss: the predictor's sizes, dropout and uncertainty, masking of unknown values, and photometry."""
 
 import pytest
 import torch
 
-from physics_model import PhysicsPredictor, physics_loss
+import photometry
+from config_physics import attribute_table
+from physics_model import PhysicsPredictor, photometric_loss, physics_loss, variance_loss
 
 
 def random(*shape, seed=0):
@@ -193,3 +195,129 @@ def test_learns_the_brightness_of_flat_images():
         losses.append(loss.item())
     # The variance of the levels, 0.09, is what a constant prediction pays.
     assert losses[-1] < 0.01
+
+
+# Uncertainty
+
+
+def test_uncertainty_leaves_the_prediction_alone():
+    plain, doubting = PhysicsPredictor(3, width=8), PhysicsPredictor(3, width=8, uncertainty=True)
+    doubting.load_state_dict(plain.state_dict(), strict=False)
+    images = random(4, 3, 64, 64)
+    for predictor in (plain, doubting):
+        predictor.eval()
+    mean, log_variance = doubting.distribution(images)
+    torch.testing.assert_close(mean, plain(images))
+    torch.testing.assert_close(doubting(images), plain(images))
+    assert log_variance.shape == (4, 3)
+    assert plain.distribution(images)[1] is None
+    # And no gradient of the variance reaches the layers that predict.
+    variance_loss(mean, log_variance, torch.zeros(4, 3), torch.ones(4, 3)).backward()
+    for name, parameter in doubting.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("doubt"), name
+
+
+def test_variance_loss_is_the_gaussian_likelihood():
+    predicted, requested, variance = random(5, 3), random(5, 3, seed=1), random(5, 3, seed=2).square() + 0.1
+    expected = torch.nn.GaussianNLLLoss()(predicted, requested, variance)
+    found = variance_loss(predicted, variance.log(), requested, torch.ones(5, 3))
+    torch.testing.assert_close(found, expected)
+    # Values that are not known take no part.
+    known = torch.ones(5, 3)
+    known[0] = 0
+    requested[0] = 1e6
+    torch.testing.assert_close(
+        variance_loss(predicted, variance.log(), requested, known),
+        torch.nn.GaussianNLLLoss()(predicted[1:], requested[1:], variance[1:]),
+    )
+
+
+def test_variance_that_minimises_the_loss_is_the_mean_squared_error():
+    log_variance = torch.zeros(1, requires_grad=True)
+    errors = 0.3 * random(1000, 1)
+    optimizer = torch.optim.Adam([log_variance], 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        variance_loss(errors, log_variance.expand(1000, 1), torch.zeros(1000, 1), torch.ones(1000, 1)).backward()
+        optimizer.step()
+    assert log_variance.exp().item() == pytest.approx(errors.square().mean().item(), rel=0.01)
+
+
+def test_reliability_is_the_part_of_the_variance_that_is_explained():
+    predictor = PhysicsPredictor(4, width=4, uncertainty=True)
+    predictor.prior_variance.copy_(torch.tensor([0.04, 0.04, 0.04, 0.0]))
+    log_variance = torch.tensor([[0.01, 0.04, 0.09, 1.0]]).log().requires_grad_()
+    reliability = predictor.reliability(log_variance)
+    torch.testing.assert_close(reliability, torch.tensor([[0.75, 0.0, 0.0, 0.0]]))
+    assert not reliability.requires_grad
+    assert predictor.reliability(None) is None
+
+
+def test_an_attribute_that_cannot_be_told_counts_for_nothing():
+    predicted, requested, known = random(6, 2), random(6, 2, seed=1), torch.ones(6, 2)
+    reliability = torch.tensor([[1.0, 0.0]]).expand(6, 2)
+    loss, squared, counts = physics_loss(predicted, requested, known, reliability)
+    # Errors are reported in full; the loss averages over all known values, so a doubtful one only dilutes.
+    torch.testing.assert_close(loss, (predicted - requested)[:, 0].square().sum() / 12)
+    torch.testing.assert_close(squared, (predicted - requested).square().sum(0))
+    assert counts.tolist() == [6, 6]
+
+
+# Photometry in the loss
+
+
+def discs(scales, size=64):
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    radius = torch.hypot(axis[None, :], 1.6 * axis[:, None])
+    light = torch.stack([0.7 * torch.exp(-radius / scale) for scale in scales])
+    noise = 0.004 * random(len(scales), size, size)
+    return (light + 0.03 + noise).clamp(0, 1)[:, None].expand(-1, 3, -1, -1) * 2 - 1
+
+
+TABLE = attribute_table(("size", "brightness", "redshift", "ellipticity"))
+
+
+def measured_in_units(images):
+    values = photometry.measure((images + 1) / 2)
+    columns = [values[a.name] if a.source == "photometry" else torch.zeros(len(images)) for a in TABLE]
+    return torch.stack([a.to_unit(c) for a, c in zip(TABLE, columns, strict=True)], 1)
+
+
+def test_images_that_have_what_was_requested_cost_nothing():
+    images = discs([0.06, 0.1])
+    requested = measured_in_units(images)
+    requested[:, 2] = 9.0  # redshift is not measured
+    assert photometric_loss(images, requested, torch.ones(2, 4), TABLE).item() == pytest.approx(0, abs=1e-10)
+
+
+def test_photometric_loss_is_the_mean_squared_error_of_what_is_measured():
+    images = discs([0.06, 0.1])
+    requested = measured_in_units(images) + torch.tensor([[0.1, -0.05, 7.0, 0.02], [0.03, 0.0, 7.0, 1.0]])
+    known = torch.ones(2, 4)
+    known[1, 3] = 0
+    expected = (0.1**2 + 0.05**2 + 0.02**2 + 0.03**2) / 5
+    assert photometric_loss(images, requested, known, TABLE).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_frame_without_a_galaxy_takes_no_part():
+    images = torch.cat([discs([0.08]), torch.full((1, 3, 64, 64), -1.0)])
+    requested = measured_in_units(images) + 0.1
+    requested[1] += 5
+    loss = photometric_loss(images, requested, torch.ones(2, 4), TABLE)
+    assert loss.item() == pytest.approx(0.01, rel=1e-4)
+    assert photometric_loss(images[1:], requested[1:], torch.ones(1, 4), TABLE).item() == 0
+
+
+def test_descent_on_the_pixels_gives_what_was_requested():
+    images = discs([0.06]).clone().requires_grad_()
+    goal = measured_in_units(images.detach())
+    goal[:, 0] += 0.1  # a tenth of the slider's range larger
+    optimizer = torch.optim.Adam([images], 0.002)
+    first = photometric_loss(images, goal, torch.ones(1, 4), TABLE).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = photometric_loss(images, goal, torch.ones(1, 4), TABLE)
+        loss.backward()
+        assert torch.isfinite(images.grad).all()
+        optimizer.step()
+    assert loss.item() < 0.1 * first
