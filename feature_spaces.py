@@ -25,7 +25,7 @@ _RANDOM_SEED = 7  # of the random network: the same filters in every report
 _CHANNELS = (16, 16, 32)
 _BLUR_PX, _NOISE = (0.0, 1.0, 2.0, 4.0), (0.0, 0.03, 0.1, 0.2)  # standard deviations at 64 pixels; display units
 _SHARES = (0.0, 1 / 3, 2 / 3, 1.0)
-_SPLITS = 10  # random halves over which a distance is averaged
+_SPLITS = 8  # random halves over which a distance is averaged
 _MIN_IMAGES = 40
 
 

@@ -51,8 +51,8 @@ LAYERS = (
     },
     {"control", "learner", "monitoring", "simulation"},
     {"judge", "mock_survey", "set_comparison", "training"},
-    {"prepare_data"},
-    {"galaxy", "generate_from_checkpoint"},
+    {"evaluation", "prepare_data"},
+    {"evaluate", "galaxy", "generate_from_checkpoint"},
     {"resume_training"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -89,7 +89,7 @@ def test_training_never_sees_the_judge():
 
 
 def test_importing_a_script_does_nothing():
-    for script in ("galaxy", "resume_training", "generate_from_checkpoint", "prepare_data"):
+    for script in ("galaxy", "resume_training", "generate_from_checkpoint", "prepare_data", "evaluate"):
         result = subprocess.run([sys.executable, "-c", f"import {script}"], cwd=ROOT, capture_output=True, timeout=60)
         assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 

@@ -1,0 +1,242 @@
+"""Check whether generated galaxies are what was asked for, look real, and are no copies.
+
+    python evaluate.py report --checkpoint checkpoints/first/latest.pt --data data/gz2 --out reports/first
+    python evaluate.py compare reports/first reports/second
+    python evaluate.py measure picture.png galaxy.fits --out measured.csv
+    python evaluate.py validate --data data/gz2
+
+`report` writes report.html, which needs nothing else to be read, report.json with every number, and the plots as PNG.
+`compare` lays the main figures of several reports side by side. `measure` measures pictures of any origin. `validate`
+checks that the distances which the report relies on grow when real galaxies are damaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from command_line import Parser, run_script
+from config_physics import UserError
+
+_NEEDED = ("scipy", "matplotlib")
+_FOR_STATMORPH = ("statmorph", "photutils")
+_MOST_IMAGES = 100_000
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    options = _parser().parse_args(argv)
+    options.run(options)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="evaluate.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    report = commands.add_parser("report", help="validate a checkpoint", description="Validate a checkpoint.")
+    report.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="checkpoint of a training run")
+    _add_data(report)
+    report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
+    report.add_argument(
+        "--count",
+        type=_whole(20, _MOST_IMAGES),
+        default=2000,
+        metavar="N",
+        help="images to generate, half as in the test split and half uniform (default: 2000)",
+    )
+    report.add_argument(
+        "--statmorph",
+        type=_whole(0, _MOST_IMAGES),
+        default=0,
+        metavar="N",
+        help="generated and real images that statmorph measures too, about 5 a second (default: 0)",
+    )
+    report.add_argument(
+        "--steps",
+        type=_whole(1, 1_000_000),
+        default=150,
+        metavar="N",
+        help="batches of 64 that the real-or-fake network learns from (default: 150)",
+    )
+    report.set_defaults(run=_report)
+
+    compare = commands.add_parser("compare", help="lay reports side by side", description="Lay reports side by side.")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a report, or its report.json")
+    compare.add_argument("--out", type=Path, metavar="CSV", help="also write the table to this file")
+    compare.set_defaults(run=_compare)
+
+    measure = commands.add_parser("measure", help="measure pictures", description="Measure pictures.")
+    measure.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG or FITS, one galaxy each")
+    measure.add_argument("--out", type=Path, required=True, metavar="CSV", help="table to write, one row a picture")
+    measure.set_defaults(run=_measure)
+
+    validate = commands.add_parser("validate", help="check the distances", description="Check the distances.")
+    _add_data(validate)
+    validate.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
+    validate.set_defaults(run=_validate)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared dataset to compare with")
+    parser.add_argument(
+        "--seed", type=_whole(0, 2**31 - 1), default=0, metavar="N", help="seed of every random draw (default: 0)"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
+        return value
+
+    return whole_number
+
+
+def _need(packages: tuple[str, ...]) -> None:
+    """Say which packages are missing, before any work is done."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"this needs {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt installs all of it"
+        )
+
+
+def _report(options: argparse.Namespace) -> None:
+    _need(_NEEDED + (_FOR_STATMORPH if options.statmorph else ()))
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file: name a folder")
+    from evaluation import evaluate
+    from report_pages import build_page
+    from report_plots import draw_all
+    from report_texts import headline
+
+    result = evaluate(
+        options.checkpoint,
+        options.data,
+        options.count,
+        options.seed,
+        options.device,
+        options.statmorph,
+        options.steps,
+    )
+    plots = draw_all(result.report, result.pictures)
+    for name, themes in plots.items():
+        _write(options.out / f"{name}.png", themes["light"])
+    _write_json(options.out / "report.json", result.report)
+    _write(options.out / "report.html", build_page(result.report, plots).encode())
+    for value, text in headline(result.report):
+        print(f"{value:>9}  {text}")
+    print(f"wrote {options.out / 'report.html'}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from report_texts import figures
+
+    columns = {}
+    for run in options.runs:
+        path = run if run.suffix == ".json" else run / "report.json"
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            columns[str(run)] = figures(report)
+        except OSError:
+            raise UserError(f"{run} holds no report.json: make one with evaluate.py report") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path} is no report of this release: make it again with evaluate.py report") from None
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    width = max(map(len, names))
+    heads = [run if len(run) <= 24 else f"…{run[-23:]}" for run in columns]
+    print(" " * width + "".join(f"{head:>26}" for head in heads))
+    for name in names:
+        values = [column.get(name) for column in columns.values()]
+        print(f"{name:<{width}}" + "".join(f"{'-' if v is None else f'{v:.4g}':>26}" for v in values))
+    if options.out:
+        rows = [[name, *(column.get(name) for column in columns.values())] for name in names]
+        _write_csv(options.out, [["figure", *columns], *rows])
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from measurements import STATISTICS, measure_images
+    from photometry import FLAG_BITS
+    from picture_files import read_picture
+
+    rows: list[list[Any]] = [["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]
+    for path in tqdm(options.images, "measuring", unit="img", leave=False, disable=len(options.images) < 8):
+        picture = read_picture(path)
+        measured = measure_images(picture.image[None])
+        values = [None if s.display and not picture.display else float(measured.values[s.name][0]) for s in STATISTICS]
+        flag = int(measured.flags[0])
+        remarks = [picture.note, *(text for bit, text in FLAG_BITS.items() if flag & bit)]
+        cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
+        rows.append([str(path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))])
+    _write_csv(options.out, rows)
+    print(f"measured {len(options.images)} pictures into {options.out}")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    _need(("scipy",))
+    import torch
+
+    from dataset import PreparedDataset
+    from engine import Engine
+    from evaluation import choose_spaces, load_judge, real_sample
+    from feature_spaces import validate
+
+    engine = Engine.choose(options.device, "fp32")
+    data = PreparedDataset.open(options.data)
+    judge, no_judge = load_judge(data, options.device)
+    if judge is None:
+        print(f"without the judge: {no_judge}", file=sys.stderr)
+    rows = real_sample(data, "test", 2000, options.seed)
+    if len(rows) == 0:
+        raise UserError(f"{options.data} has no test galaxies: prepare more data")
+    images = torch.from_numpy(data.images[rows])
+    result = validate(choose_spaces(judge, images, engine), images, data.classes(rows), options.seed)
+    if "left_out" in result:
+        raise UserError(f"the check {result['left_out']}")
+    for space, damages in result["spaces"].items():
+        for damage, distances in damages.items():
+            for distance, cell in distances.items():
+                values = "  ".join(f"{value:10.4g}" for value in cell["values"])
+                print(
+                    f"{space:<11}{damage:<7}{distance:<8}{values}  {'grows' if cell['monotone'] else 'DOES NOT GROW'}"
+                )
+    if options.out:
+        _write_json(options.out, result)
+    print("all distances grow with every damage" if result["passed"] else "not all distances grow")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    from durable_files import replace_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    replace_file(temporary, path)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _write(path, (json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    _write(path, text.getvalue().encode())
+
+
+if __name__ == "__main__":
+    run_script(main)
