@@ -116,7 +116,7 @@ class GalaxyFrame(nn.Module):
         radius = (squared + 0.1 * softening).sqrt()
         planes = _profiles(radius, _PROFILES)
         # Arms fade at the centre, where they would wind up within a pixel, and outside.
-        window = 1.5 * squared / (squared + 0.3 + softening) * torch.exp(-0.25 * squared)
+        window = 3 * squared / (squared + 0.3 + softening) * torch.exp(-radius)
         azimuth = u / radius, v / radius  # cosine and sine
         # m arms follow m (azimuth - ln r cot p), with p the pitch angle; cot p = 2 at the start is 27 degrees.
         cotangent = 2 * winding.clamp(-2, 1.2).exp()
