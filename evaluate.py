@@ -4,10 +4,12 @@
     python evaluate.py compare reports/first reports/second
     python evaluate.py measure picture.png galaxy.fits --out measured.csv
     python evaluate.py validate --data data/gz2
+    python evaluate.py augmentation --checkpoint checkpoints/first/latest.pt --data data/gz2 --rare merger
 
 `report` writes report.html, which needs nothing else to be read, report.json with every number, and the plots as PNG.
 `compare` lays the main figures of several reports side by side. `measure` measures pictures of any origin. `validate`
-checks that the distances which the report relies on grow when real galaxies are damaged.
+checks that the distances which the report relies on grow when real galaxies are damaged. `augmentation` tries whether
+generated galaxies help a classifier that knows few real ones of a rare class.
 """
 
 from __future__ import annotations
@@ -81,6 +83,26 @@ def _parser() -> Parser:
     _add_data(validate)
     validate.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
     validate.set_defaults(run=_validate)
+
+    rare = commands.add_parser("augmentation", help="try generated galaxies on a rare class")
+    rare.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="checkpoint of a training run")
+    _add_data(rare)
+    rare.add_argument("--rare", default="merger", metavar="CLASS", help="the class that is rare (default: merger)")
+    rare.add_argument(
+        "--counts",
+        type=_whole_numbers,
+        default=(25, 50, 100),
+        metavar="N,N",
+        help="real rare galaxies to learn from (default: 25,50,100)",
+    )
+    rare.add_argument(
+        "--repetitions", type=_whole(1, 100), default=5, metavar="N", help="networks for each number (default: 5)"
+    )
+    rare.add_argument(
+        "--steps", type=_whole(1, 100_000), default=150, metavar="N", help="batches of 32 a network (default: 150)"
+    )
+    rare.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
+    rare.set_defaults(run=_augmentation)
     return parser
 
 
@@ -99,6 +121,10 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return whole_number
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(_whole(1, 1_000_000)(word) for word in text.split(","))
 
 
 def _need(packages: tuple[str, ...]) -> None:
@@ -214,6 +240,34 @@ def _validate(options: argparse.Namespace) -> None:
     if options.out:
         _write_json(options.out, result)
     print("all distances grow with every damage" if result["passed"] else "not all distances grow")
+
+
+def _augmentation(options: argparse.Namespace) -> None:
+    from augmentation import try_augmentation, verdict
+    from config_physics import morphology_index
+    from dataset import PreparedDataset
+    from evaluation import match
+    from sampling import GalaxySampler
+
+    rare = morphology_index(options.rare)
+    sampler = GalaxySampler.from_checkpoint(options.checkpoint, options.device)
+    data = PreparedDataset.open(options.data)
+    match(sampler, data, options.checkpoint)
+    result = try_augmentation(sampler, data, rare, options.counts, options.repetitions, options.steps, options.seed)
+    print(
+        f"{result['rare']}: {result['tested_rare']} of them and {result['tested_others']} others tested; "
+        f"{result['added']} images added; the generator saw {result['seen_by_generator']} of them"
+    )
+    for count, arms in result["counts"].items():
+        for name, rates in arms.items():
+            cells = []
+            for key in ("balanced_accuracy", "recall"):
+                low, high = rates[key]["interval"]
+                cells.append(f"{key.replace('_', ' ')} {rates[key]['value']:+.3f} [{low:+.3f}, {high:+.3f}]")
+            print(f"N = {count:>4}  {name:<29} {'  '.join(cells)}")
+        print(f"N = {count:>4}  generated over turned copies: {verdict(rates['balanced_accuracy'])}")
+    if options.out:
+        _write_json(options.out, result)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -249,7 +249,10 @@ def curves_picture(path: Path, attributes: Iterable[str], title: str) -> Image.I
             "Phase 2: discriminator's mean probability of real",
             curves(generator, {"d_real": "D(x)", "d_fake": "D(G(z))"}),
         ),
-        ("Phase 2: physics, squared error (scaled)", curves(generator, {"physics": "mean", **short})),
+        (
+            "Phase 2: physics, squared error (scaled)",
+            curves(generator, {"physics": "in the loss", "photometry": "photometry", **short}),
+        ),
     ]
     return plot_curves(panels, title)
 
@@ -263,8 +266,9 @@ def bar_line(record: dict[str, Any], attributes: Iterable[str]) -> str:
         ("d_real", "D(x)"),
         ("d_fake", "D(G(z))"),
         ("physics", "physics"),
+        ("photometry", "photometry"),
     ):
-        if key in record:
+        if record.get(key):
             parts.append(f"{label} {record[key]:.3f}")
     known = [(name, record.get(f"physics_{name}")) for name in attributes]
     parts += [f"{name} {error:.4f}" for name, error in known if error is not None]

@@ -51,7 +51,7 @@ LAYERS = (
     },
     {"control", "learner", "monitoring", "simulation"},
     {"judge", "mock_survey", "set_comparison", "training"},
-    {"evaluation", "prepare_data"},
+    {"augmentation", "evaluation", "prepare_data"},
     {"evaluate", "galaxy", "generate_from_checkpoint"},
     {"resume_training"},
 )

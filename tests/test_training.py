@@ -191,10 +191,11 @@ def test_finished_run_has_its_files(trained):
 def test_metrics_report_every_term_and_attribute(trained):
     records = read_metrics(trained / "checkpoints/tiny/metrics.jsonl")
     last = [r for r in records if r["kind"] == "train"][-1]
-    expected = {"d_loss", "d_loss_real", "d_loss_fake", "g_loss", "g_adversarial", "physics", "d_real", "d_fake"}
+    expected = {"d_loss", "d_loss_real", "d_loss_fake", "g_loss", "g_adversarial", "physics", "photometry", "d_real"}
     assert expected | {"physics_size", "physics_redshift", "images_per_s"} <= last.keys()
     assert last["d_loss"] == pytest.approx(last["d_loss_real"] + last["d_loss_fake"])
-    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + Config.physics_weight * last["physics"])
+    physics = Config.physics_weight * last["physics"] + Config.photometry_weight * last["photometry"]
+    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + physics)
     check = [r for r in records if r["kind"] == "check"][-1]
     assert {"diversity_spiral", "diversity_merger", "unmeasurable"} <= check.keys()
 
