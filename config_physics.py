@@ -172,6 +172,11 @@ class Config:
         "arithmetic of the networks; auto takes bf16 where it is fast",
         choices=("auto", "fp32", "bf16"),
     )
+    engine: str = _setting(
+        "auto",
+        "how training steps run: recorded as CUDA graphs, or operation by operation; auto records them on CUDA",
+        choices=("auto", "graph", "eager"),
+    )
 
     # Networks
     image_size: int = _setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
@@ -215,6 +220,11 @@ class Config:
     )
     ema_decay: float = _setting(
         0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999
+    )
+    on_nan: str = _setting(
+        "stop",
+        "when a loss or gradient is not finite: stop, or skip that step's update and count it",
+        choices=("stop", "skip"),
     )
     augment: bool = _setting(True, "flip and turn the training images; a galaxy has no up")
     balanced: bool = _setting(False, "draw all classes equally often instead of as they occur")

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from config_physics import ATTRIBUTES, MORPHOLOGIES, Config, UserError, attribute_table, morphology_index
 from dataset_writer import FORMAT_VERSION, sha256_of
+from image_store import store_images
+from ranks import Ranks
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -171,11 +173,22 @@ class Batch:
 
 
 class DeviceBatches:
-    """A split held on the device as uint8, drawn in shuffled, augmented batches.
+    """A split drawn in shuffled, augmented batches; images stay uint8 until the device makes a batch of them.
 
-    All randomness comes from one CPU generator, and `state_dict` holds it together with the current epoch's
-    order, so that a run can go on from any step. An epoch has `len(self)` batches; the last rows that do not fill
-    a batch wait for the next epoch's shuffle.
+    The host says which batch is next (`stage`), the device makes it (`draw`, which a CUDA graph can hold), and the
+    host counts it (`advance`); `next_batch` is all three. All randomness comes from one CPU generator, and
+    `state_dict` holds it together with the current epoch's order, so that a run can go on from any step. With
+    several ranks all draw the same order, and each takes its part of every batch. An epoch has `len(self)` batches;
+    the last rows that do not fill a batch wait for the next epoch's shuffle.
+
+    Parameters
+    ----------
+    data : PreparedDataset
+    split : str
+    config : Config
+    device : torch.device
+    ranks : Ranks, optional
+        This process alone if left out.
 
     Raises
     ------
@@ -183,67 +196,122 @@ class DeviceBatches:
         If the split has fewer images than one batch.
     """
 
-    def __init__(self, data: PreparedDataset, split: str, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, data: PreparedDataset, split: str, config: Config, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
         rows = data.rows(split)
-        if len(rows) < config.batch_size:
-            raise UserError(f"{data.path} has {len(rows)} {split} images, fewer than --batch-size {config.batch_size}")
-        classes = torch.from_numpy(data.classes(rows))
-        values = torch.from_numpy(data.attributes(config.attributes, rows))
-        self.values = values
-        self.classes_cpu = classes
-        self.config = config
-        self.images = torch.from_numpy(np.ascontiguousarray(data.images[rows])).to(device)
-        self.classes = classes.to(device)
+        self._ranks = ranks or Ranks()
+        self._global_size = config.batch_size * self._ranks.size
+        if len(rows) < self._global_size:
+            on_ranks = f" on each of {self._ranks.size} ranks" if self._ranks.size > 1 else ""
+            raise UserError(
+                f"{data.path} has {len(rows)} {split} images, fewer than --batch-size {config.batch_size}{on_ranks}"
+            )
+        self.data, self.rows, self.config = data, rows, config
+        self.classes_cpu = torch.from_numpy(data.classes(rows))
+        self.values = torch.from_numpy(data.attributes(config.attributes, rows))
+        self.store = store_images(data.images, rows, device, config.batch_size)
+        self.classes = self.classes_cpu.to(device)
         self.condition, self.scaled, self.known = (
-            part.to(device) for part in condition_vector(classes, values, config)
+            part.to(device) for part in condition_vector(self.classes_cpu, self.values, config)
         )
-        self._class_weights = 1.0 / torch.bincount(classes, minlength=len(MORPHOLOGIES)).clamp_min(1)[classes]
+        numbers = torch.bincount(self.classes_cpu, minlength=len(MORPHOLOGIES)).clamp_min(1)
+        self._class_weights = 1.0 / numbers[self.classes_cpu]
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._position = 0
+        self._order = torch.empty(0, dtype=torch.int64)  # of the whole epoch, and the turn of each image in it
+        self._turns = torch.empty(0, dtype=torch.uint8)
+        self._drawn = 0  # images of the epoch, over all ranks
+        # On the device and always in the same place: this rank's part of the order, and where in it the next batch is.
+        capacity = len(self) * config.batch_size
+        self._device_order = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self._device_turns = torch.zeros(capacity, dtype=torch.uint8, device=device)
+        self._within = torch.arange(config.batch_size, device=device)
+        self._start = torch.zeros((), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
-        return len(self.classes) // self.config.batch_size
+        return len(self.rows) // self._global_size
 
     def start_epoch(self) -> None:
         """Draw the order of a new epoch: a shuffle, or with `balanced` draws that favour no class."""
         if self.config.balanced:
-            size = len(self) * self.config.batch_size
+            size = len(self) * self._global_size
             self._order = torch.multinomial(self._class_weights, size, True, generator=self._generator)
         else:
-            self._order = torch.randperm(len(self.classes), generator=self._generator)
-        self._position = 0
+            self._order = torch.randperm(len(self.rows), generator=self._generator)
+        if self.config.augment:
+            self._turns = torch.randint(0, 8, self._order.shape, generator=self._generator, dtype=torch.uint8)
+        self._drawn = 0
+        self._upload()
+
+    def _upload(self) -> None:
+        """Put this rank's part of what is left of the epoch onto the device, at the place where it will be read."""
+        done = self.position * self.config.batch_size
+        for whole, part in ((self._order, self._device_order), (self._turns, self._device_turns)):
+            left = whole[self._drawn :]
+            left = left[: len(left) // self._global_size * self._global_size].view(-1, self._global_size)
+            mine = left[:, self._ranks.rows(self.config.batch_size)].reshape(-1)[: len(part) - done]
+            part[done : done + len(mine)].copy_(mine)
 
     def end_epoch(self) -> None:
         """Forget the finished epoch's order; `start_epoch` draws the next."""
-        self._order = self._order[:0]
-        self._position = 0
+        self._order, self._turns = self._order[:0], self._turns[:0]
+        self._drawn = 0
 
     @property
     def position(self) -> int:
         """Batches already drawn in this epoch."""
-        return self._position
+        return self._drawn // self._global_size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the epoch has no further batch."""
+        return self._drawn + self._global_size > len(self._order)
+
+    def stage(self) -> None:
+        """Make the next batch of the epoch the one that `draw` makes."""
+        self._start.fill_(self.position * self.config.batch_size)
+        last = self._drawn + 2 * self._global_size > len(self._order)
+        following = None if last else self._chosen(self._drawn + self._global_size)
+        self.store.stage(self._chosen(self._drawn), following)
+
+    def _chosen(self, start: int) -> Tensor:
+        """Return the row numbers of this rank's part of the batch that begins at `start`."""
+        return self._order[start : start + self._global_size][self._ranks.rows(self.config.batch_size)]
+
+    def draw(self) -> Batch:
+        """Make the staged batch, on the device alone."""
+        place = self._start + self._within
+        chosen = self._device_order[place]
+        images = to_float(self.store.gather(chosen))
+        if self.config.augment:
+            images = dihedral(images, self._device_turns[place])
+        return Batch(images, self.classes[chosen], self.condition[chosen], self.scaled[chosen], self.known[chosen])
+
+    def advance(self) -> None:
+        """Count the drawn batch."""
+        self._drawn += self._global_size
 
     def next_batch(self) -> Batch:
         """Return the next batch of the epoch."""
-        size = self.config.batch_size
-        chosen = self._order[self._position * size : (self._position + 1) * size].to(self.images.device)
-        self._position += 1
-        images = to_float(self.images[chosen])
-        if self.config.augment:
-            turns = torch.randint(0, 8, (size,), generator=self._generator).to(images.device)
-            images = dihedral(images, turns)
-        return Batch(images, self.classes[chosen], self.condition[chosen], self.scaled[chosen], self.known[chosen])
+        self.stage()
+        batch = self.draw()
+        self.advance()
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that decides which batches follow."""
-        return {"generator": self._generator.get_state(), "order": self._order.clone(), "position": self._position}
+        return {
+            "generator": self._generator.get_state(),
+            "order": self._order.clone(),
+            "turns": self._turns.clone(),
+            "drawn": self._drawn,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken, also on another number of ranks."""
         self._generator.set_state(state["generator"])
-        self._order = state["order"]
-        self._position = state["position"]
+        self._order, self._turns, self._drawn = state["order"], state["turns"], state["drawn"]
+        self._upload()
 
 
 def dihedral(images: Tensor, turns: Tensor) -> Tensor:
@@ -252,7 +320,7 @@ def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor, (N, C, S, S)
-    turns : Tensor, (N,), int64 in 0..7
+    turns : Tensor, (N,), integers 0..7
         Bit 0 flips x, bit 1 flips y, bit 2 swaps the axes. No pixel value changes.
     """
     for bit, flip in enumerate((lambda t: t.flip(3), lambda t: t.flip(2), lambda t: t.transpose(2, 3))):

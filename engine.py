@@ -1,8 +1,10 @@
-"""How a step runs: the device, the precision and the memory layout."""
+"""How a step runs: the device, the precision, the memory layout, and whether as a CUDA graph."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +23,18 @@ class Engine:
     device : torch.device
     bf16 : bool
         Run convolutions and matrix products in bfloat16; weights, losses and optimisers stay float32.
+    graphs : bool
+        Record training steps as CUDA graphs.
     """
 
     device: torch.device
     bf16: bool
+    graphs: bool = False
 
     @classmethod
-    def choose(cls, device: str = "auto", precision: str = "auto") -> Engine:
+    def choose(
+        cls, device: str = "auto", precision: str = "auto", mode: str = "eager", local_rank: int | None = None
+    ) -> Engine:
         """Pick the device and the precision.
 
         Parameters
@@ -36,6 +43,10 @@ class Engine:
             auto (CUDA, then MPS, then the CPU), cpu, cuda, cuda:N or mps.
         precision : {"auto", "fp32", "bf16"}
             auto takes bfloat16 where the hardware multiplies it faster.
+        mode : {"auto", "graph", "eager"}
+            Whether to record steps as CUDA graphs; auto does so on CUDA.
+        local_rank : int, optional
+            Number of the GPU to take where `device` names none.
 
         Raises
         ------
@@ -44,6 +55,8 @@ class Engine:
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if device == "cuda" and local_rank is not None:
+            device = f"cuda:{local_rank}"
         try:
             chosen = torch.device(device)
             if chosen.type not in ("cpu", "cuda", "mps"):
@@ -54,7 +67,15 @@ class Engine:
         if chosen.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
             torch.backends.cudnn.benchmark = True
-        return cls(chosen, precision == "bf16" or (precision == "auto" and _multiplies_bf16(chosen)))
+        bf16 = precision == "bf16" or (precision == "auto" and _multiplies_bf16(chosen))
+        return cls(chosen, bf16, graphs=mode != "eager" and chosen.type == "cuda")
+
+    def describe(self) -> str:
+        """Say in a few words where and how steps run."""
+        how = "steps as CUDA graphs" if self.graphs else "steps run operation by operation"
+        if self.device.type != "cuda":
+            how += f" (no CUDA graphs on {self.device.type})"
+        return f"{self.device}, {'bf16' if self.bf16 else 'fp32'}, {how}"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which networks run forward."""
@@ -67,8 +88,32 @@ class Engine:
         return network.to(self.device, memory_format=torch.channels_last)
 
     def adam(self, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
-        """Return Adam over the network's parameters, as one fused operation where the device has it."""
-        return torch.optim.Adam(network.parameters(), learning_rate, betas, fused=self.device.type != "mps")
+        """Return Adam over the network's parameters, as one fused operation where the device has it.
+
+        For a CUDA graph the step size is a tensor on the device: a number would be recorded once and for all.
+        """
+        rate = torch.tensor(learning_rate, device=self.device) if self.graphs else learning_rate
+        fused = self.device.type != "mps"
+        return torch.optim.Adam(network.parameters(), rate, betas, fused=fused, capturable=self.graphs)
+
+    @staticmethod
+    def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+        """Change the step size; to be called between steps, not within one."""
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+
+    def step_if_finite(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+        """Take the optimiser's step unless the gradient's norm is not finite; only MPS waits to find out."""
+        if self.device.type == "mps":
+            if bool(torch.isfinite(norm)):
+                optimizer.step()
+            return
+        # Fused optimisers look at this tensor themselves, as they do for scaled losses.
+        optimizer.found_inf = (~torch.isfinite(norm)).float()
+        optimizer.step()
 
     def random_states(self) -> dict[str, Tensor]:
         """Return the states of the global random generators, which dropout draws from."""
@@ -86,6 +131,80 @@ class Engine:
             torch.cuda.set_rng_state(states["cuda"], self.device)
         elif self.device.type == "mps" and "mps" in states:
             torch.mps.set_rng_state(states["mps"])
+
+
+class RecordedStep:
+    """A training step: on CUDA recorded as a graph, which one call launches, elsewhere run as it is.
+
+    The step must read everything that changes from tensors that stay in place, and leave its results in such: what
+    Python does in it happens only while it is recorded. It must never make the host wait for the device, and it
+    may differ only by its `variant`: each has its own graph. All graphs share one pool of memory, since none leaves
+    anything there for another.
+
+    Parameters
+    ----------
+    step : callable
+        Takes a variant.
+    engine : Engine
+    generators : sequence of torch.Generator
+        Random generators that the step draws from, besides the device's own.
+    """
+
+    # Before a variant is recorded it runs so often as it is: libraries set themselves up and choose their kernels.
+    _WARM_UP_STEPS = 2
+
+    def __init__(
+        self, step: Callable[[Hashable], None], engine: Engine, generators: tuple[torch.Generator, ...] = ()
+    ) -> None:
+        self._step, self._generators = step, generators
+        self._recording = engine.graphs
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._runs: Counter[Hashable] = Counter()
+        self._stream = torch.cuda.Stream(engine.device) if engine.graphs else None
+
+    @property
+    def num_graphs(self) -> int:
+        """Number of variants recorded so far."""
+        return len(self._graphs)
+
+    def __call__(self, variant: Hashable) -> None:
+        """Take one step."""
+        if not self._recording:
+            self._step(variant)
+            return
+        if variant not in self._graphs and self._runs[variant] >= self._WARM_UP_STEPS:
+            self._record(variant)
+        if variant in self._graphs:
+            self._graphs[variant].replay()
+        else:
+            self._run_aside(variant)
+            self._runs[variant] += 1
+
+    def _run_aside(self, variant: Hashable) -> None:
+        """Run the step on the stream that it will be recorded on, where it leaves what belongs to a stream."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            self._step(variant)
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _record(self, variant: Hashable) -> None:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        try:
+            # Other threads, such as NCCL's watchdog, may go on calling CUDA.
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
+                self._step(variant)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            print(f"this step cannot be recorded as a CUDA graph ({reason}): steps run operation by operation")
+            self._recording = False
+            self._graphs.clear()
+            return
+        self._graphs[variant] = graph
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import re
 import shlex
 import sys
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dry-run", action="store_true", help="check the data, build the networks, take one step of each phase, stop"
     )
     options = parser.parse_args(argv)
+    if os.environ.get("RANK", "0") != "0":  # the other processes of torchrun would say the same once more
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
     if getattr(options, "diffusion", False):
         raise UserError("--diffusion is not part of this release: train the GAN, without that option")
     from dataset import find_dataset  # torch loads only after the options are known to be right
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     found = find_dataset(DATA, getattr(options, "data", ""))
     if found is None:
+        if "RANK" in os.environ:
+            raise UserError(f"no prepared dataset under {DATA}/: run prepare_data.py before torchrun")
         # Mistakes come to light before a minute is spent on galaxies.
         config = config_from_options(options)
         Engine.choose(config.device, config.precision)
@@ -157,12 +162,15 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
     trainer = Trainer(config, data, folder, SAMPLES / config.run, state)
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
-    print(f"parameters: {sizes}; {engine.device}, {'bf16' if engine.bf16 else 'fp32'}", flush=True)
+    print(f"parameters: {sizes}; {engine.describe()}", flush=True)
     if dry_run:
         trainer.try_steps()
         print("dry run: data, networks and one step of each phase are in order; nothing was written")
         return
-    trainer.train()
+    try:
+        trainer.train()
+    finally:
+        trainer.ranks.disconnect()
     if trainer.stop_requested:
         print(f"stopped and saved: python resume_training.py --run {config.run}", file=sys.stderr)
         sys.exit(130)

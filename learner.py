@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from config_physics import Config, attribute_table
 from dataset import Batch
 from engine import Engine
 from gan_model import Discriminator, ProjectionDiscriminator, discriminator_loss, generator_loss, gradient_penalty
 from physics_model import PhysicsPredictor, photometric_loss, physics_loss, variance_loss
+from ranks import Ranks
 from sampling import build_generator
+from weight_average import WeightAverage
 
 # The scalar terms that each step returns, in order.
 TERMS = {
@@ -41,21 +41,43 @@ _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped g
 StepResult = tuple[list[Tensor], Tensor, Tensor]
 
 
+class Variant(NamedTuple):
+    """What a step does besides the usual.
+
+    Attributes
+    ----------
+    phase : {"predictor", "generator"}
+    penalised : bool
+        The discriminator's loss has its gradient penalty.
+    photometric : bool
+        The generator's loss has its photometric part.
+    """
+
+    phase: str
+    penalised: bool = False
+    photometric: bool = False
+
+
 class Learner:
     """The networks of a run and their updates.
+
+    A step never makes the host wait for the device, and all that it changes are tensors that stay in place, so that
+    `engine.RecordedStep` can record it. An update whose gradient is not finite is left out; the returned terms tell.
 
     Parameters
     ----------
     config : Config
     engine : Engine
+    ranks : Ranks, optional
+        This process alone if left out.
     """
 
-    def __init__(self, config: Config, engine: Engine) -> None:
-        self.config, self.engine = config, engine
-        self.generator = engine.prepare(build_generator(config))
+    def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
+        self.config, self.engine, self.ranks = config, engine, ranks or Ranks()
         judge = ProjectionDiscriminator if config.discriminator == "projection" else Discriminator
-        self.discriminator = engine.prepare(judge(config.condition_dim, config.width, config.image_size))
-        self.predictor = engine.prepare(build_predictor(config))
+        self.generator = self._place(build_generator(config))
+        self.discriminator = self._place(judge(config.condition_dim, config.width, config.image_size))
+        self.predictor = self._place(build_predictor(config))
         self.attributes = attribute_table(config.attributes)
         self.networks: dict[str, nn.Module] = {
             "generator": self.generator,
@@ -67,53 +89,65 @@ class Learner:
             name: engine.adam(module, rates[name], (config.beta1, config.beta2))
             for name, module in self.networks.items()
         }
-        # Batch-norm statistics are averaged like the weights: they belong to them.
-        self.ema = (
-            AveragedModel(self.generator, multi_avg_fn=_average(config.ema_decay), use_buffers=True)
-            if config.ema_decay
-            else None
-        )
+        self.average = WeightAverage(self.generator, config.ema_decay) if config.ema_decay else None
         self.noise = torch.Generator(engine.device).manual_seed(config.seed)
 
-    def predictor_step(self, batch: Batch, progress: float) -> StepResult:
-        """Update the predictor on real images.
+    def _place(self, network: nn.Module) -> nn.Module:
+        network = self.engine.prepare(self.ranks.couple_batch_norm(network))
+        self.ranks.share(network)
+        return network
 
-        `progress` is the part of the phase that is done, 0 to 1; with `pretrain_decay` the step size falls with it.
-        """
+    def variant(self, phase: str, step: int) -> Variant:
+        """Return what the step with this number in its phase does."""
+        if phase == "predictor":
+            return Variant(phase)
+        config = self.config
+        return Variant(
+            phase,
+            penalised=config.r1_weight > 0 and step % _PENALTY_EVERY == 0,
+            photometric=config.photometry_weight > 0 and step % _PHOTOMETRY_EVERY == _PHOTOMETRY_EVERY // 2,
+        )
+
+    def schedule(self, phase: str, progress: float) -> None:
+        """Set the step size for the part of the phase, 0 to 1, that is done; to be called between steps."""
+        if phase == "predictor" and self.config.pretrain_decay:
+            rate = self.config.pretrain_learning_rate * (1 - progress)
+            self.engine.set_learning_rate(self.optimizers["predictor"], rate)
+
+    def step(self, batch: Batch, variant: Variant) -> StepResult:
+        """Take the step that the variant describes."""
+        return self._predictor_step(batch) if variant.phase == "predictor" else self._generator_step(batch, variant)
+
+    def _predictor_step(self, batch: Batch) -> StepResult:
+        """Update the predictor on real images."""
         self.predictor.train()
-        if self.config.pretrain_decay:
-            for group in self.optimizers["predictor"].param_groups:
-                group["lr"] = self.config.pretrain_learning_rate * (1 - progress)
+        known, share_count = batch.known, self.ranks.mean
         with self.engine.autocast():
             predicted, log_variance = self.predictor.distribution(batch.images)
-        loss, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known)
+        loss, squared_errors, counts = physics_loss(predicted, batch.scaled, known, share_count=share_count)
         total = loss
         if log_variance is not None:
-            total = loss + _VARIANCE_WEIGHT * variance_loss(predicted, log_variance, batch.scaled, batch.known)
+            doubt = variance_loss(predicted, log_variance, batch.scaled, known, share_count)
+            total = loss + _VARIANCE_WEIGHT * doubt
         return [loss.detach(), self._update("predictor", total)], squared_errors, counts
 
-    def generator_step(self, batch: Batch, step: int) -> StepResult:
-        """Update the discriminator, then the generator, on one batch; the predictor is frozen.
-
-        `step` counts the steps of the phase; it decides when the gradient penalty is due.
-        """
-        config = self.config
-        size, device = config.batch_size, self.engine.device
+    def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
+        """Update the discriminator, then the generator, on one batch; the predictor is frozen."""
+        config, share_count = self.config, self.ranks.mean
         self.predictor.eval().requires_grad_(False)
-        z = torch.randn(size, config.latent_dim, generator=self.noise, device=device)
+        buffers = [b.clone() for b in self.generator.buffers()]
         with self.engine.autocast():
-            fake = self.generator(z, batch.condition)  # (N, 3, S, S)
+            fake = self.generator(self._draw_noise(), batch.condition)  # (N, 3, S, S)
 
         # Discriminator, now and then with its gradient penalty.
         self.discriminator.requires_grad_(True)
-        penalised = config.r1_weight > 0 and step % _PENALTY_EVERY == 0
-        real = batch.images.requires_grad_(penalised)
+        real = batch.images.requires_grad_(variant.penalised)
         with self.engine.autocast():
             real_logits = self.discriminator(real, batch.condition).float()
             fake_logits = self.discriminator(fake.detach(), batch.condition).float()
         d_real_loss, d_fake_loss = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
         d_total = d_real_loss + d_fake_loss
-        if penalised:
+        if variant.penalised:
             d_total = d_total + _PENALTY_EVERY * config.r1_weight / 2 * gradient_penalty(real_logits, real)
         d_norm = self._update("discriminator", d_total)
 
@@ -124,35 +158,50 @@ class Learner:
             predicted, log_variance = self.predictor.distribution(fake)
         adversarial = generator_loss(judged)
         reliability = self.predictor.reliability(log_variance)
-        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known, reliability)
+        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known, reliability, share_count)
         g_total = adversarial + config.physics_weight * physics
         measured = torch.zeros_like(adversarial)
-        if config.photometry_weight > 0 and step % _PHOTOMETRY_EVERY == _PHOTOMETRY_EVERY // 2:
-            measured = _PHOTOMETRY_EVERY * photometric_loss(fake, batch.scaled, batch.known, self.attributes)
+        if variant.photometric:
+            measured = _PHOTOMETRY_EVERY * photometric_loss(
+                fake, batch.scaled, batch.known, self.attributes, share_count
+            )
             g_total = g_total + config.photometry_weight * measured
         g_norm = self._update("generator", g_total)
 
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
+        # A forward pass that overflowed has left its traces in the running statistics.
+        finite = torch.isfinite(g_norm)
+        with torch.no_grad():
+            for buffer, before in zip(self.generator.buffers(), buffers, strict=True):
+                buffer.copy_(torch.where(finite, buffer, before))
+        if self.average is not None:
+            self.average.update(self.generator)
         d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
         terms = [d_real_loss, d_fake_loss, adversarial, physics, measured, d_real, d_fake, d_norm, g_norm]
         return terms, squared_errors, counts
 
+    def _draw_noise(self) -> Tensor:
+        """Draw the noise of the whole batch of all ranks, the same on each, and return this rank's part."""
+        size, ranks = self.config.batch_size, self.ranks
+        z = torch.randn(ranks.size * size, self.config.latent_dim, generator=self.noise, device=self.engine.device)
+        return z[ranks.rows(size)]
+
     def _update(self, name: str, loss: Tensor) -> Tensor:
-        """Take one clipped optimiser step and return the gradient's norm before clipping."""
-        optimizer = self.optimizers[name]
+        """Take one clipped optimiser step unless the gradient is not finite; return its norm before clipping."""
+        optimizer, parameters = self.optimizers[name], list(self.networks[name].parameters())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), self.config.clip_norm)
-        optimizer.step()
+        self.ranks.average_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        self.engine.step_if_finite(optimizer, norm)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Return networks, optimisers, the average, and the states of all random generators."""
         return {
             "networks": {name: module.state_dict() for name, module in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "ema": self.ema.state_dict() if self.ema is not None else None,
+            # Their settings follow from the run's settings and the device.
+            "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()},
+            "ema": self.average.state_dict() if self.average is not None else None,
             "random": {
                 **self.engine.random_states(),
                 "noise": self.noise.get_state(),
@@ -164,9 +213,11 @@ class Learner:
         """Go on from `state_dict`."""
         for name, module in self.networks.items():
             module.load_state_dict(state["networks"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
+            optimizer = self.optimizers[name]
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+        if self.average is not None:
+            self.average.load_state_dict(state["ema"])
         saved_on, device = state["random"]["noise_device"], self.engine.device.type
         if saved_on == device:
             self.noise.set_state(state["random"]["noise"])
@@ -180,22 +231,3 @@ class Learner:
 def build_predictor(config: Config) -> PhysicsPredictor:
     """Return a new predictor of the settings' shape, on the CPU."""
     return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty)
-
-
-def _average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """Return the update of the running average; early on it forgets faster, so that it leaves the start behind.
-
-    `num_averaged` stays on the CPU, so that reading it waits for no device.
-    """
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        count = int(num_averaged)
-        weight = 1 - min(decay, (1 + count) / (10 + count))
-        for old, new in zip(averaged, current, strict=True):
-            if old.is_floating_point():
-                old.lerp_(new.to(old.dtype), weight)
-            else:
-                old.copy_(new)
-
-    return update

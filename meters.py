@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ranks import Ranks
+
+
+class Reading(NamedTuple):
+    """What meters show.
+
+    Attributes
+    ----------
+    means : dict of str to float
+        Of each term, and ``physics_<attribute>`` where a value was known; empty where no step was finite.
+    num_bad : int
+        Steps with a term that was not finite.
+    first_bad : dict of str to int
+        For each such term the number of its first step, counted from 1 at the last `Meters.clear`.
+    """
+
+    means: dict[str, float]
+    num_bad: int
+    first_bad: dict[str, int]
+
 
 class Meters:
-    """Means of named loss terms and of each attribute's squared error.
+    """Means of named loss terms and of each attribute's squared error, over the steps in which all terms were finite.
 
     Parameters
     ----------
@@ -22,30 +43,51 @@ class Meters:
 
     def __init__(self, names: tuple[str, ...], attributes: tuple[str, ...], device: torch.device) -> None:
         self.names, self.attributes = names, attributes
-        self._sums = torch.zeros(len(names), device=device)
-        self._squared_errors = torch.zeros(len(attributes), device=device)
-        self._counts = torch.zeros(len(attributes), device=device)
+        num_terms = len(names)
+        # Sums of the terms, of squared errors, and of numbers of known values; then the number of steps added, and
+        # of those among them with a term that is not finite.
+        self._sums = torch.zeros(num_terms + 2 * len(attributes) + 2, device=device)
+        # For each term, which step since `clear` was the first in which it was not finite, from 1; 0: none.
+        self._first_bad = torch.zeros(num_terms, device=device)
         self.steps = 0
         self.restart_clock()
 
     @torch.no_grad()
     def add(self, terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> None:
-        """Add one step: scalar terms, and the two vectors (A,) that `physics_model.physics_loss` returns."""
-        self._sums += torch.stack([term.detach() for term in terms])
-        self._squared_errors += squared_errors
-        self._counts += counts
+        """Add one step: scalar terms, and the two vectors (A,) that `physics_model.physics_loss` returns.
+
+        This is the device's part, which can be recorded in a CUDA graph; `tick` is the host's.
+        """
+        values = torch.stack([term.detach() for term in terms])
+        bad_terms = ~torch.isfinite(values)
+        bad = bad_terms.any()
+        one = torch.ones_like(values[:1])
+        row = torch.cat([values, squared_errors, counts]).masked_fill(bad, 0)
+        self._sums += torch.cat([row, one, bad[None]])
+        first = bad_terms & (self._first_bad == 0)
+        self._first_bad.copy_(torch.where(first, self._sums[-2], self._first_bad))
+
+    def tick(self) -> None:
+        """Count a step that was added."""
         self.steps += 1
 
-    def means(self) -> dict[str, float]:
-        """Return the means since the last `clear`, ``physics_<attribute>`` only where a value was known."""
-        means = dict(zip(self.names, (self._sums / max(1, self.steps)).tolist(), strict=True))
-        totals = zip(self.attributes, self._squared_errors.tolist(), self._counts.tolist(), strict=True)
-        return means | {f"physics_{name}": error / count for name, error, count in totals if count}
+    def read(self, ranks: Ranks | None = None) -> Reading:
+        """Return the means since the last `clear`, over all ranks; waits for the device."""
+        sums = (self._sums if ranks is None else ranks.mean(self._sums)).cpu()
+        num_terms, num_attributes = len(self.names), len(self.attributes)
+        totals, errors, counts, (steps, num_bad) = sums.split([num_terms, num_attributes, num_attributes, 2])
+        means = {}
+        if steps == 0 or steps > num_bad:
+            means = dict(zip(self.names, (totals / (steps - num_bad).clamp_min(1)).tolist(), strict=True))
+        rows = zip(self.attributes, errors.tolist(), counts.tolist(), strict=True)
+        means |= {f"physics_{name}": error / count for name, error, count in rows if count}
+        first = {name: int(step) for name, step in zip(self.names, self._first_bad.tolist(), strict=True) if step}
+        return Reading(means, math.ceil(float(num_bad)), first)
 
     def clear(self) -> None:
         """Start counting anew."""
-        for total in (self._sums, self._squared_errors, self._counts):
-            total.zero_()
+        self._sums.zero_()
+        self._first_bad.zero_()
         self.steps = 0
         self.restart_clock()
 
@@ -59,17 +101,11 @@ class Meters:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, so that a resumed run logs the same means."""
-        return {
-            "sums": self._sums.clone(),
-            "squared_errors": self._squared_errors.clone(),
-            "counts": self._counts.clone(),
-            "steps": self.steps,
-        }
+        return {"sums": self._sums.clone(), "first_bad": self._first_bad.clone(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the sums of `state_dict`."""
         self._sums.copy_(state["sums"])
-        self._squared_errors.copy_(state["squared_errors"])
-        self._counts.copy_(state["counts"])
+        self._first_bad.copy_(state["first_bad"])
         self.steps = state["steps"]
         self.restart_clock()

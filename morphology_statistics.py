@@ -67,7 +67,7 @@ def measure_rings(light: Tensor, usable: Tensor, radius: Tensor, axis_ratio: Ten
     """
     num_rings = math.ceil(0.75 * light.shape[-1] / RING_WIDTH)
     scaled = (radius.flatten(1) / RING_WIDTH).clamp(max=num_rings)
-    ring = scaled.detach().long()  # floor
+    ring = scaled.detach().long().clamp(0, num_rings)  # floor; of broken pixels anything, but within the table
     share = scaled - ring
     pixels = torch.stack([light * usable, usable.to(light.dtype)], 1).flatten(2)  # (N, 2, S * S)
     ring = ring[:, None].expand_as(pixels)

@@ -74,7 +74,7 @@ def measure(images: Tensor, structure: bool = False, psf_sigma: float | Tensor =
         10 in the latter); ``asymmetry_corrected``: unbiased by noise, see `morphology_statistics.asymmetry`.
         ``asymmetry_x``, ``asymmetry_y``: the centre of asymmetry, offset from the frame's.
         ``gini``, ``m20``: Lotz et al. (2004), eqs. 6 and 8.
-        Values are always finite, also for blank frames.
+        Values are always finite, also for blank frames and broken pixels.
 
     Raises
     ------
@@ -86,6 +86,7 @@ def measure(images: Tensor, structure: bool = False, psf_sigma: float | Tensor =
     if not images.is_floating_point():
         raise ValueError(f"images must hold floating-point values in [0, 1], not {images.dtype}")
     side = images.shape[-1]
+    images = torch.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0)  # a broken pixel breaks no other's measurement
     sky = estimate_sky(images)
     whole_planes = images - sky.level[:, :, None, None]  # (N, 3, S, S)
     whole_light = whole_planes.mean(1)  # (N, S, S)
@@ -108,8 +109,7 @@ def measure(images: Tensor, structure: bool = False, psf_sigma: float | Tensor =
     dx = x - centroid_x[:, None, None]
     dy = y - centroid_y[:, None, None]
     moments = [(light * product).sum((1, 2)) / total for product in (dx.square(), dy.square(), dx * dy)]
-    blur = torch.as_tensor(psf_sigma, dtype=total.dtype, device=total.device).square() * side**2
-    ellipticity, position_angle = _shape(*moments, blur)
+    ellipticity, position_angle = _shape(*moments, psf_sigma * psf_sigma * side**2)
 
     r20, r50, r80 = _light_radii(light, dx, dy, total, (0.2, 0.5, 0.8))
     brightness = 0.5 * total / (math.pi * r50.square())
@@ -234,13 +234,13 @@ def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -
     return {name: np.where(found, measured[name].cpu().double().numpy(), np.nan) for name in PHOTOMETRIC_ATTRIBUTES}
 
 
-def _shape(m_xx: Tensor, m_yy: Tensor, m_xy: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+def _shape(m_xx: Tensor, m_yy: Tensor, m_xy: Tensor, blur: float | Tensor) -> tuple[Tensor, Tensor]:
     """Return ellipticity 1 - b/a and position angle (degrees) from second moments, less the PSF's."""
     # Eigenvalues are trace/2 ± split/2; the small term keeps the gradient finite for round sources.
     trace = (m_xx + m_yy).clamp_min(1e-6)
     split = ((m_xx - m_yy).square() + 4 * m_xy.square() + 1e-10 * trace.square()).sqrt()
     # Moments add under convolution; what is hardly larger than the PSF keeps a tenth of its minor axis' moment.
-    trace = trace - torch.minimum(2 * blur, 0.9 * (trace - split).clamp_min(0))
+    trace = trace - (0.9 * (trace - split).clamp_min(0)).clamp_max(2 * blur)
     axis_ratio = ((trace - split).clamp_min(1e-6 * trace) / (trace + split)).sqrt()
     angle = 0.5 * torch.atan2(2 * m_xy, m_xx - m_yy)
     return 1 - axis_ratio, torch.rad2deg(angle) % 180.0
@@ -257,7 +257,7 @@ def _light_radii(
     spacing = 0.5
     num_rings = math.ceil(light.shape[-1] * math.sqrt(2) / spacing) + 2
     radius = (dx.square() + dy.square() + 1e-6).sqrt().flatten(1) / spacing
-    ring = radius.detach().long()  # floor
+    ring = radius.detach().long().clamp(0, num_rings - 2)  # floor; of broken pixels anything, but within the table
     share = radius - ring  # the part that enters the curve one sample later
     weights = light.flatten(1)
     rings = torch.zeros(len(light), num_rings, dtype=light.dtype, device=light.device)

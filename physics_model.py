@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import photometry
 from config_physics import Attribute
+
+# What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
+# of the ranks' losses is the loss of the whole batch.
+ShareCount = Callable[[Tensor], Tensor]
+
+
+def _own(count: Tensor) -> Tensor:
+    return count
+
 
 _LOG_VARIANCE = (-12.0, 2.0)  # bounds: a thousandth of the slider's range, and far more than all of it
 
@@ -77,7 +88,9 @@ class PhysicsPredictor(nn.Module):
         return (1 - log_variance.detach().exp() / self.prior_variance.clamp_min(1e-8)).clamp(0, 1)
 
 
-def variance_loss(predicted: Tensor, log_variance: Tensor, requested: Tensor, known: Tensor) -> Tensor:
+def variance_loss(
+    predicted: Tensor, log_variance: Tensor, requested: Tensor, known: Tensor, share_count: ShareCount = _own
+) -> Tensor:
     """Return the mean negative log-likelihood of the errors under a Gaussian, up to a constant.
 
     The errors are held constant: the prediction learns by its squared error alone, as without a variance, and only
@@ -85,11 +98,15 @@ def variance_loss(predicted: Tensor, log_variance: Tensor, requested: Tensor, kn
     """
     squared = (predicted.detach().float() - requested).square()
     terms = (squared * torch.exp(-log_variance) + log_variance) * known
-    return 0.5 * terms.sum() / known.sum().clamp_min(1)
+    return 0.5 * terms.sum() / share_count(known.sum()).clamp_min(1e-6)
 
 
 def physics_loss(
-    predicted: Tensor, requested: Tensor, known: Tensor, reliability: Tensor | None = None
+    predicted: Tensor,
+    requested: Tensor,
+    known: Tensor,
+    reliability: Tensor | None = None,
+    share_count: ShareCount = _own,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compare attributes, leaving out those that are unknown.
 
@@ -101,6 +118,8 @@ def physics_loss(
         1 where the requested value is known, 0 where it is missing.
     reliability : Tensor, (N, A), optional
         How much each squared error counts in the loss, 0 to 1; all fully if left out.
+    share_count : callable
+        See `ShareCount`.
 
     Returns
     -------
@@ -114,11 +133,17 @@ def physics_loss(
     squared = (predicted.float() - requested).square() * known
     counts = known.sum(0)
     counted = squared if reliability is None else squared * reliability
-    loss = counted.sum() / counts.sum().clamp_min(1)
+    loss = counted.sum() / share_count(counts.sum()).clamp_min(1e-6)
     return loss, squared.detach().sum(0), counts
 
 
-def photometric_loss(images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]) -> Tensor:
+def photometric_loss(
+    images: Tensor,
+    requested: Tensor,
+    known: Tensor,
+    attributes: tuple[Attribute, ...],
+    share_count: ShareCount = _own,
+) -> Tensor:
     """Measure images and compare with what was requested: no network that could be fooled.
 
     Attributes that photometry does not measure, and images on which it finds no galaxy, take no part. The loss is
@@ -130,6 +155,8 @@ def photometric_loss(images: Tensor, requested: Tensor, known: Tensor, attribute
     requested, known : Tensor, (N, A)
         As in `physics_loss`.
     attributes : tuple of Attribute, A of them
+    share_count : callable
+        See `ShareCount`.
 
     Returns
     -------
@@ -146,4 +173,4 @@ def photometric_loss(images: Tensor, requested: Tensor, known: Tensor, attribute
                 attribute.to_unit(measured[attribute.name]), requested[:, column], reduction="none", delta=0.2
             )
             total, count = total + 2 * (error * weight).sum(), count + weight.sum()
-    return total / count.clamp_min(1)
+    return total / share_count(count).clamp_min(1e-6)

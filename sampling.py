@@ -215,5 +215,4 @@ def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """Return the generator's weights from a checkpoint: the running average where there is one."""
     if state["ema"] is None:
         return state["networks"]["generator"]
-    prefix = "module."
-    return {name[len(prefix) :]: value for name, value in state["ema"].items() if name.startswith(prefix)}
+    return {name: value for name, value in state["ema"].items() if name != "num_averaged"}

@@ -6,10 +6,12 @@ gradient, and what is measured inside them holds them constant.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Geometry in frame widths, so that 64, 128 and 256 px images of a galaxy give the same answers.
@@ -80,18 +82,34 @@ def estimate_sky(images: Tensor) -> Sky:
     standard deviations come from the values below the median, which neighbours do not touch. Only the level carries
     a gradient.
     """
-    x, y = pixel_grid(images.shape[-1], images)
-    corners = x.square() + y.square() > (0.5 * images.shape[-1]) ** 2
-    level, _ = _clipped_median(images[:, :, corners])  # (N, 3)
+    side = images.shape[-1]
+    pixels = _corner_pixels(side, images.device)
+    level, _ = _clipped_median(images.flatten(2)[..., pixels])  # (N, 3)
     with torch.no_grad():
         # The outskirts of a large galaxy slope across the corners; only what varies from pixel to pixel is noise.
         mean_plane = images.mean(1)
         background = smooth(mean_plane, _BACKGROUND_SMOOTHING)
-        smoothed = (smooth(mean_plane) - background)[:, corners]
-        sharp = (mean_plane - background)[:, corners]
+        smoothed = (smooth(mean_plane) - background).flatten(1)[:, pixels]
+        sharp = (mean_plane - background).flatten(1)[:, pixels]
         sigma = (_HIGH_PASS_LOSS * _clipped_median(smoothed)[1]).clamp_min(_SKY_SIGMA_FLOOR)
         noise = _PIXEL_HIGH_PASS_LOSS * _clipped_median(sharp)[1]
-    return Sky(level, sigma, noise, corners)
+    return Sky(level, sigma, noise, _beyond_disc(side, images.device))
+
+
+def _beyond_disc(side: int, device: torch.device) -> Tensor:
+    """Return which pixels (S, S) lie outside the circle that the frame encloses."""
+    x, y = pixel_grid(side, torch.empty(0, device=device))
+    return x.square() + y.square() > (0.5 * side) ** 2
+
+
+@functools.lru_cache(maxsize=16)
+def _corner_pixels(side: int, device: torch.device) -> Tensor:
+    """Return the row-major numbers of the pixels in the frame's corners.
+
+    They are kept, because a list as long as the number of pixels found makes the host wait for a GPU.
+    """
+    with torch.inference_mode(False):  # a kept tensor may serve where gradients are computed
+        return _beyond_disc(side, device).flatten().nonzero()[:, 0]
 
 
 def _clipped_median(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,18 +174,23 @@ def find_source(light: Tensor, sky: Sky) -> Source:
 
 def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:
     """Dilate `marker` under `ceiling`, both (N, S, S), until nothing changes: each pixel's best path to the marker."""
+    # A CUDA graph has no loop that ends on its own. Paths that turn back so often that they are longer than two
+    # sides are rare, and what lies at their ends is faint.
+    recording = marker.is_cuda and torch.cuda.is_current_stream_capturing()
     rebuilt = marker
-    for step in range(1, 4 * marker.shape[-1]):
+    for step in range(1, (2 if recording else 4) * marker.shape[-1]):
         grown = torch.minimum(dilate(rebuilt), ceiling)
         # Comparing waits for a GPU, so it is done now and then only.
-        if step % 8 == 0 and torch.equal(grown, rebuilt):
+        if not recording and step % 8 == 0 and torch.equal(grown, rebuilt):
             break
         rebuilt = grown
     return rebuilt
 
 
 def dilate(planes: Tensor) -> Tensor:
-    """Return each pixel's largest value among itself and its eight neighbours; 20 times faster than pooling."""
+    """Return each pixel's largest value among itself and its eight neighbours."""
+    if planes.is_cuda:  # one kernel there; on a CPU pooling is 20 times slower than the comparisons below
+        return F.max_pool2d(planes[:, None], 3, stride=1, padding=1)[:, 0]
     wide = planes.clone()
     torch.maximum(wide[:, :, 1:], planes[:, :, :-1], out=wide[:, :, 1:])
     torch.maximum(wide[:, :, :-1], planes[:, :, 1:], out=wide[:, :, :-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from dataset import DeviceBatches, PreparedDataset
 from engine import Engine
 from learner import TERMS, Learner
-from meters import Meters
+from meters import Reading
 from monitoring import (
     MetricsLog,
     bar_line,
@@ -31,9 +30,13 @@ from monitoring import (
     sample_grid,
 )
 from pictures import save_picture
+from progress import TrainingBar
+from ranks import Ranks, is_lost_connection
 from sampling import GalaxySampler, Population
+from stepping import PhaseSteps
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed at the end of an epoch when it is older than this
+_TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one without
 _POPULATION_LIMIT = 50_000  # real galaxies whose class and attributes travel in a checkpoint
 
 
@@ -59,21 +62,25 @@ class Trainer:
         state: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.data, self.checkpoints, self.samples = config, data, checkpoints, samples
-        self.engine = Engine.choose(config.device, config.precision)
+        self.ranks = Ranks.from_environment()
+        local_rank = self.ranks.local_rank if self.ranks.size > 1 else None
+        self.engine = Engine.choose(config.device, config.precision, config.engine, local_rank)
         device = self.engine.device
+        self.ranks.connect(device)
         torch.manual_seed(config.seed)
-        self.batches = DeviceBatches(data, "train", config, device)
+        self.batches = DeviceBatches(data, "train", config, device, self.ranks)
         self.population = _population(self.batches, config.seed)
 
-        self.learner = Learner(config, self.engine)
-        self.phase = "predictor"
-        self.epoch = 0  # epochs of the phase that are done
-        self.step = 0  # steps of the phase that are done
+        self.learner = Learner(config, self.engine, self.ranks)
+        self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
         self._active_warnings: set[str] = set()
         self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
-        self._new_meters()
+        self.num_skipped = 0  # steps left out because something was not finite
+        self._bad_in_a_row = 0  # those since the last interval that had another step
         if state is not None:
             self._load(state)
+        if not self.ranks.is_first:  # dropout is drawn from the global generator
+            torch.manual_seed(config.seed + self.ranks.rank * 2**32 + self.step)
         self.log = MetricsLog(checkpoints / "metrics.jsonl")
         self.stop_requested = False
         self._last_save = time.monotonic()
@@ -89,33 +96,48 @@ class Trainer:
         Raises
         ------
         UserError
-            If a loss stops being finite, naming the last good checkpoint.
+            If something stops being finite, memory runs out or another rank is lost, naming the last good checkpoint.
         """
-        self.log.drop_after(self.phase, self.step)
-        for stale in self.checkpoints.glob(".*.tmp"):  # of a process that was killed while saving
-            stale.unlink(missing_ok=True)
-        with StopSignals(self._request_stop):
-            if self.phase == "predictor":
-                self.run_phase(self.config.pretrain_epochs)
-                if self.stop_requested:
-                    self._save_latest()
-                    return
-                self._finish_predictor()
-            self.run_phase(self.config.epochs)
-            if self.epoch < self.config.epochs:
+        if self.ranks.is_first:
+            self.log.drop_after(self.phase, self.step)
+            for stale in self.checkpoints.glob(".*.tmp"):  # of a process that was killed while saving
+                stale.unlink(missing_ok=True)
+        try:
+            with StopSignals(self._request_stop):
+                self._train()
+        except torch.OutOfMemoryError:
+            smaller = self.config.batch_size // 2
+            raise UserError(
+                f"{self.engine.device} has not enough memory: start again with --batch-size {smaller}; "
+                + self._last_good_checkpoint()
+            ) from None
+        except RuntimeError as error:
+            if self.ranks.size == 1 or not is_lost_connection(error):
+                raise
+            raise UserError(
+                f"rank {self.ranks.rank} has lost another rank of this run; {self._last_good_checkpoint()}"
+            ) from None
+
+    def _train(self) -> None:
+        if self.phase == "predictor":
+            self.run_phase(self.config.pretrain_epochs)
+            if self.stop_requested:
                 self._save_latest()
                 return
+            self._finish_predictor()
+        self.run_phase(self.config.epochs)
+        if self.epoch < self.config.epochs:
+            self._save_latest()
+            return
         self.stop_requested = False  # a request during the last epoch's end has nothing left to stop
         self.save_curves()
 
     def try_steps(self) -> None:
         """Take one step of each phase without writing anything, to show that a run can start."""
         for phase in TERMS:
-            self.phase = phase
-            self._new_meters()
-            self.batches.start_epoch()
-            self._take_step(total_steps=1)
-            self._check_finite(self._means(self._interval))
+            self.start_phase(phase)
+            self.take_step(total_steps=1)
+            self._check_finite(self._steps.interval.read())
 
     def _request_stop(self) -> None:
         if self.stop_requested:  # asked twice: do not wait for the step
@@ -124,60 +146,57 @@ class Trainer:
 
     def run_phase(self, num_epochs: int) -> None:
         """Train the phase that the run is in until it has had `num_epochs` or a stop is requested."""
-        per_epoch, size = len(self.batches), self.config.batch_size
-        number = phase_order(self.phase) + 1
-        # A terminal has a second line for the losses, which are too long for the bar's; a log file has one line.
-        is_terminal = sys.stderr.isatty()
-        with (
-            tqdm(
-                total=num_epochs * per_epoch * size,
-                initial=self.step * size,
-                unit="img",
-                unit_scale=True,
-                dynamic_ncols=True,
-                mininterval=0.5 if is_terminal else 30,
-                desc=f"phase {number} ({self.phase})",
-            ) as bar,
-            tqdm(bar_format="{desc}", position=1, dynamic_ncols=True, leave=False, disable=not is_terminal) as losses,
-        ):
+        per_epoch, size = len(self.batches), self.config.batch_size * self.ranks.size
+        label = f"phase {phase_order(self.phase) + 1} ({self.phase})"
+        total = num_epochs * per_epoch
+        with TrainingBar(label, self.step * size, total * size, quiet=not self.ranks.is_first) as bar:
             while self.epoch < num_epochs:
                 if self.batches.position == 0:
                     self.batches.start_epoch()
-                while self.batches.position < per_epoch:
-                    self._take_step(num_epochs * per_epoch)
-                    bar.update(size)
-                    if self.step % self.config.log_every == 0 or self.batches.position == per_epoch:
+                while not self.batches.is_over:
+                    self.take_step(total)
+                    bar.advance(size)
+                    log_now = self.step % self.config.log_every == 0 or self.batches.is_over
+                    if log_now:
                         record = self._log_interval()
-                        epoch, line = f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes)
-                        bar.set_postfix_str(epoch if is_terminal else f"{epoch} {line}", refresh=False)
-                        losses.set_description_str(line)
-                    if self.stop_requested:
-                        self._check_finite(self._means(self._interval))
+                        bar.say(f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes))
+                    if self._agree_to_stop(log_now):
+                        self._check_finite(self._steps.interval.read(self.ranks))
                         return
                 self._end_epoch(num_epochs)
 
-    def _take_step(self, total_steps: int) -> None:
-        batch = self.batches.next_batch()
-        if self.phase == "predictor":
-            result = self.learner.predictor_step(batch, self.step / total_steps)
-        else:
-            result = self.learner.generator_step(batch, self.step)
-        for meters in (self._interval, self._epoch_total):
-            meters.add(*result)
+    def _agree_to_stop(self, may_wait: bool) -> bool:
+        """Tell whether to stop here; several ranks ask each other only where they wait anyway."""
+        if self.ranks.size > 1:
+            if not may_wait:
+                return False
+            self.stop_requested = self.ranks.any(self.stop_requested, self.engine.device)
+        return self.stop_requested
+
+    def start_phase(self, phase: str) -> None:
+        """Begin a phase at its first step."""
+        self.phase, self.epoch, self.step = phase, 0, 0
+        self.batches.end_epoch()
+        self._steps = PhaseSteps(phase, self.learner, self.batches)
+
+    def take_step(self, total_steps: int) -> None:
+        """Take the next step of the phase, out of `total_steps`; the host waits for nothing."""
+        self._steps.take(self.step, total_steps)
         self.step += 1
 
     def _end_epoch(self, num_epochs: int) -> None:
         self.epoch += 1
         self.batches.end_epoch()
-        means = self._means(self._epoch_total)
-        self._epoch_total.clear()
+        means = self._with_sums(self._steps.epoch_total.read(self.ranks).means)
+        self._steps.epoch_total.clear()
         self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
-        if self.phase == "generator":
+        if self.phase == "generator" and means:
             self._warn(health_warnings(means, self.config, self._attribute_variance), ("discriminator", "no_control"))
-            if self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs:
+        if self.phase == "generator" and (self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs):
+            if self.ranks.is_first:
                 self._checkpoint_epoch()
-                self._interval.restart_clock()
-                return
+            self._steps.interval.restart_clock()
+            return
         if time.monotonic() - self._last_save > _SAVE_SECONDS:
             self._save_latest()
 
@@ -199,8 +218,10 @@ class Trainer:
 
     def _finish_predictor(self) -> None:
         """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
-        report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
-        self.history.append(self._record("test", report))
+        report = {}
+        if self.ranks.is_first:
+            report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
+            self.history.append(self._record("test", report))
         for attribute in attribute_table(self.config.attributes):
             if f"mae_{attribute.name}" in report:
                 unit = f" {attribute.unit}" if attribute.unit else ""
@@ -208,22 +229,12 @@ class Trainer:
                     f"predictor on test galaxies: {attribute.name} mean absolute error "
                     f"{report[f'mae_{attribute.name}']:.4g}{unit}, R2 {report[f'r2_{attribute.name}']:.2f}"
                 )
-        self.phase, self.epoch, self.step = "generator", 0, 0
-        self.batches.end_epoch()
-        self._new_meters()
+        self.start_phase("generator")
         self._save_latest()
 
-    def _new_meters(self) -> None:
-        """Make the meters of the phase: one for the interval between log lines, one for the epoch."""
-        names = TERMS[self.phase]
-        self._interval, self._epoch_total = (
-            Meters(names, self.config.attributes, self.engine.device) for _ in range(2)
-        )
-
-    def _means(self, meters: Meters) -> dict[str, float]:
+    def _with_sums(self, means: dict[str, float]) -> dict[str, float]:
         """Return the means with the sums of L_D and L_G."""
-        means = meters.means()
-        if self.phase == "generator":
+        if self.phase == "generator" and means:
             means["d_loss"] = means["d_loss_real"] + means["d_loss_fake"]
             means["g_loss"] = (
                 means["g_adversarial"]
@@ -233,35 +244,52 @@ class Trainer:
         return means
 
     def _log_interval(self) -> dict[str, float]:
-        means = self._means(self._interval)
-        self._check_finite(means)
-        means["images_per_s"] = self._interval.steps_per_second() * self.config.batch_size
+        reading = self._steps.interval.read(self.ranks)
+        self._check_finite(reading)
+        self._bad_in_a_row = self._bad_in_a_row + reading.num_bad if not reading.means else 0
+        means = self._with_sums(reading.means)
+        means["images_per_s"] = self._steps.interval.steps_per_second() * self.config.batch_size * self.ranks.size
+        if self.config.on_nan == "skip":
+            self.num_skipped += reading.num_bad
+            means["skipped"] = self.num_skipped
         self._record("train", means)
-        self._interval.clear()
+        self._steps.interval.clear()
         return means
 
-    def _check_finite(self, means: dict[str, float]) -> None:
-        for name, value in means.items():
-            if not math.isfinite(value):
-                latest = self.checkpoints / LATEST
-                good = f"the last good checkpoint is {latest}" if latest.exists() else "no checkpoint was saved yet"
-                raise UserError(
-                    f"{name} is no longer finite near step {self.step} of phase {phase_order(self.phase) + 1}: {good}; "
-                    "start a new run with a lower --learning-rate or with --precision fp32"
-                )
+    def _check_finite(self, reading: Reading) -> None:
+        """Stop if a term of the interval was not finite; with `on_nan` skip if that no longer ends."""
+        if not reading.num_bad:
+            return
+        if self.config.on_nan == "skip" and self._bad_in_a_row + reading.num_bad < _TOO_MANY_SKIPPED:
+            return
+        first = min(reading.first_bad.values(), default=self._steps.interval.steps)
+        names = [name for name, step in reading.first_bad.items() if step == first]
+        where = self.step - self._steps.interval.steps + first
+        advice = "a lower --learning-rate or with --precision fp32"
+        raise UserError(
+            f"not finite at step {where} of phase {phase_order(self.phase) + 1}: {', '.join(names) or 'a term'}; "
+            f"{self._last_good_checkpoint()}, or start a new run with {advice}"
+        )
+
+    def _last_good_checkpoint(self) -> str:
+        latest = self.checkpoints / LATEST
+        if not latest.exists():
+            return "no checkpoint was saved yet"
+        return f"resume_training.py --run {self.checkpoints.name} goes on from {latest}, the last good checkpoint"
 
     def _record(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
         """Write a record of where the run stands to the metrics file, and return it."""
         # The epoch is the one in progress while training, and the one just finished in a check.
         epoch = self.epoch + 1 if kind == "train" else self.epoch
         record = {"kind": kind, "phase": self.phase, "epoch": epoch, "step": self.step, **values}
-        self.log.write(record)
+        if self.ranks.is_first:
+            self.log.write(record)
         return record
 
     def _warn(self, warnings: dict[str, str], kinds: tuple[str, ...]) -> None:
         """Print each warning when it appears, and again only after it had gone."""
         for name, sentence in warnings.items():
-            if name not in self._active_warnings:
+            if name not in self._active_warnings and self.ranks.is_first:
                 tqdm.write(f"warning, epoch {self.epoch}: {sentence}")
                 self._record("warning", {"name": name, "message": sentence})
         self._active_warnings = {w for w in self._active_warnings if not w.startswith(kinds)} | set(warnings)
@@ -269,11 +297,13 @@ class Trainer:
     def sampler(self) -> GalaxySampler:
         """Return a sampler of the averaged generator (or of the generator itself), sharing its weights."""
         learner = self.learner
-        network = learner.generator if learner.ema is None else learner.ema.module
+        network = learner.generator if learner.average is None else learner.average.module
         return GalaxySampler(network, self.config, self.population, Engine(self.engine.device, bf16=False))
 
     def save_curves(self) -> None:
         """Draw the loss curves into the run's sample folder."""
+        if not self.ranks.is_first:
+            return
         picture = curves_picture(self.log.path, self.config.attributes, f"{self.checkpoints.name}: training")
         save_picture(picture, self.samples / "curves.png")
 
@@ -281,13 +311,14 @@ class Trainer:
         """Return up to `per_class` real training images of each class."""
         examples = {}
         for index in range(len(MORPHOLOGIES)):
-            rows = torch.nonzero(self.batches.classes == index)[:per_class, 0]
-            if len(rows) > 1:
-                examples[index] = self.batches.images[rows].cpu()
+            chosen = torch.nonzero(self.batches.classes_cpu == index)[:per_class, 0]
+            if len(chosen) > 1:
+                examples[index] = torch.from_numpy(self.data.images[self.batches.rows[chosen]])
         return examples
 
     def _save_latest(self) -> None:
-        save_checkpoint(self.checkpoints / LATEST, self.state_dict())
+        if self.ranks.is_first:
+            save_checkpoint(self.checkpoints / LATEST, self.state_dict())
         self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,7 +332,8 @@ class Trainer:
             "batches": self.batches.state_dict(),
             "metrics": self.history,
             "warnings": sorted(self._active_warnings),
-            "meters": {"interval": self._interval.state_dict(), "epoch": self._epoch_total.state_dict()},
+            "skipped": self.num_skipped,
+            "meters": self._steps.state_dict(),
             "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
             "population": {"classes": self.population.classes, "values": self.population.values},
             "provenance": {
@@ -318,11 +350,11 @@ class Trainer:
             )
         self.phase, self.epoch, self.step = state["phase"], state["epoch"], state["step"]
         self.batches.load_state_dict(state["batches"])
-        self._new_meters()
-        self._interval.load_state_dict(state["meters"]["interval"])
-        self._epoch_total.load_state_dict(state["meters"]["epoch"])
+        self._steps = PhaseSteps(self.phase, self.learner, self.batches)
+        self._steps.load_state_dict(state["meters"])
         self.history = state["metrics"]
         self._active_warnings = set(state["warnings"])
+        self.num_skipped = state["skipped"]
         self.learner.load_state_dict(state)  # last, since it restores the random generators
 
 

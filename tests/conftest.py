@@ -12,14 +12,19 @@ import pytest
 import torch
 
 import photometry
-from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
 from dataset import PreparedDataset
 from dataset_writer import DatasetWriter
+from training import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Options of a run that takes seconds.
 TINY = ["--width", "4", "--latent-dim", "8", "--batch-size", "16", "--log-every", "2", "--seed", "3"]
+
+
+# Settings of a run that is taken step by step.
+SETTINGS = {"width": 4, "latent_dim": 8, "batch_size": 16, "log_every": 2, "pretrain_epochs": 1, "epochs": 1}
 
 
 def render_galaxies(count: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, list[str]]:
@@ -82,6 +87,11 @@ def run_script(script: str, *options: object, cwd: Path, **kwargs: object) -> su
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         **kwargs,
     )
+
+
+def make_trainer(data, tmp_path, **settings) -> Trainer:
+    config = Config(**{**SETTINGS, "run": "r", "device": "cpu", **settings})
+    return Trainer(config, data, tmp_path / "checkpoints" / "r", tmp_path / "samples" / "r")
 
 
 @pytest.fixture(scope="session")

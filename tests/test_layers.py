@@ -16,11 +16,14 @@ LAYERS = (
         "encounter",
         "galaxy_frame",
         "galaxy_structure",
+        "image_store",
         "mock_votes",
+        "progress",
         "sersic",
         "source_mask",
+        "weight_average",
     },
-    {"http_download", "morphology_statistics", "untrusted_files"},
+    {"http_download", "morphology_statistics", "ranks", "untrusted_files"},
     {
         "command_line",
         "cutouts",
@@ -50,10 +53,10 @@ LAYERS = (
         "sampling",
     },
     {"control", "learner", "monitoring", "simulation"},
-    {"judge", "mock_survey", "set_comparison", "training"},
-    {"augmentation", "evaluation", "prepare_data"},
-    {"evaluate", "galaxy", "generate_from_checkpoint"},
-    {"resume_training"},
+    {"mock_survey", "set_comparison", "stepping"},
+    {"judge", "prepare_data", "training"},
+    {"augmentation", "evaluation", "galaxy", "generate_from_checkpoint"},
+    {"evaluate", "resume_training"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

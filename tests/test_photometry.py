@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
+from conftest import render_galaxies
 from photometry import FLAG_BITS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
 
 OVERSAMPLING = 5
@@ -636,3 +637,15 @@ def test_smooth_blobs_anywhere_stay_finite_and_in_the_frame(cells):
     values = measured(*images)
     assert_finite(values)
     assert (np.abs(values["centroid_x"]) <= 0.25).all() and (np.abs(values["centroid_y"]) <= 0.25).all()
+
+
+def test_broken_pixels_break_nothing_else():
+    images = torch.from_numpy(render_galaxies(3)[0]).float() / 255
+    whole = measure(images, structure=True)
+    images[0, 1, 2, 3], images[1] = torch.inf, torch.nan
+    found = measure(images, structure=True)
+    assert all(torch.isfinite(value.double()).all() for value in found.values())
+    assert found["flag"][1] & NO_SOURCE
+    for name, value in found.items():
+        torch.testing.assert_close(value[2], whole[name][2])
+    assert found["size"][0] == pytest.approx(whole["size"][0].item(), rel=0.02)

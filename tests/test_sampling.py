@@ -121,7 +121,7 @@ def test_a_class_without_real_galaxies_is_unsupported(sampler):
 
 
 def test_averaged_weights_are_preferred():
-    state = {"ema": {"n_averaged": 3, "module.w": 1}, "networks": {"generator": {"w": 2}}}
+    state = {"ema": {"num_averaged": 3, "w": 1}, "networks": {"generator": {"w": 2}}}
     assert generator_weights(state) == {"w": 1}
     assert generator_weights({**state, "ema": None}) == {"w": 2}
 

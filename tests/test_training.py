@@ -14,16 +14,9 @@ import torch
 
 from checkpoint import load_checkpoint
 from config_physics import RECIPES, Config, UserError
-from conftest import ROOT, TINY, run_script
+from conftest import ROOT, SETTINGS, TINY, make_trainer, run_script
 from monitoring import read_metrics
 from training import Trainer
-
-SETTINGS = {"width": 4, "latent_dim": 8, "batch_size": 16, "log_every": 2, "pretrain_epochs": 1, "epochs": 1}
-
-
-def make_trainer(data, tmp_path, **settings) -> Trainer:
-    config = Config(**{**SETTINGS, "run": "r", "device": "cpu", **settings})
-    return Trainer(config, data, tmp_path / "checkpoints" / "r", tmp_path / "samples" / "r")
 
 
 def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
@@ -37,6 +30,10 @@ def changed(trainer: Trainer, before: dict[str, list[torch.Tensor]]) -> set[str]
     return {
         name for name in before if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
     }
+
+
+def generator_step(trainer: Trainer, step: int) -> None:
+    trainer.learner.step(trainer.batches.next_batch(), trainer.learner.variant("generator", step))
 
 
 def assert_same(first, second, path="state"):
@@ -61,11 +58,11 @@ def test_each_step_updates_only_its_networks(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
     trainer.batches.start_epoch()
     before = weights(trainer)
-    trainer.learner.predictor_step(trainer.batches.next_batch(), 0.0)
+    trainer.learner.step(trainer.batches.next_batch(), trainer.learner.variant("predictor", 0))
     assert changed(trainer, before) == {"predictor"}
     before = weights(trainer)
     statistics = [b.clone() for b in trainer.learner.predictor.buffers()]
-    trainer.learner.generator_step(trainer.batches.next_batch(), 0)
+    generator_step(trainer, 0)
     assert changed(trainer, before) == {"generator", "discriminator"}
     assert all(torch.equal(a, b) for a, b in zip(statistics, trainer.learner.predictor.buffers(), strict=True))
 
@@ -75,7 +72,7 @@ def test_physics_weight_reaches_the_generator_and_not_the_discriminator(data, tm
     for weight in (0.0, 30.0):
         trainer = make_trainer(data, tmp_path, physics_weight=weight, precision="fp32")
         trainer.batches.start_epoch()
-        trainer.learner.generator_step(trainer.batches.next_batch(), 0)
+        generator_step(trainer, 0)
         results[weight] = weights(trainer)
     same = {
         n: all(torch.equal(a, b) for a, b in zip(results[0.0][n], results[30.0][n], strict=True)) for n in results[0.0]
@@ -87,7 +84,7 @@ def test_penalty_is_taken_on_every_fourth_step(data, tmp_path):
     def discriminator_after(step: int, weight: float) -> list[torch.Tensor]:
         trainer = make_trainer(data, tmp_path, r1_weight=weight, precision="fp32")
         trainer.batches.start_epoch()
-        trainer.learner.generator_step(trainer.batches.next_batch(), step)
+        generator_step(trainer, step)
         return weights(trainer)["discriminator"]
 
     def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
@@ -122,15 +119,15 @@ def test_predictor_rate_falls_to_zero_or_stays(data, tmp_path):
 def test_averaged_generator_follows_the_generator(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
     trainer.batches.start_epoch()
-    trainer.learner.generator_step(trainer.batches.next_batch(), 0)
-    first = [p.clone() for p in trainer.learner.ema.module.parameters()]
+    generator_step(trainer, 0)
+    first = [p.clone() for p in trainer.learner.average.module.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(first, trainer.learner.generator.parameters(), strict=True))
-    trainer.learner.generator_step(trainer.batches.next_batch(), 0)
+    generator_step(trainer, 0)
     for old, average, new in zip(
-        first, trainer.learner.ema.module.parameters(), trainer.learner.generator.parameters(), strict=True
+        first, trainer.learner.average.module.parameters(), trainer.learner.generator.parameters(), strict=True
     ):
-        # The second average forgets at the warm-up rate 2/11.
-        torch.testing.assert_close(average, torch.lerp(old, new, 1 - 2 / 11))
+        # The second average forgets at the warm-up rate 1/10.
+        torch.testing.assert_close(average, torch.lerp(old, new, 1 - 1 / 10))
 
 
 def test_paper_recipe_runs_without_averaging_and_flags(tmp_path, data):
@@ -141,7 +138,7 @@ def test_paper_recipe_runs_without_averaging_and_flags(tmp_path, data):
         trainer.try_steps()
     finally:
         del data.catalogue["vote_count"]
-    assert trainer.learner.ema is None
+    assert trainer.learner.average is None
     assert trainer.learner.generator.project.in_features == 8 + 4 + 1
 
 
@@ -177,9 +174,63 @@ def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
     with torch.no_grad():
         next(trainer.learner.predictor.parameters()).fill_(torch.nan)
     with pytest.raises(
-        UserError, match=r"physics is no longer finite near step 2 of phase 1: no checkpoint was saved yet"
+        UserError, match=r"not finite at step 1 of phase 1: physics, grad_norm; no checkpoint was saved yet"
     ):
         trainer.train()
+
+
+def break_noise(trainer, monkeypatch, *steps):
+    """Make the noise of these steps of phase 2 (from 1) infinite."""
+    draw, drawn = trainer.learner._draw_noise, []
+
+    def noise():
+        drawn.append(None)
+        return draw() * (torch.inf if len(drawn) in steps else 1)
+
+    monkeypatch.setattr(trainer.learner, "_draw_noise", noise)
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_is_named(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=3, log_every=4)
+    break_noise(trainer, monkeypatch, 3, 4)
+    with pytest.raises(
+        UserError, match=r"not finite at step 3 of phase 2: .*g_adversarial.*resume_training.py --run r"
+    ):
+        trainer.train()
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert (state["phase"], state["step"]) == ("generator", 0)
+
+
+def test_bad_steps_are_skipped_and_counted_on_request(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=2, on_nan="skip")
+    break_noise(trainer, monkeypatch, 2, 5, 6)
+    trainer.train()
+    records = [r for r in read_metrics(trainer.log.path) if r["kind"] == "train" and r["phase"] == "generator"]
+    assert [r["skipped"] for r in records][-1] == 3
+    assert all(torch.isfinite(t).all() for n in trainer.learner.networks.values() for t in n.state_dict().values())
+    assert all(torch.isfinite(t).all() for t in trainer.learner.average.module.state_dict().values())
+    assert load_checkpoint(trainer.checkpoints / "latest.pt")["skipped"] == 3
+
+
+def test_a_skipped_step_changes_nothing_that_is_trained(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, on_nan="skip")
+    trainer.start_phase("generator")
+    trainer.take_step(100)
+    break_noise(trainer, monkeypatch, 1)
+    before = {
+        name: [t.clone() for t in module.state_dict().values()] for name, module in trainer.learner.networks.items()
+    }
+    trainer.take_step(100)
+    for name, module in trainer.learner.networks.items():
+        assert all(torch.equal(a, b) for a, b in zip(before[name], module.state_dict().values(), strict=True)), name
+
+
+def test_skipping_ends_when_nothing_is_finite_any_more(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=100, on_nan="skip")
+    break_noise(trainer, monkeypatch, *range(3, 1000))
+    with pytest.raises(UserError, match="not finite"):
+        trainer.train()
+    assert 90 < trainer.step < 120
 
 
 def test_finished_run_has_its_files(trained):
@@ -269,7 +320,7 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(tra
     )
     assert process.returncode == 130, process.output
     assert "Traceback" not in process.output and "resume_training.py --run tiny" in process.output
-    position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["position"]
+    position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["drawn"]
     assert position > 0, "the stop came between two epochs: nothing was shown"
     result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,181 @@
+"""Several processes that train one model: who they are, and what they add up.
+
+`torchrun --nproc_per_node=N galaxy.py` starts N ranks. Each works on its own part of every batch; sums over the ranks
+make gradients, batch statistics and logged means those of the whole batch. Without torchrun there is one rank, and
+every function here leaves its argument as it is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from config_physics import UserError
+
+_PATIENCE = datetime.timedelta(minutes=5)  # for rank 0 to draw and save, before the others call it lost
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run.
+
+    Attributes
+    ----------
+    rank : int
+        Number of this process, 0 to size - 1. Rank 0 writes what the run writes.
+    size : int
+        Number of processes.
+    local_rank : int
+        Number of this process on its machine: the number of its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Read what torchrun says; one rank without it.
+
+        Raises
+        ------
+        UserError
+            If the variables contradict each other.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        if "WORLD_SIZE" not in os.environ:
+            return cls()
+        try:
+            rank, size, local_rank = (int(os.environ[name]) for name in names)
+        except (KeyError, ValueError):
+            raise UserError(f"{', '.join(names)} are not all set to numbers: start with torchrun") from None
+        if not 0 <= rank < size:
+            raise UserError(f"RANK is {rank} and WORLD_SIZE {size}: start with torchrun")
+        return cls(rank, size, local_rank)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def connect(self, device: torch.device) -> None:
+        """Meet the other ranks: over NCCL on CUDA, over gloo elsewhere; once in a process."""
+        if self.size > 1 and not dist.is_initialized():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+
+    def disconnect(self) -> None:
+        """Leave the other ranks."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def rows(self, per_rank: int) -> slice:
+        """Return this rank's part of `size * per_rank` rows."""
+        return slice(self.rank * per_rank, (self.rank + 1) * per_rank)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over all ranks, which the gradient does not pass."""
+        if self.size == 1:
+            return values
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace every gradient by its mean over all ranks, in one exchange."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    @torch.no_grad()
+    def share(self, module: nn.Module) -> None:
+        """Give every rank the weights and buffers of rank 0."""
+        if self.size > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor, src=0)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Tell whether the flag is set on any rank; every rank must ask."""
+        if self.size == 1:
+            return flag
+        asked = torch.tensor(float(flag), device=device)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        return bool(asked)
+
+    def couple_batch_norm(self, module: nn.Module) -> nn.Module:
+        """Make the module's batch normalisation use the statistics of all ranks' images together."""
+        if self.size > 1:
+            for name, child in module.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(module, name, _CoupledBatchNorm2d.like(child))
+                else:
+                    self.couple_batch_norm(child)
+        return module
+
+
+class _CoupledBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over the images of all ranks. PyTorch's own works on CUDA only.
+
+    Every rank must have the same number of images.
+    """
+
+    @classmethod
+    def like(cls, norm: nn.BatchNorm2d) -> _CoupledBatchNorm2d:
+        coupled = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        coupled.load_state_dict(norm.state_dict())
+        return coupled.train(norm.training)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(maps)
+        wide = maps.float()
+        # The mean first, and then the deviations from it: differences of large squares would lose digits.
+        mean = _MeanOverRanks.apply(wide.mean((0, 2, 3)))
+        variance = _MeanOverRanks.apply((wide - mean[:, None, None]).square().mean((0, 2, 3)))
+        with torch.no_grad():
+            count = maps.numel() // maps.shape[1] * dist.get_world_size()
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)
+        scale = (variance + self.eps).rsqrt()
+        shift = -mean * scale
+        if self.affine:
+            scale, shift = scale * self.weight, shift * self.weight + self.bias
+        return (wide * scale[:, None, None] + shift[:, None, None]).to(maps.dtype)
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    """The mean over ranks; the gradient is the mean of all ranks' gradients, since each rank's loss sees it."""
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Keep nothing: the gradient does not depend on the values."""
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return _MeanOverRanks.apply(gradient)
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Tell whether an exchange failed because another rank has gone."""
+    words = ("connection", "nccl", "gloo", "peer", "timed out", "timeout", "socket")
+    return isinstance(error, dist.DistBackendError) or any(word in str(error).lower() for word in words)
