@@ -87,6 +87,19 @@ class Engine:
         """Move a network to the device, convolution weights with their channels last."""
         return network.to(self.device, memory_format=torch.channels_last)
 
+    def join_statistics(self, network: nn.Module) -> Tensor:
+        """Lay the network's running statistics side by side in one tensor, so that one operation can copy them all.
+
+        To be called after `prepare`, which puts tensors elsewhere.
+        """
+        found = [(module, name) for module in network.modules() for name in ("running_mean", "running_var")]
+        found = [(module, name) for module, name in found if getattr(module, name, None) is not None]
+        values = [getattr(module, name) for module, name in found]
+        joined = torch.cat([v.flatten() for v in values]) if values else torch.empty(0, device=self.device)
+        for (module, name), part in zip(found, joined.split([v.numel() for v in values]), strict=True):
+            setattr(module, name, part)
+        return joined
+
     def adam(self, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
         """Return Adam over the network's parameters, as one fused operation where the device has it.
 

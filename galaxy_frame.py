@@ -94,6 +94,13 @@ class GalaxyFrame(nn.Module):
         nn.init.normal_(self.place.weight, 0.0, 0.05 / _GAIN)
         nn.init.zeros_(self.place.bias)
         self.register_buffer("axes", frame_axes(size), persistent=False)
+        orders = torch.tensor([*_WOUND_ARMS, *_STRAIGHT_ARMS], dtype=torch.float32)
+        wound = torch.tensor([1.0] * len(_WOUND_ARMS) + [0.0] * len(_STRAIGHT_ARMS))
+        self.register_buffer("orders", orders[:, None, None], persistent=False)
+        self.register_buffer("wound_orders", (orders * wound)[:, None, None], persistent=False)
+        for name, shapes in (("slopes", _PROFILES), ("companion_slopes", _COMPANION_PROFILES)):
+            slopes = torch.tensor([slope for slope, _ in shapes])[:, None, None]
+            self.register_buffer(name, slopes, persistent=False)
 
     def forward(self, style: Tensor, pose: Pose) -> Tensor:
         """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim)."""
@@ -103,51 +110,43 @@ class GalaxyFrame(nn.Module):
             offset_x, offset_y = self.axes[0] - _per_image(0.05 * x), self.axes[1] - _per_image(0.05 * y)
             along, across = pose.to_frame(offset_x, offset_y)
             main = self._main_body(along, across, log_scale, axis_ratio, winding)
-            return torch.stack([*main, *self._companion(along, across, companion)], 1)
+            return torch.cat([*main, self._companion(along, across, companion)], 1)
 
     def _main_body(
         self, along: Tensor, across: Tensor, log_scale: Tensor, axis_ratio: Tensor, winding: Tensor
-    ) -> list[Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         scale = 0.25 * log_scale.clamp(-3, 3).exp()
         ratio = torch.sigmoid(axis_ratio + 0.5).clamp_min(0.05)
         u, v = along / _per_image(scale), across / _per_image(scale * ratio)
         softening = (2 / self.axes.shape[-1] / _per_image(scale)).square()  # a pixel, in scale lengths
         squared = u * u + v * v
         radius = (squared + 0.1 * softening).sqrt()
-        planes = _profiles(radius, _PROFILES)
         # Arms fade at the centre, where they would wind up within a pixel, and outside.
         window = 3 * squared / (squared + 0.3 + softening) * torch.exp(-radius)
-        azimuth = u / radius, v / radius  # cosine and sine
         # m arms follow m (azimuth - ln r cot p), with p the pitch angle; cot p = 2 at the start is 27 degrees.
         cotangent = 2 * winding.clamp(-2, 1.2).exp()
-        phase = _per_image(cotangent) * radius.log()
-        spiral = _add_angles(azimuth, (phase.cos(), -phase.sin()))
-        for first, orders in ((spiral, _WOUND_ARMS), (azimuth, _STRAIGHT_ARMS)):
-            wave = first
-            for order in range(1, max(orders) + 1):
-                if order in orders:
-                    planes += [window * wave[0], window * wave[1]]
-                wave = _add_angles(wave, first)
-        return planes
+        log_radius = radius.log()
+        turns = _per_image(cotangent) * log_radius
+        phase = self.orders * torch.atan2(v, u)[:, None] - self.wound_orders * turns[:, None]  # (N, orders, S, S)
+        # Within the softening a pattern of order m fades as r^m, as smooth functions do.
+        fading = 0.5 * squared.clamp_min(1e-12).log() - log_radius
+        amplitude = window[:, None] * torch.exp(self.orders * fading[:, None])
+        waves = amplitude[:, :, None] * torch.stack([phase.cos(), phase.sin()], 2)
+        return _profiles(radius, _PROFILES, self.slopes), waves.flatten(1, 2)
 
-    @staticmethod
-    def _companion(along: Tensor, across: Tensor, given: list[Tensor]) -> list[Tensor]:
+    def _companion(self, along: Tensor, across: Tensor, given: list[Tensor]) -> Tensor:
         log_scale, axis_ratio, x, y, angle = given
         scale = 0.15 * log_scale.clamp(-3, 3).exp()
         ratio = torch.sigmoid(axis_ratio + 1).clamp_min(0.05)
         turned = Pose((3 * angle).cos(), (3 * angle).sin(), torch.ones_like(angle))
         u, v = turned.to_frame(along - _per_image(0.3 + 0.5 * x), across - _per_image(0.5 * y))
         u, v = u / _per_image(scale), v / _per_image(scale * ratio)
-        return _profiles((u * u + v * v + 0.01).sqrt(), _COMPANION_PROFILES)
+        return _profiles((u * u + v * v + 0.01).sqrt(), _COMPANION_PROFILES, self.companion_slopes)
 
 
-def _profiles(radius: Tensor, shapes: tuple[tuple[float, float], ...]) -> list[Tensor]:
-    return [torch.exp(-slope * (radius if power == 1 else radius**power)) for slope, power in shapes]
-
-
-def _add_angles(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of the sum of two angles given by theirs; moduli multiply."""
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+def _profiles(radius: Tensor, shapes: tuple[tuple[float, float], ...], slopes: Tensor) -> Tensor:
+    """Return profiles (N, K, S, S) of radii (N, S, S); `slopes` (K, 1, 1) repeats the shapes' on the device."""
+    return torch.exp(-slopes * torch.stack([radius if power == 1 else radius**power for _, power in shapes], 1))
 
 
 def turn_onto_sky(maps: Tensor, pose: Pose, size: int) -> Tensor:

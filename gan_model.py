@@ -228,8 +228,13 @@ def _convolve_with_condition(conv: nn.Conv2d, images: Tensor, condition: Tensor)
     """Convolve images (N, 3, S, S) and conditions (N, C), as constant planes, together.
 
     A constant plane gives the same response everywhere but at the border, so the planes are convolved at 6 x 6
-    pixels and the middle of the 3 x 3 responses is repeated: a fifth of the layer's work.
+    pixels and the middle of the 3 x 3 responses is repeated: a fifth of the layer's work. A GPU rather does more of it
+    in fewer operations.
     """
+    if images.is_cuda:
+        planes = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        joined = torch.cat([images, planes.to(images.dtype)], 1).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(joined, conv.weight, conv.bias, stride=2, padding=1)
     seen = F.conv2d(images, conv.weight[:, :3], conv.bias, stride=2, padding=1)  # (N, W, S / 2, S / 2)
     planes = condition[:, :, None, None].expand(-1, -1, 6, 6)
     told = F.conv2d(planes, conv.weight[:, 3:], stride=2, padding=1)  # (N, W, 3, 3)

@@ -89,6 +89,7 @@ class Learner:
             name: engine.adam(module, rates[name], (config.beta1, config.beta2))
             for name, module in self.networks.items()
         }
+        self._statistics = engine.join_statistics(self.generator)
         self.average = WeightAverage(self.generator, config.ema_decay) if config.ema_decay else None
         self.noise = torch.Generator(engine.device).manual_seed(config.seed)
 
@@ -135,7 +136,7 @@ class Learner:
         """Update the discriminator, then the generator, on one batch; the predictor is frozen."""
         config, share_count = self.config, self.ranks.mean
         self.predictor.eval().requires_grad_(False)
-        buffers = [b.clone() for b in self.generator.buffers()]
+        statistics = self._statistics.clone()
         with self.engine.autocast():
             fake = self.generator(self._draw_noise(), batch.condition)  # (N, 3, S, S)
 
@@ -169,10 +170,7 @@ class Learner:
         g_norm = self._update("generator", g_total)
 
         # A forward pass that overflowed has left its traces in the running statistics.
-        finite = torch.isfinite(g_norm)
-        with torch.no_grad():
-            for buffer, before in zip(self.generator.buffers(), buffers, strict=True):
-                buffer.copy_(torch.where(finite, buffer, before))
+        self._statistics.copy_(torch.where(torch.isfinite(g_norm), self._statistics, statistics))
         if self.average is not None:
             self.average.update(self.generator)
         d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()

@@ -52,18 +52,17 @@ class Meters:
         self.steps = 0
         self.restart_clock()
 
-    @torch.no_grad()
     def add(self, terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> None:
-        """Add one step: scalar terms, and the two vectors (A,) that `physics_model.physics_loss` returns.
+        """Add one step: scalar terms, and the two vectors (A,) that `physics_model.physics_loss` returns."""
+        self.add_row(*step_row(terms, squared_errors, counts))
+
+    @torch.no_grad()
+    def add_row(self, row: Tensor, bad_terms: Tensor) -> None:
+        """Add one step as `step_row` returns it.
 
         This is the device's part, which can be recorded in a CUDA graph; `tick` is the host's.
         """
-        values = torch.stack([term.detach() for term in terms])
-        bad_terms = ~torch.isfinite(values)
-        bad = bad_terms.any()
-        one = torch.ones_like(values[:1])
-        row = torch.cat([values, squared_errors, counts]).masked_fill(bad, 0)
-        self._sums += torch.cat([row, one, bad[None]])
+        self._sums += row
         first = bad_terms & (self._first_bad == 0)
         self._first_bad.copy_(torch.where(first, self._sums[-2], self._first_bad))
 
@@ -109,3 +108,20 @@ class Meters:
         self._first_bad.copy_(state["first_bad"])
         self.steps = state["steps"]
         self.restart_clock()
+
+
+@torch.no_grad()
+def step_row(terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Put what `Meters.add` takes into one row of numbers, zeros if a term is not finite, so that several can add it.
+
+    Returns
+    -------
+    row : Tensor, (T + 2 A + 2,)
+        Ends with 1, for the step, and whether it was bad.
+    bad_terms : Tensor, (T,), bool
+    """
+    values = torch.stack([term.detach() for term in terms])
+    bad_terms = ~torch.isfinite(values)
+    bad = bad_terms.any()
+    row = torch.cat([values, squared_errors, counts]).masked_fill(bad, 0)
+    return torch.cat([row, torch.ones_like(values[:1]), bad[None]]), bad_terms

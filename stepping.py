@@ -7,7 +7,7 @@ from typing import Any
 from dataset import DeviceBatches
 from engine import RecordedStep
 from learner import TERMS, Learner, Variant
-from meters import Meters
+from meters import Meters, step_row
 
 
 class PhaseSteps:
@@ -45,9 +45,9 @@ class PhaseSteps:
 
     def _run(self, variant: Variant) -> None:
         """Do the device's part of a step."""
-        result = self.learner.step(self.batches.draw(), variant)
-        self.interval.add(*result)
-        self.epoch_total.add(*result)
+        row = step_row(*self.learner.step(self.batches.draw(), variant))
+        self.interval.add_row(*row)
+        self.epoch_total.add_row(*row)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of both meters."""
