@@ -231,8 +231,11 @@ def run_part(arguments: Sequence[str], limit_s: float) -> dict[str, Any]:
         return {"status": "out of time", "error": _last_lines(said or "")}
     if done.returncode != 0:
         return {"status": "failed", "error": _last_lines(done.stderr)}
-    result = json.loads(done.stdout.splitlines()[-1])
-    return {"status": "ok", **{name: result[name] for name in ("sizes", "rows", "facts")}}
+    try:
+        result = json.loads(done.stdout.splitlines()[-1])
+        return {"status": "ok", **{name: result[name] for name in ("sizes", "rows", "facts")}}
+    except (IndexError, KeyError, TypeError, ValueError):
+        return {"status": "failed", "error": f"its last line is no result: {_last_lines(done.stdout)}"}
 
 
 def _last_lines(text: str) -> str:

@@ -241,11 +241,13 @@ def test_outcomes_of_tests_are_counted():
 
 @pytest.fixture
 def scripts(tmp_path):
-    """Three scripts that stand for benchmarks: one that works, one that fails and one that does not end."""
+    """Scripts that stand for benchmarks: one works, one fails, one does not end, and two say something else."""
     result = {"benchmark": "x", "machine": {}, "sizes": {}, "rows": [], "facts": {"n": 1}}
     texts = {
         "good": f"print('a word before')\nprint({json.dumps(json.dumps(result))})",
         "bad": "raise SystemExit('it is broken')",
+        "silent": "",
+        "chatty": "print('done')",
         "slow": "import time\ntime.sleep(60)",
     }
     for name, text in texts.items():
@@ -256,16 +258,21 @@ def scripts(tmp_path):
 def test_a_bad_part_costs_the_others_nothing(scripts):
     saved = []
     results = {"parts": {}}
-    parts = [suite.Part(name, 1 if name == "slow" else 20, scripts[name]) for name in ("bad", "slow", "good")]
+    parts = [
+        suite.Part(name, 1 if name == "slow" else 20, scripts[name])
+        for name in ("bad", "slow", "silent", "chatty", "good")
+    ]
     assert not suite.run_parts(parts, "cpu", 60, results, lambda: saved.append(len(results["parts"])))
     assert {name: entry["status"] for name, entry in results["parts"].items()} == {
         "bad": "failed",
         "slow": "out of time",
+        "silent": "failed",
+        "chatty": "failed",
         "good": "ok",
     }
     assert results["parts"]["bad"]["error"] == "it is broken"
     assert results["parts"]["good"]["facts"] == {"n": 1}
-    assert saved == [1, 2, 3]
+    assert saved == [1, 2, 3, 4, 5]
 
 
 def test_parts_without_time_are_left_out(scripts):
