@@ -1,0 +1,113 @@
+"""Tell what the processor does in a training step on a GPU: kernels it starts, graphs it replays, waits.
+
+    python benchmarks/launches.py
+    python benchmarks/launches.py --recipe paper --precision bf16
+
+Prints one JSON object. A step that is captured as a CUDA graph shows one or a few graph launches and hardly any kernel
+launch; a step that waits for the GPU shows waits, or is caught by PyTorch's own check. Calls are those that the
+profiler saw, a step, on average over whole periods of the gradient penalty.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hardware
+import roofline
+import timing
+from command_line import Parser, add_config_options, config_from_options, run_script
+from config_physics import UserError
+from training_access import begin, made_data, make_trainer, take_step
+from training_step import CONFIG_OPTIONS, PHASES
+
+_CALLS = {
+    "kernel_launches": ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperativeKernel"),
+    "graph_launches": ("cudaGraphLaunch", "cuGraphLaunch"),
+    "waits": ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaDeviceSynchronize", "cuStreamSynchronize"),
+    "copies": ("cudaMemcpy", "cuMemcpy"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    parser = Parser(prog="launches.py", description=__doc__)
+    add_config_options(parser, CONFIG_OPTIONS)
+    parser.add_argument(
+        "--periods",
+        type=timing.at_least(1),
+        default=4,
+        metavar="N",
+        help=f"steps that are looked at, in periods of {roofline.PENALTY_EVERY} (default: 4)",
+    )
+    options = parser.parse_args(argv)
+    config = config_from_options(options)
+    if not torch.cuda.is_available():
+        raise UserError("launches are counted on a CUDA device, and there is none here")
+    steps = options.periods * roofline.PENALTY_EVERY
+    facts: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="galaxy-") as folder:
+        trainer = make_trainer(config, made_data(max(1024, config.batch_size)), Path(folder))
+        device = trainer.engine.device
+        for phase in PHASES:
+            begin(trainer, phase)
+            for _ in range(2 * steps):  # whatever is captured is captured in these
+                take_step(trainer)
+            calls = count_calls(_profiled(lambda: take_step(trainer), steps, device), steps)
+            facts |= {f"{phase}_{name}_a_step": value for name, value in calls.items()}
+            facts[f"{phase}_step_is_captured"] = calls["graph_launches"] >= 1
+            facts[f"{phase}_step_waits"] = _waits(lambda: take_step(trainer), steps, device)
+    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS if hasattr(config, name)}
+    timing.print_result("launches", hardware.describe(device), sizes | {"steps": steps}, [], facts)
+
+
+def count_calls(names: Iterable[str], steps: int) -> dict[str, float]:
+    """Count the calls of CUDA's interface, by their kind, a step.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of all events that the profiler saw in `steps` steps.
+    steps : int
+    """
+    counts = dict.fromkeys(_CALLS, 0)
+    for name in names:
+        for kind, starts in _CALLS.items():
+            counts[kind] += name.startswith(starts)
+    return {kind: round(count / steps, 2) for kind, count in counts.items()}
+
+
+def _profiled(step: Callable[[], None], steps: int, device: torch.device) -> list[str]:
+    """Return the names of the events of some steps."""
+    timing.synchronize(device)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            step()
+    return [event.name for event in profiler.events()]
+
+
+def _waits(step: Callable[[], None], steps: int, device: torch.device) -> str | None:
+    """Return the first complaint of PyTorch's check that a step makes the processor wait, None if there is none."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(steps):
+            step()
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+        timing.synchronize(device)
+    return None
+
+
+if __name__ == "__main__":
+    run_script(main)

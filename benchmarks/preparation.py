@@ -1,0 +1,113 @@
+"""Time the preparation of a dataset from JPEG pictures in a zip file, as surveys publish them.
+
+    python benchmarks/preparation.py
+    python benchmarks/preparation.py --images 2000 --workers 8
+
+Prints one JSON object. The first row is the reading alone: decoded, cropped, brought to 64 pixels. The second is
+`prepare_data.py labelled` from start to end, which measures the galaxies too and writes the dataset. The reference of
+both is a plain loop with Pillow that decodes each picture and resizes it, and does nothing else. Pictures are
+synthetic, 424 x 424 pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hardware
+import prepare_data
+import timing
+from command_line import Parser, run_script
+from config_physics import MORPHOLOGY_NAMES
+from cutouts import CutoutSource, read_cutouts
+from read_images import make_pictures
+from training_step import SURVEY
+
+_DIFFERENT = 64  # pictures that are made; a larger archive holds them several times
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    options = _parser().parse_args(argv)
+    device = torch.device("cpu")
+    workers = options.workers or hardware.usable_cores()
+    with tempfile.TemporaryDirectory(prefix="galaxy-") as scratch, contextlib.redirect_stdout(sys.stderr):
+        folder = Path(scratch)
+        archive, labels = make_archive(folder, options.images)
+        with zipfile.ZipFile(archive) as pictures:
+            names = pictures.namelist()
+
+        def read() -> None:
+            with CutoutSource(archive) as source:
+                for cutout in read_cutouts(source, names, 64, workers=workers):
+                    np.asarray(cutout.image)
+
+        def read_plainly() -> None:
+            with zipfile.ZipFile(archive) as pictures:
+                for name in names:
+                    np.asarray(Image.open(io.BytesIO(pictures.read(name))).convert("RGB").resize((64, 64)))
+
+        def prepare() -> None:
+            out = ["--out", str(folder / "prepared"), "--overwrite", "--workers", str(workers)]
+            prepare_data.main(["labelled", "--images", str(archive), "--labels", str(labels), *out])
+
+        works = {"read": read, "prepare": prepare}
+        if not options.no_reference:
+            works["plain"] = read_plainly
+        seconds = timing.in_turns(works, options.repeats, device)
+    plain = seconds.get("plain")
+    threads = f"{workers} thread{'s' if workers > 1 else ''}"
+    rows = [
+        timing.row(f"{what}, {threads}", seconds[name], len(names), reference=plain)
+        for name, what in (("read", "pictures read"), ("prepare", "dataset prepared"))
+    ]
+    minutes = SURVEY / rows[-1]["images_per_s"] / 60
+    sizes = {"images": len(names), "workers": workers, "image_px": 64}
+    facts = {"reference": "a plain loop with Pillow", f"minutes_for_{SURVEY}": float(f"{minutes:.4g}")}
+    timing.print_result("preparation", hardware.describe(device), sizes, rows, facts)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="preparation.py", description=__doc__)
+    timing.add_timing_options(parser, repeats=5)
+    parser.add_argument(
+        "--images", type=timing.at_least(4), default=256, metavar="N", help="pictures of the archive (default: 256)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=timing.at_least(1),
+        metavar="N",
+        help="threads that read (default: one for each core that may be used)",
+    )
+    return parser
+
+
+def make_archive(folder: Path, count: int) -> tuple[Path, Path]:
+    """Write a zip file of pictures and a table of their classes; return both paths."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    make_pictures(pictures, min(count, _DIFFERENT))
+    files = sorted(pictures.iterdir())
+    archive, labels = folder / "pictures.zip", folder / "labels.csv"
+    lines = ["image,morphology"]
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
+        for k in range(count):
+            target.write(files[k % len(files)], f"{k}.jpg")
+            lines.append(f"{k}.jpg,{MORPHOLOGY_NAMES[k % len(MORPHOLOGY_NAMES)]}")
+    labels.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return archive, labels
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,64 @@
+"""Time the mock survey: galaxies rendered, and a prepared dataset of them written.
+
+    python benchmarks/rendering.py
+    python benchmarks/rendering.py --count 16384
+
+Prints one JSON object; the facts tell how many minutes 240,000 galaxies would take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hardware
+import timing
+from command_line import Parser, run_script
+from mock_survey import rendering_device, write_dataset
+from simulation import BLOCK, MockSurvey
+from training_step import SURVEY
+
+_BLOCKS_AT_ONCE = {"cpu": 1, "cuda": 16}  # as `write_dataset` renders them
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    parser = Parser(prog="rendering.py", description=__doc__)
+    timing.add_timing_options(parser, repeats=3, reference=False)
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda or mps, which renders on the CPU (default: auto)"
+    )
+    parser.add_argument(
+        "--count", type=timing.at_least(1), default=256, metavar="N", help="galaxies a repeat (default: 256)"
+    )
+    parser.add_argument("--size", type=int, default=64, choices=(64, 128, 256), help="pixels a side (default: 64)")
+    options = parser.parse_args(argv)
+    # The mock survey knows no MPS.
+    device = torch.device(rendering_device("cpu" if options.device == "mps" else options.device))
+
+    def render() -> None:
+        for _ in MockSurvey(0, options.size, device=device).batches(options.count, _BLOCKS_AT_ONCE[device.type]):
+            pass
+
+    def write() -> None:
+        with tempfile.TemporaryDirectory(prefix="galaxy-") as folder, contextlib.redirect_stdout(sys.stderr):
+            write_dataset(Path(folder) / "mock", options.count, 0, options.size, device.type, "a benchmark")
+
+    works = {"galaxies rendered": render, "galaxies rendered, measured and written": write}
+    seconds = timing.in_turns(works, options.repeats, device)
+    rows = [timing.row(what, times, options.count) for what, times in seconds.items()]
+    minutes = SURVEY / rows[-1]["images_per_s"] / 60
+    sizes = {"count": options.count, "image_px": options.size, "block": BLOCK}
+    facts = {f"minutes_for_{SURVEY}": float(f"{minutes:.4g}")}
+    timing.print_result("rendering", hardware.describe(device), sizes, rows, facts)
+
+
+if __name__ == "__main__":
+    run_script(main)

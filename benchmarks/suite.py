@@ -1,0 +1,253 @@
+"""Run every benchmark that suits the device, each in a process of its own, and write their results into one file.
+
+    python benchmarks/suite.py
+    python benchmarks/suite.py --device cuda --commit HASH
+    python benchmarks/suite.py --quick
+
+A part that fails or takes too long costs the others nothing, and the file is written again after each part. It is
+benchmarks/results/<device>.json, or in the folder that the environment variable OUT names; the table in
+benchmarks/README.md is then brought up to date. --quick tries everything out with sizes that mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hardware
+import table
+import timing
+from command_line import Parser, run_script
+from config_physics import Config
+from durable_files import replace_file
+from engine import Engine
+
+_TINY_STEPS = "--batch-size 4 --images 64 --periods 1 --warm-up 1 --repeats 1 --width 8"
+_PATIENCE_S = 400  # for a part on a processor, which others may be using
+_SECONDS = {"cuda": 510, "mps": 1800, "cpu": 1800}  # for all parts together
+_LEAST_S = 5  # a part is not begun with less time than this
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark of the suite.
+
+    Attributes
+    ----------
+    name : str
+        Its key in the results.
+    limit_s : float
+        Seconds after which it is ended.
+    command : str
+        Script and options, separated by spaces.
+    has_device : bool
+        Whether the script takes a device.
+    """
+
+    name: str
+    limit_s: float
+    command: str
+    has_device: bool = True
+
+    def arguments(self, device: str) -> list[str]:
+        """Return the command as a list, with the device if it takes one."""
+        return [*self.command.split(), *(("--device", device) if self.has_device else ())]
+
+
+_EAGER = (  # the same step without a captured graph, where the settings have that choice
+    [Part("paper bf16, eager", 40, "training_step.py --recipe paper --precision bf16 --engine eager --periods 6")]
+    if hasattr(Config, "engine")
+    else []
+)
+PARTS = {
+    # On a GPU the most wanted comes first, in case that the time runs out.
+    "cuda": [
+        Part("peaks", 30, "peaks.py"),
+        Part("tests", 80, "cuda_tests.py"),
+        Part("paper bf16", 60, "training_step.py --recipe paper --precision bf16"),
+        Part("default", 75, "training_step.py --images 240000"),
+        Part("launches, paper bf16", 40, "launches.py --recipe paper --precision bf16"),
+        Part("launches, default", 40, "launches.py"),
+        Part("generation, default", 45, "generation.py --images 4096"),
+        Part("measuring", 45, "measuring.py --images 8192 --batch-size 1024 --statmorph 0"),
+        Part("rendering", 60, "rendering.py --count 4096"),
+        Part("epoch, default", 90, "epoch.py --images 240000 --repeats 1"),
+        Part("paper fp32", 50, "training_step.py --recipe paper"),
+        *_EAGER,
+        Part("generation, paper", 40, "generation.py --recipe paper --images 4096"),
+        Part("preparation", 45, "preparation.py --images 1024 --repeats 2", has_device=False),
+        Part("default, batch 256", 45, "training_step.py --batch-size 256"),
+    ],
+    "cpu": [
+        Part("peaks", _PATIENCE_S, "peaks.py"),
+        Part(
+            "paper fp32",
+            _PATIENCE_S,
+            "training_step.py --recipe paper --images 128 --periods 1 --warm-up 2 --repeats 3",
+        ),
+        Part(
+            "paper bf16",
+            _PATIENCE_S,
+            "training_step.py --recipe paper --precision bf16 --images 128 --periods 1 --warm-up 2 --repeats 3",
+        ),
+        Part("default", _PATIENCE_S, "training_step.py --images 128 --periods 1 --warm-up 2 --repeats 3"),
+        Part(
+            "default, as on a CPU",
+            _PATIENCE_S,
+            "training_step.py --width 32 --batch-size 32 --images 128 --periods 2 --warm-up 4 --repeats 5",
+        ),
+        Part(
+            "epoch, default, as on a CPU", _PATIENCE_S, "epoch.py --width 32 --batch-size 32 --images 640 --repeats 1"
+        ),
+        Part("generation, default", _PATIENCE_S, "generation.py --images 128 --repeats 5"),
+        Part("generation, paper", _PATIENCE_S, "generation.py --recipe paper --images 128 --repeats 5"),
+        Part("measuring", _PATIENCE_S, "measuring.py --images 256 --repeats 5"),
+        Part("rendering", _PATIENCE_S, "rendering.py --count 256"),
+        Part("preparation", _PATIENCE_S, "preparation.py --repeats 3", has_device=False),
+    ],
+}
+PARTS["mps"] = PARTS["cpu"]
+QUICK = [
+    Part("peaks", 60, "peaks.py --side 64 --copied 65536"),
+    Part("tests", 120, "cuda_tests.py --select test_cuda_number_that_is_not_there"),
+    Part("default", 60, f"training_step.py {_TINY_STEPS}"),
+    Part("paper", 60, f"training_step.py --recipe paper {_TINY_STEPS}"),
+    Part("launches", 60, "launches.py --periods 1 --batch-size 4 --width 8"),
+    Part("epoch", 60, "epoch.py --width 8 --batch-size 16 --images 64 --repeats 1"),
+    Part("generation", 60, "generation.py --images 4 --repeats 1"),
+    Part("measuring", 60, "measuring.py --images 4 --repeats 1 --statmorph 0"),
+    Part("rendering", 60, "rendering.py --count 4 --repeats 1"),
+    Part("preparation", 60, "preparation.py --images 4 --repeats 1", has_device=False),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    options = _parser().parse_args(argv)
+    device = Engine.choose(options.device, "fp32").device
+    machine = hardware.describe(device, options.commit)
+    out = options.out or Path(os.environ.get("OUT") or (tempfile.mkdtemp() if options.quick else table.RESULTS))
+    path = out / f"{hardware.file_stem(machine['device'])}.json"
+    results = {"machine": machine, "quick": options.quick, "parts": {}}
+    parts = [part for part in (QUICK if options.quick else PARTS[device.type]) if options.only in part.name]
+    if device.type != "cuda":
+        parts = [part for part in parts if not part.command.startswith("launches.py")]
+    finished = run_parts(
+        parts, str(device), options.seconds or _SECONDS[device.type], results, lambda: _write(path, results)
+    )
+    print(f"wrote {path}")
+    print(table.of_device(results), end="")
+    if path.parent.resolve() == table.RESULTS:
+        table.update_readme()
+    if not finished:
+        sys.exit(1)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="suite.py", description=__doc__)
+    timing.add_device_option(parser)
+    parser.add_argument(
+        "--quick", action="store_true", help="try everything out with tiny sizes; the times mean nothing"
+    )
+    parser.add_argument("--only", default="", metavar="WORD", help="run only the parts whose name contains this")
+    parser.add_argument(
+        "--seconds",
+        type=timing.at_least(1),
+        metavar="N",
+        help="time for all parts together, seconds (default: 510 on a GPU, else 1800)",
+    )
+    parser.add_argument(
+        "--commit", metavar="HASH", help="what is measured, where the folder is no git clone (default: git's answer)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the results (default: $OUT, or benchmarks/results)"
+    )
+    return parser
+
+
+def run_parts(
+    parts: Sequence[Part], device: str, seconds: float, results: dict[str, Any], save: Callable[[], None]
+) -> bool:
+    """Run parts one after another until the time is spent, and put what they say into `results["parts"]`.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    device : str
+    seconds : float
+        For all of them.
+    results : dict
+        Gets an entry a part: ``status`` (ok, failed, out of time, left out), ``seconds``, ``command``, and ``rows``,
+        ``facts`` and ``sizes`` or the ``error``'s last lines.
+    save : callable
+        Called after each part.
+
+    Returns
+    -------
+    bool
+        Whether all parts went well.
+    """
+    end = time.monotonic() + seconds
+    for part in parts:
+        left = end - time.monotonic()
+        started = time.monotonic()
+        if left < _LEAST_S:
+            entry = {"status": "left out", "error": "the time for all parts was spent"}
+        else:
+            entry = run_part(part.arguments(device), min(part.limit_s, left))
+        entry |= {"command": part.command, "seconds": round(time.monotonic() - started, 1)}
+        results["parts"][part.name] = entry
+        save()
+        print(f"{part.name}: {entry['status']}, {entry['seconds']} s", file=sys.stderr, flush=True)
+    return all(entry["status"] == "ok" for entry in results["parts"].values())
+
+
+def run_part(arguments: Sequence[str], limit_s: float) -> dict[str, Any]:
+    """Run a script of this folder for at most `limit_s` seconds and return what it found; see `run_parts`."""
+    script, *options = arguments
+    command = [sys.executable, str(Path(__file__).resolve().parent / script), *options]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=hardware.ROOT,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=limit_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
+        return {"status": "out of time", "error": _last_lines(said or "")}
+    if done.returncode != 0:
+        return {"status": "failed", "error": _last_lines(done.stderr)}
+    try:
+        result = json.loads(done.stdout.splitlines()[-1])
+        return {"status": "ok", **{name: result[name] for name in ("sizes", "rows", "facts")}}
+    except (IndexError, KeyError, TypeError, ValueError):
+        return {"status": "failed", "error": f"its last line is no result: {_last_lines(done.stdout)}"}
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-15:])
+
+
+def _write(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    replace_file(temporary, path)
+
+
+if __name__ == "__main__":
+    run_script(main)
