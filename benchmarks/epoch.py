@@ -29,7 +29,7 @@ import timing
 from command_line import Parser, add_config_options, config_from_options, run_script
 from eager_reference import PlainTraining
 from training import Trainer
-from training_access import begin, made_data, make_trainer
+from training_access import made_data, make_trainer
 from training_step import CONFIG_OPTIONS, PHASES, SURVEY, describe_config, has_reference, memory_facts
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = len(data.images) // config.batch_size * config.batch_size
         rows, loops = [], {}
         for phase in PHASES:
-            begin(trainer, phase)
+            trainer.start_phase(phase)
             # Not in turns with the reference: the run's own clock, which the facts are from, would go on meanwhile.
             works = {"ours": lambda: trainer.run_phase(trainer.epoch + 1)}
             seconds = timing.in_turns(works, options.repeats, device)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         epochs = config.pretrain_epochs * loops["predictor"] + config.epochs * loops["generator"]
         hours = (epochs * SURVEY / images + checkpoints * rest) / 3600
         facts |= {"recipe_images": SURVEY, "recipe_hours": float(f"{hours:.4g}")}
-    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS if hasattr(config, name)}
+    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS}
     sizes |= {"images": images, "image_px": data.image_size, "bf16": bf16}
     timing.print_result("epoch", machine, sizes, rows, facts)
 

@@ -26,7 +26,7 @@ import roofline
 import timing
 from command_line import Parser, add_config_options, config_from_options, run_script
 from config_physics import UserError
-from training_access import begin, made_data, make_trainer, take_step
+from training_access import TOTAL_STEPS, made_data, make_trainer
 from training_step import CONFIG_OPTIONS, PHASES
 
 _CALLS = {
@@ -58,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         trainer = make_trainer(config, made_data(max(1024, config.batch_size)), Path(folder))
         device = trainer.engine.device
         for phase in PHASES:
-            begin(trainer, phase)
+            trainer.start_phase(phase)
             for _ in range(2 * steps):  # whatever is captured is captured in these
-                take_step(trainer)
-            calls = count_calls(_profiled(lambda: take_step(trainer), steps, device), steps)
+                trainer.take_step(TOTAL_STEPS)
+            calls = count_calls(_profiled(lambda: trainer.take_step(TOTAL_STEPS), steps, device), steps)
             facts |= {f"{phase}_{name}_a_step": value for name, value in calls.items()}
             facts[f"{phase}_step_is_captured"] = calls["graph_launches"] >= 1
-            facts[f"{phase}_step_waits"] = _waits(lambda: take_step(trainer), steps, device)
-    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS if hasattr(config, name)}
+            facts[f"{phase}_step_waits"] = _waits(lambda: trainer.take_step(TOTAL_STEPS), steps, device)
+    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS}
     timing.print_result("launches", hardware.describe(device), sizes | {"steps": steps}, [], facts)
 
 

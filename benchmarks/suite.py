@@ -28,7 +28,6 @@ import hardware
 import table
 import timing
 from command_line import Parser, run_script
-from config_physics import Config
 from durable_files import replace_file
 from engine import Engine
 
@@ -64,11 +63,6 @@ class Part:
         return [*self.command.split(), *(("--device", device) if self.has_device else ())]
 
 
-_EAGER = (  # the same step without a captured graph, where the settings have that choice
-    [Part("paper bf16, eager", 40, "training_step.py --recipe paper --precision bf16 --engine eager --periods 6")]
-    if hasattr(Config, "engine")
-    else []
-)
 PARTS = {
     # On a GPU the most wanted comes first, in case that the time runs out.
     "cuda": [
@@ -83,7 +77,7 @@ PARTS = {
         Part("rendering", 60, "rendering.py --count 4096"),
         Part("epoch, default", 90, "epoch.py --images 240000 --repeats 1"),
         Part("paper fp32", 50, "training_step.py --recipe paper"),
-        *_EAGER,
+        Part("paper bf16, eager", 40, "training_step.py --recipe paper --precision bf16 --engine eager --periods 6"),
         Part("generation, paper", 40, "generation.py --recipe paper --images 4096"),
         Part("preparation", 45, "preparation.py --images 1024 --repeats 2", has_device=False),
         Part("default, batch 256", 45, "training_step.py --batch-size 256"),

@@ -1,4 +1,4 @@
-"""Trainers for benchmarks: data that are made in memory, and single steps."""
+"""Trainers for benchmarks, and data that are made in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training import Trainer
 
 _DIFFERENT = 128  # galaxies that are rendered; more images repeat them, since no step's time depends on them
 
-_TOTAL_STEPS = 1_000_000  # of a phase: so many that the step size hardly falls
+TOTAL_STEPS = 1_000_000  # of a phase: so many that the step size hardly falls
 
 
 def made_data(count: int, image_px: int = 64, seed: int = 0) -> PreparedDataset:
@@ -53,17 +53,3 @@ def make_trainer(config: Config, data: PreparedDataset, folder: Path) -> Trainer
     for path in (checkpoints, samples):
         path.mkdir(parents=True, exist_ok=True)
     return Trainer(config, data, checkpoints, samples)
-
-
-def begin(trainer: Trainer, phase: str) -> None:
-    """Put a trainer at the beginning of a phase, `predictor` or `generator`."""
-    trainer.phase, trainer.epoch, trainer.step = phase, 0, 0
-    trainer._new_meters()
-    trainer.batches.end_epoch()
-
-
-def take_step(trainer: Trainer) -> None:
-    """Take one step of the phase that the trainer is in, without waiting for the device."""
-    if trainer.batches.position % len(trainer.batches) == 0:
-        trainer.batches.start_epoch()
-    trainer._take_step(_TOTAL_STEPS)

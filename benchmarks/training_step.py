@@ -29,7 +29,7 @@ import timing
 from command_line import Parser, add_config_options, config_from_options, run_script
 from config_physics import Config
 from eager_reference import PlainTraining
-from training_access import begin, made_data, make_trainer, take_step
+from training_access import TOTAL_STEPS, made_data, make_trainer
 
 SURVEY = 240_000  # images that the whole recipe is counted for
 PHASES = ("predictor", "generator")
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         plain = PlainTraining(device, config.batch_size) if has_reference(config, options) else None
         rows = []
         for phase in options.phases:
-            begin(trainer, phase)
-            _repeat(lambda: take_step(trainer), options.warm_up)
-            works = {"ours": lambda: _repeat(lambda: take_step(trainer), num_steps)}
+            trainer.start_phase(phase)
+            _repeat(lambda: trainer.take_step(TOTAL_STEPS), options.warm_up)
+            works = {"ours": lambda: _repeat(lambda: trainer.take_step(TOTAL_STEPS), num_steps)}
             if plain is not None:
                 works["plain"] = lambda phase=phase: plain.run(phase, num_steps)
             seconds = timing.in_turns(works, options.repeats, device)
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 timing.row(what, seconds["ours"], config.batch_size, num_steps, seconds.get("plain"), limit=limit)
             )
         facts = {**memory_facts(device), **_recipe_facts(config, rows, options.phases)}
-    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS if hasattr(config, name)}
+    sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS}
     sizes |= {"images": len(data.images), "image_px": data.image_size, "steps": num_steps, "bf16": bf16}
     timing.print_result("training_step", machine, sizes, rows, facts)
 

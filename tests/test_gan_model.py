@@ -240,20 +240,6 @@ def test_gradient_penalty_of_a_linear_discriminator_is_the_squared_norm_of_its_w
     torch.testing.assert_close(penalty, slope.square().sum())
 
 
-def test_first_layer_equals_the_convolution_of_image_and_constant_planes():
-    torch.manual_seed(0)
-    discriminator = Discriminator(8, width=8).double()
-    images, condition = torch.randn(3, 3, 64, 64).double(), torch.randn(3, 8).double()
-    planes = condition[:, :, None, None].expand(-1, -1, 64, 64)
-    expected = discriminator.downsample[0](torch.cat([images, planes], 1))
-    torch.testing.assert_close(
-        gan_model._convolve_with_condition(discriminator.downsample[0], images, condition),
-        expected,
-        rtol=1e-10,
-        atol=1e-10,
-    )
-
-
 def test_generator_is_the_same_function_with_and_without_gradients():
     torch.manual_seed(0)
     generator = Generator(16, 8, width=8, upsampling="resize").eval()
