@@ -11,12 +11,14 @@ from conftest import ROOT
 LAYERS = (
     {
         "config_physics",
+        "cores",
         "cosmology",
         "durable_files",
         "encounter",
         "galaxy_frame",
         "galaxy_structure",
         "mock_votes",
+        "philox",
         "sersic",
         "source_mask",
     },
