@@ -73,10 +73,9 @@ class Population:
         """
         filled, seeds = requested.clone(), np.asarray(seeds, np.int64)
         unfilled = requested.isnan().any(1)
-        for index in classes[unfilled].unique().tolist():
-            members = self.members(index)
-            if len(members) > 0:
-                rows = torch.nonzero(unfilled & (classes == index))[:, 0]
+        for index in range(len(MORPHOLOGIES)):
+            rows = torch.nonzero(unfilled & (classes == index))[:, 0]
+            if len(rows) > 0 and len(members := self.members(index)) > 0:
                 filled[rows] = _fill(members, requested[rows], seeds[rows.numpy()])
         return filled
 
@@ -86,7 +85,8 @@ def _fill(members: Tensor, requested: Tensor, seeds: np.ndarray) -> Tensor:
     some_set = requested.isfinite().any(1)
     sizes = torch.where(some_set, _num_nearest(len(members)), len(members))
     row = torch.from_numpy(random_index(seeds, sizes.numpy()))
-    row[some_set] = _by_resemblance(members, requested[some_set], row[some_set])
+    if some_set.any():
+        row[some_set] = _by_resemblance(members, requested[some_set], row[some_set])
     return torch.where(requested.isfinite(), requested, members[row])
 
 
@@ -227,19 +227,26 @@ class GalaxySampler:
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
             return run(condition, seeds)[: len(classes)]
 
-    def _draw_chunk(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+    def _draw_chunk(self, inputs: Sequence[Tensor]) -> Tensor:
         with torch.inference_mode():
-            return to_uint8(self.network(*inputs)).contiguous()
+            return to_uint8(self.network(*inputs))
 
     def _on_cores(self, condition: Tensor, seeds: np.ndarray) -> Tensor:
-        z = standard_normal(seeds, self.config.latent_dim)
-        chunks = list(zip(z.split(self._chunk), condition.split(self._chunk), strict=True))
-        return torch.cat(map_on_cores(self._draw_chunk, chunks))
+        z, images = standard_normal(seeds, self.config.latent_dim), self._empty(len(seeds))
+
+        def work(parts: tuple[Tensor, ...]) -> None:
+            place, *inputs = parts
+            place.copy_(self._draw_chunk(inputs))
+
+        map_on_cores(work, list(zip(*(part.split(self._chunk) for part in (images, z, condition)), strict=True)))
+        return images
+
+    def _empty(self, count: int) -> Tensor:
+        return torch.empty(count, 3, self.config.image_size, self.config.image_size, dtype=torch.uint8)
 
     def _on_accelerator(self, condition: Tensor, seeds: np.ndarray) -> Tensor:
         """Generate without waiting for the device between chunks, and make the next noise while it works."""
-        images = torch.empty(len(seeds), 3, self.config.image_size, self.config.image_size, dtype=torch.uint8)
-        blocks = torch.arange(len(seeds)).split(_CHUNKS_AHEAD * self._chunk)
+        images, blocks = self._empty(len(seeds)), torch.arange(len(seeds)).split(_CHUNKS_AHEAD * self._chunk)
 
         def inputs(block: Tensor) -> tuple[Tensor, Tensor]:
             z = standard_normal(seeds[block.numpy()], self.config.latent_dim)
@@ -251,7 +258,7 @@ class GalaxySampler:
             drawn = [self._draw_chunk(chunk) for chunk in zip(z.split(self._chunk), c.split(self._chunk), strict=True)]
             if following is not None:
                 upcoming = inputs(following)
-            images[block[0] : block[-1] + 1] = torch.cat(drawn).cpu()
+            images[block[0] : block[-1] + 1] = torch.cat(drawn).contiguous()  # to the CPU, in planes
         return images
 
 
