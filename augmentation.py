@@ -180,9 +180,9 @@ def verdict(difference: dict[str, Any]) -> str:
 def _generate(sampler: GalaxySampler, rare: int, count: int, seed: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     unset = torch.full((len(sampler.attributes),), math.nan)
-    values = torch.stack([sampler.population.draw(rare, unset, random) for _ in range(count)])
     seeds = torch.randint(2**31, (count,), generator=random).tolist()
-    return sampler.generate(torch.full((count,), rare), values, seeds)
+    classes = torch.full((count,), rare)
+    return sampler.generate(classes, sampler.complete_all(classes, unset.expand(count, -1), seeds), seeds)
 
 
 def _train(rare: Tensor, others: Tensor, steps: int, seed: int, engine: Engine) -> JudgeNetwork:

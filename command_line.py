@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 
 from config_physics import RECIPES, Config, UserError
 
+MAX_IMAGES = 100_000_000  # of one call: a terabyte at 64 pixels
+_MAX_SEED = 2**63 - 1 - MAX_IMAGES
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence, and whose options are never abbreviated."""
@@ -56,6 +59,21 @@ _METAVARS = {"data": "DIR", "run": "NAME", "device": "D"}
 
 def _name_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def finite_number(text: str) -> float:
+    """Read an option's or a cell's number that single precision can hold."""
+    value = float(text)
+    if not abs(value) < 1e30:  # not a number, infinite, or beyond the networks' arithmetic
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def seed_number(text: str) -> int:
+    """Read the seed of an image; those of the `MAX_IMAGES` images after it fit 64 bits too."""
+    if not 0 <= (value := int(text)) <= _MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MAX_SEED}")
+    return value
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from checkpoint import load_checkpoint
 from config_physics import MORPHOLOGIES, Attribute, Config, UserError, attribute_table
+from cores import map_on_cores
 from dataset import condition_vector, to_uint8
 from engine import Engine
 from gan_model import FrameGenerator, Generator
+from philox import random_index, standard_normal
 
-# Networks round differently in batches of different sizes; in chunks of one fixed size an image is always the same.
-_CHUNK = 16
+_TABLE_SIZE = 2**18  # requests times real galaxies that are compared at a time
+_CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
 # A request is supported if it lies within the central 98 % of the real galaxies of its class.
 _SUPPORT_TAIL = 0.01
 
@@ -48,35 +55,63 @@ class Population:
         low, high = torch.quantile(known.double(), torch.tensor([_SUPPORT_TAIL, 1 - _SUPPORT_TAIL]).double())
         return float(low), float(high)
 
-    def draw(self, class_index: int, requested: Tensor, generator: torch.Generator) -> Tensor:
-        """Fill the unset attributes of a request from a real galaxy that resembles it.
+    def draw(self, classes: Tensor, requested: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Fill the unset attributes of requests, each from a real galaxy that resembles the request.
 
         Parameters
         ----------
-        class_index : int
-        requested : Tensor, (A,)
+        classes : Tensor, (N,), int64
+        requested : Tensor, (N, A), float32
             Physical units, NaN for what is unset.
-        generator : torch.Generator
+        seeds : sequence of int, N
+            Which galaxy it is depends on the request and on its seed alone.
 
         Returns
         -------
-        Tensor, (A,)
-            NaN only where the drawn galaxy's value is unknown too.
+        Tensor, (N, A), float32
+            NaN only where the drawn galaxy's value is unknown too, or the class has no galaxy.
         """
-        members = self.members(class_index)
-        if len(members) == 0:
-            return requested.clone()
-        is_set = torch.isfinite(requested)
-        candidates = members
-        if is_set.any():
-            spread = torch.nan_to_num(_nan_std(members)[is_set], nan=1.0).clamp_min(1e-6)
-            offset = (members[:, is_set] - requested[is_set]) / spread
+        filled, seeds = requested.clone(), np.asarray(seeds, np.int64)
+        unfilled = requested.isnan().any(1)
+        for index in range(len(MORPHOLOGIES)):
+            rows = torch.nonzero(unfilled & (classes == index))[:, 0]
+            if len(rows) > 0 and len(members := self.members(index)) > 0:
+                filled[rows] = _fill(members, requested[rows], seeds[rows.numpy()])
+        return filled
+
+
+def _fill(members: Tensor, requested: Tensor, seeds: np.ndarray) -> Tensor:
+    """Fill the unset attributes of requests (N, A) for one class from its galaxies (K, A)."""
+    some_set = requested.isfinite().any(1)
+    sizes = torch.where(some_set, _num_nearest(len(members)), len(members))
+    row = torch.from_numpy(random_index(seeds, sizes.numpy()))
+    if some_set.any():
+        row[some_set] = _by_resemblance(members, requested[some_set], row[some_set])
+    return torch.where(requested.isfinite(), requested, members[row])
+
+
+def _num_nearest(size: int) -> int:
+    """Return how many of a class's galaxies resemble a request: a fiftieth, but at least eight."""
+    return min(size, max(8, size // 50))
+
+
+def _by_resemblance(members: Tensor, requested: Tensor, rank: Tensor) -> Tensor:
+    """Return the row (N,) of the galaxy (K, A) that comes at a rank (N,) by resemblance to each request (N, A)."""
+    spread = _nan_std(members).nan_to_num(nan=1.0).clamp_min(1e-6)
+    # A catalogue asks for the same again and again. Unset is infinite here, since no NaN is equal to another.
+    wanted, kind = requested.nan_to_num(nan=torch.inf).unique(dim=0, return_inverse=True)
+    found = torch.empty_like(rank)
+    step = max(1, _TABLE_SIZE // len(members))
+    for start in range(0, len(wanted), step):
+        distance = torch.zeros(())
+        for values, asked, scale in zip(members.T, wanted[start : start + step].T, spread, strict=True):
             # An unknown value counts as far away, so that galaxies with known values are preferred.
-            distance = torch.nan_to_num(offset, nan=10.0).square().sum(1)
-            nearest = max(8, len(members) // 50)
-            candidates = members[distance.argsort(stable=True)[:nearest]]
-        row = candidates[torch.randint(len(candidates), (), generator=generator)]
-        return torch.where(is_set, requested, row)
+            offset = ((values - asked[:, None]) / scale).nan_to_num(nan=10.0)  # (step, K)
+            distance = distance + torch.where(asked.isfinite()[:, None], offset, 0.0).square()
+        nearest = distance.topk(_num_nearest(len(members)), largest=False).indices
+        here = (kind >= start) & (kind < start + step)
+        found[here] = nearest[kind[here] - start, rank[here]]
+    return found
 
 
 def _nan_std(values: Tensor) -> Tensor:
@@ -104,6 +139,8 @@ class GalaxySampler:
         self.population = population
         self.engine = engine
         self.attributes: tuple[Attribute, ...] = attribute_table(config.attributes)
+        self._chunk = chunk_size(config, engine.device)
+        self._alone = threading.Lock()
         # [class][attribute] -> (low, high), or None where nothing is known
         self.supported = [
             [population.supported_range(index, column) for column in range(len(self.attributes))]
@@ -132,7 +169,11 @@ class GalaxySampler:
 
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
         """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy."""
-        return self.population.draw(class_index, requested, torch.Generator().manual_seed(seed))
+        return self.complete_all(torch.tensor([class_index]), requested[None], [seed])[0]
+
+    def complete_all(self, classes: Tensor, requested: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Draw the unset (NaN) attributes of requests (N, A), each by its seed: as `complete` does one by one."""
+        return self.population.draw(classes, requested, seeds)
 
     def unsupported(self, class_index: int, values: Tensor) -> list[str]:
         """Say in a sentence for each set attribute (A,) outside the class's range what the range is."""
@@ -155,8 +196,15 @@ class GalaxySampler:
                 )
         return sentences
 
-    @torch.no_grad()
-    def generate(self, classes: Tensor, values: Tensor, seeds: list[int]) -> Tensor:
+    def supports(self, classes: Tensor, values: Tensor) -> Tensor:
+        """Tell for each request, classes (N,) and values (N, A), whether it is within the training data: (N,) bool."""
+        nothing = (math.inf, -math.inf)
+        limits = torch.tensor([[pair or nothing for pair in row] for row in self.supported]).double()[classes]
+        inside = (limits[..., 0] <= values) & (values <= limits[..., 1])
+        known_class = torch.bincount(self.population.classes, minlength=len(MORPHOLOGIES)) > 0
+        return (inside | values.isnan()).all(1) & known_class[classes]
+
+    def generate(self, classes: Tensor, values: Tensor, seeds: Sequence[int]) -> Tensor:
         """Generate one image for each request.
 
         Parameters
@@ -164,7 +212,7 @@ class GalaxySampler:
         classes : Tensor, (N,), int64
         values : Tensor, (N, A), float32
             Physical units, NaN where unknown.
-        seeds : list of int, N
+        seeds : sequence of int, N
             Image k depends on the network, on its condition and on seeds[k] alone.
 
         Returns
@@ -172,22 +220,74 @@ class GalaxySampler:
         Tensor, (N, 3, S, S), uint8, on the CPU
         """
         condition, _, _ = condition_vector(classes, values, self.config)
-        z = torch.stack(
-            [torch.randn(self.config.latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        )
-        was_training = self.network.training
-        self.network.eval()
-        images = []
-        # The same kernels in every process: no trying out which is fastest today, no reduced precision.
+        # The last chunk is filled up with copies: networks round differently in batches of different sizes.
+        rows = torch.arange(-(-len(condition) // self._chunk) * self._chunk).clamp_max(len(condition) - 1)
+        condition, seeds = condition[rows], np.asarray(seeds, np.int64)[rows.numpy()]
+        with self._alone, _exact(self.network):
+            run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
+            return run(condition, seeds)[: len(classes)]
+
+    def _draw_chunk(self, inputs: Sequence[Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return to_uint8(self.network(*inputs))
+
+    def _on_cores(self, condition: Tensor, seeds: np.ndarray) -> Tensor:
+        z, images = standard_normal(seeds, self.config.latent_dim), self._empty(len(seeds))
+
+        def work(parts: tuple[Tensor, ...]) -> None:
+            place, *inputs = parts
+            place.copy_(self._draw_chunk(inputs))
+
+        map_on_cores(work, list(zip(*(part.split(self._chunk) for part in (images, z, condition)), strict=True)))
+        return images
+
+    def _empty(self, count: int) -> Tensor:
+        return torch.empty(count, 3, self.config.image_size, self.config.image_size, dtype=torch.uint8)
+
+    def _on_accelerator(self, condition: Tensor, seeds: np.ndarray) -> Tensor:
+        """Generate without waiting for the device between chunks, and make the next noise while it works."""
+        images, blocks = self._empty(len(seeds)), torch.arange(len(seeds)).split(_CHUNKS_AHEAD * self._chunk)
+
+        def inputs(block: Tensor) -> tuple[Tensor, Tensor]:
+            z = standard_normal(seeds[block.numpy()], self.config.latent_dim)
+            return z.to(self.engine.device), condition[block].to(self.engine.device)
+
+        upcoming = inputs(blocks[0])
+        for block, following in zip(blocks, (*blocks[1:], None), strict=True):
+            z, c = upcoming
+            drawn = [self._draw_chunk(chunk) for chunk in zip(z.split(self._chunk), c.split(self._chunk), strict=True)]
+            if following is not None:
+                upcoming = inputs(following)
+            images[block[0] : block[-1] + 1] = torch.cat(drawn).contiguous()  # to the CPU, in planes
+        return images
+
+
+def chunk_size(config: Config, device: torch.device) -> int:
+    """Return how many images go through a generator of these settings together, on every call.
+
+    On a CPU a core works on a chunk alone, and one image costs a whole chunk: about 8 ms. An accelerator needs enough
+    images to keep it busy between the commands that it is given. Memory for a chunk is the same at every image size.
+    """
+    area = (config.image_size // 64) ** 2
+    if device.type == "cpu":
+        return min(16, max(1, 128 // (config.width * area)))
+    return max(8, 256 // area)
+
+
+@contextmanager
+def _exact(network: nn.Module) -> Iterator[None]:
+    """Run a network in evaluation mode, with the same float32 kernels in every process."""
+    was_training, matmul = network.training, torch.backends.cuda.matmul
+    reduced = matmul.allow_tf32
+    network.eval()
+    matmul.allow_tf32 = False
+    try:
+        # No trying out which kernel is fastest today, and no reduced precision.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            for start in range(0, len(seeds), _CHUNK):
-                rows = slice(start, start + _CHUNK)
-                filled = len(z[rows])
-                order = torch.tensor([*range(filled), *[0] * (_CHUNK - filled)])
-                batch = [part[rows][order].to(self.engine.device) for part in (z, condition)]
-                images.append(to_uint8(self.network(*batch)[:filled]).cpu())
-        self.network.train(was_training)
-        return torch.cat(images)
+            yield
+    finally:
+        matmul.allow_tf32 = reduced
+        network.train(was_training)
 
 
 def config_of(state: dict[str, Any], path: Path) -> Config:

@@ -123,7 +123,7 @@ class CopyingSampler:
         self.supported = [[self.population.supported_range(c, a) for a in range(len(attributes))] for c in range(4)]
 
     def complete(self, class_index, requested, seed):
-        return self.population.draw(class_index, requested, torch.Generator().manual_seed(seed))
+        return self.population.draw(torch.tensor([class_index]), requested[None], [seed])[0]
 
     def generate(self, classes, values, seeds):
         table = self.population.values.nan_to_num(nan=-1)

@@ -1,0 +1,53 @@
+"""Work spread over cores: one thread each, results in order, everything put back."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from cores import map_on_cores
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_results_are_in_the_order_of_the_items(threads):
+    assert map_on_cores(lambda item: item**2, range(20)) == [item**2 for item in range(20)]
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_each_call_computes_on_one_thread(threads, count):
+    assert map_on_cores(lambda _: torch.get_num_threads(), range(count)) == [1] * count
+    assert torch.get_num_threads() == threads
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [threads]
+
+
+def test_calls_overlap():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        meeting = threading.Barrier(2, timeout=20)
+        assert sorted(map_on_cores(lambda _: meeting.wait(), range(2))) == [0, 1]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_comes_out_and_leaves_the_threads_as_they_were(threads):
+    with pytest.raises(ZeroDivisionError):
+        map_on_cores(lambda item: 1 // item, range(3))
+    assert torch.get_num_threads() == threads
+
+
+def test_nothing_to_do(threads):
+    assert map_on_cores(abs, []) == []
