@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +28,13 @@ from config_physics import UserError
 from durable_files import replace_file, sync_folder
 from generated_galaxies import GRID_LIMIT, generate_blocks
 from pictures import plain_grid, save_picture
+from ranks import Ranks
 from requested_galaxies import Requests
 from sampling import GalaxySampler
 
 REQUEST_FILE = "request.json"
 _FORMAT_VERSION = 1
 _ROW_BYTES = 300  # of a catalogue, at most about
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Which of several processes this is, as `torchrun` says in the environment.
-
-    Attributes
-    ----------
-    number, world_size : int
-        This process among all: 0 to world_size - 1.
-    local : int
-        This process among those on this machine: the number of its GPU.
-    """
-
-    number: int = 0
-    world_size: int = 1
-    local: int = 0
-
-    @classmethod
-    def from_environment(cls) -> Rank:
-        """Read RANK, WORLD_SIZE and LOCAL_RANK; without them this process is alone.
-
-        Raises
-        ------
-        UserError
-            If they are no numbers, or do not fit each other.
-        """
-        texts = [os.environ.get(name, default) for name, default in _RANK_VARIABLES.items()]
-        try:
-            rank = cls(*map(int, texts))
-            if not (0 <= rank.number < rank.world_size and rank.local >= 0):
-                raise ValueError
-        except ValueError:
-            said = ", ".join(f"{name}={text}" for name, text in zip(_RANK_VARIABLES, texts, strict=True))
-            raise UserError(f"the environment says {said}: start several processes with torchrun") from None
-        return rank
-
-
-_RANK_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
 
 
 class ShardFolder:
@@ -219,7 +180,7 @@ class ShardFolder:
                 file.unlink(missing_ok=True)
 
 
-def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Rank) -> int:
+def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> int:
     """Write this process's part of the shards that are missing; shard k is that of rank k modulo their number.
 
     Returns
@@ -235,11 +196,11 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Rank) -> int
     missing = folder.missing()
     folder.check_space(missing)
     folder.claim()
-    own = range(rank.number, len(folder), rank.world_size)
+    own = range(rank.rank, len(folder), rank.size)
     left = [number for number in missing if number in own]
     total = sum(len(folder.rows(number)) for number in own)
     done = total - sum(len(folder.rows(number)) for number in left)
-    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=rank.number > 0) as bar:
+    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=rank.rank > 0) as bar:
         for number in left:
             folder.write(number, sampler, bar)
     return len(folder) - len(missing)

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from config_physics import RECIPES, Config, UserError
+from config_physics import Config, UserError
+from recipes import DIFFUSION_RECIPES, RECIPES
 
 MAX_IMAGES = 100_000_000  # of one call: a terabyte at 64 pixels
 _MAX_SEED = 2**63 - 1 - MAX_IMAGES
@@ -84,7 +85,9 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
 def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Config:
     """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then what the user gave."""
     given = given_settings(namespace)
-    return Config(**{**fallbacks, **RECIPES[given.get("recipe", Config.recipe)], **given})
+    recipe = given.get("recipe", Config.recipe)
+    diffusion = DIFFUSION_RECIPES[recipe] if given.get("diffusion") else {}
+    return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **given})
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:

@@ -196,6 +196,28 @@ class Config:
     dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
     condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
 
+    # Diffusion
+    diffusion_steps: int = _setting(1000, "steps in which images turn into noise", low=2, high=100_000)
+    noise_schedule: str = _setting(
+        "cosine",
+        "how they do: cosine, until nothing is left, or linear in beta from 1e-4 to 0.02",
+        choices=("cosine", "linear"),
+    )
+    prediction: str = _setting("v", "what the U-Net predicts: velocity or noise", choices=("v", "noise"))
+    min_snr_gamma: float = _setting(
+        5.0, "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike)", low=0.0, high=1e6
+    )
+    condition_dropout: float = _setting(
+        0.1, "part of the images that are shown without their condition", low=0.0, high=1.0
+    )
+    unet_blocks: int = _setting(2, "residual blocks a level of the U-Net", low=1, high=8)
+    normalize: bool = _setting(True, "give the U-Net images of zero mean and unit variance")
+    solver: str = _setting(
+        "dpm", "solver of sample grids: dpm (DPM-Solver++), ddim or ddpm", choices=("dpm", "ddim", "ddpm")
+    )
+    solver_steps: int = _setting(20, "steps of the solver", low=1, high=100_000)
+    guidance: float = _setting(1.0, "weight of classifier-free guidance when sampling (1: none)", low=0.0, high=100.0)
+
     # Physics
     pretrain_epochs: int = _setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
     pretrain_learning_rate: float = _setting(2e-3, "step size of Adam in phase 1", low=0.0, high=1.0)
@@ -283,39 +305,4 @@ _KIND_WORDS = {
     str: "text",
     bool: "yes or no",
     tuple: "list of names",
-}
-
-# What each recipe changes from the defaults. `paper` is the document that this project started from; it spells out
-# every number of its own, so that a better default never changes it.
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "attributes": PAPER_ATTRIBUTES,
-        "latent_dim": 100,
-        "width": 64,
-        "generator": "transposed",
-        "discriminator": "dcgan",
-        "dropout": 0.3,
-        "condition_mask": False,
-        "pretrain_epochs": 30,
-        "pretrain_learning_rate": 1.5e-4,
-        "pretrain_decay": False,
-        "uncertainty": False,
-        "physics_weight": 3.0,
-        "photometry_weight": 0.0,
-        "epochs": 150,
-        "batch_size": 64,
-        "learning_rate": 1.5e-4,
-        "beta1": 0.5,
-        "beta2": 0.999,
-        "clip_norm": 1.0,
-        "real_label": 0.9,
-        "fake_label": 0.1,
-        "r1_weight": 0.0,
-        "ema_decay": 0.0,
-        "augment": False,
-        "balanced": False,
-        "checkpoint_every": 10,
-        "precision": "fp32",
-    },
 }

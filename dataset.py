@@ -231,6 +231,11 @@ class DeviceBatches:
     def __len__(self) -> int:
         return len(self.rows) // self._global_size
 
+    def some_images(self, count: int = 2048) -> Tensor:
+        """Return up to `count` images (N, 3, S, S) in [-1, 1] from all over the split, on the CPU."""
+        chosen = self.rows[:: -(-len(self.rows) // count)]
+        return to_float(torch.from_numpy(self.data.images[chosen]))
+
     def start_epoch(self) -> None:
         """Draw the order of a new epoch: a shuffle, or with `balanced` draws that favour no class."""
         if self.config.balanced:

@@ -44,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":  # the other processes of torchrun would say the same once more
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
-    if getattr(options, "diffusion", False):
-        raise UserError("--diffusion is not part of this release: train the GAN, without that option")
     from dataset import find_dataset  # torch loads only after the options are known to be right
     from engine import Engine
 

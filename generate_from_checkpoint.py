@@ -28,7 +28,7 @@ from command_line import MAX_IMAGES, Parser, finite_number, run_script, seed_num
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
 
 if TYPE_CHECKING:
-    from catalogue_shards import Rank
+    from ranks import Ranks
     from requested_galaxies import Requests
     from sampling import GalaxySampler
 
@@ -50,19 +50,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     # torch loads only after the options are known to be right
-    from catalogue_shards import Rank
+    from ranks import Ranks
     from sampling import GalaxySampler
 
-    rank = Rank.from_environment()
+    rank = Ranks.from_environment()
     sampler = GalaxySampler.from_checkpoint(options.checkpoint, _device(options.device, rank))
     requests = _requests(options, given, [a.name for a in sampler.attributes])
-    in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.world_size > 1
+    in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
         raise UserError(
             f"--format is for up to {_SHARD_SIZE:,} images that one process writes without --shard-size: "
             "shards are npy files"
         )
-    if rank.number == 0:
+    if rank.rank == 0:
         for sentence in requests.warnings(sampler.supports, sampler.unsupported):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
@@ -83,12 +83,12 @@ def _requests(options: argparse.Namespace, given: dict[str, float], names: list[
     return Requests.alike(morphology_index(options.morphology), values, options.seed, options.count or 16)
 
 
-def _device(device: str, rank: Rank) -> str:
+def _device(device: str, rank: Ranks) -> str:
     """Give each process of a machine a GPU of its own."""
     import torch
 
-    if rank.world_size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{rank.local}"
+    if rank.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{rank.local_rank}"
     return device
 
 
@@ -112,7 +112,7 @@ def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str
     print(f"{len(requests)} galaxies in {out}")
 
 
-def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.Namespace, rank: Rank) -> None:
+def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.Namespace, rank: Ranks) -> None:
     from catalogue_shards import ShardFolder, write_shards
     from dataset_writer import sha256_of
 
@@ -121,12 +121,12 @@ def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.
     size = options.shard_size or _SHARD_SIZE
     folder = ShardFolder(options.out, requests, size, sampler.config.image_size, origin)
     there = write_shards(folder, sampler, rank)
-    if rank.number == 0:
+    if rank.rank == 0:
         print(f"{len(requests):,} galaxies in {len(folder)} shards in {options.out}")
         if there:
             print(f"{there} shards were there before")
-        if rank.world_size > 1:
-            print(f"this is rank 0 of {rank.world_size}: the shards are complete when every process has ended")
+        if rank.size > 1:
+            print(f"this is rank 0 of {rank.size}: the shards are complete when every process has ended")
 
 
 def _parser() -> Parser:

@@ -1,8 +1,9 @@
-"""What one training step does: the networks, their optimisers, and the two updates."""
+"""What every training has: the physics predictor, optimisers, the average, and the state of it all."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,31 +11,11 @@ from torch import Tensor, nn
 from config_physics import Config, attribute_table
 from dataset import Batch
 from engine import Engine
-from gan_model import Discriminator, ProjectionDiscriminator, discriminator_loss, generator_loss, gradient_penalty
-from physics_model import PhysicsPredictor, photometric_loss, physics_loss, variance_loss
+from physics_model import PhysicsPredictor, physics_loss, variance_loss
 from ranks import Ranks
-from sampling import build_generator
 from weight_average import WeightAverage
 
-# The scalar terms that each step returns, in order.
-TERMS = {
-    "predictor": ("physics", "grad_norm"),
-    "generator": (
-        "d_loss_real",
-        "d_loss_fake",
-        "g_adversarial",
-        "physics",
-        "photometry",
-        "d_real",
-        "d_fake",
-        "d_grad_norm",
-        "g_grad_norm",
-    ),
-}
-_PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
-
-_PHOTOMETRY_EVERY = 4  # likewise for photometry, which costs as much as a small network
-
+PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
 _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
 
 # Terms of one step, then the sum of squared errors (A,) and the number of known values (A,) of each attribute.
@@ -58,32 +39,34 @@ class Variant(NamedTuple):
     photometric: bool = False
 
 
-class Learner:
-    """The networks of a run and their updates.
+class Learner(ABC):
+    """The networks of a run and their updates: what the two families, GAN and diffusion, have in common.
 
     A step never makes the host wait for the device, and all that it changes are tensors that stay in place, so that
     `engine.RecordedStep` can record it. An update whose gradient is not finite is left out; the returned terms tell.
 
     Parameters
     ----------
+    networks : dict of str to nn.Module
+        All networks but the predictor, on the CPU; one is the ``generator``.
     config : Config
     engine : Engine
-    ranks : Ranks, optional
-        This process alone if left out.
+    ranks : Ranks
+
+    Attributes
+    ----------
+    terms : dict of str to tuple of str
+        The scalar terms that each phase's steps return, in order.
     """
 
-    def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
-        self.config, self.engine, self.ranks = config, engine, ranks or Ranks()
-        judge = ProjectionDiscriminator if config.discriminator == "projection" else Discriminator
-        self.generator = self._place(build_generator(config))
-        self.discriminator = self._place(judge(config.condition_dim, config.width, config.image_size))
-        self.predictor = self._place(build_predictor(config))
+    terms: ClassVar[dict[str, tuple[str, ...]]]
+
+    def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
+        self.config, self.engine, self.ranks = config, engine, ranks
         self.attributes = attribute_table(config.attributes)
-        self.networks: dict[str, nn.Module] = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "predictor": self.predictor,
-        }
+        networks = networks | {"predictor": build_predictor(config)}
+        self.networks = {name: self._place(network) for name, network in networks.items()}
+        self.generator, self.predictor = self.networks["generator"], self.networks["predictor"]
         rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
         self.optimizers = {
             name: engine.adam(module, rates[name], (config.beta1, config.beta2))
@@ -98,16 +81,22 @@ class Learner:
         self.ranks.share(network)
         return network
 
+    def learn_statistics(self, attribute_variance: Tensor, images: Tensor) -> None:
+        """Take over what a new run should know of its data.
+
+        Parameters
+        ----------
+        attribute_variance : Tensor, (A,)
+            Of the scaled attributes.
+        images : Tensor, (N, 3, S, S), in [-1, 1]
+            Some of the training images.
+        """
+        self.predictor.prior_variance.copy_(attribute_variance)
+
     def variant(self, phase: str, step: int) -> Variant:
         """Return what the step with this number in its phase does."""
-        if phase == "predictor":
-            return Variant(phase)
-        config = self.config
-        return Variant(
-            phase,
-            penalised=config.r1_weight > 0 and step % _PENALTY_EVERY == 0,
-            photometric=config.photometry_weight > 0 and step % _PHOTOMETRY_EVERY == _PHOTOMETRY_EVERY // 2,
-        )
+        photometric = self.config.photometry_weight > 0 and step % PHOTOMETRY_EVERY == PHOTOMETRY_EVERY // 2
+        return Variant(phase, photometric=photometric and phase == "generator")
 
     def schedule(self, phase: str, progress: float) -> None:
         """Set the step size for the part of the phase, 0 to 1, that is done; to be called between steps."""
@@ -117,7 +106,10 @@ class Learner:
 
     def step(self, batch: Batch, variant: Variant) -> StepResult:
         """Take the step that the variant describes."""
-        return self._predictor_step(batch) if variant.phase == "predictor" else self._generator_step(batch, variant)
+        if variant.phase == "predictor":
+            return self._predictor_step(batch)
+        self.predictor.eval().requires_grad_(False)
+        return self._generator_step(batch, variant)
 
     def _predictor_step(self, batch: Batch) -> StepResult:
         """Update the predictor on real images."""
@@ -132,56 +124,18 @@ class Learner:
             total = loss + _VARIANCE_WEIGHT * doubt
         return [loss.detach(), self._update("predictor", total)], squared_errors, counts
 
+    @abstractmethod
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
-        """Update the discriminator, then the generator, on one batch; the predictor is frozen."""
-        config, share_count = self.config, self.ranks.mean
-        self.predictor.eval().requires_grad_(False)
-        statistics = self._statistics.clone()
-        with self.engine.autocast():
-            fake = self.generator(self._draw_noise(), batch.condition)  # (N, 3, S, S)
+        """Update the generator on one batch; the predictor is frozen."""
 
-        # Discriminator, now and then with its gradient penalty.
-        self.discriminator.requires_grad_(True)
-        real = batch.images.requires_grad_(variant.penalised)
-        with self.engine.autocast():
-            real_logits = self.discriminator(real, batch.condition).float()
-            fake_logits = self.discriminator(fake.detach(), batch.condition).float()
-        d_real_loss, d_fake_loss = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
-        d_total = d_real_loss + d_fake_loss
-        if variant.penalised:
-            d_total = d_total + _PENALTY_EVERY * config.r1_weight / 2 * gradient_penalty(real_logits, real)
-        d_norm = self._update("discriminator", d_total)
+    def _draw(self, *shape: int, uniform: bool = False) -> Tensor:
+        """Draw numbers for the whole batch of all ranks, the same on each, and return this rank's rows.
 
-        # Generator; the discriminator's own gradients would be thrown away, so none are computed.
-        self.discriminator.requires_grad_(False)
-        with self.engine.autocast():
-            judged = self.discriminator(fake, batch.condition).float()
-            predicted, log_variance = self.predictor.distribution(fake)
-        adversarial = generator_loss(judged)
-        reliability = self.predictor.reliability(log_variance)
-        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, batch.known, reliability, share_count)
-        g_total = adversarial + config.physics_weight * physics
-        measured = torch.zeros_like(adversarial)
-        if variant.photometric:
-            measured = _PHOTOMETRY_EVERY * photometric_loss(
-                fake, batch.scaled, batch.known, self.attributes, share_count
-            )
-            g_total = g_total + config.photometry_weight * measured
-        g_norm = self._update("generator", g_total)
-
-        # A forward pass that overflowed has left its traces in the running statistics.
-        self._statistics.copy_(torch.where(torch.isfinite(g_norm), self._statistics, statistics))
-        if self.average is not None:
-            self.average.update(self.generator)
-        d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
-        terms = [d_real_loss, d_fake_loss, adversarial, physics, measured, d_real, d_fake, d_norm, g_norm]
-        return terms, squared_errors, counts
-
-    def _draw_noise(self) -> Tensor:
-        """Draw the noise of the whole batch of all ranks, the same on each, and return this rank's part."""
-        size, ranks = self.config.batch_size, self.ranks
-        z = torch.randn(ranks.size * size, self.config.latent_dim, generator=self.noise, device=self.engine.device)
-        return z[ranks.rows(size)]
+        Standard normal ones of `shape` an image, or uniform ones between 0 and 1.
+        """
+        size, draw = self.config.batch_size, torch.rand if uniform else torch.randn
+        drawn = draw(self.ranks.size * size, *shape, generator=self.noise, device=self.engine.device)
+        return drawn[self.ranks.rows(size)]
 
     def _update(self, name: str, loss: Tensor) -> Tensor:
         """Take one clipped optimiser step unless the gradient is not finite; return its norm before clipping."""
@@ -191,6 +145,18 @@ class Learner:
         self.ranks.average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.engine.step_if_finite(optimizer, norm)
+        return norm
+
+    def _update_generator(self, loss: Tensor, statistics: Tensor) -> Tensor:
+        """Update generator and average; return the gradient's norm.
+
+        `statistics` are a copy of the generator's running statistics before the step: a pass that overflowed has left
+        its traces in them.
+        """
+        norm = self._update("generator", loss)
+        self._statistics.copy_(torch.where(torch.isfinite(norm), self._statistics, statistics))
+        if self.average is not None:
+            self.average.update(self.generator)
         return norm
 
     def state_dict(self) -> dict[str, Any]:

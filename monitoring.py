@@ -88,7 +88,7 @@ def health_warnings(metrics: dict[str, float], config: Config, attribute_varianc
     warnings = {}
     floor = label_entropy(config.real_label) + label_entropy(config.fake_label)
     guessing = 2 * math.log(2)
-    d_loss = metrics["d_loss"]
+    d_loss = metrics.get("d_loss", math.nan)  # a diffusion model has no discriminator
     if d_loss < floor + 0.02 * (guessing - floor):
         warnings["discriminator_wins"] = (
             f"the discriminator hardly errs (loss {d_loss:.3f}, floor {floor:.3f}): the generator gets little to learn"

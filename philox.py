@@ -20,6 +20,7 @@ from torch import Tensor
 # Streams of one seed, which share no numbers: the last word of the counter.
 NOISE = 0  # a generator's input
 DRAW = 1  # the choice of a real galaxy
+STEPS = 2  # this and the following: fresh noise of a solver's steps
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)  # golden ratio and sqrt(3) - 1, as fractions of 2^32
@@ -80,8 +81,8 @@ def random_words(seeds: Sequence[int] | np.ndarray, count: int, stream: int) -> 
     return np.stack(words, -1).reshape(len(keys), count)
 
 
-def standard_normal(seeds: Sequence[int] | np.ndarray, count: int) -> Tensor:
-    """Return standard normal numbers of each seed's stream `NOISE`.
+def standard_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = NOISE) -> Tensor:
+    """Return standard normal numbers of a stream of each seed.
 
     Two words make two numbers (Box & Muller 1958). They are computed in float64 and rounded once at the end, so that
     the last digits of a platform's logarithm and cosine hardly ever show.
@@ -90,6 +91,7 @@ def standard_normal(seeds: Sequence[int] | np.ndarray, count: int) -> Tensor:
     ----------
     seeds : sequence of int or ndarray, N
     count : int
+    stream : int
 
     Returns
     -------
@@ -100,7 +102,7 @@ def standard_normal(seeds: Sequence[int] | np.ndarray, count: int) -> Tensor:
     normal = np.empty((len(seeds), -(-count // 4) * 4), np.float32)
     for start in range(0, len(seeds), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        words = random_words(seeds[rows], normal.shape[1], NOISE)
+        words = random_words(seeds[rows], normal.shape[1], stream)
         # Half a step above 0 keeps the logarithm finite.
         radius = np.sqrt(-2.0 * np.log((words[:, 0::2] + 0.5) / 2.0**32))
         angle = words[:, 1::2] * (2 * np.pi / 2.0**32)

@@ -115,7 +115,7 @@ def physics_loss(
     predicted, requested : Tensor, (N, A)
         Attributes scaled as in the condition vector.
     known : Tensor, (N, A)
-        1 where the requested value is known, 0 where it is missing.
+        1 where the requested value is known, 0 where it is missing, between for one that counts less.
     reliability : Tensor, (N, A), optional
         How much each squared error counts in the loss, 0 to 1; all fully if left out.
     share_count : callable
@@ -137,17 +137,13 @@ def physics_loss(
     return loss, squared.detach().sum(0), counts
 
 
-def photometric_loss(
-    images: Tensor,
-    requested: Tensor,
-    known: Tensor,
-    attributes: tuple[Attribute, ...],
-    share_count: ShareCount = _own,
-) -> Tensor:
+def photometric_errors(
+    images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]
+) -> tuple[Tensor, Tensor]:
     """Measure images and compare with what was requested: no network that could be fooled.
 
-    Attributes that photometry does not measure, and images on which it finds no galaxy, take no part. The loss is
-    Huber's, since a measurement that locks on a neighbour can be far off.
+    Attributes that photometry does not measure, and images on which it finds no galaxy, count nowhere. The error is
+    twice Huber's, since a measurement that locks on a neighbour can be far off: the squared error where that is small.
 
     Parameters
     ----------
@@ -155,22 +151,47 @@ def photometric_loss(
     requested, known : Tensor, (N, A)
         As in `physics_loss`.
     attributes : tuple of Attribute, A of them
+
+    Returns
+    -------
+    errors : Tensor, (N, A)
+        In the units of the condition vector, squared; 0 where nothing was compared.
+    compared : Tensor, (N, A)
+        1 where something was.
+    """
+    measured = photometry.measure((images.float() + 1) / 2)
+    found = (measured["flag"] & photometry.NO_SOURCE == 0).float()
+    errors, compared = [], []
+    for column, attribute in enumerate(attributes):
+        if attribute.source != "photometry":
+            errors.append(torch.zeros_like(found))
+            compared.append(torch.zeros_like(found))
+            continue
+        value = attribute.to_unit(measured[attribute.name])
+        compared.append(found * known[:, column])
+        errors.append(2 * F.huber_loss(value, requested[:, column], reduction="none", delta=0.2) * compared[-1])
+    return torch.stack(errors, 1), torch.stack(compared, 1)
+
+
+def photometric_loss(
+    images: Tensor,
+    requested: Tensor,
+    known: Tensor,
+    attributes: tuple[Attribute, ...],
+    share_count: ShareCount = _own,
+) -> Tensor:
+    """Return the mean of `photometric_errors` over the values compared, 0 where there are none.
+
+    Parameters
+    ----------
+    images, requested, known, attributes
+        As for `photometric_errors`.
     share_count : callable
         See `ShareCount`.
 
     Returns
     -------
     Tensor, ()
-        Mean over the values compared, in the units of the condition vector squared; 0 where there are none.
     """
-    measured = photometry.measure((images.float() + 1) / 2)
-    found = (measured["flag"] & photometry.NO_SOURCE == 0).float()
-    total, count = images.new_zeros((), dtype=torch.float32), images.new_zeros((), dtype=torch.float32)
-    for column, attribute in enumerate(attributes):
-        if attribute.source == "photometry":
-            weight = found * known[:, column]
-            error = F.huber_loss(
-                attribute.to_unit(measured[attribute.name]), requested[:, column], reduction="none", delta=0.2
-            )
-            total, count = total + 2 * (error * weight).sum(), count + weight.sum()
-    return total / share_count(count).clamp_min(1e-6)
+    errors, compared = photometric_errors(images, requested, known, attributes)
+    return errors.sum() / share_count(compared.sum()).clamp_min(1e-6)

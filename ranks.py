@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from config_physics import UserError
 
+_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # of torchrun, and what they are without it
 _PATIENCE = datetime.timedelta(minutes=5)  # for rank 0 to draw and save, before the others call it lost
 
 
@@ -48,15 +49,14 @@ class Ranks:
         UserError
             If the variables contradict each other.
         """
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        if "WORLD_SIZE" not in os.environ:
-            return cls()
+        texts = {name: os.environ.get(name, default) for name, default in _VARIABLES.items()}
         try:
-            rank, size, local_rank = (int(os.environ[name]) for name in names)
-        except (KeyError, ValueError):
-            raise UserError(f"{', '.join(names)} are not all set to numbers: start with torchrun") from None
-        if not 0 <= rank < size:
-            raise UserError(f"RANK is {rank} and WORLD_SIZE {size}: start with torchrun")
+            rank, size, local_rank = map(int, texts.values())
+            if not (0 <= rank < size and local_rank >= 0):
+                raise ValueError
+        except ValueError:
+            said = ", ".join(f"{name}={text}" for name, text in texts.items())
+            raise UserError(f"the environment says {said}: start several processes with torchrun") from None
         return cls(rank, size, local_rank)
 
     @property

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,106 +18,14 @@ from checkpoint import load_checkpoint
 from config_physics import MORPHOLOGIES, Attribute, Config, UserError, attribute_table
 from cores import map_on_cores
 from dataset import condition_vector, to_uint8
+from diffusion_model import ContextUnet, GaussianDiffusion
+from diffusion_sampling import DiffusionGenerator, Solver, draw_images
 from engine import Engine
 from gan_model import FrameGenerator, Generator
-from philox import random_index, standard_normal
+from philox import STEPS, standard_normal
+from real_population import Population
 
-_TABLE_SIZE = 2**18  # requests times real galaxies that are compared at a time
 _CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
-# A request is supported if it lies within the central 98 % of the real galaxies of its class.
-_SUPPORT_TAIL = 0.01
-
-
-@dataclass(frozen=True)
-class Population:
-    """The joint distribution of class and attributes over real galaxies.
-
-    Attributes
-    ----------
-    classes : Tensor, (M,), int64
-    values : Tensor, (M, A), float32
-        Physical units, NaN where unknown.
-    """
-
-    classes: Tensor
-    values: Tensor
-
-    def members(self, class_index: int) -> Tensor:
-        """Return the attribute values (K, A) of one class."""
-        return self.values[self.classes == class_index]
-
-    def supported_range(self, class_index: int, attribute: int) -> tuple[float, float] | None:
-        """Return the range that holds the central 98 % of a class, or None where no value is known."""
-        known = self.members(class_index)[:, attribute]
-        known = known[torch.isfinite(known)]
-        if len(known) == 0:
-            return None
-        low, high = torch.quantile(known.double(), torch.tensor([_SUPPORT_TAIL, 1 - _SUPPORT_TAIL]).double())
-        return float(low), float(high)
-
-    def draw(self, classes: Tensor, requested: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Fill the unset attributes of requests, each from a real galaxy that resembles the request.
-
-        Parameters
-        ----------
-        classes : Tensor, (N,), int64
-        requested : Tensor, (N, A), float32
-            Physical units, NaN for what is unset.
-        seeds : sequence of int, N
-            Which galaxy it is depends on the request and on its seed alone.
-
-        Returns
-        -------
-        Tensor, (N, A), float32
-            NaN only where the drawn galaxy's value is unknown too, or the class has no galaxy.
-        """
-        filled, seeds = requested.clone(), np.asarray(seeds, np.int64)
-        unfilled = requested.isnan().any(1)
-        for index in range(len(MORPHOLOGIES)):
-            rows = torch.nonzero(unfilled & (classes == index))[:, 0]
-            if len(rows) > 0 and len(members := self.members(index)) > 0:
-                filled[rows] = _fill(members, requested[rows], seeds[rows.numpy()])
-        return filled
-
-
-def _fill(members: Tensor, requested: Tensor, seeds: np.ndarray) -> Tensor:
-    """Fill the unset attributes of requests (N, A) for one class from its galaxies (K, A)."""
-    some_set = requested.isfinite().any(1)
-    sizes = torch.where(some_set, _num_nearest(len(members)), len(members))
-    row = torch.from_numpy(random_index(seeds, sizes.numpy()))
-    if some_set.any():
-        row[some_set] = _by_resemblance(members, requested[some_set], row[some_set])
-    return torch.where(requested.isfinite(), requested, members[row])
-
-
-def _num_nearest(size: int) -> int:
-    """Return how many of a class's galaxies resemble a request: a fiftieth, but at least eight."""
-    return min(size, max(8, size // 50))
-
-
-def _by_resemblance(members: Tensor, requested: Tensor, rank: Tensor) -> Tensor:
-    """Return the row (N,) of the galaxy (K, A) that comes at a rank (N,) by resemblance to each request (N, A)."""
-    spread = _nan_std(members).nan_to_num(nan=1.0).clamp_min(1e-6)
-    # A catalogue asks for the same again and again. Unset is infinite here, since no NaN is equal to another.
-    wanted, kind = requested.nan_to_num(nan=torch.inf).unique(dim=0, return_inverse=True)
-    found = torch.empty_like(rank)
-    step = max(1, _TABLE_SIZE // len(members))
-    for start in range(0, len(wanted), step):
-        distance = torch.zeros(())
-        for values, asked, scale in zip(members.T, wanted[start : start + step].T, spread, strict=True):
-            # An unknown value counts as far away, so that galaxies with known values are preferred.
-            offset = ((values - asked[:, None]) / scale).nan_to_num(nan=10.0)  # (step, K)
-            distance = distance + torch.where(asked.isfinite()[:, None], offset, 0.0).square()
-        nearest = distance.topk(_num_nearest(len(members)), largest=False).indices
-        here = (kind >= start) & (kind < start + step)
-        found[here] = nearest[kind[here] - start, rank[here]]
-    return found
-
-
-def _nan_std(values: Tensor) -> Tensor:
-    """Return the standard deviation of each column over its known values."""
-    mean = values.nanmean(0)
-    return (values - mean).square().nanmean(0).sqrt()
 
 
 class GalaxySampler:
@@ -131,10 +39,20 @@ class GalaxySampler:
     population : Population
         Of the training split.
     engine : Engine
+    solver : Solver, optional
+        Of a diffusion model; by default that of its settings.
     """
 
-    def __init__(self, network: nn.Module, config: Config, population: Population, engine: Engine) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: Config,
+        population: Population,
+        engine: Engine,
+        solver: Solver | None = None,
+    ) -> None:
         self.network = network
+        self.solver = solver or Solver(config.solver, config.solver_steps, config.guidance)
         self.config = config
         self.population = population
         self.engine = engine
@@ -148,8 +66,8 @@ class GalaxySampler:
         ]
 
     @classmethod
-    def from_checkpoint(cls, path: Path, device: str = "auto") -> GalaxySampler:
-        """Load the (averaged, if the run averages) generator of a checkpoint.
+    def from_checkpoint(cls, path: Path, device: str = "auto", **solver: Any) -> GalaxySampler:
+        """Load the (averaged, if the run averages) generator of a checkpoint; `solver` changes fields of its solver.
 
         Raises
         ------
@@ -165,7 +83,11 @@ class GalaxySampler:
         network = build_generator(config)
         network.load_state_dict(generator_weights(state))
         population = Population(state["population"]["classes"], state["population"]["values"])
-        return cls(engine.prepare(network), config, population, engine)
+        sampler = cls(engine.prepare(network), config, population, engine)
+        if solver and not config.diffusion:
+            raise UserError(f"{path} holds no diffusion model: only those have a {', a '.join(solver)}")
+        sampler.solver = replace(sampler.solver, **solver)
+        return sampler
 
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
         """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy."""
@@ -219,43 +141,70 @@ class GalaxySampler:
         -------
         Tensor, (N, 3, S, S), uint8, on the CPU
         """
-        condition, _, _ = condition_vector(classes, values, self.config)
+        wanted = condition_vector(classes, values, self.config)
         # The last chunk is filled up with copies: networks round differently in batches of different sizes.
-        rows = torch.arange(-(-len(condition) // self._chunk) * self._chunk).clamp_max(len(condition) - 1)
-        condition, seeds = condition[rows], np.asarray(seeds, np.int64)[rows.numpy()]
+        rows = torch.arange(-(-len(classes) // self._chunk) * self._chunk).clamp_max(len(classes) - 1)
+        wanted, seeds = [part[rows] for part in wanted], np.asarray(seeds, np.int64)[rows.numpy()]
         with self._alone, _exact(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
-            return run(condition, seeds)[: len(classes)]
+            return run(wanted, seeds)[: len(classes)]
 
-    def _draw_chunk(self, inputs: Sequence[Tensor]) -> Tensor:
-        with torch.inference_mode():
-            return to_uint8(self.network(*inputs))
+    def describe(self) -> str:
+        """Say what draws the images."""
+        if not self.config.diffusion:
+            return f"generator {self.config.generator}"
+        solver = self.solver
+        pushed = f", photometric guidance {solver.photometry:g}" if solver.photometry else ""
+        return f"diffusion, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
 
-    def _on_cores(self, condition: Tensor, seeds: np.ndarray) -> Tensor:
-        z, images = standard_normal(seeds, self.config.latent_dim), self._empty(len(seeds))
+    def _noise(self, seeds: np.ndarray) -> Tensor:
+        config = self.config
+        return standard_normal(seeds, 3 * config.image_size**2 if config.diffusion else config.latent_dim)
 
-        def work(parts: tuple[Tensor, ...]) -> None:
-            place, *inputs = parts
-            place.copy_(self._draw_chunk(inputs))
+    def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
+        """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""
+        if not self.config.diffusion:
+            with torch.inference_mode():
+                return to_uint8(self.network(z, condition))
+        shape = (len(z), *self.network.shape)
 
-        map_on_cores(work, list(zip(*(part.split(self._chunk) for part in (images, z, condition)), strict=True)))
+        def step_noise(step: int) -> Tensor:
+            return standard_normal(seeds, z.shape[1], STEPS + step).view(shape).to(z.device)
+
+        with torch.no_grad():
+            return to_uint8(
+                draw_images(
+                    self.network, z.view(shape), condition, self.solver, step_noise, self.attributes, scaled, known
+                )
+            )
+
+    def _on_cores(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
+        images = self._empty(len(seeds))
+
+        def work(rows: Tensor) -> None:
+            chosen = seeds[rows.numpy()]
+            images[rows] = self._draw_chunk(self._noise(chosen), chosen, *(part[rows] for part in wanted))
+
+        map_on_cores(work, torch.arange(len(seeds)).split(self._chunk))
         return images
 
     def _empty(self, count: int) -> Tensor:
         return torch.empty(count, 3, self.config.image_size, self.config.image_size, dtype=torch.uint8)
 
-    def _on_accelerator(self, condition: Tensor, seeds: np.ndarray) -> Tensor:
+    def _on_accelerator(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
         """Generate without waiting for the device between chunks, and make the next noise while it works."""
         images, blocks = self._empty(len(seeds)), torch.arange(len(seeds)).split(_CHUNKS_AHEAD * self._chunk)
+        device = self.engine.device
 
-        def inputs(block: Tensor) -> tuple[Tensor, Tensor]:
-            z = standard_normal(seeds[block.numpy()], self.config.latent_dim)
-            return z.to(self.engine.device), condition[block].to(self.engine.device)
+        def inputs(block: Tensor) -> list[Tensor]:
+            chosen = seeds[block.numpy()]
+            parts = [self._noise(chosen), *(part[block] for part in wanted)]
+            z, *told = (whole.to(device).split(self._chunk) for whole in parts)
+            return list(zip(z, np.split(chosen, len(z)), *told, strict=True))
 
         upcoming = inputs(blocks[0])
         for block, following in zip(blocks, (*blocks[1:], None), strict=True):
-            z, c = upcoming
-            drawn = [self._draw_chunk(chunk) for chunk in zip(z.split(self._chunk), c.split(self._chunk), strict=True)]
+            drawn = [self._draw_chunk(*chunk) for chunk in upcoming]
             if following is not None:
                 upcoming = inputs(following)
             images[block[0] : block[-1] + 1] = torch.cat(drawn).contiguous()  # to the CPU, in planes
@@ -269,6 +218,8 @@ def chunk_size(config: Config, device: torch.device) -> int:
     images to keep it busy between the commands that it is given. Memory for a chunk is the same at every image size.
     """
     area = (config.image_size // 64) ** 2
+    if config.diffusion:
+        return max(1, 4 // area) if device.type == "cpu" else max(4, 64 // area)
     if device.type == "cpu":
         return min(16, max(1, 128 // (config.width * area)))
     return max(8, 256 // area)
@@ -305,8 +256,12 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
     return config
 
 
-def build_generator(config: Config) -> FrameGenerator | Generator:
+def build_generator(config: Config) -> FrameGenerator | Generator | DiffusionGenerator:
     """Return a new generator of the settings' shape, on the CPU."""
+    if config.diffusion:
+        unet = ContextUnet(config.condition_dim, config.width, config.image_size, config.unet_blocks)
+        process = GaussianDiffusion(config.noise_schedule, config.diffusion_steps, config.prediction)
+        return DiffusionGenerator(unet, process, config.image_size)
     shape = config.latent_dim, config.condition_dim, config.width, config.image_size
     return FrameGenerator(*shape) if config.generator == "frame" else Generator(*shape, config.generator)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dataset import DeviceBatches
 from engine import RecordedStep
-from learner import TERMS, Learner, Variant
+from learner import Learner, Variant
 from meters import Meters, step_row
 
 
@@ -28,7 +28,7 @@ class PhaseSteps:
     def __init__(self, phase: str, learner: Learner, batches: DeviceBatches) -> None:
         self.phase, self.learner, self.batches = phase, learner, batches
         attributes, device = learner.config.attributes, learner.engine.device
-        self.interval, self.epoch_total = (Meters(TERMS[phase], attributes, device) for _ in range(2))
+        self.interval, self.epoch_total = (Meters(learner.terms[phase], attributes, device) for _ in range(2))
         self._recorded = RecordedStep(self._run, learner.engine, (learner.noise,))
 
     def take(self, step: int, total_steps: int) -> None:

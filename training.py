@@ -15,8 +15,9 @@ from checkpoint import LATEST, publish_latest, save_checkpoint
 from command_line import StopSignals
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from dataset import DeviceBatches, PreparedDataset
+from diffusion_learner import DiffusionLearner
 from engine import Engine
-from learner import TERMS, Learner
+from gan_learner import GanLearner
 from meters import Reading
 from monitoring import (
     MetricsLog,
@@ -32,7 +33,8 @@ from monitoring import (
 from pictures import save_picture
 from progress import TrainingBar
 from ranks import Ranks, is_lost_connection
-from sampling import GalaxySampler, Population
+from real_population import Population
+from sampling import GalaxySampler
 from stepping import PhaseSteps
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed at the end of an epoch when it is older than this
@@ -71,7 +73,8 @@ class Trainer:
         self.batches = DeviceBatches(data, "train", config, device, self.ranks)
         self.population = _population(self.batches, config.seed)
 
-        self.learner = Learner(config, self.engine, self.ranks)
+        family = DiffusionLearner if config.diffusion else GanLearner
+        self.learner = family(config, self.engine, self.ranks)
         self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
         self._active_warnings: set[str] = set()
         self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
@@ -84,11 +87,12 @@ class Trainer:
         self.log = MetricsLog(checkpoints / "metrics.jsonl")
         self.stop_requested = False
         self._last_save = time.monotonic()
-        variance = self.batches.scaled.cpu().masked_fill(self.batches.known.cpu() == 0, math.nan)
-        spread = (variance - variance.nanmean(0)).square().nanmean(0)
+        scaled, known = self.batches.scaled.cpu(), self.batches.known.cpu()
+        values = scaled.masked_fill(known == 0, math.nan)
+        spread = (values - values.nanmean(0)).square().nanmean(0)
         self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
         if state is None:
-            self.learner.predictor.prior_variance.copy_(torch.nan_to_num(spread, nan=1.0))
+            self.learner.learn_statistics(torch.nan_to_num(spread, nan=1.0), self.batches.some_images())
 
     def train(self) -> None:
         """Run what is left of both phases.
@@ -134,7 +138,7 @@ class Trainer:
 
     def try_steps(self) -> None:
         """Take one step of each phase without writing anything, to show that a run can start."""
-        for phase in TERMS:
+        for phase in self.learner.terms:
             self.start_phase(phase)
             self.take_step(total_steps=1)
             self._check_finite(self._steps.interval.read())
@@ -233,11 +237,12 @@ class Trainer:
         self._save_latest()
 
     def _with_sums(self, means: dict[str, float]) -> dict[str, float]:
-        """Return the means with the sums of L_D and L_G."""
+        """Return the means with the sums of L_G and, of the GAN, L_D."""
         if self.phase == "generator" and means:
-            means["d_loss"] = means["d_loss_real"] + means["d_loss_fake"]
+            if not self.config.diffusion:
+                means["d_loss"] = means["d_loss_real"] + means["d_loss_fake"]
             means["g_loss"] = (
-                means["g_adversarial"]
+                means["denoising" if self.config.diffusion else "g_adversarial"]
                 + self.config.physics_weight * means["physics"]
                 + self.config.photometry_weight * means["photometry"]
             )

@@ -16,9 +16,9 @@ import torch
 
 import catalogue_shards
 import generate_from_checkpoint
-from catalogue_shards import Rank
 from config_physics import UserError
 from conftest import ROOT
+from ranks import Ranks
 from sampling import GalaxySampler
 
 COUNT, SIZE = 50, 16
@@ -276,25 +276,25 @@ def test_wrong_ranks_are_one_sentence(monkeypatch, said):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="start several processes with torchrun"):
-        Rank.from_environment()
+        Ranks.from_environment()
 
 
 def test_a_process_without_ranks_is_alone(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert Rank.from_environment() == Rank(0, 1, 0)
+    assert Ranks.from_environment() == Ranks(0, 1, 0)
 
 
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     device = generate_from_checkpoint._device
-    assert [device(name, Rank(5, 8, 1)) for name in ("auto", "cuda", "cpu", "cuda:0")] == [
+    assert [device(name, Ranks(5, 8, 1)) for name in ("auto", "cuda", "cpu", "cuda:0")] == [
         "cuda:1",
         "cuda:1",
         "cpu",
         "cuda:0",
     ]
-    assert device("auto", Rank()) == "auto"
+    assert device("auto", Ranks()) == "auto"
 
 
 def test_the_request_file_names_what_decides_the_images(whole):

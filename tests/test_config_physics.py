@@ -11,12 +11,12 @@ from config_physics import (
     ATTRIBUTES,
     MORPHOLOGY_NAMES,
     PAPER_ATTRIBUTES,
-    RECIPES,
     Config,
     UserError,
     attribute_table,
     morphology_index,
 )
+from recipes import RECIPES
 
 
 def test_class_indices_are_those_of_the_specification():
@@ -142,4 +142,4 @@ def test_settings_are_frozen():
 def test_paper_recipe_leaves_no_number_to_the_defaults():
     numbers = {s.name for s in dataclasses.fields(Config) if type(s.default) in (int, float, bool)}
     not_of_the_recipe = {"diffusion", "seed", "image_size", "log_every"}
-    assert numbers - not_of_the_recipe <= set(RECIPES["paper"])
+    assert numbers - not_of_the_recipe <= set(RECIPES["paper"]) | set(DIFFUSION_RECIPES["paper"])

@@ -20,7 +20,8 @@ from control import (
     unsupported_share,
 )
 from engine import Engine
-from sampling import GalaxySampler, Population
+from real_population import Population
+from sampling import GalaxySampler
 
 
 @pytest.fixture

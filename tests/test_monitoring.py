@@ -24,7 +24,7 @@ from monitoring import (
     read_metrics,
     sample_grid,
 )
-from sampling import Population
+from real_population import Population
 
 CONFIG = Config()
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from config_physics import RECIPES, Config
+from config_physics import Config
 from conftest import make_trainer
 from dataset import DeviceBatches
 from engine import Engine, RecordedStep
-from learner import Learner, Variant
+from gan_learner import GanLearner
+from learner import Variant
+from recipes import RECIPES
 from stepping import PhaseSteps
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -133,7 +135,7 @@ def run(data, mode: str, device: str, phase: str, steps: int, **settings):
     engine = Engine.choose(device, "fp32", mode)
     torch.manual_seed(0)
     batches = DeviceBatches(data, "train", config, engine.device)
-    learner = Learner(config, engine)
+    learner = GanLearner(config, engine)
     phases = PhaseSteps(phase, learner, batches)
     for step in range(steps):
         phases.take(step, steps)

@@ -11,9 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import gan_model
-from config_physics import RECIPES, Config
+from config_physics import Config
 from conftest import ROOT
 from learner import build_predictor
+from recipes import RECIPES
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

@@ -11,7 +11,8 @@ import torch
 from config_physics import Config, UserError
 from engine import Engine
 from gan_model import Generator
-from sampling import GalaxySampler, Population, build_generator, chunk_size, generator_weights
+from real_population import Population
+from sampling import GalaxySampler, build_generator, chunk_size, generator_weights
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -197,7 +198,7 @@ def test_drawing_together_is_drawing_one_by_one(sampler):
 
 @pytest.mark.parametrize("table", [1, 2**18])
 def test_drawing_takes_each_of_the_nearest_alike(sampler, monkeypatch, table):
-    monkeypatch.setattr("sampling._TABLE_SIZE", table)
+    monkeypatch.setattr("real_population._TABLE_SIZE", table)
     count = 4000
     requested = torch.tensor([[0.15, math.nan], [0.12, math.nan]]).repeat(count // 2, 1)
     drawn = sampler.complete_all(torch.zeros(count, dtype=torch.int64), requested, range(count))

@@ -152,7 +152,6 @@ def test_existing_run_is_not_overwritten(trained, dataset_path):
         (["--epochs", "-1"], "epochs is -1: it must lie between 1 and"),
         (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
         (["--device", "gpu"], "device 'gpu' cannot be used here"),
-        (["--diffusion"], "--diffusion is not part of this release"),
     ],
 )
 def test_mistakes_are_one_sentence(dataset_path, tmp_path, options, text):

@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from checkpoint import load_checkpoint
-from config_physics import RECIPES, Config, UserError
+from config_physics import Config, UserError
 from conftest import ROOT, SETTINGS, TINY, make_trainer, run_script
 from monitoring import read_metrics
+from recipes import DIFFUSION_RECIPES, RECIPES
+from sampling import GalaxySampler
 from training import Trainer
 
 
@@ -182,13 +184,13 @@ def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
 
 def break_noise(trainer, monkeypatch, *steps):
     """Make the noise of these steps of phase 2 (from 1) infinite."""
-    draw, drawn = trainer.learner._draw_noise, []
+    draw, drawn = trainer.learner._draw, []
 
-    def noise():
+    def noise(*shape):
         drawn.append(None)
-        return draw() * (torch.inf if len(drawn) in steps else 1)
+        return draw(*shape) * (torch.inf if len(drawn) in steps else 1)
 
-    monkeypatch.setattr(trainer.learner, "_draw_noise", noise)
+    monkeypatch.setattr(trainer.learner, "_draw", noise)
 
 
 def test_a_step_that_is_not_finite_stops_the_run_and_is_named(data, tmp_path, monkeypatch):
@@ -337,3 +339,59 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(tra
     )
     # The stop cut one log interval in two nowhere: the lines are those of the uninterrupted run.
     assert losses(tmp_path) == losses(trained)
+
+
+# Diffusion
+
+DIFFUSION = {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}
+
+
+def test_a_diffusion_run_from_start_to_end(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, **DIFFUSION, epochs=2)
+    trainer.train()
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert set(state["networks"]) == {"generator", "predictor"}
+    assert (state["phase"], state["epoch"]) == ("generator", 2)
+    last = [r for r in read_metrics(trainer.log.path) if r["kind"] == "train"][-1]
+    assert {"denoising", "physics", "photometry", "g_loss", "grad_norm", "physics_size"} <= last.keys()
+    sampler = GalaxySampler.from_checkpoint(trainer.checkpoints / "latest.pt", "cpu", num_steps=3)
+    assert sampler.describe() == "diffusion, dpm with 3 steps, guidance 1"
+    network = trainer.learner.generator
+    images = trainer.batches.some_images()
+    assert network.normalise(images).mean().abs() < 0.01
+    assert network.normalise(images).square().mean().sqrt() == pytest.approx(1, abs=0.01)
+
+
+def test_a_diffusion_run_goes_on_to_the_same_bits(data, tmp_path):
+    whole = make_trainer(data, tmp_path / "whole", **DIFFUSION)
+    whole.start_phase("generator")
+    for _ in range(2):
+        whole.take_step(100)
+    state = copy.deepcopy(whole.state_dict())
+    resumed = Trainer(whole.config, data, tmp_path / "c", tmp_path / "s", state)
+    for trainer in (whole, resumed):
+        for _ in range(3):
+            trainer.take_step(100)
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("weight", ["physics_weight", "photometry_weight"])
+def test_each_part_of_the_physics_reaches_the_denoiser(data, tmp_path, weight):
+    results = []
+    for value in (0.0, 100.0):
+        settings = {"physics_weight": 0.0, "photometry_weight": 0.0, weight: value}
+        trainer = make_trainer(data, tmp_path, **DIFFUSION, **settings, precision="fp32")
+        trainer.batches.start_epoch()
+        for step in range(4):
+            generator_step(trainer, step)
+        results.append(torch.cat([p.detach().flatten() for p in trainer.learner.generator.parameters()]))
+    assert not torch.equal(*results)
+
+
+def test_the_document_s_diffusion_runs(data, tmp_path):
+    chosen = {k: v for k, v in (RECIPES["paper"] | DIFFUSION_RECIPES["paper"]).items() if k != "attributes"}
+    trainer = make_trainer(data, tmp_path, **{**chosen, **SETTINGS, **DIFFUSION})
+    trainer.try_steps()
+    assert trainer.learner.average is None
+    assert trainer.learner.generator.process.alphas_cumprod[-1].item() == pytest.approx(0.364, abs=5e-4)
+    assert float(trainer.learner.generator.deviation) == 1

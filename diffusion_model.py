@@ -1,0 +1,236 @@
+"""The conditional diffusion model: a U-Net, and the Gaussian process that it learns to undo."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_PATCH = 2  # pixels a side that enter the U-Net as channels of one: a quarter of the work at the full size
+_ATTENTION_SIDE = 16  # maps of at most this side have attention
+_HEAD_CHANNELS = 32
+_TIME_FEATURES = 128
+
+
+def linear_schedule(num_steps: int) -> Tensor:
+    """Return the cumulative products of Ho et al. (2020), arXiv:2006.11239: beta from 1e-4 to 0.02.
+
+    The range is meant for 1000 steps. With 100 the last product is 0.364: three fifths of the amplitude survive, and
+    sampling starts from what the network has never seen.
+
+    Returns
+    -------
+    Tensor, (num_steps + 1,), float64
+        alpha bar at t = 0 (which is 1) to num_steps.
+    """
+    betas = torch.linspace(1e-4, 0.02, num_steps, dtype=torch.float64)
+    return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
+
+
+def cosine_schedule(num_steps: int) -> Tensor:
+    """Return the cosine schedule (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17), ending without any signal.
+
+    Its square root is shifted and stretched so that the last value is exactly 0 (Lin et al. 2024, arXiv:2305.08891,
+    algorithm 1), whatever the number of steps. As for `linear_schedule` otherwise.
+    """
+    t = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+    amplitude = torch.cos((t + 0.008) / 1.008 * math.pi / 2)
+    return ((amplitude - amplitude[-1]) / (amplitude[0] - amplitude[-1])).square()
+
+
+class GaussianDiffusion(nn.Module):
+    """The process q(x_t | x_0) = N(sqrt(alpha bar_t) x_0, 1 - alpha bar_t), and what a network's output says about it.
+
+    Parameters
+    ----------
+    schedule : {"cosine", "linear"}
+    num_steps : int
+        T; t runs from 1 (hardly any noise) to T.
+    prediction : {"v", "noise"}
+        What the network gives: the noise (Ho et al. 2020), or v = sqrt(alpha bar) noise - sqrt(1 - alpha bar) x_0,
+        which stays meaningful where no signal is left (Salimans & Ho 2022, arXiv:2202.00512).
+    """
+
+    def __init__(self, schedule: str, num_steps: int, prediction: str) -> None:
+        super().__init__()
+        self.num_steps, self.prediction = num_steps, prediction
+        alphas_cumprod = (cosine_schedule if schedule == "cosine" else linear_schedule)(num_steps)
+        self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
+        self.register_buffer("signal", alphas_cumprod.sqrt().float(), persistent=False)
+        self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)
+
+    def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return x_t of x_0 and noise (N, C, S, S) at steps t (N,)."""
+        return _spread(self.signal[t]) * x0 + _spread(self.sigma[t]) * noise
+
+    def target(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return what the network should give."""
+        if self.prediction == "noise":
+            return noise
+        return _spread(self.signal[t]) * noise - _spread(self.sigma[t]) * x0
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
+        """Return the x_0 that the network's output amounts to."""
+        if self.prediction == "noise":
+            return (x_t - _spread(self.sigma[t]) * output) / _spread(self.signal[t])
+        return _spread(self.signal[t]) * x_t - _spread(self.sigma[t]) * output
+
+    def predict_noise(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """Return the noise with which x_0 has become x_t; t must not be 0."""
+        return (x_t - _spread(self.signal[t]) * x0) / _spread(self.sigma[t])
+
+    def loss_weight(self, t: Tensor, gamma: float) -> Tensor:
+        """Return the weight (N,) of the squared error of the output at steps t (N,).
+
+        Min-SNR (Hang et al. 2023, arXiv:2303.09556, eq. 5 and section 3.4): the error of x_0 counts min(SNR, gamma), so
+        that steps with little noise, where it is easily small, do not take over. 1 if gamma is 0.
+        """
+        if gamma == 0:
+            return torch.ones_like(self.signal[t])
+        signal, noise = self.alphas_cumprod[t], 1 - self.alphas_cumprod[t]
+        capped = torch.minimum(signal, gamma * noise)  # min(SNR, gamma) times the noise's variance
+        return capped if self.prediction == "v" else capped / signal.clamp_min(1e-8)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Shape (N,) to (N, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
+def denoising_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean squared error of outputs (N, C, S, S), weights (N,)."""
+    return (weight * (output.float() - target).square().mean((1, 2, 3))).mean()
+
+
+class ContextUnet(nn.Module):
+    """A U-Net that denoises galaxies, told how noisy they are and what they are to be.
+
+    Pixels enter in patches of 2 x 2, so that the finest maps have half the image's side. Each level halves it down to
+    8; residual blocks get time and condition as scale and shift of their second normalisation (FiLM), and coarse levels
+    have attention. A condition of zeros, which no class has, stands for none.
+
+    Parameters
+    ----------
+    condition_dim : int
+        Length of the condition vector.
+    width : int
+        The finest maps have twice, the coarser ones four times as many channels.
+    image_size : int
+        64, 128 or 256 pixels.
+    num_blocks : int
+        Residual blocks of each level on the way down, and on the way up.
+
+    References
+    ----------
+    Ho, Jain & Abbeel 2020, arXiv:2006.11239; Dhariwal & Nichol 2021, arXiv:2105.05233; Hoogeboom et al. 2023,
+    arXiv:2301.11093 (patches).
+    """
+
+    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_blocks: int = 2) -> None:
+        super().__init__()
+        sides = [image_size // _PATCH]
+        while sides[-1] > 8:
+            sides.append(sides[-1] // 2)
+        channels = [2 * width, *[4 * width] * (len(sides) - 1)]
+        context = 4 * width
+        self.embed_time = nn.Sequential(nn.Linear(_TIME_FEATURES, context), nn.SiLU(), nn.Linear(context, context))
+        self.embed_condition = nn.Sequential(nn.Linear(condition_dim, context), nn.SiLU(), nn.Linear(context, context))
+        self.enter = nn.Conv2d(3 * _PATCH**2, channels[0], 3, padding=1)
+
+        self.down, skips, current = nn.ModuleList(), [channels[0]], channels[0]
+        for level, (side, wanted) in enumerate(zip(sides, channels, strict=True)):
+            for _ in range(num_blocks):
+                self.down.append(_Block(current, wanted, context, side <= _ATTENTION_SIDE))
+                current = wanted
+                skips.append(current)
+            if level < len(sides) - 1:
+                self.down.append(nn.Conv2d(current, current, 3, stride=2, padding=1))
+                skips.append(current)
+        self.middle = nn.ModuleList(_Block(current, current, context, attention) for attention in (True, False))
+        self.up = nn.ModuleList()
+        for level, (side, wanted) in reversed(list(enumerate(zip(sides, channels, strict=True)))):
+            for _ in range(num_blocks + 1):
+                self.up.append(_Block(current + skips.pop(), wanted, context, side <= _ATTENTION_SIDE))
+                current = wanted
+            if level > 0:
+                self.up.append(_Upsample(current))
+        self.leave = nn.Sequential(_normalise(current), nn.SiLU(), nn.Conv2d(current, 3 * _PATCH**2, 3, padding=1))
+        nn.init.zeros_(self.leave[-1].weight)
+        nn.init.zeros_(self.leave[-1].bias)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return the output (N, 3, S, S) for noisy images (N, 3, S, S), times t (N,) in [0, 1], conditions (N, C)."""
+        context = F.silu(self.embed_time(_time_features(t)) + self.embed_condition(condition))
+        maps = self.enter(F.pixel_unshuffle(x_t, _PATCH).contiguous(memory_format=torch.channels_last))
+        skips = [maps]
+        for block in self.down:
+            maps = block(maps, context) if isinstance(block, _Block) else block(maps)
+            skips.append(maps)
+        for block in self.middle:
+            maps = block(maps, context)
+        for block in self.up:
+            maps = block(torch.cat([maps, skips.pop()], 1), context) if isinstance(block, _Block) else block(maps)
+        return F.pixel_shuffle(self.leave(maps), _PATCH)
+
+
+class _Block(nn.Module):
+    """A residual block with the context as scale and shift, and where asked for attention."""
+
+    def __init__(self, c_in: int, c_out: int, context: int, attention: bool) -> None:
+        super().__init__()
+        self.norm_1, self.conv_1 = _normalise(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.modulate = nn.Linear(context, 2 * c_out)
+        self.norm_2, self.conv_2 = _normalise(c_out), nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        self.attention = _Attention(c_out) if attention else nn.Identity()
+        nn.init.zeros_(self.conv_2.weight)
+        nn.init.zeros_(self.conv_2.bias)
+
+    def forward(self, maps: Tensor, context: Tensor) -> Tensor:
+        inner = self.conv_1(F.silu(self.norm_1(maps)))
+        scale, shift = self.modulate(context)[:, :, None, None].to(inner.dtype).chunk(2, 1)
+        inner = self.conv_2(F.silu(torch.addcmul(shift, self.norm_2(inner), 1 + scale)))
+        return self.attention(self.skip(maps) + inner)
+
+
+class _Attention(nn.Module):
+    """Self-attention between all places of a map, added to it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.num_heads = max(1, channels // _HEAD_CHANNELS)
+        self.norm, self.project = _normalise(channels), nn.Conv2d(channels, 3 * channels, 1)
+        self.merge = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.merge.weight)
+        nn.init.zeros_(self.merge.bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        number, channels, height, width = maps.shape
+        heads = self.project(self.norm(maps)).view(number, 3, self.num_heads, -1, height * width).transpose(3, 4)
+        mixed = F.scaled_dot_product_attention(*heads.unbind(1)).transpose(2, 3)
+        return maps + self.merge(mixed.reshape(number, channels, height, width))
+
+
+class _Upsample(nn.Module):
+    """Double the side and convolve."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.conv(F.interpolate(maps, scale_factor=2, mode="nearest"))
+
+
+def _normalise(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+def _time_features(t: Tensor) -> Tensor:
+    """Return sines and cosines (N, 128) of times t (N,) in [0, 1] (Vaswani et al. 2017, section 3.5)."""
+    half = _TIME_FEATURES // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / (half - 1)))
+    angle = 1000 * t.float()[:, None] * frequencies
+    return torch.cat([angle.sin(), angle.cos()], 1)

@@ -1,0 +1,203 @@
+"""Galaxies out of noise: solvers of the diffusion process, guidance towards a condition and towards photometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from config_physics import Attribute
+from diffusion_model import ContextUnet, GaussianDiffusion
+from physics_model import photometric_errors
+
+_LARGEST_PUSH = 0.05  # root mean square change of an image by photometric guidance at a step, in [-1, 1]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a diffusion model is sampled.
+
+    Attributes
+    ----------
+    name : {"dpm", "ddim", "ddpm"}
+        DPM-Solver++ of second order (Lu et al. 2022, arXiv:2211.01095, "2M"); DDIM without noise (Song et al. 2021,
+        arXiv:2010.02502); ancestral sampling with fresh noise at every step (Ho et al. 2020).
+    num_steps : int
+        Evaluations of the network; guidance doubles them.
+    guidance : float
+        Weight w of output(nothing) + w (output(condition) - output(nothing)) (Ho & Salimans 2022, arXiv:2207.12598).
+        1 is none.
+    photometry : float
+        How far each step moves the predicted image towards the requested photometry: 0 not at all; at 1 the error's
+        first-order estimate would vanish.
+    """
+
+    name: str = "dpm"
+    num_steps: int = 20
+    guidance: float = 1.0
+    photometry: float = 0.0
+
+
+class DiffusionGenerator(nn.Module):
+    """A U-Net with its process and the scale of its images; draws galaxies as a GAN's generator does.
+
+    Inside, images have zero mean and unit variance over the training set, for which the schedules are made.
+
+    Parameters
+    ----------
+    unet : ContextUnet
+    process : GaussianDiffusion
+    image_size : int
+    """
+
+    def __init__(self, unet: ContextUnet, process: GaussianDiffusion, image_size: int) -> None:
+        super().__init__()
+        self.unet, self.process = unet, process
+        self.shape = (3, image_size, image_size)
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+        self.register_buffer("deviation", torch.ones(1, 1, 1))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn images (N, 3, S, S) in [-1, 1] into what is diffused."""
+        return (images - self.mean) / self.deviation
+
+    def to_images(self, x0: Tensor) -> Tensor:
+        """Undo `normalise`."""
+        return x0 * self.deviation + self.mean
+
+    def output(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return what the U-Net says about x_t (N, 3, S, S) at steps t (N,), int64, float32."""
+        return self.unet(x_t, t / self.process.num_steps, condition).float()
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
+        """Return the image that x_t comes from, as far as can be told, within the range that pixels have."""
+        output = self.output(x_t, t, condition)
+        if guidance != 1:
+            nothing = self.output(x_t, t, torch.zeros_like(condition))
+            output = nothing + guidance * (output - nothing)
+        return self.clip(self.process.predict_x0(x_t, t, output))
+
+    def clip(self, x0: Tensor) -> Tensor:
+        """Limit x_0 to what pixels can be."""
+        return self.normalise(self.to_images(x0).clamp(-1, 1))
+
+
+StepNoise = Callable[[int], Tensor]
+
+
+def draw_images(
+    model: DiffusionGenerator,
+    noise: Tensor,
+    condition: Tensor,
+    solver: Solver,
+    step_noise: StepNoise | None = None,
+    attributes: tuple[Attribute, ...] = (),
+    requested: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
+    """Draw images.
+
+    Parameters
+    ----------
+    model : DiffusionGenerator
+    noise : Tensor, (N, 3, S, S)
+        Standard normal.
+    condition : Tensor, (N, C)
+    solver : Solver
+    step_noise : callable, for ancestral sampling
+        Gives the standard normal noise (N, 3, S, S) of step k.
+    attributes, requested, known : for photometric guidance
+        As in `physics_model.photometric_errors`.
+
+    Returns
+    -------
+    Tensor, (N, 3, S, S), in [-1, 1]
+    """
+    process, number = model.process, len(noise)
+    times = solver_times(process.num_steps, solver.num_steps)
+    x_t, previous = noise, None
+    for k, (now, then) in enumerate(pairwise(times)):
+        t = torch.full((number,), now, device=noise.device)
+        x0 = model.predict_x0(x_t, t, condition, solver.guidance)
+        if solver.photometry > 0:
+            weight = solver.photometry * float(process.alphas_cumprod[now])
+            x0 = _push(model, x0, weight, requested, known, attributes)
+        if then == 0:
+            return model.to_images(x0).clamp(-1, 1)
+        if solver.name == "dpm":
+            x_t, previous = dpm_step(process, x_t, x0, now, then, previous), (x0, now)
+        else:
+            eta = 1.0 if solver.name == "ddpm" else 0.0
+            x_t = ddim_step(process, x_t, x0, now, then, eta, step_noise(k) if eta else None)
+    raise AssertionError("the last time is 0")
+
+
+def solver_times(num_training_steps: int, num_steps: int) -> list[int]:
+    """Return the times T = t_0 > t_1 > ... > 0 of a solver, evenly spaced from the end (Lin et al. 2024, table 2)."""
+    num_steps = min(num_steps, num_training_steps)
+    return [round(num_training_steps * (1 - k / num_steps)) for k in range(num_steps + 1)]
+
+
+def ddim_step(
+    process: GaussianDiffusion, x_t: Tensor, x0: Tensor, now: int, then: int, eta: float, noise: Tensor | None
+) -> Tensor:
+    """Go to an earlier time (Song et al. 2021, eqs. 12 and 16): `eta` 1 is DDPM's posterior, 0 takes no noise."""
+    alpha_now, alpha_then = process.alphas_cumprod[now].double(), process.alphas_cumprod[then].double()
+    t = torch.full((len(x_t),), now, device=x_t.device)
+    implied = process.predict_noise(x_t, t, x0)
+    sigma = eta * posterior_deviation(alpha_now, alpha_then)
+    mean = alpha_then.sqrt().float() * x0 + (1 - alpha_then - sigma**2).clamp_min(0).sqrt().float() * implied
+    return mean if noise is None else mean + sigma.float() * noise
+
+
+def posterior_deviation(alpha_now: Tensor, alpha_then: Tensor) -> Tensor:
+    """Return the standard deviation of q(x_then | x_now, x_0) (Ho et al. 2020, eq. 7, for any two times)."""
+    return ((1 - alpha_then) / (1 - alpha_now) * (1 - alpha_now / alpha_then)).sqrt()
+
+
+def dpm_step(
+    process: GaussianDiffusion, x_t: Tensor, x0: Tensor, now: int, then: int, previous: tuple[Tensor, int] | None
+) -> Tensor:
+    """Go from one time to an earlier one by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)."""
+
+    def log_snr(t: int) -> float:  # lambda, half the logarithm of the signal-to-noise ratio
+        alpha = process.alphas_cumprod[t].double()
+        return float(0.5 * (alpha.log() - (1 - alpha).log()))
+
+    target = x0
+    if previous is not None:
+        earlier, before = previous
+        ratio = (log_snr(now) - log_snr(before)) / (log_snr(then) - log_snr(now))  # infinite after pure noise
+        target = x0 + (x0 - earlier) / (2 * ratio)
+    alpha, sigma = process.signal[then].double(), process.sigma[then].double()
+    sigma_now, alpha_now = process.sigma[now].double(), process.signal[now].double()
+    # exp(-h) = (alpha_now / sigma_now) (sigma / alpha), 0 at the first step, where nothing is left of the image.
+    decay = alpha_now / sigma_now * sigma / alpha
+    return (sigma / sigma_now).float() * x_t + (alpha * (1 - decay)).float() * target
+
+
+def _push(
+    model: DiffusionGenerator,
+    x0: Tensor,
+    weight: float,
+    requested: Tensor,
+    known: Tensor,
+    attributes: tuple[Attribute, ...],
+) -> Tensor:
+    """Move predicted images towards the photometry that was asked for, each on its own.
+
+    The gradient is that in the predicted image and does not pass the network (He et al. 2024, arXiv:2311.16424); for a
+    squared error that is linear in the pixels the step below, with weight 1, makes it vanish.
+    """
+    with torch.enable_grad():
+        images = model.to_images(x0).detach().requires_grad_()
+        errors = photometric_errors(images, requested, known, attributes)[0].sum(1)  # (N,)
+        (gradient,) = torch.autograd.grad(errors.sum(), images)
+    squared = gradient.square().sum((1, 2, 3))
+    step = -2 * weight * (errors.detach() / squared.clamp_min(1e-20))[:, None, None, None] * gradient
+    size = step.square().mean((1, 2, 3), keepdim=True).sqrt()
+    step = step * (_LARGEST_PUSH / size.clamp_min(_LARGEST_PUSH))
+    return model.clip(model.normalise(images.detach() + step.nan_to_num()))

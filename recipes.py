@@ -1,0 +1,65 @@
+"""Sets of settings: what each recipe changes from the defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config_physics import PAPER_ATTRIBUTES
+
+# `paper` is the document that this project started from; it spells out
+# every number of its own, so that a better default never changes it.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "attributes": PAPER_ATTRIBUTES,
+        "latent_dim": 100,
+        "width": 64,
+        "generator": "transposed",
+        "discriminator": "dcgan",
+        "dropout": 0.3,
+        "condition_mask": False,
+        "pretrain_epochs": 30,
+        "pretrain_learning_rate": 1.5e-4,
+        "pretrain_decay": False,
+        "uncertainty": False,
+        "physics_weight": 3.0,
+        "photometry_weight": 0.0,
+        "epochs": 150,
+        "batch_size": 64,
+        "learning_rate": 1.5e-4,
+        "beta1": 0.5,
+        "beta2": 0.999,
+        "clip_norm": 1.0,
+        "real_label": 0.9,
+        "fake_label": 0.1,
+        "r1_weight": 0.0,
+        "ema_decay": 0.0,
+        "augment": False,
+        "balanced": False,
+        "checkpoint_every": 10,
+        "precision": "fp32",
+    },
+}
+
+# What --diffusion changes on top of a recipe.
+DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
+    "default": {
+        "learning_rate": 5e-4,
+        "beta1": 0.9,
+        "physics_weight": 1.0,
+        "photometry_weight": 1.0,
+    },
+    "paper": {
+        "diffusion_steps": 100,
+        "noise_schedule": "linear",
+        "prediction": "noise",
+        "min_snr_gamma": 0.0,
+        "condition_dropout": 0.0,
+        "unet_blocks": 2,
+        "normalize": False,
+        "solver": "ddpm",
+        "solver_steps": 100,
+        "guidance": 1.0,
+        "beta1": 0.9,
+    },
+}

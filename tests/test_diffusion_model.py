@@ -1,0 +1,246 @@
+"""The diffusion process and the U-Net: schedules, identities, conditioning."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from diffusion_model import ContextUnet, GaussianDiffusion, cosine_schedule, denoising_loss, linear_schedule
+from diffusion_sampling import (
+    DiffusionGenerator,
+    Solver,
+    ddim_step,
+    dpm_step,
+    draw_images,
+    posterior_deviation,
+    solver_times,
+)
+
+SHAPE = (3, 64, 64)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(4, *SHAPE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture
+def noise():
+    return torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def small_model(**process) -> DiffusionGenerator:
+    torch.manual_seed(0)
+    settings = {"schedule": "cosine", "num_steps": 50, "prediction": "v", **process}
+    model = DiffusionGenerator(ContextUnet(12, width=4, num_blocks=1), GaussianDiffusion(**settings), 64)
+    for parameter in model.parameters():  # also those that start at 0
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    return model.eval()
+
+
+class Oracle(torch.nn.Module):
+    """A network that knows the image and gives the right output."""
+
+    def __init__(self, process, x0):
+        super().__init__()
+        self.process, self.x0 = process, x0
+
+    def forward(self, x_t, t, condition):
+        t = (t * self.process.num_steps).round().long()
+        x0 = self.x0.expand_as(x_t)
+        if self.process.prediction == "noise":
+            return self.process.predict_noise(x_t, t, x0)
+        return self.process.target(x0, t, self.process.predict_noise(x_t, t, x0))
+
+
+# Schedules
+
+
+def test_the_document_s_schedule_keeps_three_fifths_of_the_amplitude():
+    assert linear_schedule(100)[-1].item() == pytest.approx(0.364, abs=5e-4)
+    assert linear_schedule(1000)[-1].item() < 1e-4
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 100, 1000, 4000])
+def test_nothing_is_left_at_the_end_whatever_the_number_of_steps(num_steps):
+    schedule = cosine_schedule(num_steps)
+    assert schedule.shape == (num_steps + 1,)
+    assert schedule[0] == 1 and schedule[-1] < 1e-3
+    assert (schedule.diff() < 0).all()
+
+
+def test_the_cosine_schedule_is_near_that_of_the_paper():
+    t = torch.arange(1001) / 1000
+    published = torch.cos((t + 0.008) / 1.008 * torch.pi / 2).square()
+    assert (cosine_schedule(1000) - published / published[0]).abs().max() < 2e-3
+
+
+# Identities of the process
+
+
+@pytest.mark.parametrize("prediction", ["v", "noise"])
+def test_noising_and_the_right_answer_give_the_image_back(images, noise, prediction):
+    process = GaussianDiffusion("cosine", 100, prediction)
+    t = torch.tensor([1, 20, 60, 95])
+    x_t = process.q_sample(images, t, noise)
+    found = process.predict_x0(x_t, t, process.target(images, t, noise))
+    torch.testing.assert_close(found, images, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(process.predict_noise(x_t, t, images), noise, rtol=1e-3, atol=1e-2)
+
+
+def test_velocity_tells_the_image_even_where_no_signal_is_left(images, noise):
+    process = GaussianDiffusion("cosine", 10, "v")
+    t = torch.full((4,), 10)
+    torch.testing.assert_close(process.q_sample(images, t, noise), noise)
+    torch.testing.assert_close(process.predict_x0(noise, t, process.target(images, t, noise)), images)
+
+
+def test_variance_is_preserved(noise):
+    process = GaussianDiffusion("cosine", 100, "v")
+    x_t = process.q_sample(torch.randn(4, *SHAPE), torch.tensor([1, 30, 70, 100]), noise)
+    assert x_t.square().mean((1, 2, 3)).tolist() == pytest.approx([1] * 4, rel=0.05)
+
+
+def test_min_snr_weights():
+    t = torch.arange(1, 101)
+    for prediction in ("v", "noise"):
+        process = GaussianDiffusion("cosine", 100, prediction)
+        snr = (process.alphas_cumprod / (1 - process.alphas_cumprod))[t].double()
+        expected = snr.clamp_max(5) / ((snr + 1) if prediction == "v" else snr)
+        found = process.loss_weight(t, 5.0).double()
+        torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-3, atol=1e-6)
+        assert torch.equal(process.loss_weight(t, 0.0), torch.ones(100))
+
+
+def test_denoising_loss_is_a_weighted_mean():
+    output, target = torch.zeros(2, *SHAPE), torch.stack([torch.full(SHAPE, 1.0), torch.full(SHAPE, 2.0)])
+    assert denoising_loss(output, target, torch.tensor([1.0, 0.5])).item() == pytest.approx((1 + 0.5 * 4) / 2)
+
+
+# Solvers
+
+
+def test_ddim_with_noise_has_the_posterior_s_variance(images, noise):
+    process = GaussianDiffusion("linear", 1000, "noise")
+    now, then = 500, 499
+    beta = 1 - process.alphas_cumprod[now].double() / process.alphas_cumprod[then].double()
+    expected = (1 - process.alphas_cumprod[then].double()) / (1 - process.alphas_cumprod[now].double()) * beta
+    found = posterior_deviation(process.alphas_cumprod[now].double(), process.alphas_cumprod[then].double())
+    assert found.item() ** 2 == pytest.approx(expected.item(), rel=1e-6)
+    # And its mean is that of Ho et al. 2020, eq. 7.
+    x_t = process.q_sample(images, torch.full((4,), now), noise)
+    alpha_now, alpha_then = process.alphas_cumprod[now].double(), process.alphas_cumprod[then].double()
+    mean = alpha_then.sqrt() * beta / (1 - alpha_now) * images
+    mean = mean + (1 - beta).sqrt() * (1 - alpha_then) / (1 - alpha_now) * x_t
+    without_noise = ddim_step(process, x_t, images, now, then, 1.0, torch.zeros_like(x_t))
+    torch.testing.assert_close(without_noise.double(), mean.double(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dpm", "ddim", "ddpm"])
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 20])
+@pytest.mark.parametrize("prediction", ["v", "noise"])
+def test_solvers_find_what_the_network_knows(images, noise, name, num_steps, prediction):
+    schedule = "cosine" if prediction == "v" else "linear"
+    process = GaussianDiffusion(schedule, 100, prediction)
+    model = DiffusionGenerator(Oracle(process, images), process, 64)
+    solver = Solver(name, num_steps)
+    found = draw_images(model, noise, torch.zeros(4, 1), solver, lambda k: torch.randn(4, *SHAPE))
+    torch.testing.assert_close(found, images, rtol=1e-2, atol=1e-2)
+
+
+def test_dpm_is_of_second_order_on_a_known_distribution():
+    """For Gaussian data the best prediction is linear and the path is known: errors fall as the square of the step."""
+    process, spread = GaussianDiffusion("cosine", 1000, "v"), 0.5
+
+    def error(num_steps, step):
+        x_t, previous = torch.ones(1, 1, 1, 1, dtype=torch.float64), None
+        times = [time for time in solver_times(1000, num_steps) if 100 <= time <= 900]
+        for now, then in pairwise(times):
+            signal, sigma = process.signal[now].double(), process.sigma[now].double()
+            x0 = spread**2 * signal / (spread**2 * signal**2 + sigma**2) * x_t
+            if step == "dpm":
+                x_t, previous = dpm_step(process, x_t, x0, now, then, previous).double(), (x0, now)
+            else:
+                x_t = ddim_step(process, x_t, x0, now, then, 0.0, None).double()
+
+        def deviation(time):
+            return (spread**2 * process.signal[time].double() ** 2 + process.sigma[time].double() ** 2).sqrt()
+
+        # Along the path x_t stays the same number of standard deviations from the mean.
+        return abs(x_t.item() - (deviation(100) / deviation(900)).item())
+
+    assert error(40, "dpm") < 0.4 * error(20, "dpm")
+    assert error(20, "dpm") < 0.3 * error(20, "ddim")
+
+
+def test_solver_times():
+    assert solver_times(1000, 4) == [1000, 750, 500, 250, 0]
+    assert solver_times(3, 10) == [3, 2, 1, 0]
+    for number in (1, 7, 20, 999):
+        times = solver_times(1000, number)
+        assert times[0] == 1000 and times[-1] == 0 and len(set(times)) == number + 1
+
+
+@torch.no_grad()
+def test_guidance_of_weight_1_is_none(noise):
+    model, condition = small_model(), torch.rand(4, 12)
+    t = torch.full((4,), 25)
+    plain = model.predict_x0(noise, t, condition)
+    assert torch.equal(model.predict_x0(noise, t, condition, 1.0), plain)
+    torch.testing.assert_close(model.predict_x0(noise, t, condition, 1.0 + 1e-7), plain, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(model.predict_x0(noise, t, condition, 3.0), plain, atol=1e-3)
+    nothing = model.predict_x0(noise, t, torch.zeros(4, 12))
+    torch.testing.assert_close(model.predict_x0(noise, t, condition, 0.0), nothing)
+
+
+@torch.no_grad()
+def test_sampling_is_deterministic_but_for_the_noise_of_ancestral_steps(noise):
+    model, condition = small_model(), torch.rand(4, 12)
+
+    def draw(name, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return draw_images(
+            model, noise, condition, Solver(name, 5), lambda k: torch.randn(4, *SHAPE, generator=generator)
+        )
+
+    for name in ("dpm", "ddim"):
+        assert torch.equal(draw(name), draw(name, 1))
+    assert torch.equal(draw("ddpm"), draw("ddpm"))
+    assert not torch.equal(draw("ddpm"), draw("ddpm", 1))
+
+
+# The network
+
+
+@pytest.mark.parametrize("image_size", [64, 128])
+def test_shape_and_start(image_size):
+    unet = ContextUnet(12, width=4, image_size=image_size, num_blocks=2)
+    output = unet(torch.randn(2, 3, image_size, image_size), torch.rand(2), torch.rand(2, 12))
+    assert output.shape == (2, 3, image_size, image_size)
+    assert (output == 0).all()  # the last convolution starts at 0: the first prediction is the mean
+
+
+@torch.no_grad()
+def test_time_condition_and_every_pixel_matter(noise):
+    unet = small_model().unet
+    t, condition = torch.full((4,), 0.5), torch.rand(4, 12)
+    output = unet(noise, t, condition)
+    assert not torch.allclose(unet(noise, t + 0.1, condition), output, atol=1e-4)
+    changed = condition.clone()
+    changed[:, 5] += 0.5
+    assert not torch.allclose(unet(noise, t, changed), output, atol=1e-4)
+    moved = noise.clone()
+    moved[0, 1, 40, 13] += 1
+    difference = (unet(moved, t, condition) - output).abs()
+    assert difference[0].max() > 1e-4
+    assert difference[1:].max() < 1e-5  # images of a batch do not mix
+
+
+def test_normalising_is_undone(images):
+    model = small_model()
+    model.mean.copy_(torch.tensor([-0.9, -0.8, -0.7])[:, None, None])
+    model.deviation.fill_(0.2)
+    torch.testing.assert_close(model.to_images(model.normalise(images)), images)
+    assert model.to_images(model.clip(model.normalise(3 * images))).abs().max() <= 1 + 1e-5
