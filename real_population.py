@@ -33,7 +33,8 @@ class Population:
 
     def members(self, class_index: int) -> Tensor:
         """Return the attribute values (K, A) of one class."""
-        return self.values[self.classes == class_index]
+        # Indexing with a mask would wait for every core, also for one that another program keeps busy.
+        return self.values.index_select(0, torch.nonzero(self.classes == class_index)[:, 0])
 
     def supported_range(self, class_index: int, attribute: int) -> tuple[float, float] | None:
         """Return the range that holds the central 98 % of a class, or None where no value is known."""
