@@ -18,6 +18,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def print_settings(config: Config, manifest: dict) -> None:
 
 
 def _refuse_existing(run: str, dry_run: bool) -> None:
-    if not dry_run and (CHECKPOINTS / run / "latest.pt").exists():
+    if not dry_run and any((CHECKPOINTS / run).glob("*.pt")):
         raise UserError(f"run {run} exists: go on with resume_training.py --run {run}, or choose another --run")
 
 
@@ -147,8 +148,10 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
     Raises
     ------
     UserError
-        If a new run would overwrite an old one, or training fails.
+        If a new run would overwrite an old one, another process trains it, it does not fit on the disk, or training
+        fails.
     """
+    from run_folder import check_space, hold_run
     from training import Trainer
 
     folder = CHECKPOINTS / config.run
@@ -158,11 +161,15 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
     print(f"parameters: {sizes}; {engine.device}, {'bf16' if engine.bf16 else 'fp32'}", flush=True)
+    check_space(config, trainer.state_dict(), folder, trainer.samples)
     if dry_run:
         trainer.try_steps()
         print("dry run: data, networks and one step of each phase are in order; nothing was written")
         return
-    trainer.train()
+    with hold_run(folder) if state is None else nullcontext():  # who goes on with a run holds it already
+        if state is None:
+            _refuse_existing(config.run, dry_run)  # once more: another process may have trained it meanwhile
+        trainer.train()
     if trainer.stop_requested:
         print(f"stopped and saved: python resume_training.py --run {config.run}", file=sys.stderr)
         sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from config_physics import UserError
 from durable_files import replace_file
 
 _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
@@ -150,8 +152,19 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a PNG, whole or not at all.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written; what `path` was before stays.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG")
-    replace_file(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(temporary, format="PNG")
+        replace_file(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None

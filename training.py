@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoint import LATEST, publish_latest, save_checkpoint
+from checkpoint import LATEST
 from command_line import StopSignals
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from dataset import DeviceBatches, PreparedDataset
@@ -31,6 +31,7 @@ from monitoring import (
     sample_grid,
 )
 from pictures import save_picture
+from run_folder import clean_up, save_epoch, save_latest
 from sampling import GalaxySampler, Population
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed at the end of an epoch when it is older than this
@@ -92,8 +93,7 @@ class Trainer:
             If a loss stops being finite, naming the last good checkpoint.
         """
         self.log.drop_after(self.phase, self.step)
-        for stale in self.checkpoints.glob(".*.tmp"):  # of a process that was killed while saving
-            stale.unlink(missing_ok=True)
+        clean_up(self.checkpoints, self.samples)
         with StopSignals(self._request_stop):
             if self.phase == "predictor":
                 self.run_phase(self.config.pretrain_epochs)
@@ -192,14 +192,16 @@ class Trainer:
         report = check_samples(sampler, self._real_examples())
         self.history.append(self._record("check", report))
         self._warn(collapse_warnings(report), ("collapse",))
-        path = self.checkpoints / f"epoch_{self.epoch:04d}.pt"
-        save_checkpoint(path, self.state_dict())
-        publish_latest(path)
+        save_epoch(self.checkpoints, self.epoch, self.state_dict())
         self._last_save = time.monotonic()
 
     def _finish_predictor(self) -> None:
         """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
-        report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
+        try:
+            report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
+        except UserError:  # its files have changed; when they are back, the run goes on from here
+            self._save_latest()
+            raise
         self.history.append(self._record("test", report))
         for attribute in attribute_table(self.config.attributes):
             if f"mae_{attribute.name}" in report:
@@ -287,7 +289,7 @@ class Trainer:
         return examples
 
     def _save_latest(self) -> None:
-        save_checkpoint(self.checkpoints / LATEST, self.state_dict())
+        save_latest(self.checkpoints, self.state_dict())
         self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

@@ -47,6 +47,7 @@ LAYERS = (
         "real_or_mock",
         "report_pages",
         "report_plots",
+        "run_folder",
         "sampling",
     },
     {"control", "learner", "monitoring", "simulation"},

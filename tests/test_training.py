@@ -184,7 +184,8 @@ def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
 
 def test_finished_run_has_its_files(trained):
     run, samples = trained / "checkpoints/tiny", trained / "samples/tiny"
-    assert {p.name for p in run.iterdir()} == {"epoch_0001.pt", "epoch_0002.pt", "latest.pt", "metrics.jsonl"}
+    expected = {"epoch_0001.pt", "epoch_0002.pt", "latest.pt", "previous.pt", "metrics.jsonl"}
+    assert {p.name for p in run.iterdir()} == expected
     assert {p.name for p in samples.iterdir()} == {"epoch_0001.png", "epoch_0002.png", "curves.png"}
 
 
