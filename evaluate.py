@@ -21,6 +21,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -274,10 +275,15 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     from durable_files import replace_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    replace_file(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        replace_file(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

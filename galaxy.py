@@ -134,7 +134,7 @@ def print_settings(config: Config, manifest: dict) -> None:
     """Print the resolved settings and what is in the dataset."""
     settings = config.to_dict() | {"attributes": ",".join(config.attributes)}
     print("settings: " + " ".join(f"{name}={value}" for name, value in settings.items()))
-    print(f"data: {manifest['count']} galaxies, {json.dumps(manifest['counts'])}")
+    print(f"data: {manifest.get('count')} galaxies, {json.dumps(manifest.get('counts'))}")
 
 
 def _refuse_existing(run: str, dry_run: bool) -> None:
