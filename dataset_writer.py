@@ -212,7 +212,8 @@ class DatasetWriter:
             _sync_and_close(self._images)
             known = self._write_catalogue(splits)
             self.manifest = self._make_manifest(splits, known)
-            with (self._partial / "manifest.json").open("w", encoding="utf-8") as stream:
+            # A file name that is no text in any encoding can stand in a command line.
+            with (self._partial / "manifest.json").open("w", encoding="utf-8", errors="backslashreplace") as stream:
                 json.dump(self.manifest, stream, indent=1, ensure_ascii=False)
                 _sync_and_close(stream)
             self._check_out()

@@ -159,7 +159,7 @@ def _report(options: argparse.Namespace) -> None:
     for name, themes in plots.items():
         _write(options.out / f"{name}.png", themes["light"])
     _write_json(options.out / "report.json", result.report)
-    _write(options.out / "report.html", build_page(result.report, plots).encode())
+    _write(options.out / "report.html", build_page(result.report, plots).encode(errors="backslashreplace"))
     for value, text in headline(result.report):
         print(f"{value:>9}  {text}")
     print(f"wrote {options.out / 'report.html'}")
@@ -287,7 +287,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    _write(path, (json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    _write(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
@@ -295,7 +296,7 @@ def _write_csv(path: Path, rows: list[list[Any]]) -> None:
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    _write(path, text.getvalue().encode())
+    _write(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":

@@ -161,11 +161,45 @@ def save_once(kind: str, folder: Path, number: int) -> None:
 
 def write_dataset(out: Path, level: int) -> None:
     """Write a small dataset of grey images over whatever is there."""
-    import numpy as np
-
-    from config_physics import MORPHOLOGY_NAMES
     from dataset_writer import DatasetWriter
 
     with DatasetWriter(out, 64, 0.5, {}, overwrite=True) as writer:
-        for name in MORPHOLOGY_NAMES:
-            writer.append(np.full((4, 3, 64, 64), level, np.uint8), [f"{name}{k}" for k in range(4)], [name] * 4, {})
+        append_grey_images(writer, level)
+
+
+def append_grey_images(writer, level: int) -> None:
+    """Add four images of each class, all of one level."""
+    import numpy as np
+
+    from config_physics import MORPHOLOGY_NAMES
+
+    for name in MORPHOLOGY_NAMES:
+        writer.append(np.full((4, 3, 64, 64), level, np.uint8), [f"{name}{k}" for k in range(4)], [name] * 4, {})
+
+
+def train_long(data: Path, folder: Path, epochs: int, report: Path) -> None:
+    """Train a tiny run, and write down after each epoch how much memory and how many open files the process has."""
+    import json
+
+    import torch
+
+    from config_physics import Config
+    from dataset import PreparedDataset
+    from training import Trainer
+
+    torch.set_num_threads(1)
+    settings = {"width": 4, "latent_dim": 8, "batch_size": 5, "log_every": 5, "checkpoint_every": 10}
+    config = Config(**settings, run="long", device="cpu", pretrain_epochs=epochs, epochs=epochs)
+    trainer = Trainer(config, PreparedDataset.open(data), folder / "c" / "long", folder / "s" / "long")
+    write, seen = trainer.log.write, []
+
+    def measure(record):
+        write(record)
+        if record["kind"] == "train" and record["step"] % len(trainer.batches) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            mebibytes = pages * os.sysconf("SC_PAGESIZE") / 2**20
+            seen.append((record["phase"], record["step"], mebibytes, len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
+
+    trainer.log.write = measure
+    trainer.train()
+    report.write_text(json.dumps(seen))

@@ -104,6 +104,36 @@ def test_a_kill_before_every_operation_of_preparing_data(tmp_path, stride, count
     assert levels[0] == 1 and levels[-1] == 2 and levels.count(None) <= 1
 
 
+def wait_for(condition, process) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert process.is_alive() and time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_two_runs_of_one_name_and_a_kill_and_a_stop(dataset_path, tmp_path):
+    long = ["--data", dataset_path, "--run", "k", *TINY, "--pretrain-epochs", 200, "--epochs", 1]
+    log, second_log = tmp_path / "log", tmp_path / "second.log"
+    metrics = tmp_path / "checkpoints/k/metrics.jsonl"
+    first = kill_jobs.start(kill_jobs.script, "galaxy.py", long, tmp_path, log)
+    wait_for(metrics.exists, first)
+    assert kill_jobs.run_to_end(kill_jobs.script, "galaxy.py", long, tmp_path, second_log) == 2
+    said = second_log.read_text().splitlines()
+    assert said[-1] == "galaxy.py: error: run k is in use by another process: wait, or choose another run"
+    first.kill()
+    first.join()
+    assert (tmp_path / "checkpoints/k/.lock").exists()  # left behind, and it holds nobody up
+    metrics.unlink()
+    again = kill_jobs.start(kill_jobs.script, "galaxy.py", long, tmp_path, log)
+    wait_for(metrics.exists, again)
+    again.terminate()  # SIGTERM, after which it saves
+    again.join()
+    assert again.exitcode == 130, log.read_text()
+    state = load_checkpoint(tmp_path / "checkpoints/k/latest.pt")
+    assert state["phase"] == "predictor" and state["step"] >= 2
+    assert {p.name for p in (tmp_path / "checkpoints/k").iterdir()} == {"latest.pt", "metrics.jsonl"}
+
+
 def records(folder) -> list[dict]:
     lines = read_metrics(folder / "checkpoints/k/metrics.jsonl")
     return [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines]
