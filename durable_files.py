@@ -72,7 +72,7 @@ def only_process(lock: Path) -> Iterator[None]:
         stream = lock.open("ab")
         try:
             _lock(stream)
-            if os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+            if os.name != "posix" or os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
                 break
         except FileNotFoundError:
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,13 +25,17 @@ _LOG_LINE = 2000  # bytes of a line of metrics.jsonl and of an epoch's record in
 def hold_run(folder: Path) -> Iterator[None]:
     """Keep other processes from training the run in `folder`; nothing is left behind by a process that dies.
 
-    A folder that is made here and stays empty is removed again.
+    A folder that is made here and stays empty is removed again. Of the processes of torchrun only the first one, which
+    writes, holds the run.
 
     Raises
     ------
     UserError
         If another process trains this run, or the folder cannot be written.
     """
+    if not _is_first_rank():
+        yield
+        return
     is_new = not folder.exists()
     with ExitStack() as stack:
         try:
@@ -43,6 +48,10 @@ def hold_run(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
         yield
+
+
+def _is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -137,7 +146,8 @@ def load_run(folder: Path) -> tuple[Path, dict[str, Any]]:
             continue
         if faults:
             print(f"{'; '.join(faults)}: going back to {path}")
-            _make_latest(path, latest)
+            if _is_first_rank():
+                _make_latest(path, latest)
         return path, state
     raise UserError(f"run {folder.name} has no good checkpoint left: {'; '.join(faults)}")
 

@@ -160,6 +160,14 @@ def test_a_run_is_held_by_one_process(tmp_path):
     assert names(run) == {"latest.pt"}
 
 
+def test_only_the_first_of_several_ranks_holds_a_run(tmp_path, monkeypatch):
+    with hold_run(tmp_path / "r"):
+        monkeypatch.setenv("RANK", "1")
+        with hold_run(tmp_path / "r"):
+            pass
+        assert (tmp_path / "r").exists()
+
+
 def test_a_run_that_is_being_trained_is_left_alone(trained, dataset_path, monkeypatch):
     monkeypatch.chdir(trained)
     before = {p.name: p.read_bytes() for p in (trained / "checkpoints/tiny").iterdir()}
