@@ -56,6 +56,29 @@ def replace_file(source: Path, target: Path) -> None:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that gets its name at the end of the block, whole; its folder is made.
+
+    After an error in the block `path` is what it was before.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        replace_file(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def only_process(lock: Path) -> Iterator[None]:
     """Keep other processes out while the block runs.
 

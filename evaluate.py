@@ -21,7 +21,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,16 +272,12 @@ def _augmentation(options: argparse.Namespace) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    from durable_files import replace_file
+    from durable_files import whole_file
 
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        replace_file(temporary, path)
+        with whole_file(path) as file:
+            file.write(content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(f"{path} could not be written: {error.strerror or error}") from None
 
 

@@ -246,6 +246,7 @@ def write_output(out: Path, formats: set[str], images: Tensor, catalogue: pd.Dat
     """Write the grid, the catalogue and the images in the chosen formats."""
     import numpy as np
 
+    from durable_files import whole_file
     from pictures import plain_grid, save_picture, to_picture
 
     try:
@@ -262,8 +263,10 @@ def write_output(out: Path, formats: set[str], images: Tensor, catalogue: pd.Dat
         if "npz" in formats:
             columns = {name: catalogue[name].to_numpy() for name in catalogue if catalogue[name].dtype.kind in "fib"}
             classes = catalogue["morphology"].to_numpy(dtype=np.str_)
-            np.savez_compressed(out / "images.npz", images=images.numpy(), morphology=classes, **columns)
-        catalogue.to_csv(out / "catalogue.csv", index=False)
+            with whole_file(out / "images.npz") as file:
+                np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)
+        with whole_file(out / "catalogue.csv") as file:
+            file.write(catalogue.to_csv(index=False).encode())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error}") from None
 
@@ -271,6 +274,8 @@ def write_output(out: Path, formats: set[str], images: Tensor, catalogue: pd.Dat
 def _write_fits(path: Path, image: Any, row: pd.Series, sampler: GalaxySampler) -> None:
     """Write one image as a cube (R, G, B planes) with its condition in the header."""
     from astropy.io import fits
+
+    from durable_files import whole_file
 
     header = fits.Header()
     header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
@@ -285,7 +290,8 @@ def _write_fits(path: Path, image: Any, row: pd.Series, sampler: GalaxySampler) 
     header["FLAG"] = (int(row["flag"]), "0: sound measurement; see photometry.py")
     header["SUPPORT"] = (bool(row["supported"]), "request within the training data")
     # FITS counts rows from the bottom.
-    fits.PrimaryHDU(image[:, ::-1], header).writeto(path, overwrite=True, checksum=True)
+    with whole_file(path) as file:
+        fits.PrimaryHDU(image[:, ::-1], header).writeto(file, checksum=True)
 
 
 if __name__ == "__main__":

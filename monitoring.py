@@ -16,7 +16,7 @@ from torch import Tensor
 import photometry
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from dataset import PreparedDataset, to_float
-from durable_files import replace_file
+from durable_files import whole_file
 from physics_model import PhysicsPredictor
 from pictures import labelled_grid, plot_curves
 from sampling import GalaxySampler
@@ -32,14 +32,22 @@ class MetricsLog:
         self.path = path
 
     def drop_after(self, phase: str, step: int) -> None:
-        """Drop the records after a point of the run: they belong to the part that is about to be repeated."""
+        """Drop the records after a point of the run: they belong to the part that is about to be repeated.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written; it is what it was.
+        """
         if not self.path.exists():
             return
         until = (_PHASE_ORDER[phase], step)
         kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        replace_file(temporary, self.path)
+        try:
+            with whole_file(self.path) as file:
+                file.writelines((json.dumps(record) + "\n").encode() for record in kept)
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record and hand it to the operating system at once.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from config_physics import UserError
-from durable_files import replace_file
+from durable_files import whole_file
 
 _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
 _COLORS = ((102, 194, 255), (255, 170, 90), (140, 220, 130), (240, 120, 150), (200, 160, 255), (240, 220, 110))
@@ -159,12 +158,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     UserError
         If it cannot be written; what `path` was before stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, format="PNG")
-        replace_file(temporary, path)
+        with whole_file(path) as file:
+            picture.save(file, format="PNG")
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(f"{path} could not be written: {error.strerror or error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
@@ -35,16 +36,17 @@ def run_to_end(job, *arguments: object, timeout: float = 240) -> int:
     return process.exitcode
 
 
-def script(name: str, argv: Sequence[object], folder: Path, log: Path, largest_file: int | None = None) -> None:
-    """Run a script of the project in `folder`; what it prints goes into `log`.
+def script(
+    name: str, argv: Sequence[object], folder: Path, log: Path | Connection, largest_file: int | None = None
+) -> None:
+    """Run a script of the project in `folder`; what it prints goes into `log`, a file or a pipe.
 
     With `largest_file` the disk is full for it: no file may grow beyond that many bytes.
     """
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if isinstance(log, Path) else log.fileno()
     for stream in (1, 2):
-        os.dup2(handle, stream)
-    if handle > 2:
-        os.close(handle)
+        os.dup2(opened, stream)
+    sys.stdout, sys.stderr = (io.open(s, "w", encoding="utf-8", closefd=False) for s in (1, 2))  # noqa: UP020, SIM115
     os.chdir(folder)
     import torch
 

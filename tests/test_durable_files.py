@@ -11,7 +11,7 @@ import pytest
 
 import durable_files
 from conftest import ROOT
-from durable_files import clean_up_after_dead_processes, only_process, put_in_place, remove_dead_temporaries
+from durable_files import clean_up_after_dead_processes, only_process, put_in_place, remove_dead_temporaries, whole_file
 
 HOLD = "import sys; from pathlib import Path; from durable_files import only_process\n" + (
     "with only_process(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -69,6 +69,18 @@ def test_a_lock_on_a_file_that_was_just_removed_is_none(tmp_path, monkeypatch):
         with pytest.raises(BlockingIOError), only_process(lock):
             pass
     assert len(tried) == 3
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a"
+    with whole_file(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), whole_file(path) as file:
+        file.write(b"second")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in path.parent.iterdir()] == ["a"]
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import multiprocessing
 import os
 import pickle
 import random
@@ -110,9 +111,13 @@ def test_full_disk(trained, dataset_path, pictures, tmp_path, work, sizes, count
         if work in ("resume", "generate"):
             shutil.copytree(trained / "checkpoints", folder / "checkpoints")
         before = tree(folder)
-        log = tmp_path / f"{work}{size}.log"
-        status = kill_jobs.run_to_end(kill_jobs.script, script, argv, folder, log, size)
-        said = log.read_text(errors="replace").replace("\r", "\n").splitlines()
+        # Into a pipe, which is never full, unlike a log on the same disk.
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        status = kill_jobs.run_to_end(kill_jobs.script, script, argv, folder, theirs, size)
+        theirs.close()
+        with open(ours.fileno(), "rb", closefd=False) as stream:
+            said = stream.read().decode(errors="replace").replace("\r", "\n").splitlines()
+        ours.close()
         good = status == 0 or (status == 2 and said[-1].startswith(f"{script}: error: ") and len(said[-1]) < 600)
         good = good and not any("Traceback" in line for line in said)
         if status == 2:
