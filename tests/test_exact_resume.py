@@ -50,13 +50,13 @@ def advance(trainer: Trainer) -> None:
     trainer.log.write = write
 
 
-@pytest.fixture(scope="module", params=[16, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(16, id="few"), pytest.param(8, id="all", marks=pytest.mark.slow)])
 def cuts(request, tmp_path_factory):
     """An uninterrupted run, and one that was stopped at every step: a folder for each state in which it was saved."""
     folder = tmp_path_factory.mktemp(f"batch{request.param}")
     data = PreparedDataset.open(write_dataset(folder / "data", 64))
     options = ["--width", 4, "--latent-dim", 8, "--pretrain-epochs", 2, "--epochs", 2, "--log-every", 2]
-    options += ["--checkpoint-every", 1, "--seed", 3, "--device", "cpu", "--batch-size", request.param]
+    options += ["--checkpoint-every", 2, "--seed", 3, "--device", "cpu", "--batch-size", request.param]
     whole = folder / "whole"
     whole.mkdir()
     arguments = ["--data", data.path, "--run", "r", *options]
@@ -125,6 +125,7 @@ def replaced(state: dict, path: tuple[str, ...], other: dict) -> dict:
     return state
 
 
+@pytest.mark.slow
 def test_a_run_without_any_one_part_of_its_state_goes_another_way(cuts, count):
     data, config, _, saved, _ = cuts
     per_epoch = load_checkpoint(saved[-1] / "checkpoints/r/latest.pt")["step"] // config.epochs

@@ -236,7 +236,7 @@ def check(script: str, argv: list[str]) -> int:
     return status
 
 
-@pytest.mark.parametrize("cases", [4, pytest.param(90, marks=slow)])
+@pytest.mark.parametrize("cases", [3, pytest.param(90, marks=slow)])
 @pytest.mark.parametrize("which", PARSERS, ids=" ".join)
 def test_command_lines(light_work, which, cases, count):
     @settings(
@@ -279,7 +279,7 @@ TABLES = st.lists(st.lists(CELLS, max_size=5), max_size=5).flatmap(
 )
 
 
-@pytest.mark.parametrize("cases", [40, pytest.param(500, marks=slow)])
+@pytest.mark.parametrize("cases", [25, pytest.param(500, marks=slow)])
 def test_tables(tmp_path, cases, count):
     path = tmp_path / "table.csv"
 
@@ -320,7 +320,7 @@ def test_settings_of_a_checkpoint(cases, count):
     try_one()
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(500, marks=slow)])
+@pytest.mark.parametrize("cases", [25, pytest.param(500, marks=slow)])
 def test_manifests_and_reports(sandbox, tmp_path, cases, count):
     folder = shutil.copytree(sandbox / "data/only", tmp_path / "d")
     whole = json.loads((folder / "manifest.json").read_text())
