@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_prepare_data import make_gz2
 
 import command_line
 import evaluate
@@ -110,7 +111,7 @@ def sandbox(trained, dataset_path, tmp_path_factory):
     shutil.copy(trained / "checkpoints/tiny/latest.pt", folder / "good.pt")
     (folder / "bad.pt").write_bytes((folder / "good.pt").read_bytes()[:5000])
     (folder / "pictures").mkdir()
-    images, names = render_galaxies(8, side=96)
+    images, names = render_galaxies(8, side=160)
     for k, image in enumerate(images):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / "pictures" / f"{k}.png")
     rows = [f"{k}.png,{name}" for k, name in enumerate(names)]
@@ -118,6 +119,7 @@ def sandbox(trained, dataset_path, tmp_path_factory):
     (folder / "requests.csv").write_text("morphology,size\nspiral,0.12\nmerger,\n")
     (folder / "report.json").write_text("{}")
     (folder / "empty").mkdir()
+    make_gz2(folder / "files")
     return folder
 
 
@@ -183,6 +185,23 @@ WORDS = st.one_of(
 )
 
 
+# Command lines that are right: what is strange comes on top of them, so that most get beyond their first mistake.
+RIGHT = {
+    ("galaxy.py", ""): "--data data/only --width 4 --latent-dim 8 --batch-size 16",
+    ("resume_training.py", ""): "--run tiny --epochs 3",
+    ("generate_from_checkpoint.py", ""): "--checkpoint good.pt --morphology spiral --count 2 --out new",
+    ("prepare_data.py", "gz2"): "--path files --out new",
+    ("prepare_data.py", "labelled"): "--images pictures --labels labels.csv --out new --workers 1",
+    ("prepare_data.py", "simulated"): "--count 8 --out new",
+    ("prepare_data.py", "join"): "--inputs data/only data/only --out new",
+    ("evaluate.py", "report"): "--checkpoint good.pt --data data/only --out new",
+    ("evaluate.py", "compare"): "report.json",
+    ("evaluate.py", "measure"): "pictures/1.png --out new/table.csv",
+    ("evaluate.py", "validate"): "--data data/only",
+    ("evaluate.py", "augmentation"): "--checkpoint good.pt --data data/only",
+}
+
+
 def values_of(action: argparse.Action):
     if action.choices:
         return st.one_of(st.sampled_from([str(choice) for choice in action.choices]), WORDS)
@@ -195,15 +214,15 @@ def values_of(action: argparse.Action):
 def command_lines(draw, which):
     """Draw a command line: options that exist, with values of all kinds; now and then what does not exist."""
     script, command = which
-    argv = [command] if command else []
+    rarely = st.sampled_from([False] * 9 + [True])
+    argv = ([command] if command else []) + ([] if draw(rarely) else RIGHT[which].split())
     for action in options_of(PARSERS[which]):
-        wanted = action.required or not action.option_strings
-        if draw(st.integers(0, 19)) >= (17 if wanted else 2):
+        if not draw(rarely):
             continue
         several = draw(st.integers(1, 3)) if action.nargs == "+" else 1
         words = [] if action.nargs == 0 else [draw(values_of(action)) for _ in range(several)]
         argv += [*([draw(st.sampled_from(action.option_strings))] if action.option_strings else []), *words]
-    if draw(st.integers(0, 19)) == 0:
+    if draw(rarely):
         argv.insert(draw(st.integers(0, len(argv))), draw(WORDS))
     if script == "galaxy.py":
         argv.append("--dry-run")
@@ -257,7 +276,18 @@ def test_command_lines(light_work, which, cases, count):
     tidy(light_work)
 
 
-KEPT = {"data", "damaged", "empty", "pictures", "labels.csv", "requests.csv", "report.json", "good.pt", "bad.pt"}
+KEPT = {
+    "data",
+    "files",
+    "damaged",
+    "empty",
+    "pictures",
+    "labels.csv",
+    "requests.csv",
+    "report.json",
+    "good.pt",
+    "bad.pt",
+}
 
 
 def tidy(folder) -> None:
