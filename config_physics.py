@@ -283,7 +283,9 @@ class Config:
         known = {setting.name for setting in dataclasses.fields(cls)}
         if strange := sorted(set(values) ^ known):
             raise UserError(f"the settings {', '.join(strange)} are not those of this release: train again")
-        return cls(**{**values, "attributes": tuple(values["attributes"])})
+        if not isinstance(names := values["attributes"], (list, tuple)) or not all(isinstance(n, str) for n in names):
+            raise UserError(f"attributes is {names!r}: it takes a {_KIND_WORDS[tuple]}")
+        return cls(**{**values, "attributes": tuple(names)})
 
 
 def _check_setting(setting: dataclasses.Field, value: Any) -> None:

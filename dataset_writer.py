@@ -22,7 +22,7 @@ import numpy as np
 import PIL
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
-from durable_files import sync_folder
+from durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
 
 FORMAT_VERSION = 1
 SOFTWARE = "galaxy-physics 1"
@@ -96,7 +96,7 @@ class DatasetWriter:
         self.allow_empty_class = allow_empty_class
         self.unused = 0
         self.manifest: dict[str, Any] = {}
-        self._partial = self.out.with_name(f".{self.out.name}.partial-{os.getpid()}")
+        self._partial = hidden_beside(self.out, "partial")
         self._object_ids: list[str] = []
         self._known_ids: set[str] = set()
         self._morphologies: list[str] = []
@@ -105,7 +105,7 @@ class DatasetWriter:
 
     def __enter__(self) -> DatasetWriter:
         with _plain_errors(self.out):
-            self._clean_up_after_dead_processes()
+            clean_up_after_dead_processes(self.out)
             self._check_out()
             self._partial.mkdir(parents=True)
             self._images = (self._partial / "images.npy").open("w+b")
@@ -189,21 +189,6 @@ class DatasetWriter:
         if not (self.out / "manifest.json").is_file():
             raise UserError(f"{self.out} is not a prepared dataset (it has no manifest.json): it is not replaced")
 
-    def _clean_up_after_dead_processes(self) -> None:
-        """Remove hidden folders of killed processes; put back a dataset that one was about to replace."""
-        if not self.out.parent.is_dir():
-            return
-        for kind in ("replaced", "partial"):
-            prefix = f".{self.out.name}.{kind}-"
-            for stale in sorted(p for p in self.out.parent.iterdir() if p.name.startswith(prefix)):
-                owner = stale.name.removeprefix(prefix)
-                if not owner.isdigit() or (int(owner) != os.getpid() and _is_in_use(stale, int(owner))):
-                    continue
-                if kind == "replaced" and not self.out.exists():
-                    stale.rename(self.out)
-                else:
-                    shutil.rmtree(stale, ignore_errors=True)
-
     def _write_header(self, count: int) -> None:
         """Write the .npy header; numpy pads it so that its length does not depend on the count."""
         shape = (count, 3, self.image_size, self.image_size)
@@ -227,10 +212,12 @@ class DatasetWriter:
             _sync_and_close(self._images)
             known = self._write_catalogue(splits)
             self.manifest = self._make_manifest(splits, known)
-            with (self._partial / "manifest.json").open("w", encoding="utf-8") as stream:
+            # A file name that is no text in any encoding can stand in a command line.
+            with (self._partial / "manifest.json").open("w", encoding="utf-8", errors="backslashreplace") as stream:
                 json.dump(self.manifest, stream, indent=1, ensure_ascii=False)
                 _sync_and_close(stream)
-            self._commit()
+            self._check_out()
+            put_in_place(self._partial, self.out)
 
     def _write_catalogue(self, splits: Sequence[str]) -> dict[str, int]:
         """Write `catalogue.csv`; return how many values of each attribute are known."""
@@ -275,22 +262,6 @@ class DatasetWriter:
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
-    def _commit(self) -> None:
-        """Give the hidden folder its final name; the old dataset is out of place for one rename only."""
-        self._check_out()
-        replaced = self.out.with_name(f".{self.out.name}.replaced-{os.getpid()}")
-        sync_folder(self._partial)
-        if self.out.exists():
-            self.out.rename(replaced)
-        try:
-            self._partial.rename(self.out)
-        except BaseException:
-            if replaced.exists() and not self.out.exists():
-                replaced.rename(self.out)
-            raise
-        sync_folder(self.out.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
-
 
 def sha256_of(file: Path) -> str:
     """Return the SHA-256 of a file's contents in hexadecimal, reading a megabyte at a time."""
@@ -312,25 +283,6 @@ def _plain_errors(out: Path) -> Iterator[None]:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
-
-
-def _is_in_use(folder: Path, pid: int) -> bool:
-    """Tell whether the process that writes a hidden folder still runs."""
-    if os.name == "nt":
-        # Asking for a process there would end it. But a folder with an open file cannot be renamed.
-        try:
-            folder.rename(probe := folder.with_name(folder.name + "-probe"))
-            probe.rename(folder)
-        except OSError:
-            return True
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # it runs under another user
-        pass
-    return True
 
 
 def _sync_and_close(stream: Any) -> None:

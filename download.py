@@ -6,21 +6,19 @@ lock, and a list of what was checked. It may be deleted whenever no download run
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from config_physics import UserError
-from durable_files import replace_file, sync_folder
+from durable_files import only_process, replace_file, sync_folder
 from untrusted_files import UntrustedFileError, check_archive, survey_table
 
 try:
@@ -149,13 +147,15 @@ def fetch_release(
     work = folder / ".download"
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _only_process(work / "lock", folder):
+        with only_process(work / "lock"):
             for stray in work.glob("tmp*"):  # empty files of pooch, left by a killed process
                 stray.unlink()
             missing = [file for file in wanted if not _is_there(file, folder)]
             _check_space(missing, folder)
             for file in missing:
                 _fetch(file, folder, patience)
+    except BlockingIOError:
+        raise UserError(f"another process is downloading into {folder}: wait until it has ended") from None
     except OSError as error:
         raise UserError(
             f"cannot write in {folder}: {error.strerror or error}: choose another folder with --path"
@@ -172,26 +172,6 @@ def _from_mirror(file: ReleaseFile) -> ReleaseFile:
     if not base.startswith(("http://", "https://")):
         raise UserError(f"{MIRROR} is '{base}': it takes the address of a folder that begins with https:// or http://")
     return replace(file, url=f"{base.rstrip('/')}/{file.name}")
-
-
-@contextmanager
-def _only_process(lock: Path, folder: Path) -> Iterator[None]:
-    """Keep other processes out; the system itself lets go of the lock of a process that dies."""
-    with lock.open("ab") as stream:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                raise UserError(f"another process is downloading into {folder}: wait until it has ended") from error
-            # Some network file systems have no locks. That is no reason to refuse a single download.
-        yield
 
 
 def _is_there(file: ReleaseFile, folder: Path) -> bool:

@@ -158,7 +158,7 @@ def _report(options: argparse.Namespace) -> None:
     for name, themes in plots.items():
         _write(options.out / f"{name}.png", themes["light"])
     _write_json(options.out / "report.json", result.report)
-    _write(options.out / "report.html", build_page(result.report, plots).encode())
+    _write(options.out / "report.html", build_page(result.report, plots).encode(errors="backslashreplace"))
     for value, text in headline(result.report):
         print(f"{value:>9}  {text}")
     print(f"wrote {options.out / 'report.html'}")
@@ -272,16 +272,18 @@ def _augmentation(options: argparse.Namespace) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    from durable_files import replace_file
+    from durable_files import whole_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    replace_file(temporary, path)
+    try:
+        with whole_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    _write(path, (json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    _write(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
@@ -289,7 +291,7 @@ def _write_csv(path: Path, rows: list[list[Any]]) -> None:
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    _write(path, text.getvalue().encode())
+    _write(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,11 @@ def print_settings(config: Config, manifest: dict) -> None:
     """Print the resolved settings and what is in the dataset."""
     settings = config.to_dict() | {"attributes": ",".join(config.attributes)}
     print("settings: " + " ".join(f"{name}={value}" for name, value in settings.items()))
-    print(f"data: {manifest['count']} galaxies, {json.dumps(manifest['counts'])}")
+    print(f"data: {manifest.get('count')} galaxies, {json.dumps(manifest.get('counts'))}")
 
 
 def _refuse_existing(run: str, dry_run: bool) -> None:
-    if not dry_run and (CHECKPOINTS / run / "latest.pt").exists():
+    if not dry_run and any((CHECKPOINTS / run).glob("*.pt")):
         raise UserError(f"run {run} exists: go on with resume_training.py --run {run}, or choose another --run")
 
 
@@ -150,8 +151,10 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
     Raises
     ------
     UserError
-        If a new run would overwrite an old one, or training fails.
+        If a new run would overwrite an old one, another process trains it, it does not fit on the disk, or training
+        fails.
     """
+    from run_folder import check_space, hold_run
     from training import Trainer
 
     folder = CHECKPOINTS / config.run
@@ -161,12 +164,16 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
     print(f"parameters: {sizes}; {engine.describe()}", flush=True)
+    check_space(config, trainer.state_dict(), folder, trainer.samples)
     if dry_run:
         trainer.try_steps()
         print("dry run: data, networks and one step of each phase are in order; nothing was written")
         return
     try:
-        trainer.train()
+        with hold_run(folder) if state is None else nullcontext():  # who goes on with a run holds it already
+            if state is None and trainer.ranks.is_first:
+                _refuse_existing(config.run, dry_run)  # once more: another process may have trained it meanwhile
+            trainer.train()
     finally:
         trainer.ranks.disconnect()
     if trainer.stop_requested:

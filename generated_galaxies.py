@@ -16,6 +16,7 @@ from torch import Tensor
 import photometry
 from config_physics import MORPHOLOGIES, UserError
 from cores import map_on_cores
+from durable_files import whole_file
 from pictures import plain_grid, save_picture, to_picture
 from requested_galaxies import Requests
 from sampling import GalaxySampler
@@ -111,8 +112,10 @@ def write_pictures(out: Path, formats: set[str], images: Tensor, catalogue: pd.D
         if "npz" in formats:
             columns = {name: catalogue[name].to_numpy() for name in catalogue if catalogue[name].dtype.kind in "fib"}
             classes = catalogue["morphology"].to_numpy(dtype=np.str_)
-            np.savez_compressed(out / "images.npz", images=images.numpy(), morphology=classes, **columns)
-        catalogue.to_csv(out / "catalogue.csv", index=False)
+            with whole_file(out / "images.npz") as file:
+                np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)
+        with whole_file(out / "catalogue.csv") as file:
+            file.write(catalogue.to_csv(index=False).encode())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error}") from None
 
@@ -134,4 +137,5 @@ def _write_fits(path: Path, image: np.ndarray, row: pd.Series, attributes: Any) 
     header["FLAG"] = (int(row["flag"]), "0: sound measurement; see photometry.py")
     header["SUPPORT"] = (bool(row["supported"]), "request within the training data")
     # FITS counts rows from the bottom.
-    fits.PrimaryHDU(image[:, ::-1], header).writeto(path, overwrite=True, checksum=True)
+    with whole_file(path) as file:
+        fits.PrimaryHDU(image[:, ::-1], header).writeto(file, checksum=True)

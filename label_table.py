@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -39,9 +40,13 @@ def read_labels(file: Path) -> pd.DataFrame:
         the header is row 1 as in a spreadsheet.
     """
     try:
-        table = pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True, index_col=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # what pandas would leave out
+            table = pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True, index_col=False)
     except FileNotFoundError:
         raise UserError(f"{file} does not exist: name the table of labels") from None
+    except pd.errors.ParserWarning:
+        raise UserError(f"{file} has rows with more cells than its header") from None
     except (OSError, ValueError) as error:  # ValueError: pandas' and decoding errors
         raise UserError(f"{file} cannot be read as CSV ({error})") from error
     table.columns = [name.strip().lower() for name in table.columns]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import galaxy_zoo
 from config_physics import UserError
 from dataset_writer import VALUE_COLUMNS, DatasetWriter
-from durable_files import sync_folder
+from durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
 from mock_votes import QUESTIONS, TOTAL_VOTES_RANGE, vote_fractions
 from photometry import measure_attributes
 from simulation import Galaxies, MockSurvey
@@ -132,7 +132,8 @@ def write_release(folder: Path, count: int, seed: int, device: str, overwrite: b
     """Write galaxies in the formats of the files of Galaxy Zoo 2, with a table of the truth beside them.
 
     The folder gets gz2_hart16.csv, gz2_filename_mapping.csv, gz2sample.csv and images_gz2.zip, and truth.csv. It
-    appears when all of it is complete.
+    appears when all of it is complete. A hidden one left by a killed process is removed when the same folder is
+    written next.
 
     Parameters
     ----------
@@ -149,27 +150,19 @@ def write_release(folder: Path, count: int, seed: int, device: str, overwrite: b
         If `folder` exists and may not be replaced, or cannot be written.
     """
     folder = Path(folder).resolve()
+    with _plain_errors(folder):
+        clean_up_after_dead_processes(folder)
     _check_release(folder, overwrite)
     survey = MockSurvey(seed, galaxy_zoo.FRAME_PX, whole_frame=True, device=device)
-    partial, replaced = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "replaced"))
+    partial = hidden_beside(folder, "partial")
     with _plain_errors(folder), _exits_when_terminated():
         try:
             partial.mkdir(parents=True)
             _write_files(partial, survey, count)
-            sync_folder(partial)
             _check_release(folder, overwrite)
-            if folder.exists():
-                folder.rename(replaced)
-            try:
-                partial.rename(folder)
-            except BaseException:
-                if replaced.exists():
-                    replaced.rename(folder)
-                raise
-            sync_folder(folder.parent)
+            put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _check_release(folder: Path, overwrite: bool) -> None:

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 import photometry
-from config_physics import MORPHOLOGIES, Config, attribute_table
+from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from dataset import PreparedDataset, to_float
-from durable_files import replace_file
+from durable_files import whole_file
 from physics_model import PhysicsPredictor
 from pictures import labelled_grid, plot_curves
 from sampling import GalaxySampler
@@ -32,20 +32,38 @@ class MetricsLog:
         self.path = path
 
     def drop_after(self, phase: str, step: int) -> None:
-        """Drop the records after a point of the run: they belong to the part that is about to be repeated."""
+        """Drop the records after a point of the run: they belong to the part that is about to be repeated.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written; it is what it was.
+        """
         if not self.path.exists():
             return
         until = (_PHASE_ORDER[phase], step)
         kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        replace_file(temporary, self.path)
+        try:
+            with whole_file(self.path) as file:
+                file.writelines((json.dumps(record) + "\n").encode() for record in kept)
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record and hand it to the operating system at once."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        """Append one record and hand it to the operating system at once.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        line = json.dumps(record, allow_nan=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
 
 
 _PHASE_ORDER = {"predictor": 0, "generator": 1}
@@ -120,7 +138,15 @@ def evaluate_predictor(
     dict
         ``mae_<attribute>``, mean absolute error in the attribute's unit, and ``r2_<attribute>``, one minus the
         error's share of the variance; only attributes with at least two known values.
+
+    Raises
+    ------
+    UserError
+        If the dataset's images are no longer those that were opened.
     """
+    # Its pages are read from the disk only now, and a file that became shorter would end the process.
+    if PreparedDataset.open(data.path).manifest["sha256"] != data.manifest["sha256"]:
+        raise UserError(f"{data.path} was replaced by another dataset while it was in use: put the first one back")
     rows = data.rows("test")
     truth = torch.from_numpy(data.attributes(attributes, rows))
     predictor.eval()

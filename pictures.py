@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from durable_files import replace_file
+from config_physics import UserError
+from durable_files import whole_file
 
 _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
 _COLORS = ((102, 194, 255), (255, 170, 90), (140, 220, 130), (240, 120, 150), (200, 160, 255), (240, 220, 110))
@@ -150,8 +151,15 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG")
-    replace_file(temporary, path)
+    """Write a PNG, whole or not at all.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written; what `path` was before stays.
+    """
+    try:
+        with whole_file(path) as file:
+            picture.save(file, format="PNG")
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None

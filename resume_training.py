@@ -3,14 +3,17 @@
     python resume_training.py --run first
     python resume_training.py --checkpoint checkpoints/first/epoch_0040.pt --epochs 200
 
-Settings come from the checkpoint; only the length of the run and what it writes may change.
+Settings come from the checkpoint; only the length of the run and what it writes may change. If latest.pt is damaged,
+--run goes on from the last good checkpoint before it, and says so.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from command_line import Parser, add_config_options, given_settings, run_script
 from config_physics import UserError
@@ -27,13 +30,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_config_options(parser, _CHANGEABLE)
     options = parser.parse_args(argv)
 
-    from checkpoint import LATEST, load_checkpoint
+    from checkpoint import LATEST, RUN_STATE, load_checkpoint
+    from galaxy import CHECKPOINTS
+    from run_folder import hold_run, load_run
+
+    path = options.checkpoint or CHECKPOINTS / options.run / LATEST
+    if not path.parent.is_dir():
+        raise UserError(f"there is no checkpoint {path}: train one with galaxy.py")
+    with hold_run(path.parent):  # before anything is read, so that nobody writes a newer one meanwhile
+        if options.checkpoint:
+            _go_on(options, path, load_checkpoint(path, RUN_STATE))
+        else:
+            _go_on(options, *load_run(path.parent))
+
+
+def _go_on(options: argparse.Namespace, path: Path, state: dict[str, Any]) -> None:
+    """Train on from the checkpoint at `path`, whose content is `state`."""
     from dataset import PreparedDataset
     from galaxy import CHECKPOINTS, print_settings, train
     from sampling import config_of
 
-    path = options.checkpoint or CHECKPOINTS / options.run / LATEST
-    state = load_checkpoint(path)
     changes = {name: value for name, value in given_settings(options).items() if name in _CHANGEABLE}
     config = dataclasses.replace(config_of(state, path), **changes)
     if (CHECKPOINTS / config.run).resolve() != path.resolve().parent:

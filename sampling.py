@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from checkpoint import load_checkpoint
+from checkpoint import RUN_STATE, load_checkpoint
 from config_physics import MORPHOLOGIES, Attribute, Config, UserError, attribute_table
 from cores import map_on_cores
 from dataset import condition_vector, to_uint8
@@ -74,7 +74,7 @@ class GalaxySampler:
         UserError
             If the checkpoint cannot be used, or was saved before the generator's training began.
         """
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, RUN_STATE)
         if state["phase"] != "generator" or state["step"] == 0:
             raise UserError(f"{path} was saved before the generator's training: resume_training.py goes on from there")
         config = config_of(state, path)

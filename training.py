@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoint import LATEST, publish_latest, save_checkpoint
+from checkpoint import LATEST
 from command_line import StopSignals
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from dataset import DeviceBatches, PreparedDataset
@@ -34,6 +34,7 @@ from pictures import save_picture
 from progress import TrainingBar
 from ranks import Ranks, is_lost_connection
 from real_population import Population
+from run_folder import clean_up, save_epoch, save_latest
 from sampling import GalaxySampler
 from stepping import PhaseSteps
 
@@ -104,8 +105,7 @@ class Trainer:
         """
         if self.ranks.is_first:
             self.log.drop_after(self.phase, self.step)
-            for stale in self.checkpoints.glob(".*.tmp"):  # of a process that was killed while saving
-                stale.unlink(missing_ok=True)
+            clean_up(self.checkpoints, self.samples)
         try:
             with StopSignals(self._request_stop):
                 self._train()
@@ -215,16 +215,20 @@ class Trainer:
         report = check_samples(sampler, self._real_examples())
         self.history.append(self._record("check", report))
         self._warn(collapse_warnings(report), ("collapse",))
-        path = self.checkpoints / f"epoch_{self.epoch:04d}.pt"
-        save_checkpoint(path, self.state_dict())
-        publish_latest(path)
+        save_epoch(self.checkpoints, self.epoch, self.state_dict())
         self._last_save = time.monotonic()
 
     def _finish_predictor(self) -> None:
         """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
         report = {}
         if self.ranks.is_first:
-            report = evaluate_predictor(self.learner.predictor, self.data, self.config.attributes, self.engine.device)
+            try:
+                report = evaluate_predictor(
+                    self.learner.predictor, self.data, self.config.attributes, self.engine.device
+                )
+            except UserError:  # its files have changed; when they are back, the run goes on from here
+                self._save_latest()
+                raise
             self.history.append(self._record("test", report))
         for attribute in attribute_table(self.config.attributes):
             if f"mae_{attribute.name}" in report:
@@ -323,7 +327,7 @@ class Trainer:
 
     def _save_latest(self) -> None:
         if self.ranks.is_first:
-            save_checkpoint(self.checkpoints / LATEST, self.state_dict())
+            save_latest(self.checkpoints, self.state_dict())
         self._last_save = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,6 +26,45 @@ TINY = ["--width", "4", "--latent-dim", "8", "--batch-size", "16", "--log-every"
 # Settings of a run that is taken step by step.
 SETTINGS = {"width": 4, "latent_dim": 8, "batch_size": 16, "log_every": 2, "pretrain_epochs": 1, "epochs": 1}
 
+# What tests that try something many times have counted: {what: (tried, good)}, printed at the end of the session.
+COUNTS: dict[str, tuple[int, int]] = {}
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if COUNTS:
+        terminalreporter.section("counts")
+    for what, (tried, good) in sorted(COUNTS.items()):
+        terminalreporter.write_line(f"{what}: {tried} tried, {good} good")
+
+
+@pytest.fixture
+def count():
+    """Count trials of something, by `count(what, good)`."""
+
+    def add(what: str, good: bool = True) -> None:
+        tried, well = COUNTS.get(what, (0, 0))
+        COUNTS[what] = tried + 1, well + bool(good)
+
+    return add
+
+
+def differences(first, second, path="state") -> list[str]:
+    """Compare nested states bit for bit; return the paths where they differ."""
+    if type(first) is not type(second):
+        return [path]
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [path]
+        return [d for key in first for d in differences(first[key], second[key], f"{path}.{key}")]
+    if isinstance(first, (list, tuple)):
+        if len(first) != len(second):
+            return [path]
+        return [d for k in range(len(first)) for d in differences(first[k], second[k], f"{path}[{k}]")]
+    if isinstance(first, torch.Tensor):
+        alike = (first.dtype, first.shape) == (second.dtype, second.shape)
+        return [] if alike and first.numpy().tobytes() == second.numpy().tobytes() else [path]
+    return [] if first == second else [path]
+
 
 def render_galaxies(count: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, list[str]]:
     """Render exponential discs whose flattening and colour follow their class; two bodies for mergers.

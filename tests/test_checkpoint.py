@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import checkpoint
-from checkpoint import load_checkpoint, publish_latest, save_checkpoint
+from checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 from config_physics import UserError
 from conftest import ROOT
 
@@ -41,7 +41,7 @@ def test_no_temporary_file_is_left(tmp_path):
 
 def test_latest_is_the_same_checkpoint_and_stays_when_replaced(tmp_path):
     save_checkpoint(tmp_path / "epoch_0001.pt", example(1))
-    publish_latest(tmp_path / "epoch_0001.pt")
+    link_checkpoint(tmp_path / "epoch_0001.pt", "latest.pt")
     save_checkpoint(tmp_path / "latest.pt", example(2))
     assert load_checkpoint(tmp_path / "epoch_0001.pt")["weights"]["w"][0, 0] == 1
     assert load_checkpoint(tmp_path / "latest.pt")["weights"]["w"][0, 0] == 2
@@ -53,7 +53,7 @@ def test_latest_is_copied_where_links_are_not_to_be_had(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     save_checkpoint(tmp_path / "epoch_0001.pt", example())
-    publish_latest(tmp_path / "epoch_0001.pt")
+    link_checkpoint(tmp_path / "epoch_0001.pt", "latest.pt")
     assert load_checkpoint(tmp_path / "latest.pt")["name"] == "run"
 
 

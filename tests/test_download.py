@@ -27,6 +27,7 @@ import prepare_data
 from config_physics import UserError
 from conftest import ROOT
 from download import fetch_release
+from durable_files import only_process
 
 
 def test_all_files_arrive_once(tmp_path, server, capsys):
@@ -35,7 +36,7 @@ def test_all_files_arrive_once(tmp_path, server, capsys):
     assert {path.name: path.read_bytes() for path in paths} == server.contents
     assert [request.name for request in server.requests] == [MAPPING, VOTES, IMAGES]
     assert sorted(path.name for path in folder.iterdir()) == [".download", MAPPING, VOTES, IMAGES]
-    assert sorted(path.name for path in (folder / ".download").iterdir()) == ["checked.json", "lock"]
+    assert sorted(path.name for path in (folder / ".download").iterdir()) == ["checked.json"]
     for request in server.requests:
         assert request.headers["User-Agent"].startswith("galaxy-physics/")
         assert request.headers["Accept-Encoding"] == "identity"
@@ -189,10 +190,10 @@ def test_locks_of_windows_and_of_disks_that_have_none(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
     code = errno.EACCES
-    with pytest.raises(UserError, match="another process"), download._only_process(tmp_path / "lock", tmp_path):
+    with pytest.raises(BlockingIOError), only_process(tmp_path / "lock"):
         pass
     code = errno.ENOSYS
-    with download._only_process(tmp_path / "lock", tmp_path):
+    with only_process(tmp_path / "lock"):
         pass
 
 
@@ -227,7 +228,7 @@ def test_a_killed_download_goes_on_where_it_stopped(tmp_path, server):
     assert 300_000 < arrived < size
     assert server.sent < size + 1_000_000 < 2 * size
     assert "no dataset is written; classes: 10 spiral, 10 elliptical, 10 merger, 10 edge-on" in again.stdout
-    assert sorted(path.name for path in (tmp_path / "gz2" / ".download").iterdir()) == ["checked.json", "lock"]
+    assert sorted(path.name for path in (tmp_path / "gz2" / ".download").iterdir()) == ["checked.json"]
 
 
 def test_the_command_from_a_mirror_to_a_dataset(tmp_path, server, monkeypatch, capsys):

@@ -64,6 +64,7 @@ LAYERS = (
         "real_or_mock",
         "report_pages",
         "report_plots",
+        "run_folder",
     },
     {"sampling", "simulation"},
     {"control", "generated_galaxies", "learner", "mock_survey", "monitoring"},

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 import weakref
 import zipfile
 from pathlib import Path
@@ -356,6 +359,17 @@ def test_a_failed_last_step_keeps_the_old_release(tmp_path, monkeypatch, small_b
         write_release(tmp_path / "a", 8, 0, "cpu", overwrite=True)
     assert left_in(tmp_path) == ["a"]
     assert len(read_rows(tmp_path / "a/truth.csv")) == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, an open file and not a number tells a living process")
+def test_what_a_killed_process_left_of_a_release_is_removed(tmp_path):
+    finished = subprocess.Popen([sys.executable, "-c", "pass"])
+    finished.wait(timeout=60)
+    for name in (f".release.partial-{finished.pid}", f".release.partial-{os.getppid()}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "images_gz2.zip").write_text("half")
+    write_release(tmp_path / "release", 1, 0, "cpu")
+    assert {p.name for p in tmp_path.iterdir()} == {"release", f".release.partial-{os.getppid()}"}
 
 
 def test_an_unwritable_place_is_a_users_mistake(tmp_path, small_blocks, blank_pictures):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from config_physics import UserError
 from pictures import labelled_grid, plain_grid, plot_curves, save_picture, to_picture
 
 
@@ -308,6 +309,6 @@ def test_a_failed_save_leaves_the_older_picture(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(picture, "save", break_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"grid\.png could not be written: disk full"):
         save_picture(picture, path)
     assert path.read_bytes() == before

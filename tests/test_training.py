@@ -244,7 +244,8 @@ def test_skipping_ends_when_nothing_is_finite_any_more(data, tmp_path, monkeypat
 
 def test_finished_run_has_its_files(trained):
     run, samples = trained / "checkpoints/tiny", trained / "samples/tiny"
-    assert {p.name for p in run.iterdir()} == {"epoch_0001.pt", "epoch_0002.pt", "latest.pt", "metrics.jsonl"}
+    expected = {"epoch_0001.pt", "epoch_0002.pt", "latest.pt", "previous.pt", "metrics.jsonl"}
+    assert {p.name for p in run.iterdir()} == expected
     assert {p.name for p in samples.iterdir()} == {"epoch_0001.png", "epoch_0002.png", "curves.png"}
 
 

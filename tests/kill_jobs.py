@@ -1,0 +1,207 @@
+"""Work for processes that tests kill: started from a server that has loaded torch already, so each takes no time."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+PRELOAD = ["kill_jobs", "training", "galaxy", "resume_training", "prepare_data", "mock_survey", "run_folder"]
+
+
+def start(job, *arguments: object) -> multiprocessing.Process:
+    """Start a job in a process of its own: forked from a server, without anything that the tests have done so far."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=job, args=arguments)
+    process.start()
+    return process
+
+
+def run_to_end(job, *arguments: object, timeout: float = 240) -> int:
+    """Run a job and return its exit status."""
+    process = start(job, *arguments)
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("the job did not end")
+    return process.exitcode
+
+
+def script(
+    name: str, argv: Sequence[object], folder: Path, log: Path | Connection, largest_file: int | None = None
+) -> None:
+    """Run a script of the project in `folder`; what it prints goes into `log`, a file or a pipe.
+
+    With `largest_file` the disk is full for it: no file may grow beyond that many bytes.
+    """
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if isinstance(log, Path) else log.fileno()
+    for stream in (1, 2):
+        os.dup2(opened, stream)
+    sys.stdout, sys.stderr = (io.open(s, "w", encoding="utf-8", closefd=False) for s in (1, 2))  # noqa: UP020, SIM115
+    os.chdir(folder)
+    import torch
+
+    torch.set_num_threads(1)
+    main = import_module(name.removesuffix(".py")).main
+    from command_line import run_script
+
+    if largest_file is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = [name]
+    run_script(lambda _: main([str(word) for word in argv]))
+
+
+def checkpoint_content(number: int) -> dict:
+    """Return a state whose every part tells which one it is."""
+    import torch
+
+    return {**dict.fromkeys(_RUN_STATE, number), "weights": torch.full((256, 1024), float(number))}
+
+
+_RUN_STATE = ("config", "phase", "epoch", "step", "networks", "ema", "attributes", "population", "provenance")
+
+
+def save_for_ever(folder: Path, number: int, connection: Connection) -> None:
+    """Save checkpoint after checkpoint of a run, and report each that is done."""
+    from run_folder import clean_up, save_epoch, save_latest
+
+    clean_up(folder)
+    while True:
+        number += 1
+        state = checkpoint_content(number)
+        connection.send(-number)
+        if number % 3 == 0:
+            save_epoch(folder, number, state)
+        else:
+            save_latest(folder, state)
+        connection.send(number)
+
+
+_OPERATIONS = ((os, "fsync"), (os, "link"), (Path, "open"), (Path, "replace"), (Path, "rename"), (Path, "unlink"))
+
+
+@contextmanager
+def before_each_operation(act: Callable[[str], None]) -> Iterator[None]:
+    """Call `act` before each operation on the disk, and after each half of what is written into a binary file."""
+    real = {(owner, name): getattr(owner, name) for owner, name in _OPERATIONS}
+
+    def watched(name, function):
+        def call(*arguments, **options):
+            act(name)
+            result = function(*arguments, **options)
+            mode = next((a for a in arguments if isinstance(a, str)), "r") if name == "open" else "r"
+            return _HalfWriter(result, act) if mode == "wb" else result
+
+        return call
+
+    for (owner, name), function in real.items():
+        setattr(owner, name, watched(name, function))
+    try:
+        yield
+    finally:
+        for (owner, name), function in real.items():
+            setattr(owner, name, function)
+
+
+class _HalfWriter:
+    """A file that writes everything in two halves."""
+
+    def __init__(self, file, act: Callable[[str], None]) -> None:
+        self._file, self._act = file, act
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def write(self, data) -> int:
+        data = bytes(data)
+        half = len(data) // 2
+        self._file.write(data[:half])
+        self._file.flush()
+        self._act("write")
+        return half + self._file.write(data[half:])
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def die_at(operation: int, job: Callable[..., None], *arguments: object) -> None:
+    """Do a job, but die by SIGKILL before its operation of that number."""
+    left = [operation]
+
+    def act(name: str) -> None:
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+    with before_each_operation(act):
+        job(*arguments)
+
+
+def save_once(kind: str, folder: Path, number: int) -> None:
+    """Save one checkpoint of a run."""
+    from run_folder import save_epoch, save_latest
+
+    if kind == "epoch":
+        save_epoch(folder, number, checkpoint_content(number))
+    else:
+        save_latest(folder, checkpoint_content(number))
+
+
+def write_dataset(out: Path, level: int) -> None:
+    """Write a small dataset of grey images over whatever is there."""
+    from dataset_writer import DatasetWriter
+
+    with DatasetWriter(out, 64, 0.5, {}, overwrite=True) as writer:
+        append_grey_images(writer, level)
+
+
+def append_grey_images(writer, level: int) -> None:
+    """Add four images of each class, all of one level."""
+    import numpy as np
+
+    from config_physics import MORPHOLOGY_NAMES
+
+    for name in MORPHOLOGY_NAMES:
+        writer.append(np.full((4, 3, 64, 64), level, np.uint8), [f"{name}{k}" for k in range(4)], [name] * 4, {})
+
+
+def train_long(data: Path, folder: Path, epochs: int, report: Path) -> None:
+    """Train a tiny run, and write down after each epoch how much memory and how many open files the process has."""
+    import json
+
+    import torch
+
+    from config_physics import Config
+    from dataset import PreparedDataset
+    from training import Trainer
+
+    torch.set_num_threads(1)
+    settings = {"width": 4, "latent_dim": 8, "batch_size": 5, "log_every": 5, "checkpoint_every": 10}
+    config = Config(**settings, run="long", device="cpu", pretrain_epochs=epochs, epochs=epochs)
+    trainer = Trainer(config, PreparedDataset.open(data), folder / "c" / "long", folder / "s" / "long")
+    write, seen = trainer.log.write, []
+
+    def measure(record):
+        write(record)
+        if record["kind"] == "train" and record["step"] % len(trainer.batches) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            mebibytes = pages * os.sysconf("SC_PAGESIZE") / 2**20
+            seen.append((record["phase"], record["step"], mebibytes, len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
+
+    trainer.log.write = measure
+    trainer.train()
+    report.write_text(json.dumps(seen))
