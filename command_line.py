@@ -90,6 +90,45 @@ def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Conf
     return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **given})
 
 
+def add_solver_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a diffusion model is sampled; see `solver_settings`."""
+    group = parser.add_argument_group("diffusion", "How a diffusion model is sampled; by default as its run chose.")
+    group.add_argument("--solver", choices=("dpm", "ddim", "ddpm"), help="DPM-Solver++, DDIM, or ancestral sampling")
+    group.add_argument("--solver-steps", type=_solver_steps, metavar="N", help="steps of the solver, 1 to 100000")
+    group.add_argument(
+        "--guidance", type=_weight, metavar="W", help="weight of classifier-free guidance, 0 to 100; 1 is none"
+    )
+    group.add_argument(
+        "--photometric-guidance",
+        type=_weight,
+        metavar="S",
+        help="how far each step is moved towards the photometry that is asked for, 0 to 100; 0 is not at all",
+    )
+
+
+def solver_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `diffusion_sampling.Solver` that the user gave."""
+    given = {
+        "name": options.solver,
+        "num_steps": options.solver_steps,
+        "guidance": options.guidance,
+        "photometry": options.photometric_guidance,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _solver_steps(text: str) -> int:
+    if not 1 <= (value := int(text)) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and 100000")
+    return value
+
+
+def _weight(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 100")
+    return value
+
+
 def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a script's `main` and end the process with its exit status.
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, run_script
+from command_line import Parser, add_solver_options, run_script, solver_settings
 from config_physics import UserError
 
 _NEEDED = ("scipy", "matplotlib")
@@ -67,6 +67,7 @@ def _parser() -> Parser:
         metavar="N",
         help="batches of 64 that the real-or-fake network learns from (default: 150)",
     )
+    add_solver_options(report)
     report.set_defaults(run=_report)
 
     compare = commands.add_parser("compare", help="lay reports side by side", description="Lay reports side by side.")
@@ -153,6 +154,7 @@ def _report(options: argparse.Namespace) -> None:
         options.device,
         options.statmorph,
         options.steps,
+        solver_settings(options),
     )
     plots = draw_all(result.report, result.pictures)
     for name, themes in plots.items():

@@ -114,7 +114,14 @@ def real_sample(data: PreparedDataset, split: str, most: int, seed: int) -> np.n
 
 
 def evaluate(
-    checkpoint: Path, data_path: Path, count: int, seed: int, device: str, statmorph: int = 0, steps: int = 150
+    checkpoint: Path,
+    data_path: Path,
+    count: int,
+    seed: int,
+    device: str,
+    statmorph: int = 0,
+    steps: int = 150,
+    solver: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Compare a checkpoint with a dataset in every way of the report.
 
@@ -131,9 +138,11 @@ def evaluate(
         Generated and real images that statmorph measures as well, each.
     steps : int
         Batches that the real-or-fake network learns from.
+    solver : dict, optional
+        Fields of `diffusion_sampling.Solver` that differ from the run's.
     """
     clock = _Clock()
-    sampler = GalaxySampler.from_checkpoint(checkpoint, device)
+    sampler = GalaxySampler.from_checkpoint(checkpoint, device, **(solver or {}))
     state = load_checkpoint(checkpoint)
     data = PreparedDataset.open(data_path)
     match(sampler, data, checkpoint)
@@ -179,6 +188,7 @@ def evaluate(
             "run": config.run,
             "epoch": state["epoch"],
             "step": state["step"],
+            "sampler": sampler.describe(),
             "attributes": list(config.attributes),
         },
         "data": {

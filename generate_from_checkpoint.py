@@ -24,7 +24,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import MAX_IMAGES, Parser, finite_number, run_script, seed_number
+from command_line import (
+    MAX_IMAGES,
+    Parser,
+    add_solver_options,
+    finite_number,
+    run_script,
+    seed_number,
+    solver_settings,
+)
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
 
 if TYPE_CHECKING:
@@ -54,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sampling import GalaxySampler
 
     rank = Ranks.from_environment()
-    sampler = GalaxySampler.from_checkpoint(options.checkpoint, _device(options.device, rank))
+    sampler = GalaxySampler.from_checkpoint(
+        options.checkpoint, _device(options.device, rank), **solver_settings(options)
+    )
     requests = _requests(options, given, [a.name for a in sampler.attributes])
     in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
@@ -109,7 +119,7 @@ def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str
             tables.append(table)
             bar.update(len(block))
     write_pictures(out, formats, torch.cat(images), pd.concat(tables, ignore_index=True), sampler.attributes)
-    print(f"{len(requests)} galaxies in {out}")
+    print(f"{len(requests)} galaxies in {out} ({sampler.describe()})")
 
 
 def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.Namespace, rank: Ranks) -> None:
@@ -118,6 +128,7 @@ def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.
 
     # Networks round differently on different kinds of device.
     origin = {"checkpoint": sha256_of(options.checkpoint), "device": sampler.engine.device.type}
+    origin["sampler"] = sampler.describe()
     size = options.shard_size or _SHARD_SIZE
     folder = ShardFolder(options.out, requests, size, sampler.config.image_size, origin)
     there = write_shards(folder, sampler, rank)
@@ -161,6 +172,7 @@ def _parser() -> Parser:
         "--out", type=Path, default=Path("generated"), metavar="DIR", help="output folder (default: generated)"
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_solver_options(parser)
     return parser
 
 

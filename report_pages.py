@@ -313,6 +313,7 @@ def _provenance(report: dict[str, Any]) -> str:
     checkpoint, data = report["checkpoint"], report["data"]
     rows = [
         ["checkpoint", f"{escape(checkpoint['path'])}, epoch {checkpoint['epoch']}, step {checkpoint['step']}"],
+        ["drawn by", escape(checkpoint["sampler"])],
         ["dataset", f"{escape(data['path'])} <small>{escape(str(data['source']))}</small>"],
         ["images, sha256", data["sha256"]["images.npy"]],
         ["trained on this dataset", _yes(data["trained_on"])],
