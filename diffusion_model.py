@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _PATCH = 2  # pixels a side that enter the U-Net as channels of one: a quarter of the work at the full size
-_ATTENTION_SIDE = 16  # maps of at most this side have attention
+_ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
 _TIME_FEATURES = 128
 
