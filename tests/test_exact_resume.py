@@ -50,13 +50,24 @@ def advance(trainer: Trainer) -> None:
     trainer.log.write = write
 
 
-@pytest.fixture(scope="module", params=[pytest.param(16, id="few"), pytest.param(8, id="all", marks=pytest.mark.slow)])
+_SLOW = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((16, []), id="few"),
+        pytest.param((8, []), id="all", marks=_SLOW),
+        pytest.param((8, ["--diffusion"]), id="diffusion", marks=_SLOW),
+    ],
+)
 def cuts(request, tmp_path_factory):
     """An uninterrupted run, and one that was stopped at every step: a folder for each state in which it was saved."""
-    folder = tmp_path_factory.mktemp(f"batch{request.param}")
+    batch_size, more = request.param
+    folder = tmp_path_factory.mktemp("cuts")
     data = PreparedDataset.open(write_dataset(folder / "data", 64))
     options = ["--width", 4, "--latent-dim", 8, "--pretrain-epochs", 2, "--epochs", 2, "--log-every", 2]
-    options += ["--checkpoint-every", 2, "--seed", 3, "--device", "cpu", "--batch-size", request.param]
+    options += ["--checkpoint-every", 2, "--seed", 3, "--device", "cpu", "--batch-size", batch_size, *more]
     whole = folder / "whole"
     whole.mkdir()
     arguments = ["--data", data.path, "--run", "r", *options]
@@ -69,7 +80,7 @@ def cuts(request, tmp_path_factory):
         advance(trainer)
         saved.append(folder / f"cut{len(saved):02d}")
         shutil.copytree(folder / "stopped", saved[-1])
-    return data, config, whole, saved, request.param == 8
+    return data, config, whole, saved, batch_size == 8
 
 
 @needs_fork
