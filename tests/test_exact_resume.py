@@ -58,7 +58,7 @@ _SLOW = pytest.mark.slow
     params=[
         pytest.param((16, []), id="few"),
         pytest.param((8, []), id="all", marks=_SLOW),
-        pytest.param((8, ["--diffusion"]), id="diffusion", marks=_SLOW),
+        pytest.param((8, ["--diffusion", "--unet-blocks", 1, "--solver-steps", 1]), id="diffusion", marks=_SLOW),
     ],
 )
 def cuts(request, tmp_path_factory):
