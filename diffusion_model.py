@@ -108,7 +108,7 @@ class ContextUnet(nn.Module):
     """A U-Net that denoises galaxies, told how noisy they are and what they are to be.
 
     Pixels enter in patches of 2 x 2, so that the finest maps have half the image's side. Each level halves it down to
-    8; residual blocks get time and condition as scale and shift of their second normalisation (FiLM), and coarse levels
+    8, beside planes that tell where a place is; residual blocks get time and condition as scale and shift of their second normalisation (FiLM), and coarse levels
     have attention. A condition of zeros, which no class has, stands for none.
 
     Parameters
@@ -137,7 +137,11 @@ class ContextUnet(nn.Module):
         context = 4 * width
         self.embed_time = nn.Sequential(nn.Linear(_TIME_FEATURES, context), nn.SiLU(), nn.Linear(context, context))
         self.embed_condition = nn.Sequential(nn.Linear(condition_dim, context), nn.SiLU(), nn.Linear(context, context))
-        self.enter = nn.Conv2d(3 * _PATCH**2, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d(3 * _PATCH**2 + 3, channels[0], 3, padding=1)
+        axis = (torch.arange(sides[0]) + 0.5) / sides[0] * 2 - 1
+        x, y = torch.meshgrid(axis, axis, indexing="xy")
+        # Convolutions do not know where they are, and a galaxy is in the middle.
+        self.register_buffer("places", torch.stack([x, y, torch.hypot(x, y)]), persistent=False)
 
         self.down, skips, current = nn.ModuleList(), [channels[0]], channels[0]
         for level, (side, wanted) in enumerate(zip(sides, channels, strict=True)):
@@ -163,7 +167,9 @@ class ContextUnet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Return the output (N, 3, S, S) for noisy images (N, 3, S, S), times t (N,) in [0, 1], conditions (N, C)."""
         context = F.silu(self.embed_time(_time_features(t)) + self.embed_condition(condition))
-        maps = self.enter(F.pixel_unshuffle(x_t, _PATCH).contiguous(memory_format=torch.channels_last))
+        places = self.places.expand(len(x_t), -1, -1, -1)
+        patches = torch.cat([F.pixel_unshuffle(x_t, _PATCH), places.to(x_t.dtype)], 1)
+        maps = self.enter(patches.contiguous(memory_format=torch.channels_last))
         skips = [maps]
         for block in self.down:
             maps = block(maps, context) if isinstance(block, _Block) else block(maps)
