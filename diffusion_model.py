@@ -107,9 +107,10 @@ def denoising_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 class ContextUnet(nn.Module):
     """A U-Net that denoises galaxies, told how noisy they are and what they are to be.
 
-    Pixels enter in patches of 2 x 2, so that the finest maps have half the image's side. Each level halves it down to
-    8, beside planes that tell where a place is; residual blocks get time and condition as scale and shift of their second normalisation (FiLM), and coarse levels
-    have attention. A condition of zeros, which no class has, stands for none.
+    Pixels enter in patches of 2 x 2, so that the finest maps have half the image's side, beside planes that tell where
+    a place is. Each level halves the side down to 8; residual blocks get time and condition as scale and shift of
+    their second normalisation (FiLM), and the coarsest level has attention. A condition of zeros, which no class has,
+    stands for none.
 
     Parameters
     ----------

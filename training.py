@@ -38,7 +38,7 @@ from run_folder import clean_up, save_epoch, save_latest
 from sampling import GalaxySampler
 from stepping import PhaseSteps
 
-_SAVE_SECONDS = 60  # `latest.pt` is renewed at the end of an epoch when it is older than this
+_SAVE_SECONDS = 60  # `latest.pt` is renewed when it is older than this, with a line of the log
 _TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one without
 _POPULATION_LIMIT = 50_000  # real galaxies whose class and attributes travel in a checkpoint
 
@@ -164,6 +164,7 @@ class Trainer:
                     if log_now:
                         record = self._log_interval()
                         bar.say(f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes))
+                        self._save_if_due()
                     if self._agree_to_stop(log_now):
                         self._check_finite(self._steps.interval.read(self.ranks))
                         return
@@ -201,6 +202,9 @@ class Trainer:
                 self._checkpoint_epoch()
             self._steps.interval.restart_clock()
             return
+        self._save_if_due()
+
+    def _save_if_due(self) -> None:
         if time.monotonic() - self._last_save > _SAVE_SECONDS:
             self._save_latest()
 

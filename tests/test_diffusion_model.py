@@ -36,7 +36,7 @@ def small_model(**process) -> DiffusionGenerator:
     settings = {"schedule": "cosine", "num_steps": 50, "prediction": "v", **process}
     model = DiffusionGenerator(ContextUnet(12, width=4, num_blocks=1), GaussianDiffusion(**settings), 64)
     for parameter in model.parameters():  # also those that start at 0
-        torch.nn.init.normal_(parameter, 0, 0.1)
+        torch.nn.init.normal_(parameter, 0, 0.3)
     return model.eval()
 
 
