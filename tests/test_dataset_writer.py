@@ -207,7 +207,8 @@ def test_unwritable_place(tmp_path):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background would ignore it
 sys.path.insert(0, {root!r})
 import numpy as np
 from command_line import run_script
