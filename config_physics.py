@@ -143,7 +143,7 @@ def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
 
 
 def _setting(default: Any, help: str, **rules: Any) -> Any:
-    """Declare a `Config` field: its default, its help line, and rules (low, high, choices, option)."""
+    """Declare a `Config` field: its default, its help line, and rules (low, high, choices, option, family)."""
     return field(default=default, metadata={"help": help, **rules})
 
 
@@ -180,43 +180,63 @@ class Config:
 
     # Networks
     image_size: int = _setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
-    latent_dim: int = _setting(100, "length of the noise vector", low=3, high=4096)
+    latent_dim: int = _setting(100, "length of the noise vector", low=3, high=4096, family="gan")
     width: int = _setting(64, "channels of the thinnest layer of every network", low=4, high=512)
     generator: str = _setting(
         "frame",
         "generator: drawn in the galaxy's own frame, or a DCGAN that doubles its maps by resizing or by transposed "
         "convolutions",
         choices=("frame", "resize", "transposed"),
+        family="gan",
     )
     discriminator: str = _setting(
         "projection",
         "discriminator: with the condition projected on its features, or a DCGAN",
         choices=("projection", "dcgan"),
+        family="gan",
     )
     dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
     condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
 
     # Diffusion
-    diffusion_steps: int = _setting(1000, "steps in which images turn into noise", low=2, high=100_000)
+    diffusion_steps: int = _setting(
+        1000, "steps in which images turn into noise", low=2, high=100_000, family="diffusion"
+    )
     noise_schedule: str = _setting(
         "cosine",
         "how they do: cosine, until nothing is left, or linear in beta from 1e-4 to 0.02",
         choices=("cosine", "linear"),
+        family="diffusion",
     )
-    prediction: str = _setting("v", "what the U-Net predicts: velocity or noise", choices=("v", "noise"))
+    prediction: str = _setting(
+        "v", "what the U-Net predicts: velocity or noise", choices=("v", "noise"), family="diffusion"
+    )
     min_snr_gamma: float = _setting(
-        5.0, "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike)", low=0.0, high=1e6
+        5.0,
+        "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike)",
+        low=0.0,
+        high=1e6,
+        family="diffusion",
     )
     condition_dropout: float = _setting(
-        0.1, "part of the images that are shown without their condition", low=0.0, high=1.0
+        0.1, "part of the images that are shown without their condition", low=0.0, high=1.0, family="diffusion"
     )
-    unet_blocks: int = _setting(2, "residual blocks a level of the U-Net", low=1, high=8)
-    normalize: bool = _setting(True, "give the U-Net images of zero mean and unit variance")
+    unet_blocks: int = _setting(2, "residual blocks a level of the U-Net", low=1, high=8, family="diffusion")
+    unet_patch: int = _setting(
+        2, "pixels a side that enter the U-Net together; 4 is faster and coarser", choices=(1, 2, 4), family="diffusion"
+    )
+    normalize: bool = _setting(True, "give the U-Net images of zero mean and unit variance", family="diffusion")
+    stratified: bool = _setting(True, "spread the noise levels of a batch evenly", family="diffusion")
     solver: str = _setting(
-        "dpm", "solver of sample grids: dpm (DPM-Solver++), ddim or ddpm", choices=("dpm", "ddim", "ddpm")
+        "dpm",
+        "solver of sample grids: dpm (DPM-Solver++), ddim or ddpm",
+        choices=("dpm", "ddim", "ddpm"),
+        family="diffusion",
     )
-    solver_steps: int = _setting(20, "steps of the solver", low=1, high=100_000)
-    guidance: float = _setting(1.0, "weight of classifier-free guidance when sampling (1: none)", low=0.0, high=100.0)
+    solver_steps: int = _setting(20, "steps of the solver", low=1, high=100_000, family="diffusion")
+    guidance: float = _setting(
+        1.0, "weight of classifier-free guidance when sampling (1: none)", low=0.0, high=100.0, family="diffusion"
+    )
 
     # Physics
     pretrain_epochs: int = _setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
@@ -232,13 +252,14 @@ class Config:
     epochs: int = _setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
     batch_size: int = _setting(64, "images a training step", low=2, high=65_536)
     learning_rate: float = _setting(1e-3, "step size of Adam in phase 2", low=0.0, high=1.0)
+    decay: bool = _setting(False, "lower that step size linearly to zero over phase 2")
     beta1: float = _setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
     beta2: float = _setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
     clip_norm: float = _setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
-    real_label: float = _setting(0.9, "discriminator's target for real images", low=0.5, high=1.0)
-    fake_label: float = _setting(0.1, "discriminator's target for generated images", low=0.0, high=0.5)
+    real_label: float = _setting(0.9, "discriminator's target for real images", low=0.5, high=1.0, family="gan")
+    fake_label: float = _setting(0.1, "discriminator's target for generated images", low=0.0, high=0.5, family="gan")
     r1_weight: float = _setting(
-        0.2, "weight gamma of the R1 gradient penalty of the discriminator (0: none)", low=0.0, high=1e6
+        0.2, "weight gamma of the R1 gradient penalty of the discriminator (0: none)", low=0.0, high=1e6, family="gan"
     )
     ema_decay: float = _setting(
         0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999

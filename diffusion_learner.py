@@ -31,6 +31,11 @@ class DiffusionLearner(Learner):
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
         super().__init__({"generator": build_generator(config)}, config, engine, ranks or Ranks())
+        batch = self.ranks.size * config.batch_size
+        place = torch.arange(batch, device=engine.device)[self.ranks.rows(config.batch_size)]
+        # Where an image's noise levels begin, and how far they go: evenly spread ones (Kingma et al. 2021,
+        # arXiv:2107.00630, appendix I.1) make the loss of a batch less of a lottery.
+        self._levels = (place / batch, 1 / batch) if config.stratified else (0.0, 1.0)
 
     def learn_statistics(self, attribute_variance: Tensor, images: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
@@ -51,7 +56,9 @@ class DiffusionLearner(Learner):
         process = model.process
         statistics = self._statistics.clone()
         x0 = model.normalise(batch.images)
-        t = 1 + (self._draw(uniform=True) * process.num_steps).long().clamp_max(process.num_steps - 1)
+        start, length = self._levels
+        level = start + length * self._draw(uniform=True)
+        t = 1 + (level * process.num_steps).long().clamp_max(process.num_steps - 1)
         told = (self._draw(uniform=True) >= config.condition_dropout).float()
         noise = self._draw(*model.shape)
         x_t = process.q_sample(x0, t, noise)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_PATCH = 2  # pixels a side that enter the U-Net as channels of one: a quarter of the work at the full size
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
 _TIME_FEATURES = 128
@@ -107,10 +106,10 @@ def denoising_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 class ContextUnet(nn.Module):
     """A U-Net that denoises galaxies, told how noisy they are and what they are to be.
 
-    Pixels enter in patches of 2 x 2, so that the finest maps have half the image's side, beside planes that tell where
-    a place is. Each level halves the side down to 8; residual blocks get time and condition as scale and shift of
-    their second normalisation (FiLM), and the coarsest level has attention. A condition of zeros, which no class has,
-    stands for none.
+    Pixels enter in patches, as channels of one, beside planes that tell where a place is: in patches of 2 x 2 the
+    finest maps have half the image's side and take a quarter of the work. Each level halves the side down to 8;
+    residual blocks get time and condition as scale and shift of their second normalisation (FiLM), and the coarsest
+    level has attention. A condition of zeros, which no class has, stands for none.
 
     Parameters
     ----------
@@ -122,6 +121,8 @@ class ContextUnet(nn.Module):
         64, 128 or 256 pixels.
     num_blocks : int
         Residual blocks of each level on the way down, and on the way up.
+    patch : int
+        Pixels a side that enter together.
 
     References
     ----------
@@ -129,16 +130,19 @@ class ContextUnet(nn.Module):
     arXiv:2301.11093 (patches).
     """
 
-    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_blocks: int = 2) -> None:
+    def __init__(
+        self, condition_dim: int, width: int = 64, image_size: int = 64, num_blocks: int = 2, patch: int = 2
+    ) -> None:
         super().__init__()
-        sides = [image_size // _PATCH]
+        self.patch = patch
+        sides = [image_size // patch]
         while sides[-1] > 8:
             sides.append(sides[-1] // 2)
         channels = [2 * width, *[4 * width] * (len(sides) - 1)]
         context = 4 * width
         self.embed_time = nn.Sequential(nn.Linear(_TIME_FEATURES, context), nn.SiLU(), nn.Linear(context, context))
         self.embed_condition = nn.Sequential(nn.Linear(condition_dim, context), nn.SiLU(), nn.Linear(context, context))
-        self.enter = nn.Conv2d(3 * _PATCH**2 + 3, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d(3 * patch**2 + 3, channels[0], 3, padding=1)
         axis = (torch.arange(sides[0]) + 0.5) / sides[0] * 2 - 1
         x, y = torch.meshgrid(axis, axis, indexing="xy")
         # Convolutions do not know where they are, and a galaxy is in the middle.
@@ -161,7 +165,7 @@ class ContextUnet(nn.Module):
                 current = wanted
             if level > 0:
                 self.up.append(_Upsample(current))
-        self.leave = nn.Sequential(_normalise(current), nn.SiLU(), nn.Conv2d(current, 3 * _PATCH**2, 3, padding=1))
+        self.leave = nn.Sequential(_normalise(current), nn.SiLU(), nn.Conv2d(current, 3 * patch**2, 3, padding=1))
         nn.init.zeros_(self.leave[-1].weight)
         nn.init.zeros_(self.leave[-1].bias)
 
@@ -169,7 +173,7 @@ class ContextUnet(nn.Module):
         """Return the output (N, 3, S, S) for noisy images (N, 3, S, S), times t (N,) in [0, 1], conditions (N, C)."""
         context = F.silu(self.embed_time(_time_features(t)) + self.embed_condition(condition))
         places = self.places.expand(len(x_t), -1, -1, -1)
-        patches = torch.cat([F.pixel_unshuffle(x_t, _PATCH), places.to(x_t.dtype)], 1)
+        patches = torch.cat([F.pixel_unshuffle(x_t, self.patch), places.to(x_t.dtype)], 1)
         maps = self.enter(patches.contiguous(memory_format=torch.channels_last))
         skips = [maps]
         for block in self.down:
@@ -179,7 +183,7 @@ class ContextUnet(nn.Module):
             maps = block(maps, context)
         for block in self.up:
             maps = block(torch.cat([maps, skips.pop()], 1), context) if isinstance(block, _Block) else block(maps)
-        return F.pixel_shuffle(self.leave(maps), _PATCH)
+        return F.pixel_shuffle(self.leave(maps), self.patch)
 
 
 class _Block(nn.Module):

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from config_physics import Attribute
 from diffusion_model import ContextUnet, GaussianDiffusion
-from physics_model import photometric_errors
-
-_LARGEST_PUSH = 0.05  # root mean square change of an image by photometric guidance at a step, in [-1, 1]
+from photometric_guidance import push_to_photometry
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,8 @@ class Solver:
         Weight w of output(nothing) + w (output(condition) - output(nothing)) (Ho & Salimans 2022, arXiv:2207.12598).
         1 is none.
     photometry : float
-        How far each step moves the predicted image towards the requested photometry: 0 not at all; at 1 the error's
-        first-order estimate would vanish.
+        How far each step moves the predicted image towards the requested photometry: 0 not at all, 1 until the errors
+        vanish to first order.
     """
 
     name: str = "dpm"
@@ -123,8 +121,9 @@ def draw_images(
         t = torch.full((number,), now, device=noise.device)
         x0 = model.predict_x0(x_t, t, condition, solver.guidance)
         if solver.photometry > 0:
-            weight = solver.photometry * float(process.alphas_cumprod[now])
-            x0 = _push(model, x0, weight, requested, known, attributes)
+            strength = solver.photometry * float(process.alphas_cumprod[now])  # an early guess is blurred
+            pushed = push_to_photometry(model.to_images(x0), strength, requested, known, attributes)
+            x0 = model.clip(model.normalise(pushed))
         if then == 0:
             return model.to_images(x0).clamp(-1, 1)
         if solver.name == "dpm":
@@ -177,27 +176,3 @@ def dpm_step(
     # exp(-h) = (alpha_now / sigma_now) (sigma / alpha), 0 at the first step, where nothing is left of the image.
     decay = alpha_now / sigma_now * sigma / alpha
     return (sigma / sigma_now).float() * x_t + (alpha * (1 - decay)).float() * target
-
-
-def _push(
-    model: DiffusionGenerator,
-    x0: Tensor,
-    weight: float,
-    requested: Tensor,
-    known: Tensor,
-    attributes: tuple[Attribute, ...],
-) -> Tensor:
-    """Move predicted images towards the photometry that was asked for, each on its own.
-
-    The gradient is that in the predicted image and does not pass the network (He et al. 2024, arXiv:2311.16424); for a
-    squared error that is linear in the pixels the step below, with weight 1, makes it vanish.
-    """
-    with torch.enable_grad():
-        images = model.to_images(x0).detach().requires_grad_()
-        errors = photometric_errors(images, requested, known, attributes)[0].sum(1)  # (N,)
-        (gradient,) = torch.autograd.grad(errors.sum(), images)
-    squared = gradient.square().sum((1, 2, 3))
-    step = -2 * weight * (errors.detach() / squared.clamp_min(1e-20))[:, None, None, None] * gradient
-    size = step.square().mean((1, 2, 3), keepdim=True).sqrt()
-    step = step * (_LARGEST_PUSH / size.clamp_min(_LARGEST_PUSH))
-    return model.clip(model.normalise(images.detach() + step.nan_to_num()))

@@ -28,6 +28,7 @@ from dataset import PreparedDataset, to_float
 from distances import accuracy_interval
 from engine import Engine
 from feature_spaces import FeatureSpace, build_spaces, validate
+from guidance_effect import guidance_effect
 from independent_photometry import READS, read_with_statmorph
 from judge import Judge
 from learner import build_predictor
@@ -206,6 +207,9 @@ def evaluate(
     if statmorph:
         report["control"]["statmorph"] = _statmorph(drawn["test"], real, config.attributes, statmorph, seed)
     clock.lap("control")
+    if config.diffusion and sampler.solver.photometry > 0:
+        report["control"]["guidance"] = guidance_effect(sampler, asked["test"], judge, seed)
+        clock.lap("guidance")
 
     generated = drawn["test"]
     groups = groups_of(generated.classes, real.classes)

@@ -34,10 +34,10 @@ _SIMULATED_FOR_A_TRIAL = 512
 _QUICK = {"width": 32, "batch_size": 32}
 _QUICK_STEPS = {True: {"pretrain_epochs": 1500, "epochs": 3000}, False: {"pretrain_epochs": 1500, "epochs": 2200}}
 # Under half an hour for a diffusion model.
-_QUICK_DIFFUSION = {"width": 16, "batch_size": 32, "unet_blocks": 1}
+_QUICK_DIFFUSION = {"width": 16, "batch_size": 16, "unet_blocks": 1}
 _QUICK_DIFFUSION_STEPS = {
-    True: {"pretrain_epochs": 1500, "epochs": 4500},
-    False: {"pretrain_epochs": 1500, "epochs": 3300},
+    True: {"pretrain_epochs": 2500, "epochs": 8000},
+    False: {"pretrain_epochs": 2500, "epochs": 6000},
 }
 
 

@@ -108,9 +108,12 @@ class Learner(ABC):
 
     def schedule(self, phase: str, progress: float) -> None:
         """Set the step size for the part of the phase, 0 to 1, that is done; to be called between steps."""
-        if phase == "predictor" and self.config.pretrain_decay:
-            rate = self.config.pretrain_learning_rate * (1 - progress)
-            self.engine.set_learning_rate(self.optimizers["predictor"], rate)
+        config = self.config
+        if phase == "predictor" and config.pretrain_decay:
+            self.engine.set_learning_rate(self.optimizers["predictor"], config.pretrain_learning_rate * (1 - progress))
+        elif phase == "generator" and config.decay:
+            for name in self.networks.keys() - {"predictor"}:
+                self.engine.set_learning_rate(self.optimizers[name], config.learning_rate * (1 - progress))
 
     def step(self, batch: Batch, variant: Variant) -> StepResult:
         """Take the step that the variant describes."""

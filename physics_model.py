@@ -137,13 +137,10 @@ def physics_loss(
     return loss, squared.detach().sum(0), counts
 
 
-def photometric_errors(
+def photometric_residuals(
     images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Measure images and compare with what was requested: no network that could be fooled.
-
-    Attributes that photometry does not measure, and images on which it finds no galaxy, count nowhere. The error is
-    twice Huber's, since a measurement that locks on a neighbour can be far off: the squared error where that is small.
+    """Measure images and subtract what was requested: no network that could be fooled.
 
     Parameters
     ----------
@@ -154,23 +151,36 @@ def photometric_errors(
 
     Returns
     -------
-    errors : Tensor, (N, A)
-        In the units of the condition vector, squared; 0 where nothing was compared.
+    residuals : Tensor, (N, A)
+        In the units of the condition vector.
     compared : Tensor, (N, A)
-        1 where something was.
+        `known` where photometry measures the attribute and found a galaxy, else 0.
     """
     measured = photometry.measure((images.float() + 1) / 2)
     found = (measured["flag"] & photometry.NO_SOURCE == 0).float()
-    errors, compared = [], []
+    residuals, compared = [], []
     for column, attribute in enumerate(attributes):
         if attribute.source != "photometry":
-            errors.append(torch.zeros_like(found))
+            residuals.append(torch.zeros_like(found))
             compared.append(torch.zeros_like(found))
             continue
-        value = attribute.to_unit(measured[attribute.name])
+        residuals.append(attribute.to_unit(measured[attribute.name]) - requested[:, column])
         compared.append(found * known[:, column])
-        errors.append(2 * F.huber_loss(value, requested[:, column], reduction="none", delta=0.2) * compared[-1])
-    return torch.stack(errors, 1), torch.stack(compared, 1)
+    return torch.stack(residuals, 1), torch.stack(compared, 1)
+
+
+def photometric_errors(
+    images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]
+) -> tuple[Tensor, Tensor]:
+    """Return the squared error (N, A) of each attribute by photometry, and how much it counts (N, A).
+
+    Attributes that photometry does not measure, and images on which it finds no galaxy, count nowhere. The error is
+    twice Huber's, since a measurement that locks on a neighbour can be far off: the squared error where that is small.
+    Parameters as for `photometric_residuals`; the error is 0 where nothing was compared.
+    """
+    residuals, compared = photometric_residuals(images, requested, known, attributes)
+    huber = F.huber_loss(residuals, torch.zeros_like(residuals), reduction="none", delta=0.2)
+    return 2 * huber * compared, compared
 
 
 def photometric_loss(

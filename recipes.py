@@ -27,6 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 150,
         "batch_size": 64,
         "learning_rate": 1.5e-4,
+        "decay": False,
         "beta1": 0.5,
         "beta2": 0.999,
         "clip_norm": 1.0,
@@ -44,7 +45,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 # What --diffusion changes on top of a recipe.
 DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     "default": {
-        "learning_rate": 5e-4,
+        "learning_rate": 2e-3,
+        "decay": True,
         "beta1": 0.9,
         "physics_weight": 1.0,
         "photometry_weight": 1.0,
@@ -56,7 +58,9 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
         "min_snr_gamma": 0.0,
         "condition_dropout": 0.0,
         "unet_blocks": 2,
+        "unet_patch": 2,
         "normalize": False,
+        "stratified": False,
         "solver": "ddpm",
         "solver_steps": 100,
         "guidance": 1.0,

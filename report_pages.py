@@ -171,7 +171,25 @@ def _control(report: dict[str, Any], plots: dict[str, dict[str, bytes]]) -> str:
         "only its predictor sees. With the requests dealt out anew among the images, no control may be left.</p>"
     )
     parts.append(_table(head, rows))
+    if "guidance" in control:
+        parts.append(_guidance(control["guidance"]))
     return "".join(parts)
+
+
+def _guidance(effect: dict[str, Any]) -> str:
+    seconds = effect["seconds_per_image"]
+    rows = [
+        [f"{ATTRIBUTES[attribute].label}, {instrument}", *(_number(cell.get("mae", cell)) for cell in drawn.values())]
+        for attribute, instruments in effect["attributes"].items()
+        for instrument, drawn in instruments.items()
+    ]
+    rows.append(["seconds an image", *(f"{seconds[name]:.3g}" for name in ("plain", "guided"))])
+    return (
+        "<h3>What photometric guidance does and costs</h3>"
+        f"<p>The first {effect['images']} galaxies of the test split's requests, drawn from the same noise without "
+        f"guidance and with a strength of {effect['strength']:g}. Photometry is what the guidance follows, so only the "
+        "judge is an independent witness here.</p>"
+    ) + _table(["mean absolute error", "without", "with"], rows)
 
 
 def _left(control: dict[str, Any]) -> str:

@@ -86,6 +86,8 @@ def figures(report: dict[str, Any]) -> dict[str, float | None]:
                 found[f"{attribute}, {instrument}: {term}{unit}"] = cell.get("value")
         gap = report["control"]["gaming"]["test"].get(attribute, {})
         found[f"{attribute}: gaming gap"] = gap.get("ratio")
+    drawn = report["counts"]["test"] + report["counts"]["uniform"]
+    found["generation [ms an image]"] = 1000 * report["seconds"]["generation"] / drawn
     for name in ("test", "real"):
         words = "generated" if name == "test" else "real"
         found[f"class accuracy, {words}"] = report["control"]["classes"][name].get("balanced", {}).get("value")

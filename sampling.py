@@ -269,7 +269,7 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
 def build_generator(config: Config) -> FrameGenerator | Generator | DiffusionGenerator:
     """Return a new generator of the settings' shape, on the CPU."""
     if config.diffusion:
-        unet = ContextUnet(config.condition_dim, config.width, config.image_size, config.unet_blocks)
+        unet = ContextUnet(config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch)
         process = GaussianDiffusion(config.noise_schedule, config.diffusion_steps, config.prediction)
         return DiffusionGenerator(unet, process, config.image_size)
     shape = config.latent_dim, config.condition_dim, config.width, config.image_size

@@ -88,3 +88,19 @@ def test_stop_signals_call_the_request_and_are_put_back():
         os.kill(os.getpid(), signal.SIGINT)
     assert calls == [1, 1]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--solver-steps", "10"], "--solver-steps is a setting of the diffusion model: add --diffusion"),
+        (["--no-stratified"], "--stratified is a setting of the diffusion model"),
+        (["--diffusion", "--generator", "resize"], "--generator is a setting of the GAN"),
+        (["--diffusion", "--r1-weight", "1"], "--r1-weight is a setting of the GAN"),
+    ],
+)
+def test_settings_of_the_other_model_are_refused(options, sentence):
+    parser = Parser()
+    add_config_options(parser)
+    with pytest.raises(UserError, match=sentence):
+        config_from_options(parser.parse_args(options))

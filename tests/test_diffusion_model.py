@@ -244,3 +244,19 @@ def test_normalising_is_undone(images):
     model.deviation.fill_(0.2)
     torch.testing.assert_close(model.to_images(model.normalise(images)), images)
     assert model.to_images(model.clip(model.normalise(3 * images))).abs().max() <= 1 + 1e-5
+
+
+# Patches
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_pixels_may_enter_in_patches_of_any_offered_size(noise, patch):
+    torch.manual_seed(0)
+    unet = ContextUnet(12, width=4, num_blocks=1, patch=patch)
+    torch.nn.init.normal_(unet.leave[-1].weight)
+    condition, t = torch.zeros(4, 12), torch.full((4,), 0.5)
+    output = unet(noise, t, condition)
+    assert output.shape == noise.shape
+    # Every pixel's answer depends on its own noise.
+    moved = unet(noise + 0.5 * torch.eye(64).expand_as(noise), t, condition)
+    assert (moved - output).diagonal(dim1=2, dim2=3).abs().min() > 0

@@ -269,3 +269,15 @@ def test_a_mistake_ends_with_status_2(tmp_path):
     assert result.stderr.strip() == (
         "evaluate.py: error: nothing holds no report.json: make one with evaluate.py report"
     )
+
+
+def test_every_figure_that_families_are_compared_by_is_in_a_report(report):
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import families
+
+    rows = families.rows_of(json.loads((report / "report.json").read_text()))
+    # Galaxies of a run of seconds may have no source to measure; the rows are there all the same.
+    assert {"Half-light radius, judge: Spearman", "Half-light radius: gaming gap"} <= set(rows)
+    assert rows["drawing [ms an image]"] > 0
+    assert rows["the same, times real from real"] > 1
+    assert rows["suspected copies (1 % is expected)"] is not None

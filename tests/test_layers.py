@@ -56,22 +56,24 @@ LAYERS = (
         "sky_field",
     },
     {
-        "diffusion_sampling",
         "feature_spaces",
         "fidelity",
         "join_datasets",
+        "photometric_guidance",
         "population",
         "real_or_mock",
         "report_pages",
         "report_plots",
         "run_folder",
     },
-    {"sampling", "simulation"},
+    {"diffusion_sampling", "simulation"},
+    {"sampling"},
     {"control", "generated_galaxies", "learner", "mock_survey", "monitoring"},
     {"catalogue_shards", "diffusion_learner", "gan_learner", "prepare_data", "set_comparison", "stepping"},
     {"judge", "training"},
-    {"augmentation", "evaluation", "galaxy", "generate_from_checkpoint"},
-    {"evaluate", "resume_training"},
+    {"augmentation", "galaxy", "generate_from_checkpoint", "guidance_effect"},
+    {"evaluation", "resume_training"},
+    {"evaluate"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
