@@ -83,14 +83,16 @@ class GaussianDiffusion(nn.Module):
     def loss_weight(self, t: Tensor, gamma: float) -> Tensor:
         """Return the weight (N,) of the squared error of the output at steps t (N,).
 
-        Min-SNR (Hang et al. 2023, arXiv:2303.09556, eq. 5 and section 3.4): the error of x_0 counts min(SNR, gamma), so
-        that steps with little noise, where it is easily small, do not take over. 1 if gamma is 0.
+        As in Min-SNR (Hang et al. 2023, arXiv:2303.09556) the error of x_0 counts at most `gamma`, so that steps with
+        little noise, where it is easily small, do not take over. Below that cap it counts SNR for noise as the output
+        (their eq. 5), and SNR + 1 for the velocity (Salimans & Ho 2022, section 4): with SNR alone the steps where no
+        signal is left, with which drawing begins, would never be learned. 1 if gamma is 0.
         """
         if gamma == 0:
             return torch.ones_like(self.signal[t])
         signal, noise = self.alphas_cumprod[t], 1 - self.alphas_cumprod[t]
-        capped = torch.minimum(signal, gamma * noise)  # min(SNR, gamma) times the noise's variance
-        return capped if self.prediction == "v" else capped / signal.clamp_min(1e-8)
+        capped = gamma * noise if self.prediction == "v" else gamma * noise / signal.clamp_min(1e-8)
+        return capped.clamp_max(1)
 
 
 def _spread(values: Tensor) -> Tensor:

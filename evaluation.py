@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import photometry
-from checkpoint import RUN_STATE, load_checkpoint
 from config_physics import ATTRIBUTES, UserError
 from control import (
     agreement_by_class,
@@ -33,6 +32,7 @@ from independent_photometry import READS, read_with_statmorph
 from judge import Judge
 from learner import build_predictor
 from measurements import Measured, measure_images
+from release import load_state
 from sampling import GalaxySampler
 from set_comparison import (
     compare_features,
@@ -143,7 +143,7 @@ def evaluate(
         Fields of `diffusion_sampling.Solver` that differ from the run's.
     """
     clock = _Clock()
-    state = load_checkpoint(checkpoint, RUN_STATE)
+    state = load_state(checkpoint)
     sampler = GalaxySampler.from_state(state, checkpoint, device, **(solver or {}))
     data = PreparedDataset.open(data_path)
     match(sampler, data, checkpoint)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from checkpoint import RUN_STATE, load_checkpoint
 from config_physics import MORPHOLOGIES, Attribute, Config, UserError, attribute_table
 from cores import map_on_cores
 from dataset import condition_vector, to_uint8
@@ -24,6 +23,7 @@ from engine import Engine
 from gan_model import FrameGenerator, Generator
 from philox import STEPS, standard_normal
 from real_population import Population
+from release import load_state
 
 _CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
 
@@ -67,14 +67,16 @@ class GalaxySampler:
 
     @classmethod
     def from_checkpoint(cls, path: Path, device: str = "auto", **solver: Any) -> GalaxySampler:
-        """Load the (averaged, if the run averages) generator of a checkpoint; `solver` changes fields of its solver.
+        """Load the generator of a release or of a run's checkpoint, averaged if it averages.
+
+        `solver` changes fields of its solver.
 
         Raises
         ------
         UserError
             If the checkpoint cannot be used, or was saved before the generator's training began.
         """
-        return cls.from_state(load_checkpoint(path, RUN_STATE), path, device, **solver)
+        return cls.from_state(load_state(path), path, device, **solver)
 
     @classmethod
     def from_state(cls, state: dict[str, Any], path: Path, device: str = "auto", **solver: Any) -> GalaxySampler:

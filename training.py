@@ -17,6 +17,7 @@ from dataset import DeviceBatches, PreparedDataset
 from diffusion_learner import DiffusionLearner
 from engine import Engine
 from gan_learner import GanLearner
+from hardware import describe
 from meters import Reading
 from monitoring import (
     MetricsLog,
@@ -104,6 +105,7 @@ class Trainer:
         if self.ranks.is_first:
             self.log.drop_after(self.phase, self.step)
             clean_up(self.checkpoints, self.samples)
+        self._record("start", {"machine": describe(self.engine.device), "ranks": self.ranks.size})
         try:
             with StopSignals(self._request_stop):
                 self._train()

@@ -19,9 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from checkpoint import load_checkpoint
 from command_line import Parser, run_script, whole_number
 from config_physics import ATTRIBUTES, UserError
 from durable_files import whole_file
+from model_card import training_facts
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- families -->", "<!-- end of families -->"
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, words in _FAMILIES.items():
         checkpoint = getattr(options, name)
         content = report_of(checkpoint, options.data, options.out / name, options.count)
-        columns[words] = rows_of(content) | training_of(checkpoint, content["checkpoint"]["step"])
+        columns[words] = rows_of(content) | training_of(checkpoint)
     table = table_of(columns)
     _write(options.out / "table.md", table)
     _write(options.out / "table.json", json.dumps(columns, indent=1) + "\n")
@@ -66,24 +68,14 @@ def report_of(checkpoint: Path, data: Path, out: Path, count: int) -> dict[str, 
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def training_of(checkpoint: Path, last_step: int) -> dict[str, float]:
+def training_of(checkpoint: Path) -> dict[str, float]:
     """Return minutes and steps of the second phase, from the metrics beside a checkpoint."""
-    path = checkpoint.parent / "metrics.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    batch, seconds, before = None, 0.0, 0
-    for record in records:
-        if (record["kind"], record["phase"]) != ("train", "generator") or record["step"] > last_step:
-            continue
-        batch = batch or _batch_size(checkpoint)
-        seconds += (record["step"] - before) * batch / record["images_per_s"]
-        before = record["step"]
-    return {"training, phase 2 [min]": seconds / 60, "steps of phase 2": before, "images a step": batch}
-
-
-def _batch_size(checkpoint: Path) -> int:
-    from checkpoint import load_checkpoint
-
-    return load_checkpoint(checkpoint)["config"]["batch_size"]
+    facts = training_facts(checkpoint, load_checkpoint(checkpoint))
+    return {
+        "training, phase 2 [min]": facts["minutes"]["generator"],
+        "steps of phase 2": facts["steps"],
+        "images a step": facts["images_per_step"],
+    }
 
 
 def rows_of(report: dict[str, Any]) -> dict[str, float | None]:

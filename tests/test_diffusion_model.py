@@ -103,15 +103,20 @@ def test_variance_is_preserved(noise):
     assert x_t.square().mean((1, 2, 3)).tolist() == pytest.approx([1] * 4, rel=0.05)
 
 
-def test_min_snr_weights():
-    t = torch.arange(1, 101)
-    for prediction in ("v", "noise"):
-        process = GaussianDiffusion("cosine", 100, prediction)
-        snr = (process.alphas_cumprod / (1 - process.alphas_cumprod))[t].double()
-        expected = snr.clamp_max(5) / ((snr + 1) if prediction == "v" else snr)
-        found = process.loss_weight(t, 5.0).double()
-        torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-3, atol=1e-6)
-        assert torch.equal(process.loss_weight(t, 0.0), torch.ones(100))
+@pytest.mark.parametrize("prediction", ["v", "noise"])
+def test_the_error_of_the_image_counts_no_more_than_gamma(prediction):
+    process, t = GaussianDiffusion("cosine", 100, prediction), torch.arange(1, 100)
+    snr = (process.alphas_cumprod / (1 - process.alphas_cumprod))[t].double()
+    # The squared error of x_0 is that of v over SNR + 1, and that of the noise over SNR.
+    own = snr + 1 if prediction == "v" else snr
+    weight_of_image = process.loss_weight(t, 5.0).double() * own
+    torch.testing.assert_close(weight_of_image, own.clamp_max(5.0), rtol=1e-3, atol=1e-6)
+    assert torch.equal(process.loss_weight(t, 0.0), torch.ones(99))
+
+
+def test_the_step_that_drawing_begins_with_is_learned():
+    process = GaussianDiffusion("cosine", 100, "v")
+    assert process.loss_weight(torch.tensor([100]), 5.0) == 1
 
 
 def test_denoising_loss_is_a_weighted_mean():

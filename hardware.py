@@ -1,4 +1,4 @@
-"""What a benchmark ran on: the device, its memory, the versions of the software, and the commit that was measured."""
+"""What something ran on: the device, its memory, the versions of the software, and the commit of the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent
 
 
 def describe(device: torch.device, commit: str | None = None) -> dict[str, Any]:
@@ -21,9 +21,9 @@ def describe(device: torch.device, commit: str | None = None) -> dict[str, Any]:
     Parameters
     ----------
     device : torch.device
-        Where the benchmark computes.
+        Where it computes.
     commit : str, optional
-        Hash of what is measured; by default what git says of the folder.
+        Of the code; by default what git says of the folder.
 
     Returns
     -------

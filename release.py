@@ -1,0 +1,132 @@
+"""Released generators: what drawing needs of a run, as safetensors in half precision with a JSON file beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from checkpoint import RUN_STATE, DamagedError, load_checkpoint
+from config_physics import Config, UserError
+from durable_files import whole_file
+
+WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
+_FORMAT_VERSION = 1
+_NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what a generator is drawn from: the checkpoint of a run, or a released ``.safetensors`` file.
+
+    Returns
+    -------
+    dict
+        As `checkpoint.load_checkpoint` returns it; of a release, what inference and evaluation take from it.
+
+    Raises
+    ------
+    UserError
+        As `load_checkpoint` does.
+    """
+    return read_release(path) if path.suffix == ".safetensors" else load_checkpoint(path, RUN_STATE)
+
+
+def write_release(state: dict[str, Any], folder: Path, precision: torch.dtype, facts: dict[str, Any]) -> Path:
+    """Write the two files of a release.
+
+    Parameters
+    ----------
+    state : dict
+        A run's checkpoint; the running average is released where there is one.
+    folder : Path
+    precision : torch.dtype
+        Of the weights. Read again, they are float32.
+    facts : dict
+        Plain values that go into the JSON file as they are.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    from safetensors.torch import save
+
+    average = state["ema"]
+    generator = state["networks"]["generator"] if average is None else average
+    networks = {"generator": generator, "predictor": state["networks"]["predictor"]}
+    tensors = {
+        f"{network}.{name}": _at_precision(value, precision)
+        for network, values in networks.items()
+        for name, value in values.items()
+        if name != "num_averaged"
+    }
+    tensors |= {f"population.{name}": value.contiguous() for name, value in state["population"].items()}
+    content = save(tensors)
+    settings = {
+        "format_version": _FORMAT_VERSION,
+        **{name: state[name] for name in ("config", "attributes", "epoch", "step", "provenance")},
+        "facts": facts,
+    }
+    settings["sha256"] = _digest(content, settings)
+    with whole_file(folder / WEIGHTS) as file:
+        file.write(content)
+    with whole_file(folder / SETTINGS) as file:
+        file.write((json.dumps(settings, indent=1) + "\n").encode())
+    return folder / WEIGHTS
+
+
+def _digest(weights: bytes, settings: dict[str, Any]) -> str:
+    """Hash both files, the settings but for the hash itself and whatever their layout."""
+    return hashlib.sha256(weights + json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _at_precision(value: Tensor, precision: torch.dtype) -> Tensor:
+    return (value.to(precision) if value.is_floating_point() else value).contiguous()
+
+
+def read_release(path: Path) -> dict[str, Any]:
+    """Read a release; see `load_state`.
+
+    A setting that is newer than the release has its default: such settings change nothing in networks that are older.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    beside = path.with_name(SETTINGS)
+    try:
+        content, text = path.read_bytes(), beside.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {error.filename}: a release is {WEIGHTS} with {SETTINGS} beside it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        settings = json.loads(text)
+        version, sha256 = settings["format_version"], settings.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedError(f"{beside} is damaged or is no release of this program: get it again") from None
+    if version != _FORMAT_VERSION:
+        raise UserError(f"{beside} has format version {version} and this program reads {_FORMAT_VERSION}")
+    if _digest(content, settings) != sha256:
+        raise DamagedError(f"{path} or {SETTINGS} beside it is damaged (the checksum is wrong): get both again")
+    try:
+        tensors = load(content)
+        known = {setting.name: getattr(Config, setting.name) for setting in dataclasses.fields(Config)}
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, key = name.partition(".")
+            parts.setdefault(part, {})[key] = value.float() if value.dtype == torch.float16 else value
+        return {
+            "config": known | settings["config"],
+            **{name: settings[name] for name in ("attributes", "epoch", "step", "provenance")},
+            "phase": "generator",
+            "networks": {name: parts[name] for name in _NETWORKS},
+            "ema": None,
+            "population": parts["population"],
+        }
+    except (SafetensorError, KeyError, TypeError):
+        raise DamagedError(f"{path} is no release of this program: get it again") from None

@@ -1,0 +1,110 @@
+"""Make a release of a trained generator: small weights, a sample sheet, and a model card out of the run's own records.
+
+    python release_checkpoint.py --checkpoint checkpoints/first/latest.pt --report reports/first \
+        --data data/gz2 --credit "Sloan Digital Sky Survey; Galaxy Zoo 2 (Willett et al. 2013)" \
+        --out checkpoints/released/gan
+
+The folder gets generator.safetensors with generator.json beside it, samples.png and card.md. Weights are stored in
+half precision if the images stay the same but for rounding, and else in single precision. Every number of the card
+comes from the checkpoint, from the metrics beside it and from the report; nothing is typed in but the credit.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_line import Parser, run_script
+from config_physics import MORPHOLOGIES, UserError
+
+if TYPE_CHECKING:
+    from sampling import GalaxySampler
+
+_LARGEST_BYTES = 12_000_000
+_COMPARED = 32  # images that must stay the same in half precision
+_SAME = 2  # grey levels of 255: the largest difference that counts as rounding, for 99.9 % of the values
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="checkpoint of the run")
+    parser.add_argument("--report", type=Path, required=True, metavar="DIR", help="its report by evaluate.py report")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="dataset that it was trained on")
+    parser.add_argument("--credit", required=True, metavar="TEXT", help="whom the data are owed to")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the release")
+    options = parser.parse_args(argv)
+
+    from checkpoint import RUN_STATE, load_checkpoint
+    from dataset import PreparedDataset
+    from model_card import read_report, training_facts, write_card
+    from monitoring import sample_grid
+    from pictures import save_picture
+    from release import WEIGHTS, write_release
+    from sampling import GalaxySampler
+
+    state = load_checkpoint(options.checkpoint, RUN_STATE)
+    report = read_report(options.report, state)
+    manifest = PreparedDataset.open(options.data).manifest
+    if manifest["sha256"] != state["provenance"]["sha256"]:
+        raise UserError(f"{options.data} is not the dataset that {options.checkpoint} was trained on")
+    facts = training_facts(options.checkpoint, state)
+    precision, difference = choose_precision(state, options.checkpoint)
+    facts |= {"precision": precision, "half_precision_difference": difference, "credit": options.credit}
+    weights = write_release(state, options.out, _dtype(precision), facts)
+    if (size := weights.stat().st_size) > _LARGEST_BYTES:
+        raise UserError(
+            f"{weights} has {size / 1e6:.1f} MB, more than {_LARGEST_BYTES / 1e6:g}: train a narrower network"
+        )
+    sampler = GalaxySampler.from_checkpoint(options.out / WEIGHTS, "cpu")
+    save_picture(sample_grid(sampler, f"{state['config']['run']}: {sampler.describe()}"), options.out / "samples.png")
+    write_card(options.out / "card.md", state, sampler.describe(), facts, manifest, report, size)
+    print(f"released {options.out}: {size / 1e6:.2f} MB, {precision}")
+
+
+def _dtype(precision: str) -> Any:
+    import torch
+
+    return getattr(torch, precision)
+
+
+def choose_precision(state: dict[str, Any], checkpoint: Path) -> tuple[str, dict[str, float]]:
+    """Draw the same images with weights of single and of half precision, and take half if it changes nothing.
+
+    Returns
+    -------
+    precision : {"float16", "float32"}
+    difference : dict
+        In grey levels of 255: mean, that which 99.9 % of the values stay below, and the largest.
+    """
+    import torch
+
+    from release import write_release
+    from sampling import GalaxySampler
+
+    drawn = []
+    for precision in (torch.float32, torch.float16):
+        with tempfile.TemporaryDirectory() as folder:
+            weights = write_release(state, Path(folder), precision, {})
+            drawn.append(_images(GalaxySampler.from_checkpoint(weights, "cpu")).float())
+    change = (drawn[0] - drawn[1]).abs().flatten()
+    most = change.sort().values[math.ceil(0.999 * len(change)) - 1]
+    difference = {"mean": float(change.mean()), "most": float(most), "largest": float(change.max())}
+    return ("float16" if most <= _SAME else "float32"), difference
+
+
+def _images(sampler: GalaxySampler) -> Any:
+    import torch
+
+    present = [i for i in range(len(MORPHOLOGIES)) if len(sampler.population.members(i))]
+    classes = torch.tensor([present[k % len(present)] for k in range(_COMPARED)])
+    unset = torch.full((_COMPARED, len(sampler.attributes)), math.nan)
+    seeds = list(range(_COMPARED))
+    return sampler.generate(classes, sampler.complete_all(classes, unset, seeds), seeds)
+
+
+if __name__ == "__main__":
+    run_script(main)
