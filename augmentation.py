@@ -19,7 +19,7 @@ from config_physics import MORPHOLOGIES, UserError
 from dataset import PreparedDataset
 from distances import bootstrap_interval
 from engine import Engine
-from judge import JudgeNetwork
+from judge import JudgeNetwork, turned
 from sampling import GalaxySampler
 
 ARMS = ("real alone", "with turned copies", "with generated")
@@ -122,11 +122,7 @@ def turned_copies(images: Tensor, count: int, rng: np.random.Generator) -> Tenso
     chosen = images[torch.from_numpy(rng.integers(len(images), size=count))].float()
     angle = torch.from_numpy(rng.uniform(0, 2 * math.pi, count)).float()
     mirror = torch.from_numpy(rng.choice([-1.0, 1.0], count)).float()
-    zero = torch.zeros(count)
-    rows = [mirror * angle.cos(), mirror * -angle.sin(), zero, angle.sin(), angle.cos(), zero]
-    grid = F.affine_grid(torch.stack(rows, 1).view(count, 2, 3), list(chosen.shape), align_corners=False)
-    turned = F.grid_sample(chosen, grid, padding_mode="reflection", align_corners=False)
-    return turned.round().clamp(0, 255).to(torch.uint8)
+    return turned(chosen, angle, mirror, torch.zeros(count, 2)).round().clamp(0, 255).to(torch.uint8)
 
 
 def summarize(correct: np.ndarray, is_rare: np.ndarray, seed: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from config_physics import UserError
-from durable_files import replace_file, sync_folder
+from durable_files import free_space, replace_file, sync_folder
 from generated_galaxies import GRID_LIMIT, generate_blocks
 from pictures import plain_grid, save_picture
 from ranks import Ranks
@@ -126,8 +125,7 @@ class ShardFolder:
             With what the shards need and what there is.
         """
         needed = sum(self._image_bytes(number) + _ROW_BYTES * len(self.rows(number)) for number in numbers)
-        folder = next(folder for folder in (self.path.absolute(), *self.path.absolute().parents) if folder.exists())
-        if needed > (free := shutil.disk_usage(folder).free):
+        if needed > (free := free_space(self.path)[1]):
             raise UserError(
                 f"{len(numbers)} shards in {self.path} need {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB "
                 "free: make room, or ask for fewer with --count"
@@ -200,7 +198,7 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
     left = [number for number in missing if number in own]
     total = sum(len(folder.rows(number)) for number in own)
     done = total - sum(len(folder.rows(number)) for number in left)
-    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=rank.rank > 0) as bar:
+    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=not rank.is_first) as bar:
         for number in left:
             folder.write(number, sampler, bar)
     return len(folder) - len(missing)

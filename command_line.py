@@ -70,6 +70,17 @@ def finite_number(text: str) -> float:
     return value
 
 
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of an option's whole number between two limits, both allowed."""
+
+    def whole_number(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
+        return value
+
+    return whole_number
+
+
 def seed_number(text: str) -> int:
     """Read the seed of an image; those of the `MAX_IMAGES` images after it fit 64 bits too."""
     if not 0 <= (value := int(text)) <= _MAX_SEED:
@@ -94,7 +105,9 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a diffusion model is sampled; see `solver_settings`."""
     group = parser.add_argument_group("diffusion", "How a diffusion model is sampled; by default as its run chose.")
     group.add_argument("--solver", choices=("dpm", "ddim", "ddpm"), help="DPM-Solver++, DDIM, or ancestral sampling")
-    group.add_argument("--solver-steps", type=_solver_steps, metavar="N", help="steps of the solver, 1 to 100000")
+    group.add_argument(
+        "--solver-steps", type=whole_number(1, 100_000), metavar="N", help="steps of the solver, 1 to 100000"
+    )
     group.add_argument(
         "--guidance", type=_weight, metavar="W", help="weight of classifier-free guidance, 0 to 100; 1 is none"
     )
@@ -115,12 +128,6 @@ def solver_settings(options: argparse.Namespace) -> dict[str, Any]:
         "photometry": options.photometric_guidance,
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _solver_steps(text: str) -> int:
-    if not 1 <= (value := int(text)) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and 100000")
-    return value
 
 
 def _weight(text: str) -> float:

@@ -236,6 +236,11 @@ class DeviceBatches:
         chosen = self.rows[:: -(-len(self.rows) // count)]
         return to_float(torch.from_numpy(self.data.images[chosen]))
 
+    def examples(self, per_class: int = 32) -> dict[int, Tensor]:
+        """Return up to `per_class` images (N, 3, S, S), uint8, of each class that has two, on the CPU."""
+        members = {i: self.rows[(self.classes_cpu == i).numpy()][:per_class] for i in range(len(MORPHOLOGIES))}
+        return {i: torch.from_numpy(self.data.images[rows]) for i, rows in members.items() if len(rows) > 1}
+
     def start_epoch(self) -> None:
         """Draw the order of a new epoch: a shuffle, or with `balanced` draws that favour no class."""
         if self.config.balanced:

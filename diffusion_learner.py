@@ -42,6 +42,10 @@ class DiffusionLearner(Learner):
                 network.mean.copy_(mean)
                 network.deviation.fill_(float(deviation))
 
+    def with_sums(self, means: dict[str, float]) -> dict[str, float]:
+        """Return the means with the denoiser's whole loss."""
+        return means | {"g_loss": means["denoising"] + self._physics_sum(means)}
+
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         config, model, share_count = self.config, self.generator, self.ranks.mean
         process = model.process

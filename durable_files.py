@@ -33,6 +33,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def free_space(folder: Path) -> tuple[Path, int]:
+    """Return the nearest folder above (or the folder itself) that exists, and the free bytes of its disk."""
+    folder = folder.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return existing, shutil.disk_usage(existing).free
+
+
 def replace_file(source: Path, target: Path) -> None:
     """Give a complete file its final name, in place of the old one.
 

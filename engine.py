@@ -32,9 +32,7 @@ class Engine:
     graphs: bool = False
 
     @classmethod
-    def choose(
-        cls, device: str = "auto", precision: str = "auto", mode: str = "eager", local_rank: int | None = None
-    ) -> Engine:
+    def choose(cls, device: str = "auto", precision: str = "auto", mode: str = "eager") -> Engine:
         """Pick the device and the precision.
 
         Parameters
@@ -45,8 +43,6 @@ class Engine:
             auto takes bfloat16 where the hardware multiplies it faster.
         mode : {"auto", "graph", "eager"}
             Whether to record steps as CUDA graphs; auto does so on CUDA.
-        local_rank : int, optional
-            Number of the GPU to take where `device` names none.
 
         Raises
         ------
@@ -55,8 +51,6 @@ class Engine:
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        if device == "cuda" and local_rank is not None:
-            device = f"cuda:{local_rank}"
         try:
             chosen = torch.device(device)
             if chosen.type not in ("cpu", "cuda", "mps"):

@@ -20,11 +20,11 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, add_solver_options, run_script, solver_settings
+from command_line import Parser, add_solver_options, run_script, solver_settings, whole_number
 from config_physics import UserError
 
 _NEEDED = ("scipy", "matplotlib")
@@ -48,21 +48,21 @@ def _parser() -> Parser:
     report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the report")
     report.add_argument(
         "--count",
-        type=_whole(20, _MOST_IMAGES),
+        type=whole_number(20, _MOST_IMAGES),
         default=2000,
         metavar="N",
         help="images to generate, half as in the test split and half uniform (default: 2000)",
     )
     report.add_argument(
         "--statmorph",
-        type=_whole(0, _MOST_IMAGES),
+        type=whole_number(0, _MOST_IMAGES),
         default=0,
         metavar="N",
         help="generated and real images that statmorph measures too, about 5 a second (default: 0)",
     )
     report.add_argument(
         "--steps",
-        type=_whole(1, 1_000_000),
+        type=whole_number(1, 1_000_000),
         default=150,
         metavar="N",
         help="batches of 64 that the real-or-fake network learns from (default: 150)",
@@ -97,10 +97,14 @@ def _parser() -> Parser:
         help="real rare galaxies to learn from (default: 25,50,100)",
     )
     rare.add_argument(
-        "--repetitions", type=_whole(1, 100), default=5, metavar="N", help="networks for each number (default: 5)"
+        "--repetitions", type=whole_number(1, 100), default=5, metavar="N", help="networks for each number (default: 5)"
     )
     rare.add_argument(
-        "--steps", type=_whole(1, 100_000), default=150, metavar="N", help="batches of 32 a network (default: 150)"
+        "--steps",
+        type=whole_number(1, 100_000),
+        default=150,
+        metavar="N",
+        help="batches of 32 a network (default: 150)",
     )
     rare.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
     rare.set_defaults(run=_augmentation)
@@ -110,22 +114,13 @@ def _parser() -> Parser:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared dataset to compare with")
     parser.add_argument(
-        "--seed", type=_whole(0, 2**31 - 1), default=0, metavar="N", help="seed of every random draw (default: 0)"
+        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="seed of every random draw (default: 0)"
     )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if not low <= (value := int(text)) <= high:
-            raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
-        return value
-
-    return whole_number
-
-
 def _whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(_whole(1, 1_000_000)(word) for word in text.split(","))
+    return tuple(whole_number(1, 1_000_000)(word) for word in text.split(","))
 
 
 def _need(packages: tuple[str, ...]) -> None:

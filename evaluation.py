@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import photometry
-from checkpoint import load_checkpoint
+from checkpoint import RUN_STATE, load_checkpoint
 from config_physics import ATTRIBUTES, UserError
 from control import (
     agreement_by_class,
@@ -32,7 +32,7 @@ from independent_photometry import READS, read_with_statmorph
 from judge import Judge
 from learner import build_predictor
 from measurements import Measured, measure_images
-from sampling import GalaxySampler, config_of
+from sampling import GalaxySampler
 from set_comparison import (
     compare_features,
     compare_statistics,
@@ -142,15 +142,15 @@ def evaluate(
         Fields of `diffusion_sampling.Solver` that differ from the run's.
     """
     clock = _Clock()
-    sampler = GalaxySampler.from_checkpoint(checkpoint, device, **(solver or {}))
-    state = load_checkpoint(checkpoint)
+    state = load_checkpoint(checkpoint, RUN_STATE)
+    sampler = GalaxySampler.from_state(state, checkpoint, device, **(solver or {}))
     data = PreparedDataset.open(data_path)
     match(sampler, data, checkpoint)
     engine, config = sampler.engine, sampler.config
     judge, no_judge = load_judge(data, device)
     clock.lap("judge")
 
-    predictor = build_predictor(config_of(state, checkpoint))
+    predictor = build_predictor(config)
     predictor.load_state_dict(state["networks"]["predictor"])
     predictor = engine.prepare(predictor).eval()
     rows = real_sample(data, "test", count, seed)

@@ -15,7 +15,7 @@ from physics_model import photometric_loss, physics_loss
 from ranks import Ranks
 from sampling import build_generator
 
-_PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
+PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
 
 
 class GanLearner(Learner):
@@ -45,9 +45,14 @@ class GanLearner(Learner):
         super().__init__(networks, config, engine, ranks or Ranks())
         self.discriminator = self.networks["discriminator"]
 
+    def with_sums(self, means: dict[str, float]) -> dict[str, float]:
+        """Return the means with L_D and L_G."""
+        d_loss = means["d_loss_real"] + means["d_loss_fake"]
+        return means | {"d_loss": d_loss, "g_loss": means["g_adversarial"] + self._physics_sum(means)}
+
     def variant(self, phase: str, step: int) -> Variant:
         """Return what the step with this number in its phase does."""
-        penalised = self.config.r1_weight > 0 and step % _PENALTY_EVERY == 0
+        penalised = self.config.r1_weight > 0 and step % PENALTY_EVERY == 0
         return super().variant(phase, step)._replace(penalised=penalised and phase == "generator")
 
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
@@ -66,7 +71,7 @@ class GanLearner(Learner):
         d_real_loss, d_fake_loss = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
         d_total = d_real_loss + d_fake_loss
         if variant.penalised:
-            d_total = d_total + _PENALTY_EVERY * config.r1_weight / 2 * gradient_penalty(real_logits, real)
+            d_total = d_total + PENALTY_EVERY * config.r1_weight / 2 * gradient_penalty(real_logits, real)
         d_norm = self._update("discriminator", d_total)
 
         # Generator; the discriminator's own gradients would be thrown away, so none are computed.

@@ -32,6 +32,7 @@ from command_line import (
     run_script,
     seed_number,
     solver_settings,
+    whole_number,
 )
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rank = Ranks.from_environment()
     sampler = GalaxySampler.from_checkpoint(
-        options.checkpoint, _device(options.device, rank), **solver_settings(options)
+        options.checkpoint, rank.own_device(options.device), **solver_settings(options)
     )
     requests = _requests(options, given, [a.name for a in sampler.attributes])
     in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--format is for up to {_SHARD_SIZE:,} images that one process writes without --shard-size: "
             "shards are npy files"
         )
-    if rank.rank == 0:
+    if rank.is_first:
         for sentence in requests.warnings(sampler.supports, sampler.unsupported):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
@@ -91,15 +92,6 @@ def _requests(options: argparse.Namespace, given: dict[str, float], names: list[
             raise UserError(f"this checkpoint does not know '{name}': it was trained with {', '.join(names)}")
     values = [given.get(name, math.nan) for name in names]
     return Requests.alike(morphology_index(options.morphology), values, options.seed, options.count or 16)
-
-
-def _device(device: str, rank: Ranks) -> str:
-    """Give each process of a machine a GPU of its own."""
-    import torch
-
-    if rank.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{rank.local_rank}"
-    return device
 
 
 def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str], out: Path) -> None:
@@ -132,7 +124,7 @@ def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.
     size = options.shard_size or _SHARD_SIZE
     folder = ShardFolder(options.out, requests, size, sampler.config.image_size, origin)
     there = write_shards(folder, sampler, rank)
-    if rank.rank == 0:
+    if rank.is_first:
         print(f"{len(requests):,} galaxies in {len(folder)} shards in {options.out}")
         if there:
             print(f"{there} shards were there before")
@@ -154,7 +146,7 @@ def _parser() -> Parser:
             metavar="VALUE",
             help=f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}",
         )
-    parser.add_argument("--count", type=_positive, metavar="N", help="number of images (default: 16)")
+    parser.add_argument("--count", type=whole_number(1, MAX_IMAGES), metavar="N", help="number of images (default: 16)")
     parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the first image (default: 0)")
     parser.add_argument(
         "--requests", type=Path, metavar="CSV", help="one image a row: morphology, attributes and optionally seed"
@@ -164,7 +156,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--shard-size",
-        type=_positive,
+        type=whole_number(1, MAX_IMAGES),
         metavar="N",
         help=f"write shards of N images (default: of {_SHARD_SIZE:,} for more images than that, else none)",
     )
@@ -174,12 +166,6 @@ def _parser() -> Parser:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     add_solver_options(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not 1 <= (value := int(text)) <= MAX_IMAGES:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and {MAX_IMAGES}")
-    return value
 
 
 def _formats(text: str) -> set[str]:

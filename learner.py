@@ -93,6 +93,14 @@ class Learner(ABC):
         """
         self.predictor.prior_variance.copy_(attribute_variance)
 
+    @abstractmethod
+    def with_sums(self, means: dict[str, float]) -> dict[str, float]:
+        """Return the means of the generator's phase with those of the losses that are sums of terms."""
+
+    def _physics_sum(self, means: dict[str, float]) -> float:
+        """Return the physics' part of the generator's loss."""
+        return self.config.physics_weight * means["physics"] + self.config.photometry_weight * means["photometry"]
+
     def variant(self, phase: str, step: int) -> Variant:
         """Return what the step with this number in its phase does."""
         photometric = self.config.photometry_weight > 0 and step % PHOTOMETRY_EVERY == PHOTOMETRY_EVERY // 2

@@ -36,7 +36,7 @@ class Meters:
     Parameters
     ----------
     names : tuple of str
-        The terms, in the order in which `add` gets them.
+        The terms, in the order in which `step_row` gets them.
     attributes : tuple of str
     device : torch.device
     """
@@ -52,13 +52,9 @@ class Meters:
         self.steps = 0
         self.restart_clock()
 
-    def add(self, terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> None:
-        """Add one step: scalar terms, and the two vectors (A,) that `physics_model.physics_loss` returns."""
-        self.add_row(*step_row(terms, squared_errors, counts))
-
     @torch.no_grad()
-    def add_row(self, row: Tensor, bad_terms: Tensor) -> None:
-        """Add one step as `step_row` returns it.
+    def add(self, row: Tensor, bad_terms: Tensor) -> None:
+        """Add one step, as `step_row` returns it.
 
         This is the device's part, which can be recorded in a CUDA graph; `tick` is the host's.
         """
@@ -112,7 +108,13 @@ class Meters:
 
 @torch.no_grad()
 def step_row(terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Put what `Meters.add` takes into one row of numbers, zeros if a term is not finite, so that several can add it.
+    """Put a step's results into one row of numbers, zeros if a term is not finite, which several meters can add.
+
+    Parameters
+    ----------
+    terms : list of Tensor, ()
+    squared_errors, counts : Tensor, (A,)
+        As `physics_model.physics_loss` returns them.
 
     Returns
     -------

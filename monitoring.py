@@ -163,6 +163,19 @@ def evaluate_predictor(
     return report
 
 
+def predictor_lines(report: dict[str, float], attributes: tuple[str, ...]) -> list[str]:
+    """Say what `evaluate_predictor` found, a line for each attribute."""
+    lines = []
+    for attribute in attribute_table(attributes):
+        if f"mae_{attribute.name}" in report:
+            unit = f" {attribute.unit}" if attribute.unit else ""
+            lines.append(
+                f"predictor on test galaxies: {attribute.name} mean absolute error "
+                f"{report[f'mae_{attribute.name}']:.4g}{unit}, R2 {report[f'r2_{attribute.name}']:.2f}"
+            )
+    return lines
+
+
 def diversity(images: Tensor) -> float:
     """Return the mean distance between pairs of images (N, 3, S, S) uint8, after pooling them to 16 x 16."""
     small = F.adaptive_avg_pool2d(images.float() / 255, 16).flatten(1)

@@ -64,6 +64,12 @@ class Ranks:
         """Whether this is rank 0."""
         return self.rank == 0
 
+    def own_device(self, device: str) -> str:
+        """Return `device`; where several processes share a machine and it names no GPU, this one's own."""
+        if self.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+            return f"cuda:{self.local_rank}"
+        return device
+
     def connect(self, device: torch.device) -> None:
         """Meet the other ranks: over NCCL on CUDA, over gloo elsewhere; once in a process."""
         if self.size > 1 and not dist.is_initialized():

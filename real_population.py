@@ -12,6 +12,7 @@ from torch import Tensor
 from config_physics import MORPHOLOGIES
 from philox import random_index
 
+_LIMIT = 50_000  # real galaxies whose class and attributes a checkpoint keeps
 _TABLE_SIZE = 2**18  # requests times real galaxies that are compared at a time
 # A request is supported if it lies within the central 98 % of the real galaxies of its class.
 _SUPPORT_TAIL = 0.01
@@ -30,6 +31,12 @@ class Population:
 
     classes: Tensor
     values: Tensor
+
+    @classmethod
+    def sample(cls, classes: Tensor, values: Tensor, seed: int) -> Population:
+        """Take at most `_LIMIT` galaxies, which is what travels in a checkpoint."""
+        chosen = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:_LIMIT].sort().values
+        return cls(classes[chosen], values[chosen])
 
     def members(self, class_index: int) -> Tensor:
         """Return the attribute values (K, A) of one class."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,7 +11,8 @@ from torch import Tensor
 
 from checkpoint import LATEST, RUN_STATE, DamagedError, link_checkpoint, load_checkpoint, save_checkpoint
 from config_physics import MORPHOLOGIES, Config, UserError
-from durable_files import only_process, replace_file, sync_folder
+from durable_files import free_space, only_process, replace_file, sync_folder
+from ranks import Ranks
 
 PREVIOUS, DAMAGED = "previous.pt", "damaged.pt"
 _EPOCHS = "epoch_[0-9]*.pt"
@@ -33,7 +32,7 @@ def hold_run(folder: Path) -> Iterator[None]:
     UserError
         If another process trains this run, or the folder cannot be written.
     """
-    if not _is_first_rank():
+    if not Ranks.from_environment().is_first:
         yield
         return
     is_new = not folder.exists()
@@ -48,10 +47,6 @@ def hold_run(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
         yield
-
-
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -146,7 +141,7 @@ def load_run(folder: Path) -> tuple[Path, dict[str, Any]]:
             continue
         if faults:
             print(f"{'; '.join(faults)}: going back to {path}")
-            if _is_first_rank():
+            if Ranks.from_environment().is_first:
                 _make_latest(path, latest)
         return path, state
     raise UserError(f"run {folder.name} has no good checkpoint left: {'; '.join(faults)}")
@@ -188,11 +183,11 @@ def check_space(config: Config, state: dict[str, Any], checkpoints: Path, sample
     }
     per_disk: dict[int, tuple[Path, int]] = {}
     for folder, size in needed.items():
-        existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+        existing, _ = free_space(folder.resolve())
         disk = existing.stat().st_dev
         per_disk[disk] = existing, size + per_disk.get(disk, (existing, 0))[1]
     for existing, size in per_disk.values():
-        free = shutil.disk_usage(existing).free
+        _, free = free_space(existing)
         if size > free:
             raise UserError(
                 f"run {config.run} writes up to {size / 1e9:.3g} GB ({copies} checkpoints, {len(written)} sample grids)"

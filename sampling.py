@@ -74,7 +74,17 @@ class GalaxySampler:
         UserError
             If the checkpoint cannot be used, or was saved before the generator's training began.
         """
-        state = load_checkpoint(path, RUN_STATE)
+        return cls.from_state(load_checkpoint(path, RUN_STATE), path, device, **solver)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], path: Path, device: str = "auto", **solver: Any) -> GalaxySampler:
+        """Do as `from_checkpoint` with the content of the checkpoint at `path`, already read.
+
+        Raises
+        ------
+        UserError
+            As `from_checkpoint` does.
+        """
         if state["phase"] != "generator" or state["step"] == 0:
             raise UserError(f"{path} was saved before the generator's training: resume_training.py goes on from there")
         config = config_of(state, path)

@@ -46,8 +46,8 @@ class PhaseSteps:
     def _run(self, variant: Variant) -> None:
         """Do the device's part of a step."""
         row = step_row(*self.learner.step(self.batches.draw(), variant))
-        self.interval.add_row(*row)
-        self.epoch_total.add_row(*row)
+        self.interval.add(*row)
+        self.epoch_total.add(*row)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of both meters."""

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from checkpoint import LATEST
 from command_line import StopSignals
-from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
+from config_physics import Config, UserError, attribute_table
 from dataset import DeviceBatches, PreparedDataset
 from diffusion_learner import DiffusionLearner
 from engine import Engine
@@ -28,6 +27,7 @@ from monitoring import (
     evaluate_predictor,
     health_warnings,
     phase_order,
+    predictor_lines,
     sample_grid,
 )
 from pictures import save_picture
@@ -40,7 +40,6 @@ from stepping import PhaseSteps
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed when it is older than this, with a line of the log
 _TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one without
-_POPULATION_LIMIT = 50_000  # real galaxies whose class and attributes travel in a checkpoint
 
 
 class Trainer:
@@ -66,13 +65,12 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.checkpoints, self.samples = config, data, checkpoints, samples
         self.ranks = Ranks.from_environment()
-        local_rank = self.ranks.local_rank if self.ranks.size > 1 else None
-        self.engine = Engine.choose(config.device, config.precision, config.engine, local_rank)
+        self.engine = Engine.choose(self.ranks.own_device(config.device), config.precision, config.engine)
         device = self.engine.device
         self.ranks.connect(device)
         torch.manual_seed(config.seed)
         self.batches = DeviceBatches(data, "train", config, device, self.ranks)
-        self.population = _population(self.batches, config.seed)
+        self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
 
         family = DiffusionLearner if config.diffusion else GanLearner
         self.learner = family(config, self.engine, self.ranks)
@@ -164,7 +162,8 @@ class Trainer:
                     if log_now:
                         record = self._log_interval()
                         bar.say(f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes))
-                        self._save_if_due()
+                        if not self.batches.is_over:  # else the epoch's end sees to it
+                            self._save_if_due()
                     if self._agree_to_stop(log_now):
                         self._check_finite(self._steps.interval.read(self.ranks))
                         return
@@ -192,7 +191,7 @@ class Trainer:
     def _end_epoch(self, num_epochs: int) -> None:
         self.epoch += 1
         self.batches.end_epoch()
-        means = self._with_sums(self._steps.epoch_total.read(self.ranks).means)
+        means = self._means(self._steps.epoch_total.read(self.ranks))
         self._steps.epoch_total.clear()
         self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
         if self.phase == "generator" and means:
@@ -216,7 +215,7 @@ class Trainer:
         sampler = self.sampler()
         title = f"{self.checkpoints.name}, epoch {self.epoch}"
         save_picture(sample_grid(sampler, title), self.samples / f"epoch_{self.epoch:04d}.png")
-        report = check_samples(sampler, self._real_examples())
+        report = check_samples(sampler, self.batches.examples())
         self.history.append(self._record("check", report))
         self._warn(collapse_warnings(report), ("collapse",))
         save_epoch(self.checkpoints, self.epoch, self.state_dict())
@@ -224,7 +223,6 @@ class Trainer:
 
     def _finish_predictor(self) -> None:
         """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
-        report = {}
         if self.ranks.is_first:
             try:
                 report = evaluate_predictor(
@@ -234,33 +232,21 @@ class Trainer:
                 self._save_latest()
                 raise
             self.history.append(self._record("test", report))
-        for attribute in attribute_table(self.config.attributes):
-            if f"mae_{attribute.name}" in report:
-                unit = f" {attribute.unit}" if attribute.unit else ""
-                tqdm.write(
-                    f"predictor on test galaxies: {attribute.name} mean absolute error "
-                    f"{report[f'mae_{attribute.name}']:.4g}{unit}, R2 {report[f'r2_{attribute.name}']:.2f}"
-                )
+            for line in predictor_lines(report, self.config.attributes):
+                tqdm.write(line)
         self.start_phase("generator")
         self._save_latest()
 
-    def _with_sums(self, means: dict[str, float]) -> dict[str, float]:
-        """Return the means with the sums of L_G and, of the GAN, L_D."""
-        if self.phase == "generator" and means:
-            if not self.config.diffusion:
-                means["d_loss"] = means["d_loss_real"] + means["d_loss_fake"]
-            means["g_loss"] = (
-                means["denoising" if self.config.diffusion else "g_adversarial"]
-                + self.config.physics_weight * means["physics"]
-                + self.config.photometry_weight * means["photometry"]
-            )
-        return means
+    def _means(self, reading: Reading) -> dict[str, float]:
+        if self.phase == "generator" and reading.means:
+            return self.learner.with_sums(reading.means)
+        return reading.means
 
     def _log_interval(self) -> dict[str, float]:
         reading = self._steps.interval.read(self.ranks)
         self._check_finite(reading)
         self._bad_in_a_row = self._bad_in_a_row + reading.num_bad if not reading.means else 0
-        means = self._with_sums(reading.means)
+        means = self._means(reading)
         means["images_per_s"] = self._steps.interval.steps_per_second() * self.config.batch_size * self.ranks.size
         if self.config.on_nan == "skip":
             self.num_skipped += reading.num_bad
@@ -320,15 +306,6 @@ class Trainer:
         picture = curves_picture(self.log.path, self.config.attributes, f"{self.checkpoints.name}: training")
         save_picture(picture, self.samples / "curves.png")
 
-    def _real_examples(self, per_class: int = 32) -> dict[int, Tensor]:
-        """Return up to `per_class` real training images of each class."""
-        examples = {}
-        for index in range(len(MORPHOLOGIES)):
-            chosen = torch.nonzero(self.batches.classes_cpu == index)[:per_class, 0]
-            if len(chosen) > 1:
-                examples[index] = torch.from_numpy(self.data.images[self.batches.rows[chosen]])
-        return examples
-
     def _save_latest(self) -> None:
         if self.ranks.is_first:
             save_latest(self.checkpoints, self.state_dict())
@@ -369,10 +346,3 @@ class Trainer:
         self._active_warnings = set(state["warnings"])
         self.num_skipped = state["skipped"]
         self.learner.load_state_dict(state)  # last, since it restores the random generators
-
-
-def _population(batches: DeviceBatches, seed: int) -> Population:
-    """Take the training galaxies' classes and attributes, at most `_POPULATION_LIMIT` of them."""
-    chosen = torch.randperm(len(batches.classes_cpu), generator=torch.Generator().manual_seed(seed))
-    chosen = chosen[:_POPULATION_LIMIT].sort().values
-    return Population(batches.classes_cpu[chosen], batches.values[chosen])

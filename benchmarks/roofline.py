@@ -25,13 +25,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
+from gan_learner import PENALTY_EVERY
 from gan_model import Discriminator, ProjectionDiscriminator
-from learner import build_predictor
+from learner import PHOTOMETRY_EVERY, build_predictor
 from sampling import build_generator
-
-# Steps between gradient penalties, and between photometry's turns, as the training has them.
-PENALTY_EVERY = 4
-PHOTOMETRY_EVERY = 4
 
 _OPTIMIZER_VALUES = 7  # Adam reads weight, gradient and two moments, and writes all but the gradient
 _CLIPPING_VALUES = 1  # the gradient's norm has to be known before the first weight moves

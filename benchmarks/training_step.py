@@ -117,7 +117,7 @@ def describe_config(config: Config, bf16: bool) -> str:
     words = [f"{config.recipe} recipe", "bf16" if bf16 else "fp32", f"batch {config.batch_size}"]
     if config.width != Config.width:
         words.append(f"width {config.width}")
-    if getattr(config, "engine", "auto") != "auto":
+    if config.engine != "auto":
         words.append(config.engine)
     return ", ".join(words)
 

@@ -204,7 +204,7 @@ def test_shards_and_single_images_do_not_share_a_folder(generate, whole, tmp_pat
 
 def test_too_little_disk_is_said_before_anything_is_written(generate, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(catalogue_shards.shutil, "disk_usage", lambda folder: usage(10**9, 0, 500_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, 500_000))
     with pytest.raises(UserError, match=r"4 shards in .* need 0\.000629 GB and the disk has 0\.0005 GB free"):
         generate(tmp_path / "a/mock")
     assert list(tmp_path.iterdir()) == []
@@ -212,7 +212,7 @@ def test_too_little_disk_is_said_before_anything_is_written(generate, tmp_path, 
 
 def test_disk_is_asked_for_missing_shards_only(generate, whole, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(catalogue_shards.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 0))
     generate(whole)
 
 
@@ -287,14 +287,13 @@ def test_a_process_without_ranks_is_alone(monkeypatch):
 
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    device = generate_from_checkpoint._device
-    assert [device(name, Ranks(5, 8, 1)) for name in ("auto", "cuda", "cpu", "cuda:0")] == [
+    assert [Ranks(5, 8, 1).own_device(name) for name in ("auto", "cuda", "cpu", "cuda:0")] == [
         "cuda:1",
         "cuda:1",
         "cpu",
         "cuda:0",
     ]
-    assert device("auto", Ranks()) == "auto"
+    assert Ranks().own_device("auto") == "auto"
 
 
 def test_the_request_file_names_what_decides_the_images(whole):

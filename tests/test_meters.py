@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from meters import Meters
+from meters import Meters, step_row
 from physics_model import physics_loss
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def meters():
 
 def test_means_of_terms(meters):
     for d_loss, g_loss in [(1.0, 0.5), (2.0, 1.0), (6.0, 0.0)]:
-        meters.add(terms(d_loss, g_loss), vector(0, 0), vector(1, 1))
+        meters.add(*step_row(terms(d_loss, g_loss), vector(0, 0), vector(1, 1)))
         meters.tick()
     means = meters.read().means
     assert means["d_loss"] == pytest.approx(3.0)
@@ -38,9 +38,9 @@ def test_means_of_terms(meters):
 
 
 def test_attributes_are_weighted_by_their_known_values(meters):
-    meters.add(terms(0.0, 0.0), vector(6.0, 1.0), vector(3, 1))
+    meters.add(*step_row(terms(0.0, 0.0), vector(6.0, 1.0), vector(3, 1)))
     meters.tick()
-    meters.add(terms(0.0, 0.0), vector(0.0, 8.0), vector(1, 2))
+    meters.add(*step_row(terms(0.0, 0.0), vector(0.0, 8.0), vector(1, 2)))
     meters.tick()
     means = meters.read().means
     # Not the mean of 2 and 0, nor of 1 and 4.
@@ -49,10 +49,10 @@ def test_attributes_are_weighted_by_their_known_values(meters):
 
 
 def test_an_unknown_attribute_has_no_mean(meters):
-    meters.add(terms(1.0, 1.0), vector(0.5, 0.0), vector(2, 0))
+    meters.add(*step_row(terms(1.0, 1.0), vector(0.5, 0.0), vector(2, 0)))
     meters.tick()
     assert set(meters.read().means) == {"d_loss", "g_loss", "physics_size"}
-    meters.add(terms(1.0, 1.0), vector(0.5, 0.3), vector(2, 1))
+    meters.add(*step_row(terms(1.0, 1.0), vector(0.5, 0.3), vector(2, 1)))
     meters.tick()
     assert meters.read().means["physics_color"] == pytest.approx(0.3)
 
@@ -61,7 +61,7 @@ def test_takes_what_physics_loss_returns(meters):
     predicted = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     known = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     loss, squared_errors, counts = physics_loss(predicted, torch.zeros(2, 2), known)
-    meters.add([loss, 2 * loss], squared_errors, counts)
+    meters.add(*step_row([loss, 2 * loss], squared_errors, counts))
     meters.tick()
     means = meters.read().means
     assert means["physics_size"] == pytest.approx(5.0)
@@ -72,7 +72,7 @@ def test_takes_what_physics_loss_returns(meters):
 def test_no_graph_is_kept():
     meters = Meters(("loss",), (), CPU)
     weight = torch.ones(3, requires_grad=True)
-    meters.add([(weight**2).sum()], torch.zeros(0), torch.zeros(0))
+    meters.add(*step_row([(weight**2).sum()], torch.zeros(0), torch.zeros(0)))
     meters.tick()
     tensors = [value for value in meters.state_dict().values() if isinstance(value, torch.Tensor)]
     assert not any(tensor.requires_grad for tensor in tensors)
@@ -81,9 +81,9 @@ def test_no_graph_is_kept():
 
 def test_adding_leaves_its_arguments_alone(meters):
     values, squared_errors, counts = terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 2)
-    meters.add(values, squared_errors, counts)
+    meters.add(*step_row(values, squared_errors, counts))
     meters.tick()
-    meters.add(values, squared_errors, counts)
+    meters.add(*step_row(values, squared_errors, counts))
     meters.tick()
     assert [value.item() for value in values] == [1.0, 2.0]
     assert squared_errors.tolist() == [3.0, 4.0]
@@ -91,16 +91,16 @@ def test_adding_leaves_its_arguments_alone(meters):
 
 
 def test_means_do_not_clear(meters):
-    meters.add(terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 2))
+    meters.add(*step_row(terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 2)))
     meters.tick()
     assert meters.read().means == meters.read().means
 
 
 def test_clear_starts_anew(meters):
-    meters.add(terms(100.0, 100.0), vector(100.0, 100.0), vector(1, 1))
+    meters.add(*step_row(terms(100.0, 100.0), vector(100.0, 100.0), vector(1, 1)))
     meters.tick()
     meters.clear()
-    meters.add(terms(1.0, 2.0), vector(3.0, 0.0), vector(1, 0))
+    meters.add(*step_row(terms(1.0, 2.0), vector(3.0, 0.0), vector(1, 0)))
     meters.tick()
     assert meters.read().means == pytest.approx({"d_loss": 1.0, "g_loss": 2.0, "physics_size": 3.0})
 
@@ -113,26 +113,26 @@ def test_nothing_added(meters):
 
 def test_steps_that_are_not_finite_are_counted_and_left_out(meters):
     for d_loss, g_loss in [(1.0, 2.0), (7.0, math.nan), (math.inf, math.nan), (3.0, 4.0)]:
-        meters.add(terms(d_loss, g_loss), vector(1.0, 0), vector(1, 1))
+        meters.add(*step_row(terms(d_loss, g_loss), vector(1.0, 0), vector(1, 1)))
         meters.tick()
     means, num_bad, first_bad = meters.read()
     assert means == pytest.approx({"d_loss": 2.0, "g_loss": 3.0, "physics_size": 1.0, "physics_color": 0.0})
     assert num_bad == 2
     assert first_bad == {"d_loss": 3, "g_loss": 2}
     meters.clear()
-    meters.add(terms(1.0, 2.0), vector(0, 0), vector(1, 1))
+    meters.add(*step_row(terms(1.0, 2.0), vector(0, 0), vector(1, 1)))
     assert meters.read()[1:] == (0, {})
 
 
 def test_without_a_finite_step_there_are_no_means(meters):
-    meters.add(terms(1.0, -math.inf), vector(1.0, 0), vector(1, 1))
+    meters.add(*step_row(terms(1.0, -math.inf), vector(1.0, 0), vector(1, 1)))
     assert meters.read() == ({}, 1, {"g_loss": 1})
 
 
 def test_many_steps_lose_no_precision(meters):
     # 20,000 terms: float32 sums would be off by up to 1e-4, sums of ones would still be exact.
     for _ in range(20_000):
-        meters.add(terms(0.1, 1.0), vector(0.0, 0.0), vector(1, 1))
+        meters.add(*step_row(terms(0.1, 1.0), vector(0.0, 0.0), vector(1, 1)))
         meters.tick()
     means = meters.read().means
     assert means["d_loss"] == pytest.approx(0.1, rel=1e-3)
@@ -141,7 +141,7 @@ def test_many_steps_lose_no_precision(meters):
 
 def test_resuming_gives_the_same_means(meters, tmp_path):
     for step in range(3):
-        meters.add(terms(step / 3, 0.7), vector(0.1 * step, 0.2), vector(step, 1))
+        meters.add(*step_row(terms(step / 3, 0.7), vector(0.1 * step, 0.2), vector(step, 1)))
         meters.tick()
     torch.save(meters.state_dict(), tmp_path / "meters.pt")
     resumed = Meters(NAMES, ATTRIBUTES, CPU)
@@ -149,23 +149,23 @@ def test_resuming_gives_the_same_means(meters, tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "meters.pt", weights_only=True))
     assert resumed.read().means == meters.read().means
     for each in (meters, resumed):
-        each.add(terms(0.3, 0.4), vector(0.5, 0.6), vector(2, 2))
+        each.add(*step_row(terms(0.3, 0.4), vector(0.5, 0.6), vector(2, 2)))
         each.tick()
     assert resumed.read().means == meters.read().means
 
 
 def test_a_saved_state_is_a_copy(meters):
-    meters.add(terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 1))
+    meters.add(*step_row(terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 1)))
     meters.tick()
     state = meters.state_dict()
-    meters.add(terms(5.0, 5.0), vector(5.0, 5.0), vector(1, 1))
+    meters.add(*step_row(terms(5.0, 5.0), vector(5.0, 5.0), vector(1, 1)))
     meters.tick()
     resumed = Meters(NAMES, ATTRIBUTES, CPU)
     resumed.load_state_dict(state)
     assert resumed.read().means == pytest.approx(
         {"d_loss": 1.0, "g_loss": 2.0, "physics_size": 3.0, "physics_color": 4.0}
     )
-    resumed.add(terms(7.0, 7.0), vector(7.0, 7.0), vector(1, 1))
+    resumed.add(*step_row(terms(7.0, 7.0), vector(7.0, 7.0), vector(1, 1)))
     resumed.tick()
     other = Meters(NAMES, ATTRIBUTES, CPU)
     other.load_state_dict(state)
@@ -173,6 +173,6 @@ def test_a_saved_state_is_a_copy(meters):
 
 
 def test_means_can_be_written_as_json(meters):
-    meters.add(terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 1))
+    meters.add(*step_row(terms(1.0, 2.0), vector(3.0, 4.0), vector(1, 1)))
     meters.tick()
     assert json.loads(json.dumps(meters.read().means)) == meters.read().means

@@ -11,7 +11,6 @@ import torch
 
 import galaxy
 import resume_training
-import run_folder
 from checkpoint import RUN_STATE, link_checkpoint, load_checkpoint, save_checkpoint
 from config_physics import Config, UserError
 from conftest import TINY
@@ -163,6 +162,7 @@ def test_a_run_is_held_by_one_process(tmp_path):
 def test_only_the_first_of_several_ranks_holds_a_run(tmp_path, monkeypatch):
     with hold_run(tmp_path / "r"):
         monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
         with hold_run(tmp_path / "r"):
             pass
         assert (tmp_path / "r").exists()
@@ -198,7 +198,7 @@ def tiny_state(trained):
 
 def set_free(monkeypatch, num_bytes: int) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda _: usage(10**12, 0, num_bytes))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, num_bytes))
 
 
 def needed(config, state, tmp_path, monkeypatch) -> int:

@@ -15,7 +15,7 @@ import torch
 
 from checkpoint import load_checkpoint
 from config_physics import Config, UserError
-from conftest import ROOT, SETTINGS, TINY, make_trainer, run_script
+from conftest import ROOT, SETTINGS, TINY, differences, make_trainer, run_script
 from monitoring import read_metrics
 from recipes import DIFFUSION_RECIPES, RECIPES
 from sampling import GalaxySampler
@@ -39,22 +39,9 @@ def generator_step(trainer: Trainer, step: int) -> None:
     trainer.learner.step(trainer.batches.next_batch(), trainer.learner.variant("generator", step))
 
 
-def assert_same(first, second, path="state"):
+def assert_same(first, second):
     """Compare nested states bit for bit."""
-    assert type(first) is type(second), path
-    if isinstance(first, dict):
-        assert first.keys() == second.keys(), path
-        for key in first:
-            assert_same(first[key], second[key], f"{path}.{key}")
-    elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second), path
-        for k, pair in enumerate(zip(first, second, strict=True)):
-            assert_same(*pair, f"{path}[{k}]")
-    elif isinstance(first, torch.Tensor):
-        assert (first.dtype, first.shape) == (second.dtype, second.shape), path
-        assert first.numpy().tobytes() == second.numpy().tobytes(), path  # NaN equals itself here
-    else:
-        assert first == second, path
+    assert differences(first, second) == []
 
 
 def test_each_step_updates_only_its_networks(data, tmp_path):
