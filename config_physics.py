@@ -208,6 +208,13 @@ class Config:
         choices=("cosine", "linear"),
         family="diffusion",
     )
+    noise_shift: float = _setting(
+        4.0,
+        "how many times as strong the noise is as in the plain cosine schedule; smooth images need more",
+        low=0.1,
+        high=100.0,
+        family="diffusion",
+    )
     prediction: str = _setting(
         "v", "what the U-Net predicts: velocity or noise", choices=("v", "noise"), family="diffusion"
     )

@@ -28,15 +28,18 @@ def linear_schedule(num_steps: int) -> Tensor:
     return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
 
 
-def cosine_schedule(num_steps: int) -> Tensor:
+def cosine_schedule(num_steps: int, shift: float = 1.0) -> Tensor:
     """Return the cosine schedule (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17), ending without any signal.
 
-    Its square root is shifted and stretched so that the last value is exactly 0 (Lin et al. 2024, arXiv:2305.08891,
-    algorithm 1), whatever the number of steps. As for `linear_schedule` otherwise.
+    Its square root is moved and stretched so that the last value is exactly 0 (Lin et al. 2024, arXiv:2305.08891,
+    algorithm 1), whatever the number of steps. Then the noise is made `shift` times as strong against the signal
+    (Hoogeboom et al. 2023, arXiv:2301.11093, eq. 4): what is smooth over many pixels shows through much noise, and is
+    decided where the plain schedule has hardly a step. As for `linear_schedule` otherwise.
     """
     t = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
     amplitude = torch.cos((t + 0.008) / 1.008 * math.pi / 2)
-    return ((amplitude - amplitude[-1]) / (amplitude[0] - amplitude[-1])).square()
+    plain = ((amplitude - amplitude[-1]) / (amplitude[0] - amplitude[-1])).square()
+    return plain / (plain + shift**2 * (1 - plain))
 
 
 class GaussianDiffusion(nn.Module):
@@ -50,12 +53,14 @@ class GaussianDiffusion(nn.Module):
     prediction : {"v", "noise"}
         What the network gives: the noise (Ho et al. 2020), or v = sqrt(alpha bar) noise - sqrt(1 - alpha bar) x_0,
         which stays meaningful where no signal is left (Salimans & Ho 2022, arXiv:2202.00512).
+    shift : float
+        Of the cosine schedule.
     """
 
-    def __init__(self, schedule: str, num_steps: int, prediction: str) -> None:
+    def __init__(self, schedule: str, num_steps: int, prediction: str, shift: float = 1.0) -> None:
         super().__init__()
         self.num_steps, self.prediction = num_steps, prediction
-        alphas_cumprod = (cosine_schedule if schedule == "cosine" else linear_schedule)(num_steps)
+        alphas_cumprod = cosine_schedule(num_steps, shift) if schedule == "cosine" else linear_schedule(num_steps)
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self.register_buffer("signal", alphas_cumprod.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)

@@ -36,8 +36,8 @@ _QUICK_STEPS = {True: {"pretrain_epochs": 1500, "epochs": 3000}, False: {"pretra
 # Under half an hour for a diffusion model.
 _QUICK_DIFFUSION = {"width": 16, "batch_size": 16, "unet_blocks": 1}
 _QUICK_DIFFUSION_STEPS = {
-    True: {"pretrain_epochs": 2500, "epochs": 8000},
-    False: {"pretrain_epochs": 2500, "epochs": 6000},
+    True: {"pretrain_epochs": 2500, "epochs": 6000},
+    False: {"pretrain_epochs": 2500, "epochs": 4500},
 }
 
 

@@ -54,6 +54,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
         "diffusion_steps": 100,
         "noise_schedule": "linear",
+        "noise_shift": 1.0,
         "prediction": "noise",
         "min_snr_gamma": 0.0,
         "condition_dropout": 0.0,

@@ -272,7 +272,9 @@ def build_generator(config: Config) -> FrameGenerator | Generator | DiffusionGen
     """Return a new generator of the settings' shape, on the CPU."""
     if config.diffusion:
         unet = ContextUnet(config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch)
-        process = GaussianDiffusion(config.noise_schedule, config.diffusion_steps, config.prediction)
+        process = GaussianDiffusion(
+            config.noise_schedule, config.diffusion_steps, config.prediction, config.noise_shift
+        )
         return DiffusionGenerator(unet, process, config.image_size)
     shape = config.latent_dim, config.condition_dim, config.width, config.image_size
     return FrameGenerator(*shape) if config.generator == "frame" else Generator(*shape, config.generator)

@@ -63,9 +63,10 @@ def test_the_document_s_schedule_keeps_three_fifths_of_the_amplitude():
     assert linear_schedule(1000)[-1].item() < 1e-4
 
 
+@pytest.mark.parametrize("shift", [1.0, 4.0])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 10, 100, 1000, 4000])
-def test_nothing_is_left_at_the_end_whatever_the_number_of_steps(num_steps):
-    schedule = cosine_schedule(num_steps)
+def test_nothing_is_left_at_the_end_whatever_the_number_of_steps(num_steps, shift):
+    schedule = cosine_schedule(num_steps, shift)
     assert schedule.shape == (num_steps + 1,)
     assert schedule[0] == 1 and schedule[-1] < 1e-3
     assert (schedule.diff() < 0).all()
@@ -75,6 +76,12 @@ def test_the_cosine_schedule_is_near_that_of_the_paper():
     t = torch.arange(1001) / 1000
     published = torch.cos((t + 0.008) / 1.008 * torch.pi / 2).square()
     assert (cosine_schedule(1000) - published / published[0]).abs().max() < 2e-3
+
+
+def test_a_shift_makes_the_noise_so_many_times_as_strong():
+    plain, shifted = (cosine_schedule(100, shift)[1:-1] for shift in (1.0, 4.0))
+    ratio = ((1 - shifted) / shifted).sqrt() / ((1 - plain) / plain).sqrt()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 4.0))
 
 
 # Identities of the process
