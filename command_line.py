@@ -55,7 +55,7 @@ def add_config_options(parser: argparse.ArgumentParser, names: Iterable[str] | N
         parser.add_argument(flag, **kwargs)
 
 
-_METAVARS = {"data": "DIR", "run": "NAME", "device": "D"}
+_METAVARS = {"data": "DIR", "run": "NAME", "device": "D", "vgg_weights": "FILE"}
 
 
 def _name_list(text: str) -> tuple[str, ...]:

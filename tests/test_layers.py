@@ -9,6 +9,7 @@ import sys
 from conftest import ROOT
 
 LAYERS = (
+    {"setting_rules"},
     {
         "config_physics",
         "cores",
@@ -23,16 +24,21 @@ LAYERS = (
         "progress",
         "resampling",
         "sersic",
+        "sky_grain",
         "source_mask",
+        "thin_conv",
         "weight_average",
     },
     {
+        "discriminator_augmentation",
         "galaxy_frame",
         "http_download",
         "morphology_statistics",
+        "perceptual_loss",
         "ranks",
         "real_population",
         "recipes",
+        "residual_gan",
         "untrusted_files",
     },
     {
