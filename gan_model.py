@@ -288,7 +288,7 @@ def relativistic_loss(preferred: Tensor, other: Tensor) -> Tensor:
 
     References
     ----------
-    Jolicoeur-Martineau 2018, arXiv:1807.00734, eq. 7; Huang et al. 2024, arXiv:2501.05441, eq. 2.
+    Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2024, arXiv:2501.05441.
     """
     return F.softplus(other - preferred).mean()
 

@@ -17,9 +17,9 @@ _LAST_GAIN = 0.25  # of a block's last convolution: blocks begin as little more 
 class ResidualGenerator(nn.Module):
     """Turn noise and a condition into a galaxy image.
 
-    A linear layer makes 4 x 4 maps, which a residual block refines; each following block doubles their side first, by
-    bilinear interpolation. Noise and condition scale and shift the maps within every block (FiLM). At 64 pixels and the
-    default width that is 256-256-128-64-32 channels.
+    A linear layer makes 4 x 4 maps, which a residual block refines. Then their side is doubled by bilinear
+    interpolation before every further block. Noise and condition scale and shift the maps within every block (FiLM). At
+    64 pixels and the default width that is 256-256-128-64-32 channels.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ class ResidualGenerator(nn.Module):
             nn.Linear(inputs, 2 * style), nn.LeakyReLU(0.2), nn.Linear(2 * style, style), nn.LeakyReLU(0.2)
         )
         self.project = nn.Linear(inputs, channels[0] * 4 * 4)
-        self.start = _StyledBlock(channels[0], channels[0], style)
-        self.blocks = nn.ModuleList(_StyledBlock(c_in, c_out, style) for c_in, c_out in pairwise(channels))
+        self.blocks = nn.ModuleList(_StyledBlock(c, style) for c in channels)
+        self.thin = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
         self.paint = ThinConv2d(channels[-1], 3, 3, padding=1)
         nn.init.normal_(self.paint.weight, 0.0, 0.02)
         nn.init.zeros_(self.paint.bias)
@@ -69,19 +69,19 @@ class ResidualGenerator(nn.Module):
         inputs = torch.cat([z, condition], 1)
         style = self.style(inputs)
         maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
-        maps = self.start(maps, style)
-        for block in self.blocks:
-            maps = block(F.interpolate(maps, scale_factor=2, mode="bilinear"), style)
+        maps = self.blocks[0](maps, style)
+        for thin, block in zip(self.thin, self.blocks[1:], strict=True):
+            maps = block(F.interpolate(thin(maps), scale_factor=2, mode="bilinear"), style)
         return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
 
 
 class _StyledBlock(nn.Module):
-    """Two convolutions with scale and shift from the style between them, beside a skip."""
+    """Two convolutions with scale and shift from the style between them, added to the maps."""
 
-    def __init__(self, c_in: int, c_out: int, style_dim: int) -> None:
+    def __init__(self, channels: int, style_dim: int) -> None:
         super().__init__()
-        self.first, self.last, self.skip = _convolutions(c_in, c_out)
-        self.modulate = nn.Linear(style_dim, 2 * c_out)
+        self.first, self.last = _convolutions(channels)
+        self.modulate = nn.Linear(style_dim, 2 * channels)
         nn.init.normal_(self.modulate.weight, 0.0, 0.02)
         nn.init.zeros_(self.modulate.bias)
 
@@ -89,14 +89,13 @@ class _StyledBlock(nn.Module):
         hidden = self.first(F.leaky_relu(maps, 0.2))
         scale, shift = self.modulate(style)[:, :, None, None].to(hidden.dtype).chunk(2, 1)
         hidden = torch.addcmul(shift, hidden, 1 + scale)
-        return self.skip(maps) + self.last(F.leaky_relu(hidden, 0.2))
+        return maps + self.last(F.leaky_relu(hidden, 0.2))
 
 
 class ResidualDiscriminator(nn.Module):
     """Tell real images from generated ones, with the condition projected on the features alone.
 
-    Residual blocks, each followed by a halving of the side, down to 4 x 4 and one block more. Parameters as for
-    `ResidualGenerator`, and
+    Residual blocks with a halving of the side between them, down to 4 x 4. Parameters as for `ResidualGenerator`, and
 
     num_readings : int
         Values that it also reads off an image by itself, as a predictor does.
@@ -110,9 +109,9 @@ class ResidualDiscriminator(nn.Module):
         super().__init__()
         channels = _fine_to_coarse(width, image_size)
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(c_in, c_out) for c_in, c_out in pairwise(channels))
+        self.blocks = nn.ModuleList(_Block(c) for c in channels)
+        self.widen = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
         self.halve = Halve()
-        self.end = _Block(channels[-1], channels[-1])
         self.classify = nn.Linear(channels[-1] * 4 * 4, 1)
         self.project = nn.Linear(condition_dim, channels[-1])
         self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
@@ -129,38 +128,43 @@ class ResidualDiscriminator(nn.Module):
     def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits and what is read off the images (N, num_readings), None if that is nothing."""
         maps = self.stem(images)
-        for block in self.blocks:
-            maps = self.halve(block(maps))
-        features = F.leaky_relu(self.end(maps), 0.2)
+        for block, widen in zip(self.blocks[:-1], self.widen, strict=True):
+            maps = widen(self.halve(block(maps)))
+        features = F.leaky_relu(self.blocks[-1](maps), 0.2)
         projected = (self.project(condition) * features.mean((2, 3))).sum(1)
         flat = features.flatten(1)
         return self.classify(flat)[:, 0] + projected, None if self.read is None else self.read(flat)
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a skip."""
+    """Two convolutions, added to the maps."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first, self.last, self.skip = _convolutions(c_in, c_out)
+        self.first, self.last = _convolutions(channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        hidden = self.first(F.leaky_relu(maps, 0.2))
-        return self.skip(maps) + self.last(F.leaky_relu(hidden, 0.2))
+        return maps + self.last(F.leaky_relu(self.first(F.leaky_relu(maps, 0.2)), 0.2))
 
 
-def _convolutions(c_in: int, c_out: int) -> tuple[nn.Conv2d, nn.Conv2d, nn.Module]:
-    """Return a block's first and last convolution and its skip, with weights that keep the size of the maps."""
-    first, last = nn.Conv2d(c_in, c_out, 3, padding=1), nn.Conv2d(c_out, c_out, 3, padding=1)
-    skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1, bias=False)
+def _convolutions(channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Return a block's two convolutions, with weights that keep the size of the maps."""
+    first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
     for conv in (first, last):
         nn.init.kaiming_normal_(conv.weight, a=0.2)
         nn.init.zeros_(conv.bias)
-    if c_in != c_out:
-        nn.init.kaiming_normal_(skip.weight, nonlinearity="linear")
     with torch.no_grad():
         last.weight.mul_(_LAST_GAIN)
-    return first, last, skip
+    return first, last
+
+
+def _change_channels(c_in: int, c_out: int) -> nn.Module:
+    """Return what turns `c_in` maps into `c_out`, pixel by pixel: nothing if they are as many."""
+    if c_in == c_out:
+        return nn.Identity()
+    conv = nn.Conv2d(c_in, c_out, 1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+    return conv
 
 
 def _fine_to_coarse(width: int, image_size: int) -> list[int]:

@@ -36,12 +36,12 @@ class SkyGrain(nn.Module):
         # Each pattern of unit variance; the first of every colour is the same grey noise, smoothed by 1, 2, 1.
         nn.init.normal_(self.spread.weight, 0.0, self.spread.weight[0].numel() ** -0.5)
         nn.init.normal_(self.style.weight, 0.0, 0.1 * style_dim**-0.5)
-        nn.init.normal_(self.amplitude.weight, 0.0, 0.1 * _START)
+        nn.init.normal_(self.amplitude.weight, 0.0, 0.1)
         smooth = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
         with torch.no_grad():
             self.spread.weight[::_PATTERNS] = 0.0
             self.spread.weight[::_PATTERNS, 0, 1:4, 1:4] = torch.outer(smooth, smooth)
-            self.amplitude.bias.fill_(0.2 * _START)[::_PATTERNS] = _START
+            self.amplitude.bias.fill_(0.2)[::_PATTERNS] = 1.0
 
     def forward(self, images: Tensor, white: Tensor, style: Tensor) -> Tensor:
         """Return images with grain.
@@ -59,7 +59,8 @@ class SkyGrain(nn.Module):
         """
         around = F.avg_pool2d(images, _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
         hidden = self.brightness(around) + self.style(style)[:, :, None, None]
-        amplitude = self.amplitude(F.leaky_relu(hidden, 0.2))  # (N, 12, S, S)
+        # Weights of about one: the amplitudes must not learn faster than the patterns do.
+        amplitude = _START * self.amplitude(F.leaky_relu(hidden, 0.2))  # (N, 12, S, S)
         patterns = self.spread(white) * amplitude
         # Sums in float32: a step of bfloat16 is half a grey level.
         grain = patterns.float().unflatten(1, (3, _PATTERNS)).sum(2)

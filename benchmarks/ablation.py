@@ -254,7 +254,7 @@ def draw(result: dict[str, dict[str, Any]], path: Path) -> None:
     names = _shown(result)
     if not names:
         raise UserError("no report has a figure that could be drawn: give a larger --count")
-    columns = 4
+    columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = Figure((4 * columns, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -255,9 +255,10 @@ def _discriminated(networks: _Networks, penalty_every: int) -> list[Product]:
     apart = None if reader is None else tuple(reader.weight.shape)  # the logits do not depend on what is read
     penalised = []
     for product, reached in zip(recorder.products, recorder.reach_image, strict=True):
-        # Nothing comes from above the layer that gives the logit, and nothing goes towards a filter that is fixed.
-        fixed = product.passes == 2
-        extra = 0 if not reached or product.shape == apart else 2 if product.shape[0] == 1 or fixed else 3
+        if product.passes == 1:  # a fixed filter, whose gradient is no product
+            extra = 1
+        else:  # nothing comes from above the layer that gives the logit
+            extra = 0 if not reached or product.shape == apart else 2 if product.shape[0] == 1 else 3
         penalised.append(dataclasses.replace(product, passes=product.passes + extra))
     share = 1 / penalty_every
     return [p.times(1 - share) for p in plain.products] + [p.times(share) for p in penalised]
