@@ -19,7 +19,8 @@ from config_physics import MORPHOLOGIES, UserError
 from dataset import PreparedDataset
 from distances import bootstrap_interval
 from engine import Engine
-from judge import JudgeNetwork, turned
+from judge import JudgeNetwork
+from resampling import turned
 from sampling import GalaxySampler
 
 ARMS = ("real alone", "with turned copies", "with generated")

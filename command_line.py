@@ -55,7 +55,7 @@ def add_config_options(parser: argparse.ArgumentParser, names: Iterable[str] | N
         parser.add_argument(flag, **kwargs)
 
 
-_METAVARS = {"data": "DIR", "run": "NAME", "device": "D"}
+_METAVARS = {"data": "DIR", "run": "NAME", "device": "D", "vgg_weights": "FILE"}
 
 
 def _name_list(text: str) -> tuple[str, ...]:
@@ -94,21 +94,8 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Config:
-    """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then what the user gave.
-
-    Raises
-    ------
-    UserError
-        For a value out of its range, and for an option of the model that is not to be trained.
-    """
+    """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then what the user gave."""
     given = given_settings(namespace)
-    family = "diffusion" if given.get("diffusion") else "gan"
-    for setting in dataclasses.fields(Config):
-        if setting.name in given and setting.metadata.get("family", family) != family:
-            flag = "--" + setting.name.replace("_", "-")
-            if family == "gan":
-                raise UserError(f"{flag} is a setting of the diffusion model: add --diffusion, or leave it out")
-            raise UserError(f"{flag} is a setting of the GAN, and --diffusion trains another model: leave one out")
     recipe = given.get("recipe", Config.recipe)
     diffusion = DIFFUSION_RECIPES[recipe] if given.get("diffusion") else {}
     return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **given})

@@ -8,13 +8,10 @@ command lines, the sliders and the reports all read these tables, so their order
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-
-class UserError(Exception):
-    """A mistake that the user can mend: scripts print it as one sentence and exit with status 2."""
+from setting_rules import KIND_WORDS, UserError, check_settings, setting
 
 
 @dataclass(frozen=True)
@@ -142,11 +139,6 @@ def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
     return tuple(ATTRIBUTES[name] for name in names)
 
 
-def _setting(default: Any, help: str, **rules: Any) -> Any:
-    """Declare a `Config` field: its default, its help line, and rules (low, high, choices, option, family)."""
-    return field(default=default, metadata={"help": help, **rules})
-
-
 @dataclass(frozen=True)
 class Config:
     """Settings of one training run; each field is also a command-line option of `galaxy.py`.
@@ -158,134 +150,196 @@ class Config:
     """
 
     # Run
-    data: str = _setting("", "folder of the prepared dataset (default: the only one under data/)")
-    run: str = _setting("", "name of the run, a new folder in checkpoints/ and samples/ (default: the next free one)")
-    recipe: str = _setting("default", "set of settings to start from", choices=("default", "paper"))
-    attributes: tuple[str, ...] = _setting(
+    data: str = setting("", "folder of the prepared dataset (default: the only one under data/)")
+    run: str = setting("", "name of the run, a new folder in checkpoints/ and samples/ (default: the next free one)")
+    recipe: str = setting("default", "set of settings to start from", choices=("default", "paper"))
+    attributes: tuple[str, ...] = setting(
         ("size", "brightness", "ellipticity", "redshift"), "attributes to condition on, separated by commas"
     )
-    diffusion: bool = _setting(False, "train the diffusion model instead of the GAN")
-    seed: int = _setting(0, "seed of everything random in the run", low=0, high=2**31 - 1)
-    device: str = _setting("auto", "where to compute: auto, cpu, cuda, cuda:N or mps")
-    precision: str = _setting(
+    diffusion: bool = setting(False, "train the diffusion model instead of the GAN")
+    seed: int = setting(0, "seed of everything random in the run", low=0, high=2**31 - 1)
+    device: str = setting("auto", "where to compute: auto, cpu, cuda, cuda:N or mps")
+    precision: str = setting(
         "auto",
         "arithmetic of the networks; auto takes bf16 where it is fast",
         choices=("auto", "fp32", "bf16"),
     )
-    engine: str = _setting(
+    engine: str = setting(
         "auto",
         "how training steps run: recorded as CUDA graphs, or operation by operation; auto records them on CUDA",
         choices=("auto", "graph", "eager"),
     )
 
     # Networks
-    image_size: int = _setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
-    latent_dim: int = _setting(100, "length of the noise vector", low=3, high=4096, family="gan")
-    width: int = _setting(64, "channels of the thinnest layer of every network", low=4, high=512)
-    generator: str = _setting(
+    image_size: int = setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
+    latent_dim: int = setting(100, "length of the noise vector", low=3, high=4096, family="GAN")
+    width: int = setting(64, "channels of the thinnest layer of every network", low=4, high=512)
+    generator: str = setting(
         "frame",
-        "generator: drawn in the galaxy's own frame, or a DCGAN that doubles its maps by resizing or by transposed "
-        "convolutions",
-        choices=("frame", "resize", "transposed"),
-        family="gan",
+        "generator: drawn in the galaxy's own frame, of residual blocks, or a DCGAN that doubles its maps by resizing "
+        "or by transposed convolutions",
+        choices=("frame", "residual", "resize", "transposed"),
+        family="GAN",
     )
-    discriminator: str = _setting(
+    batch_norm: bool = setting(
+        True,
+        "normalise the maps of the frame's generator over the batch; residual blocks never do",
+        family="GAN",
+        needs={"generator": ("frame", "residual")},
+    )
+    pixel_noise: bool = setting(
+        False, "give the generator noise for every pixel, of which it makes the grain of the sky", family="GAN"
+    )
+    discriminator: str = setting(
         "projection",
-        "discriminator: with the condition projected on its features, or a DCGAN",
-        choices=("projection", "dcgan"),
-        family="gan",
+        "discriminator: with the condition projected on its features, the same of residual blocks, or a DCGAN",
+        choices=("projection", "residual", "dcgan"),
+        family="GAN",
     )
-    dropout: float = _setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
-    condition_mask: bool = _setting(True, "tell the networks which attributes are unknown, one more input for each")
+    dropout: float = setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
+    condition_mask: bool = setting(True, "tell the networks which attributes are unknown, one more input for each")
 
     # Diffusion
-    diffusion_steps: int = _setting(
+    diffusion_steps: int = setting(
         1000, "steps in which images turn into noise", low=2, high=100_000, family="diffusion"
     )
-    noise_schedule: str = _setting(
+    noise_schedule: str = setting(
         "cosine",
         "how they do: cosine, until nothing is left, or linear in beta from 1e-4 to 0.02",
         choices=("cosine", "linear"),
         family="diffusion",
     )
-    noise_shift: float = _setting(
+    noise_shift: float = setting(
         4.0,
         "how many times as strong the noise is as in the plain cosine schedule; smooth images need more",
         low=0.1,
         high=100.0,
         family="diffusion",
     )
-    prediction: str = _setting(
+    prediction: str = setting(
         "v", "what the U-Net predicts: velocity or noise", choices=("v", "noise"), family="diffusion"
     )
-    min_snr_gamma: float = _setting(
+    min_snr_gamma: float = setting(
         5.0,
         "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike)",
-        low=0.0,
         high=1e6,
         family="diffusion",
     )
-    condition_dropout: float = _setting(
-        0.1, "part of the images that are shown without their condition", low=0.0, high=1.0, family="diffusion"
+    condition_dropout: float = setting(
+        0.1, "part of the images that are shown without their condition", high=1.0, family="diffusion"
     )
-    unet_blocks: int = _setting(2, "residual blocks a level of the U-Net", low=1, high=8, family="diffusion")
-    unet_patch: int = _setting(
+    unet_blocks: int = setting(2, "residual blocks a level of the U-Net", low=1, high=8, family="diffusion")
+    unet_patch: int = setting(
         2, "pixels a side that enter the U-Net together; 4 is faster and coarser", choices=(1, 2, 4), family="diffusion"
     )
-    normalize: bool = _setting(True, "give the U-Net images of zero mean and unit variance", family="diffusion")
-    stratified: bool = _setting(True, "spread the noise levels of a batch evenly", family="diffusion")
-    solver: str = _setting(
+    normalize: bool = setting(True, "give the U-Net images of zero mean and unit variance", family="diffusion")
+    stratified: bool = setting(True, "spread the noise levels of a batch evenly", family="diffusion")
+    solver: str = setting(
         "dpm",
         "solver of sample grids: dpm (DPM-Solver++), ddim or ddpm",
         choices=("dpm", "ddim", "ddpm"),
         family="diffusion",
     )
-    solver_steps: int = _setting(20, "steps of the solver", low=1, high=100_000, family="diffusion")
-    guidance: float = _setting(
-        1.0, "weight of classifier-free guidance when sampling (1: none)", low=0.0, high=100.0, family="diffusion"
+    solver_steps: int = setting(20, "steps of the solver", low=1, high=100_000, family="diffusion")
+    guidance: float = setting(
+        1.0, "weight of classifier-free guidance when sampling (1: none)", high=100.0, family="diffusion"
     )
 
     # Physics
-    pretrain_epochs: int = _setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
-    pretrain_learning_rate: float = _setting(2e-3, "step size of Adam in phase 1", low=0.0, high=1.0)
-    pretrain_decay: bool = _setting(True, "lower that step size linearly to zero over phase 1")
-    uncertainty: bool = _setting(
+    pretrain_epochs: int = setting(30, "epochs of phase 1, the physics predictor on real images", low=1, high=100_000)
+    pretrain_learning_rate: float = setting(2e-3, "step size of Adam in phase 1", low=0.0, high=1.0)
+    pretrain_decay: bool = setting(True, "lower that step size linearly to zero over phase 1")
+    uncertainty: bool = setting(
         True, "let the predictor estimate its error, and weigh an attribute by what a picture tells of it"
     )
-    physics_weight: float = _setting(10.0, "weight of the predictor in the generator's loss", low=0.0, high=1e6)
-    photometry_weight: float = _setting(10.0, "weight of photometry in the generator's loss", low=0.0, high=1e6)
+    physics_weight: float = setting(10.0, "weight of the predictor in the generator's loss", low=0.0, high=1e6)
+    photometry_weight: float = setting(10.0, "weight of photometry in the generator's loss", low=0.0, high=1e6)
 
     # Optimisation
-    epochs: int = _setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
-    batch_size: int = _setting(64, "images a training step", low=2, high=65_536)
-    learning_rate: float = _setting(1e-3, "step size of Adam in phase 2", low=0.0, high=1.0)
-    decay: bool = _setting(False, "lower that step size linearly to zero over phase 2")
-    beta1: float = _setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
-    beta2: float = _setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
-    clip_norm: float = _setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
-    real_label: float = _setting(0.9, "discriminator's target for real images", low=0.5, high=1.0, family="gan")
-    fake_label: float = _setting(0.1, "discriminator's target for generated images", low=0.0, high=0.5, family="gan")
-    r1_weight: float = _setting(
-        0.2, "weight gamma of the R1 gradient penalty of the discriminator (0: none)", low=0.0, high=1e6, family="gan"
+    epochs: int = setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
+    batch_size: int = setting(64, "images a training step", low=2, high=65_536)
+    learning_rate: float = setting(1e-3, "step size of Adam in phase 2", low=0.0, high=1.0)
+    decay: bool = setting(False, "lower that step size linearly to zero over phase 2")
+    beta1: float = setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
+    beta2: float = setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
+    clip_norm: float = setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
+    adversarial: str = setting(
+        "bce",
+        "adversarial loss: cross-entropy with smoothed labels, or of pairs of a real and a generated image",
+        choices=("bce", "relativistic"),
+        family="GAN",
     )
-    ema_decay: float = _setting(
-        0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999
+    real_label: float = setting(
+        0.9, "discriminator's target for real images", low=0.5, high=1.0, family="GAN", needs={"adversarial": ("bce",)}
     )
-    on_nan: str = _setting(
+    fake_label: float = setting(
+        0.1,
+        "discriminator's target for generated images",
+        low=0.0,
+        high=0.5,
+        family="GAN",
+        needs={"adversarial": ("bce",)},
+    )
+    r1_weight: float = setting(
+        0.2, "weight gamma of the discriminator's gradient penalty on real images, R1 (0: none)", high=1e6, family="GAN"
+    )
+    r2_weight: float = setting(0.0, "the same on generated images, R2 (0: none)", high=1e6, family="GAN")
+    regression_weight: float = setting(
+        0.0,
+        "weight of the attributes that the discriminator reads off images, in its loss and in the generator's "
+        "(0: it reads none)",
+        high=1e6,
+        family="GAN",
+        needs={"discriminator": ("projection", "residual")},
+    )
+    class_weight: float = setting(
+        0.0,
+        "the same for the class",
+        high=1e6,
+        family="GAN",
+        needs={"discriminator": ("projection", "residual")},
+    )
+    augment_discriminator: str = setting(
+        "none",
+        "turn, mirror and shift some of the images that the discriminator sees: none, half of them, or adaptively as "
+        "many as keep it from overfitting",
+        choices=("none", "fixed", "adaptive"),
+        family="GAN",
+    )
+    label_jitter: float = setting(
+        0.0,
+        "standard deviation of noise on the attributes that both networks are told, slider ranges",
+        high=1.0,
+        family="GAN",
+    )
+    perceptual_weight: float = setting(
+        0.0, "weight of the distance between features of generated and real images (0: none)", high=1e6, family="GAN"
+    )
+    perceptual: str = setting(
+        "predictor",
+        "whose features: those of the physics predictor, or of VGG-16",
+        choices=("predictor", "vgg16"),
+        family="GAN",
+        needs={"perceptual_weight": None, "vgg_weights": None},
+    )
+    vgg_weights: str = setting(
+        "", "file of torchvision's weights of VGG-16", family="GAN", needs={"perceptual": ("vgg16",)}
+    )
+    ema_decay: float = setting(0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999)
+    on_nan: str = setting(
         "stop",
         "when a loss or gradient is not finite: stop, or skip that step's update and count it",
         choices=("stop", "skip"),
     )
-    augment: bool = _setting(True, "flip and turn the training images; a galaxy has no up")
-    balanced: bool = _setting(False, "draw all classes equally often instead of as they occur")
+    augment: bool = setting(True, "flip and turn the training images; a galaxy has no up")
+    balanced: bool = setting(False, "draw all classes equally often instead of as they occur")
 
     # Output
-    checkpoint_every: int = _setting(10, "epochs between checkpoints and sample grids", low=1, high=100_000)
-    log_every: int = _setting(50, "steps between lines of metrics.jsonl", low=1, high=1_000_000)
+    checkpoint_every: int = setting(10, "epochs between checkpoints and sample grids", low=1, high=100_000)
+    log_every: int = setting(50, "steps between lines of metrics.jsonl", low=1, high=1_000_000)
 
     def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            _check_setting(setting, getattr(self, setting.name))
+        check_settings(self)
         attribute_table(self.attributes)
         if not self.attributes:
             raise UserError("attributes is empty: name at least one, such as size")
@@ -301,6 +355,13 @@ class Config:
         """Length of the condition vector: one-hot class, attribute values and, if set, their known-flags."""
         return len(MORPHOLOGIES) + len(self.attributes) * (2 if self.condition_mask else 1)
 
+    @property
+    def noise_dim(self) -> int:
+        """Length of the noise that a generator is given: a latent vector, pixels, or both."""
+        if self.diffusion:
+            return 3 * self.image_size**2
+        return self.latent_dim + (3 * (self.image_size + 4) ** 2 if self.pixel_noise else 0)  # see `sky_grain`
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, as stored in a checkpoint."""
         return {**dataclasses.asdict(self), "attributes": list(self.attributes)}
@@ -308,31 +369,9 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
         """Rebuild the settings from `to_dict`; unknown or missing names raise `UserError`."""
-        known = {setting.name for setting in dataclasses.fields(cls)}
+        known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) ^ known):
             raise UserError(f"the settings {', '.join(strange)} are not those of this release: train again")
         if not isinstance(names := values["attributes"], (list, tuple)) or not all(isinstance(n, str) for n in names):
-            raise UserError(f"attributes is {names!r}: it takes a {_KIND_WORDS[tuple]}")
+            raise UserError(f"attributes is {names!r}: it takes a {KIND_WORDS[tuple]}")
         return cls(**{**values, "attributes": tuple(names)})
-
-
-def _check_setting(setting: dataclasses.Field, value: Any) -> None:
-    """Check one field's type and range against its rules."""
-    expected = type(setting.default)
-    valid = type(value) is expected or (expected is float and type(value) is int)
-    if not valid or (isinstance(value, float) and not math.isfinite(value)):
-        raise UserError(f"{setting.name} is {value!r}: it takes a {_KIND_WORDS[expected]}")
-    rules = setting.metadata
-    if "choices" in rules and value not in rules["choices"]:
-        raise UserError(f"{setting.name} is {value!r}: choose one of {', '.join(map(str, rules['choices']))}")
-    if "low" in rules and not rules["low"] <= value <= rules["high"]:
-        raise UserError(f"{setting.name} is {value}: it must lie between {rules['low']} and {rules['high']}")
-
-
-_KIND_WORDS = {
-    int: "whole number",
-    float: "finite number",
-    str: "text",
-    bool: "yes or no",
-    tuple: "list of names",
-}

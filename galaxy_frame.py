@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resampling import fold, look_up
+
 # exp(-k (r / h)^p), as (k, p): exponential discs, a Gaussian core, and a cusp with n = 2 (Sersic 1963).
 _PROFILES = ((0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (0.5, 2.0), (3.67, 0.5))
 _COMPANION_PROFILES = ((1.0, 1.0), (2.0, 1.0), (0.5, 2.0), (0.5, 1.0))
@@ -166,35 +168,11 @@ def turn_onto_sky(maps: Tensor, pose: Pose, size: int) -> Tensor:
     Tensor, (N, C, size, size)
     """
     side = maps.shape[-1]
-    x, y = (_fold(t, side) for t in pose.to_frame(*frame_axes(size, maps.device)))  # in pixels of the maps
+    x, y = (fold(t, side) for t in pose.to_frame(*frame_axes(size, maps.device)))  # in pixels of the maps
     if maps.device.type == "mps":  # torch 2.11 cannot differentiate grid_sample there
         return look_up(maps, x, y)
     grid = (torch.stack([x, y], -1) + 0.5) * (2 / side) - 1
     return F.grid_sample(maps, grid.to(maps.dtype), align_corners=False)
-
-
-def look_up(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Interpolate maps (N, C, H, H) bilinearly at pixel positions x and y (N, S, S) between 0 and H - 1.
-
-    Made of table look-ups, which every device can differentiate.
-    """
-    number, channels, side, _ = maps.shape
-    left, top = x.floor().clamp_max(side - 2), y.floor().clamp_max(side - 2)
-    right_part, lower_part = x - left, y - top
-    first = torch.arange(number, device=maps.device)[:, None, None] * side**2
-    corner = first + (top * side + left).long()
-    table = maps.permute(0, 2, 3, 1).reshape(number * side**2, channels)
-    corners = torch.stack([corner, corner + 1, corner + side, corner + side + 1])
-    parts = [(1 - right_part) * (1 - lower_part), right_part * (1 - lower_part)]
-    parts = torch.stack([*parts, (1 - right_part) * lower_part, right_part * lower_part])
-    found = (F.embedding(corners, table) * parts[..., None].to(table.dtype)).sum(0)  # (N, S, S, C)
-    return found.permute(0, 3, 1, 2)
-
-
-def _fold(position: Tensor, side: int) -> Tensor:
-    """Turn positions in (-3, 3), reflected at -1 and 1, into pixels of the maps between the outermost centres."""
-    folded = torch.where(position.abs() > 1, position.sign() * 2 - position, position)
-    return ((folded + 1) / 2 * side - 0.5).clamp(0, side - 1)
 
 
 def symmetrize(maps: Tensor, part: float) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
+from thin_conv import ThinConv2d
 
 
 class Generator(nn.Module):
@@ -52,7 +53,7 @@ class Generator(nn.Module):
             layers += [*_double(c_in, c_out, upsampling, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
         *double, last = _double(channels[-1], 3, upsampling, bias=True)
         if upsampling == "resize":
-            last = _ThinConv2d(channels[-1], 3, 3, padding=1)
+            last = ThinConv2d(channels[-1], 3, 3, padding=1)
         layers += [*double, last, nn.Tanh()]
         self.upsample = nn.Sequential(*layers)
         self.apply(_init_dcgan)
@@ -86,8 +87,8 @@ class FrameGenerator(nn.Module):
 
     Layers as the DCGAN's draw coarse maps in the galaxy's frame, which are turned onto the sky, joined with the
     frame's smooth patterns (`GalaxyFrame`) and refined by two convolutions. Noise and condition decide the pose,
-    the patterns' shape, and scale and shift of every normalised map (FiLM). Parameters as for `Generator`, with
-    at least three noise values.
+    the patterns' shape, and scale and shift of every map (FiLM), which `batch_norm` normalises before. Other parameters
+    as for `Generator`, with at least three noise values.
 
     References
     ----------
@@ -95,7 +96,9 @@ class FrameGenerator(nn.Module):
     normalisation).
     """
 
-    def __init__(self, latent_dim: int, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+    def __init__(
+        self, latent_dim: int, condition_dim: int, width: int = 64, image_size: int = 64, batch_norm: bool = True
+    ) -> None:
         super().__init__()
         self.latent_dim, self.map_size = latent_dim, image_size // 2
         channels = _coarse_to_fine(width, self.map_size)
@@ -104,12 +107,12 @@ class FrameGenerator(nn.Module):
             nn.Linear(inputs, 2 * style), nn.LeakyReLU(0.2), nn.Linear(2 * style, style), nn.LeakyReLU(0.2)
         )
         self.project = nn.Linear(inputs, channels[0] * 4 * 4)
-        self.coarse = nn.ModuleList(_FilmBlock(c_in, c_out, 3, style) for c_in, c_out in pairwise(channels))
+        self.coarse = nn.ModuleList(_FilmBlock(c_in, c_out, 3, style, batch_norm) for c_in, c_out in pairwise(channels))
         self.frame = GalaxyFrame(style, self.map_size)
-        self.join = _FilmBlock(channels[-1] + GalaxyFrame.num_planes, width, 1, style)
-        self.refine = _FilmBlock(width, width, 3, style)
+        self.join = _FilmBlock(channels[-1] + GalaxyFrame.num_planes, width, 1, style, batch_norm)
+        self.refine = _FilmBlock(width, width, 3, style, batch_norm)
         self.thin = nn.Conv2d(width, width // 2, 3, padding=1)
-        self.paint = _ThinConv2d(width // 2, 3, 3, padding=1)
+        self.paint = ThinConv2d(width // 2, 3, 3, padding=1)
         for conv in (self.thin, self.paint):
             _init_dcgan(conv)
         for module in (*self.style, self.project):
@@ -135,14 +138,17 @@ _SYMMETRIC_PART = 0.75  # of the maps in the galaxy's frame; the rest are free, 
 
 
 class _FilmBlock(nn.Module):
-    """A convolution, batch normalisation with scale and shift from the style, and a leaky rectifier."""
+    """A convolution, perhaps batch normalisation, scale and shift from the style, and a leaky rectifier."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int, batch_norm: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(c_out, affine=False)
+        self.norm = nn.BatchNorm2d(c_out, affine=False) if batch_norm else nn.Identity()
         self.modulate = nn.Linear(style_dim, 2 * c_out)
-        nn.init.normal_(self.conv.weight, 0.0, 0.02)  # normalised right after: only the relative size matters
+        if batch_norm:
+            nn.init.normal_(self.conv.weight, 0.0, 0.02)  # normalised right after: only the relative size matters
+        else:
+            nn.init.kaiming_normal_(self.conv.weight, a=0.2)
         nn.init.normal_(self.modulate.weight, 0.0, 0.02)
         nn.init.zeros_(self.modulate.bias)
 
@@ -150,17 +156,6 @@ class _FilmBlock(nn.Module):
         maps = self.norm(self.conv(maps))
         scale, shift = self.modulate(style)[:, :, None, None].to(maps.dtype).chunk(2, 1)
         return F.leaky_relu(torch.addcmul(shift, maps, 1 + scale), 0.2)
-
-
-class _ThinConv2d(nn.Conv2d):
-    """A convolution to three channels. CPUs train it twice as fast with channels of zeros, which are cut off again."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        if features.device.type != "cpu" or not torch.is_grad_enabled():
-            return super().forward(features)
-        weight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, 16 - self.out_channels))
-        planes = F.conv2d(features, weight, padding=self.padding)[:, : self.out_channels]
-        return planes + self.bias[:, None, None].to(planes.dtype)
 
 
 class Discriminator(nn.Module):
@@ -188,21 +183,30 @@ class Discriminator(nn.Module):
         features = self.downsample(_with_planes(images, condition))
         return self.classify(features.flatten(1))[:, 0]
 
+    def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, None]:
+        """Return the logits, and None: it reads nothing off the images."""
+        return self(images, condition), None
+
 
 class ProjectionDiscriminator(nn.Module):
     """Tell real images from generated ones, with the condition both at the input and projected on the features.
 
     The DCGAN's layers without batch normalisation, which would couple the images of a batch and with them their
-    gradient penalties. Parameters as for `Generator`.
+    gradient penalties. Parameters as for `Generator`, and
+
+    num_readings : int
+        Values that it also reads off an image by itself, as a predictor does; the condition is then projected alone,
+        since beside the image they could be read off it.
 
     References
     ----------
-    Miyato & Koyama 2018, arXiv:1802.05637, eq. 3.
+    Miyato & Koyama 2018, arXiv:1802.05637, eq. 3; Odena, Olah & Shlens 2017, arXiv:1610.09585 (auxiliary readings).
     """
 
-    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_readings: int = 0) -> None:
         super().__init__()
-        channels = [3 + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
+        self.sees_condition = num_readings == 0
+        channels = [3 + condition_dim * self.sees_condition, *reversed(_coarse_to_fine(width, image_size))]
         self.downsample = nn.ModuleList(
             nn.Conv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
         )
@@ -213,14 +217,20 @@ class ProjectionDiscriminator(nn.Module):
             nn.init.zeros_(module.bias)
         nn.init.normal_(self.classify.weight, 0.0, 0.01)
         nn.init.zeros_(self.classify.bias)
+        self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the logits (N,): as `Discriminator.forward`."""
-        features = _with_planes(images, condition)
+        return self.assess(images, condition)[0]
+
+    def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and what is read off the images (N, num_readings), None if that is nothing."""
+        features = _with_planes(images, condition) if self.sees_condition else images
         for conv in self.downsample:
             features = F.leaky_relu(conv(features), 0.2, inplace=True)
         projected = (self.project(condition) * features.mean((2, 3))).sum(1)
-        return self.classify(features.flatten(1))[:, 0] + projected
+        flat = features.flatten(1)
+        return self.classify(flat)[:, 0] + projected, None if self.read is None else self.read(flat)
 
 
 def _with_planes(images: Tensor, condition: Tensor) -> Tensor:
@@ -264,21 +274,40 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return smoothed_bce(fake_logits, 1.0)
 
 
-def gradient_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
-    """Return R1: the mean squared norm of the discriminator's gradient at real images.
+def relativistic_loss(preferred: Tensor, other: Tensor) -> Tensor:
+    """Return how badly the discriminator prefers one image of each pair to the other: mean softplus(other - preferred).
 
-    It keeps the discriminator smooth around the data, so that it cannot win by a hair's breadth of detail and the
+    A pair is a real and a generated image of the same condition; L_D prefers the real ones and L_G the generated ones.
+    Each is 0 for a sure discriminator or generator and ln 2 = 0.693 for one that cannot tell. Only the difference of
+    logits counts: their level means nothing.
+
+    Parameters
+    ----------
+    preferred, other : Tensor, (N,)
+        Logits.
+
+    References
+    ----------
+    Jolicoeur-Martineau 2018, arXiv:1807.00734; Huang et al. 2024, arXiv:2501.05441.
+    """
+    return F.softplus(other - preferred).mean()
+
+
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Return R1 for real images, R2 for generated ones: the mean squared norm of the discriminator's gradient at them.
+
+    It keeps the discriminator smooth around them, so that it cannot win by a hair's breadth of detail and the
     generator's gradient stays useful.
 
     Parameters
     ----------
-    real_logits : Tensor, (N,)
-        Computed from `real_images`, which must require a gradient.
-    real_images : Tensor, (N, 3, S, S)
+    logits : Tensor, (N,)
+        Computed from `images`, which must require a gradient.
+    images : Tensor, (N, 3, S, S)
 
     References
     ----------
-    Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406, eq. 9 without the factor gamma / 2.
+    Mescheder, Geiger & Nowozin 2018, arXiv:1801.04406, eqs. 9 and 10 without the factor gamma / 2.
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.float().square().sum((1, 2, 3)).mean()

@@ -22,6 +22,7 @@ from config_physics import ATTRIBUTES, MORPHOLOGIES, UserError
 from dataset import PreparedDataset, dihedral
 from durable_files import sync_folder
 from engine import Engine
+from resampling import turned
 
 _SEED = 20_011  # of its own: the judge shares no random number with a run
 _WIDTH = 32
@@ -271,25 +272,6 @@ def _move_at_random(images: Tensor, random: torch.Generator) -> Tensor:
     mirror = torch.where(torch.rand(number, generator=random) < 0.5, -1.0, 1.0)
     shift = (torch.rand(number, 2, generator=random) * 2 - 1) * 2 / size
     return turned(images, *(part.to(images.device) for part in (angle, mirror, shift)))
-
-
-def turned(images: Tensor, angle: Tensor, mirror: Tensor, shift: Tensor) -> Tensor:
-    """Turn, mirror and shift images; what turns into the frame is the reflection at its border.
-
-    Parameters
-    ----------
-    images : Tensor, (N, C, S, S), floating point
-    angle : Tensor, (N,)
-        Radians.
-    mirror : Tensor, (N,)
-        -1 for the mirror image, else 1.
-    shift : Tensor, (N, 2)
-        Half frame widths.
-    """
-    rows = [mirror * angle.cos(), mirror * -angle.sin(), shift[:, 0], angle.sin(), angle.cos(), shift[:, 1]]
-    matrix = torch.stack(rows, 1).view(len(images), 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 def _loss(outputs: tuple[Tensor, Tensor], classes: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from weight_average import WeightAverage
 PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
 _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
 
-# Terms of one step, then the sum of squared errors (A,) and the number of known values (A,) of each attribute.
+# Terms of one step, then the sum (E,) and the number of known values (E,) of each of `Learner.errors`.
 StepResult = tuple[list[Tensor], Tensor, Tensor]
 
 
@@ -29,7 +29,7 @@ class Variant(NamedTuple):
     ----------
     phase : {"predictor", "generator"}
     penalised : bool
-        The discriminator's loss has its gradient penalty.
+        The discriminator's loss has its gradient penalties.
     photometric : bool
         The generator's loss has its photometric part.
     """
@@ -59,7 +59,7 @@ class Learner(ABC):
         The scalar terms that each phase's steps return, in order.
     """
 
-    terms: ClassVar[dict[str, tuple[str, ...]]]
+    terms: dict[str, tuple[str, ...]]
 
     def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
         self.config, self.engine, self.ranks = config, engine, ranks
@@ -92,6 +92,10 @@ class Learner(ABC):
             Some of the training images.
         """
         self.predictor.prior_variance.copy_(attribute_variance)
+
+    def errors(self, phase: str) -> tuple[str, ...]:
+        """Return the names of the squared errors that a phase's steps return, in order."""
+        return tuple(f"physics_{name}" for name in self.config.attributes)
 
     @abstractmethod
     def with_sums(self, means: dict[str, float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ class Reading(NamedTuple):
     Attributes
     ----------
     means : dict of str to float
-        Of each term, and ``physics_<attribute>`` where a value was known; empty where no step was finite.
+        Of each term, and of each squared error of which a value was known; empty where no step was finite.
     num_bad : int
         Steps with a term that was not finite.
     first_bad : dict of str to int
@@ -31,22 +31,23 @@ class Reading(NamedTuple):
 
 
 class Meters:
-    """Means of named loss terms and of each attribute's squared error, over the steps in which all terms were finite.
+    """Means of named loss terms and of squared errors, the latter over known values, in steps with all terms finite.
 
     Parameters
     ----------
     names : tuple of str
         The terms, in the order in which `step_row` gets them.
-    attributes : tuple of str
+    errors : tuple of str
+        The squared errors, in the same way.
     device : torch.device
     """
 
-    def __init__(self, names: tuple[str, ...], attributes: tuple[str, ...], device: torch.device) -> None:
-        self.names, self.attributes = names, attributes
+    def __init__(self, names: tuple[str, ...], errors: tuple[str, ...], device: torch.device) -> None:
+        self.names, self.errors = names, errors
         num_terms = len(names)
         # Sums of the terms, of squared errors, and of numbers of known values; then the number of steps added, and
         # of those among them with a term that is not finite.
-        self._sums = torch.zeros(num_terms + 2 * len(attributes) + 2, device=device)
+        self._sums = torch.zeros(num_terms + 2 * len(errors) + 2, device=device)
         # For each term, which step since `clear` was the first in which it was not finite, from 1; 0: none.
         self._first_bad = torch.zeros(num_terms, device=device)
         self.steps = 0
@@ -69,13 +70,13 @@ class Meters:
     def read(self, ranks: Ranks | None = None) -> Reading:
         """Return the means since the last `clear`, over all ranks; waits for the device."""
         sums = (self._sums if ranks is None else ranks.mean(self._sums)).cpu()
-        num_terms, num_attributes = len(self.names), len(self.attributes)
-        totals, errors, counts, (steps, num_bad) = sums.split([num_terms, num_attributes, num_attributes, 2])
+        num_terms, num_errors = len(self.names), len(self.errors)
+        totals, errors, counts, (steps, num_bad) = sums.split([num_terms, num_errors, num_errors, 2])
         means = {}
         if steps == 0 or steps > num_bad:
             means = dict(zip(self.names, (totals / (steps - num_bad).clamp_min(1)).tolist(), strict=True))
-        rows = zip(self.attributes, errors.tolist(), counts.tolist(), strict=True)
-        means |= {f"physics_{name}": error / count for name, error, count in rows if count}
+        rows = zip(self.errors, errors.tolist(), counts.tolist(), strict=True)
+        means |= {name: error / count for name, error, count in rows if count}
         first = {name: int(step) for name, step in zip(self.names, self._first_bad.tolist(), strict=True) if step}
         return Reading(means, math.ceil(float(num_bad)), first)
 
@@ -113,12 +114,12 @@ def step_row(terms: list[Tensor], squared_errors: Tensor, counts: Tensor) -> tup
     Parameters
     ----------
     terms : list of Tensor, ()
-    squared_errors, counts : Tensor, (A,)
+    squared_errors, counts : Tensor, (E,)
         As `physics_model.physics_loss` returns them.
 
     Returns
     -------
-    row : Tensor, (T + 2 A + 2,)
+    row : Tensor, (T + 2 E + 2,)
         Ends with 1, for the step, and whether it was bad.
     bad_terms : Tensor, (T,), bool
     """

@@ -90,13 +90,22 @@ def label_entropy(label: float) -> float:
     return -sum(p * math.log(p) for p in (label, 1 - label) if p > 0)
 
 
+def discriminator_limits(config: Config) -> tuple[float, float]:
+    """Return the least loss of a discriminator, and that of one which cannot tell.
+
+    With the labels 0.9 and 0.1 an unbeatable one reaches D(x) = 0.9, D(G(z)) = 0.1 and the floor 0.650; one that cannot
+    tell pays at least 2 ln 2 = 1.386. With pairs an unbeatable one pays 0, and one that finds no difference ln 2.
+    """
+    if config.adversarial == "relativistic":
+        return 0.0, math.log(2)
+    return label_entropy(config.real_label) + label_entropy(config.fake_label), 2 * math.log(2)
+
+
 def health_warnings(metrics: dict[str, float], config: Config, attribute_variance: dict[str, float]) -> dict[str, str]:
     """Judge the mean metrics of one epoch of the generator's phase.
 
-    The limits follow from the loss formulas. With the labels 0.9 and 0.1 an unbeatable discriminator reaches
-    D(x) = 0.9, D(G(z)) = 0.1 and the floor 0.650 of its loss; one that cannot tell pays at least 1.386. A
-    constant prediction has a squared error equal to the attribute's variance, so a larger one is worse than
-    ignoring the request.
+    The limits follow from the loss formulas; see `discriminator_limits`. A constant prediction has a squared error
+    equal to the attribute's variance, so a larger one is worse than ignoring the request.
 
     Returns
     -------
@@ -104,8 +113,7 @@ def health_warnings(metrics: dict[str, float], config: Config, attribute_varianc
         {kind of warning: sentence}, empty for a healthy epoch.
     """
     warnings = {}
-    floor = label_entropy(config.real_label) + label_entropy(config.fake_label)
-    guessing = 2 * math.log(2)
+    floor, guessing = discriminator_limits(config)
     d_loss = metrics.get("d_loss", math.nan)  # a diffusion model has no discriminator
     if d_loss < floor + 0.02 * (guessing - floor):
         warnings["discriminator_wins"] = (
@@ -278,6 +286,7 @@ def curves_picture(path: Path, attributes: Iterable[str], title: str) -> Image.I
                 [r[key] for r in chosen if r.get(key) is not None],
             )
             for key, label in names.items()
+            if any(r.get(key) is not None for r in chosen)
         }
 
     short = {key: key.removeprefix("physics_") for key in physics}
@@ -286,11 +295,14 @@ def curves_picture(path: Path, attributes: Iterable[str], title: str) -> Image.I
         ("Phase 2: adversarial losses", curves(generator, {"d_loss": "D", "g_adversarial": "G"})),
         (
             "Phase 2: discriminator's mean probability of real",
-            curves(generator, {"d_real": "D(x)", "d_fake": "D(G(z))"}),
+            curves(generator, {"d_real": "D(x)", "d_fake": "D(G(z))", "d_pairs": "the real one of a pair"}),
         ),
         (
             "Phase 2: physics, squared error (scaled)",
-            curves(generator, {"physics": "in the loss", "photometry": "photometry", **short}),
+            curves(
+                generator,
+                {"physics": "in the loss", "photometry": "photometry", "g_regression": "read by D", **short},
+            ),
         ),
     ]
     return plot_curves(panels, title)
@@ -304,6 +316,8 @@ def bar_line(record: dict[str, Any], attributes: Iterable[str]) -> str:
         ("g_loss", "G"),
         ("d_real", "D(x)"),
         ("d_fake", "D(G(z))"),
+        ("d_pairs", "D(x | G(z))"),
+        ("g_regression", "read by D"),
         ("physics", "physics"),
         ("photometry", "photometry"),
     ):

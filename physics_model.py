@@ -78,6 +78,15 @@ class PhysicsPredictor(nn.Module):
             return self.regress(features), None
         return self.regress(features), self.doubt(features.detach()).float().clamp(*_LOG_VARIANCE)
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the rectified maps of each convolution, of images as in `forward`."""
+        found = []
+        for layer in self.features[:-2]:
+            images = layer(images)
+            if isinstance(layer, nn.ReLU):
+                found.append(images)
+        return found
+
     def reliability(self, log_variance: Tensor | None) -> Tensor | None:
         """Return the part (N, A), 0 to 1, of each attribute's variance that the picture tells; without a gradient.
 

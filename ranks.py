@@ -94,6 +94,10 @@ class Ranks:
         dist.all_reduce(total)
         return total / self.size
 
+    def mean_with_gradient(self, values: Tensor) -> Tensor:
+        """Return the mean over all ranks; its gradient is the mean of all ranks' gradients, since each has it."""
+        return values if self.size == 1 else _MeanOverRanks.apply(values)
+
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace every gradient by its mean over all ranks, in one exchange."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from config_physics import PAPER_ATTRIBUTES
+from config_physics import PAPER_ATTRIBUTES, Config
 
 # `paper` is the document that this project started from; it spells out
 # every number of its own, so that a better default never changes it.
@@ -15,6 +15,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "latent_dim": 100,
         "width": 64,
         "generator": "transposed",
+        "batch_norm": True,
+        "pixel_noise": False,
         "discriminator": "dcgan",
         "dropout": 0.3,
         "condition_mask": False,
@@ -31,9 +33,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "beta1": 0.5,
         "beta2": 0.999,
         "clip_norm": 1.0,
+        "adversarial": "bce",
         "real_label": 0.9,
         "fake_label": 0.1,
         "r1_weight": 0.0,
+        "r2_weight": 0.0,
+        "regression_weight": 0.0,
+        "class_weight": 0.0,
+        "augment_discriminator": "none",
+        "label_jitter": 0.0,
+        "perceptual_weight": 0.0,
+        "perceptual": "predictor",
+        "vgg_weights": "",
         "ema_decay": 0.0,
         "augment": False,
         "balanced": False,
@@ -66,5 +77,9 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
         "solver_steps": 100,
         "guidance": 1.0,
         "beta1": 0.9,
+        # The document's GAN settings, of which a diffusion model has none.
+        "generator": Config.generator,
+        "discriminator": Config.discriminator,
+        "r1_weight": Config.r1_weight,
     },
 }

@@ -18,7 +18,17 @@ from typing import Any
 from command_line import Parser, add_config_options, given_settings, run_script
 from config_physics import UserError
 
-_CHANGEABLE = ("data", "epochs", "pretrain_epochs", "device", "engine", "on_nan", "checkpoint_every", "log_every")
+_CHANGEABLE = (
+    "data",
+    "epochs",
+    "pretrain_epochs",
+    "device",
+    "engine",
+    "on_nan",
+    "vgg_weights",  # the same file at another place
+    "checkpoint_every",
+    "log_every",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,6 +24,8 @@ from gan_model import FrameGenerator, Generator
 from philox import STEPS, standard_normal
 from real_population import Population
 from release import load_state
+from residual_gan import ResidualGenerator
+from sky_grain import GrainyGenerator
 
 _CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
 
@@ -164,14 +166,13 @@ class GalaxySampler:
     def describe(self) -> str:
         """Say what draws the images."""
         if not self.config.diffusion:
-            return f"generator {self.config.generator}"
+            return f"generator {self.config.generator}{' with pixel noise' if self.config.pixel_noise else ''}"
         solver = self.solver
         pushed = f", photometric guidance {solver.photometry:g}" if solver.photometry else ""
         return f"diffusion, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
 
     def _noise(self, seeds: np.ndarray) -> Tensor:
-        config = self.config
-        return standard_normal(seeds, 3 * config.image_size**2 if config.diffusion else config.latent_dim)
+        return standard_normal(seeds, self.config.noise_dim)
 
     def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
         """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""
@@ -268,7 +269,7 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
     return config
 
 
-def build_generator(config: Config) -> FrameGenerator | Generator | DiffusionGenerator:
+def build_generator(config: Config) -> nn.Module:
     """Return a new generator of the settings' shape, on the CPU."""
     if config.diffusion:
         unet = ContextUnet(config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch)
@@ -277,7 +278,13 @@ def build_generator(config: Config) -> FrameGenerator | Generator | DiffusionGen
         )
         return DiffusionGenerator(unet, process, config.image_size)
     shape = config.latent_dim, config.condition_dim, config.width, config.image_size
-    return FrameGenerator(*shape) if config.generator == "frame" else Generator(*shape, config.generator)
+    if config.generator == "frame":
+        network = FrameGenerator(*shape, config.batch_norm)
+    else:
+        network = ResidualGenerator(*shape) if config.generator == "residual" else Generator(*shape, config.generator)
+    if not config.pixel_noise:
+        return network
+    return GrainyGenerator(network, config.latent_dim, config.condition_dim, config.image_size)
 
 
 def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:

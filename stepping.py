@@ -27,8 +27,8 @@ class PhaseSteps:
 
     def __init__(self, phase: str, learner: Learner, batches: DeviceBatches) -> None:
         self.phase, self.learner, self.batches = phase, learner, batches
-        attributes, device = learner.config.attributes, learner.engine.device
-        self.interval, self.epoch_total = (Meters(learner.terms[phase], attributes, device) for _ in range(2))
+        names = learner.terms[phase], learner.errors(phase)
+        self.interval, self.epoch_total = (Meters(*names, learner.engine.device) for _ in range(2))
         self._recorded = RecordedStep(self._run, learner.engine, (learner.noise,))
 
     def take(self, step: int, total_steps: int) -> None:

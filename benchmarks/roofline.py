@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
-from gan_learner import PENALTY_EVERY
-from gan_model import Discriminator, ProjectionDiscriminator
+from gan_learner import PENALTY_EVERY, build_discriminator, choose_features
 from learner import PHOTOMETRY_EVERY, build_predictor
 from sampling import build_generator
 
@@ -192,15 +191,14 @@ class _Networks:
 
     @classmethod
     def build(cls, config: Config) -> _Networks:
-        kind = ProjectionDiscriminator if config.discriminator == "projection" else Discriminator
         with torch.random.fork_rng(devices=[]):
             generator, predictor = build_generator(config), build_predictor(config)
-            discriminator = kind(config.condition_dim, config.width, config.image_size)
+            discriminator = build_discriminator(config)
         for network in (generator, discriminator, predictor):
             for module in network.modules():
                 if isinstance(module, nn.Conv2d):
                     module.__class__ = nn.Conv2d  # without the channels of zeros that only a CPU adds, for its speed
-        z, condition = torch.ones(1, config.latent_dim), torch.zeros(1, config.condition_dim)
+        z, condition = torch.ones(1, config.noise_dim), torch.zeros(1, config.condition_dim)
         images = torch.zeros(1, 3, config.image_size, config.image_size)
         return cls(generator, discriminator, predictor, z, condition, images)
 
@@ -216,14 +214,21 @@ def generator_step(config: Config, bf16: bool) -> Work:
     """
     networks = _Networks.build(config)
     networks.predictor.eval().requires_grad_(False)
+    features = choose_features(config, networks.predictor)
     with _Recorder() as recorder:
         fake = networks.generator(networks.z, networks.condition)
-        networks.discriminator(fake.detach(), networks.condition)
-    products = recorder.products + _real_batch(networks, PENALTY_EVERY if config.r1_weight > 0 else 0)
+    products = recorder.products
+    for weight in (config.r1_weight, config.r2_weight):  # on real and on generated images
+        products += _discriminated(networks, PENALTY_EVERY if weight > 0 else 0)
     networks.discriminator.requires_grad_(False)
     with _Recorder() as recorder:
-        networks.discriminator(fake, networks.condition)
+        networks.discriminator.assess(fake, networks.condition)
         networks.predictor.distribution(fake)
+        if config.adversarial == "relativistic":  # the real image of each pair once more
+            networks.discriminator.assess(networks.images, networks.condition)
+        if features is not None:
+            features.maps(fake)
+            features.maps(networks.images)
     products += recorder.products
     values = (_OPTIMIZER_VALUES + _CLIPPING_VALUES) * (_size(networks.generator) + _size(networks.discriminator))
     if config.ema_decay:
@@ -234,22 +239,26 @@ def generator_step(config: Config, bf16: bool) -> Work:
     return Work(tuple(products), config.batch_size, bf16, 4.0 * values)
 
 
-def _real_batch(networks: _Networks, penalty_every: int) -> list[Product]:
-    """Count the discriminator on real images, of which each `penalty_every`-th batch is penalised (0: none).
+def _discriminated(networks: _Networks, penalty_every: int) -> list[Product]:
+    """Count the discriminator's update on one batch of images, each `penalty_every`-th of them penalised (0: none).
 
     The penalty needs the gradient of the logits in the images, and then the gradient of that gradient: twice the work
     of a forward pass, once towards the weight and once towards the gradient that came from the layer above.
     """
     with _Recorder() as plain:
-        networks.discriminator(networks.images, networks.condition)
+        networks.discriminator.assess(networks.images, networks.condition)
     if not penalty_every:
         return plain.products
     with _Recorder() as recorder:
-        networks.discriminator(networks.images.clone().requires_grad_(), networks.condition)
+        networks.discriminator.assess(networks.images.clone().requires_grad_(), networks.condition)
+    reader = getattr(networks.discriminator, "read", None)
+    apart = None if reader is None else tuple(reader.weight.shape)  # the logits do not depend on what is read
     penalised = []
     for product, reached in zip(recorder.products, recorder.reach_image, strict=True):
-        # Nothing comes from above the layer that gives the logit.
-        extra = 0 if not reached else 2 if product.shape[0] == 1 else 3
+        if product.passes == 1:  # a fixed filter, whose gradient is no product
+            extra = 1
+        else:  # nothing comes from above the layer that gives the logit
+            extra = 0 if not reached or product.shape == apart else 2 if product.shape[0] == 1 else 3
         penalised.append(dataclasses.replace(product, passes=product.passes + extra))
     share = 1 / penalty_every
     return [p.times(1 - share) for p in plain.products] + [p.times(share) for p in penalised]

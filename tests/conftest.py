@@ -30,6 +30,20 @@ TINY = ["--width", "4", "--latent-dim", "8", "--batch-size", "16", "--log-every"
 # Settings of a run that is taken step by step.
 SETTINGS = {"width": 4, "latent_dim": 8, "batch_size": 16, "log_every": 2, "pretrain_epochs": 1, "epochs": 1}
 
+# Every option of the GAN at once, on the networks without batch normalisation.
+MODERN = {
+    "generator": "residual",
+    "discriminator": "residual",
+    "pixel_noise": True,
+    "adversarial": "relativistic",
+    "r2_weight": 0.2,
+    "regression_weight": 1.0,
+    "class_weight": 0.5,
+    "augment_discriminator": "adaptive",
+    "label_jitter": 0.05,
+    "perceptual_weight": 0.1,
+}
+
 # What tests that try something many times have counted: {what: (tried, good)}, printed at the end of the session.
 COUNTS: dict[str, tuple[int, int]] = {}
 

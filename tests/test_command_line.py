@@ -93,10 +93,10 @@ def test_stop_signals_call_the_request_and_are_put_back():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--solver-steps", "10"], "--solver-steps is a setting of the diffusion model: add --diffusion"),
-        (["--no-stratified"], "--stratified is a setting of the diffusion model"),
-        (["--diffusion", "--generator", "resize"], "--generator is a setting of the GAN"),
-        (["--diffusion", "--r1-weight", "1"], "--r1-weight is a setting of the GAN"),
+        (["--solver-steps", "10"], "solver_steps is 10: it is a setting of the diffusion model, and needs diffusion"),
+        (["--no-stratified"], "stratified is False: it is a setting of the diffusion model"),
+        (["--diffusion", "--generator", "resize"], "generator is 'resize': it is a setting of the GAN"),
+        (["--diffusion", "--r1-weight", "1"], "r1_weight is 1.0: it is a setting of the GAN"),
     ],
 )
 def test_settings_of_the_other_model_are_refused(options, sentence):

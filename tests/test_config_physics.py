@@ -90,6 +90,15 @@ def test_paper_recipe_is_the_document():
         "augment": False,
         "balanced": False,
         "precision": "fp32",
+        "batch_norm": True,
+        "pixel_noise": False,
+        "adversarial": "bce",
+        "r2_weight": 0.0,
+        "regression_weight": 0.0,
+        "class_weight": 0.0,
+        "augment_discriminator": "none",
+        "label_jitter": 0.0,
+        "perceptual_weight": 0.0,
     }
     assert {name: getattr(config, name) for name in document} == document
 
@@ -115,6 +124,74 @@ def test_condition_has_flags_of_known_values_by_default():
 def test_bad_settings_name_field_value_and_range(change, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         Config(**change)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_norm": False, "generator": "resize"}, "batch_norm is False: it needs generator 'frame' or 'residual'"),
+        ({"real_label": 1.0, "adversarial": "relativistic"}, "real_label is 1.0: it needs adversarial 'bce', which is"),
+        ({"fake_label": 0.0, "adversarial": "relativistic"}, "fake_label is 0.0: it needs adversarial 'bce', which is"),
+        ({"regression_weight": 1.0, "discriminator": "dcgan"}, "regression_weight is 1.0: it needs discriminator"),
+        ({"class_weight": 1.0, "discriminator": "dcgan"}, "class_weight is 1.0: it needs discriminator"),
+        (
+            {"perceptual": "vgg16", "vgg_weights": "f"},
+            "perceptual is 'vgg16': it needs perceptual_weight too, which is",
+        ),
+        (
+            {"perceptual": "vgg16", "perceptual_weight": 1.0},
+            "perceptual is 'vgg16': it needs vgg_weights too, which is",
+        ),
+        ({"vgg_weights": "f", "perceptual_weight": 1.0}, "vgg_weights is 'f': it needs perceptual 'vgg16', which is"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_naming_both(change, message):
+    with pytest.raises(UserError, match=message):
+        Config(**change)
+
+
+GAN_SETTINGS = {
+    "latent_dim": 50,
+    "generator": "residual",
+    "batch_norm": False,
+    "pixel_noise": True,
+    "discriminator": "dcgan",
+    "adversarial": "relativistic",
+    "real_label": 1.0,
+    "fake_label": 0.0,
+    "r1_weight": 1.0,
+    "r2_weight": 1.0,
+    "regression_weight": 1.0,
+    "class_weight": 1.0,
+    "augment_discriminator": "adaptive",
+    "label_jitter": 0.1,
+    "perceptual_weight": 1.0,
+}
+
+
+@pytest.mark.parametrize("name", GAN_SETTINGS)
+def test_a_diffusion_model_has_no_settings_of_the_gan(name):
+    Config(**{name: GAN_SETTINGS[name]})
+    with pytest.raises(
+        UserError, match=f"{name} is .*: it is a setting of the GAN, and with diffusion none is trained"
+    ):
+        Config(**{name: GAN_SETTINGS[name]}, diffusion=True)
+
+
+def test_every_setting_of_the_gan_is_known_to_be_one():
+    family = {s.name for s in dataclasses.fields(Config) if s.metadata.get("family") == "GAN"}
+    assert family == set(GAN_SETTINGS) | {"perceptual", "vgg_weights"}
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_diffusion_recipes_keep_the_gan_s_settings_at_their_defaults(recipe):
+    Config(recipe=recipe, **{**RECIPES[recipe], **DIFFUSION_RECIPES[recipe]}, diffusion=True)
+
+
+def test_pixel_noise_makes_the_noise_longer():
+    assert Config().noise_dim == 100
+    assert Config(pixel_noise=True).noise_dim == 100 + 3 * 68 * 68
+    assert Config(diffusion=True, image_size=128).noise_dim == 3 * 128 * 128
 
 
 def test_settings_survive_the_round_trip_through_a_dictionary():

@@ -11,7 +11,7 @@ import pytest
 
 from checkpoint import load_checkpoint
 from config_physics import Config
-from conftest import differences, write_dataset
+from conftest import MODERN, differences, write_dataset
 from dataset import PreparedDataset
 from monitoring import read_metrics
 from training import Trainer
@@ -51,12 +51,16 @@ def advance(trainer: Trainer) -> None:
 
 
 _SLOW = pytest.mark.slow
+# Every option of the GAN, as on a command line.
+MODERN_OPTIONS = [word for name, value in MODERN.items() for word in (f"--{name.replace('_', '-')}", value)]
+MODERN_OPTIONS.remove(True)  # pixel noise is a flag
 
 
 @pytest.fixture(
     scope="module",
     params=[
         pytest.param((16, []), id="few"),
+        pytest.param((16, MODERN_OPTIONS), id="modern"),
         pytest.param((8, []), id="all", marks=_SLOW),
         pytest.param((8, ["--diffusion", "--unet-blocks", 1, "--solver-steps", 1]), id="diffusion", marks=_SLOW),
     ],

@@ -45,6 +45,33 @@ def test_discriminator_parameters():
     assert num_parameters(ProjectionDiscriminator(8)) == 1_719_361 + 640 + 2304
 
 
+def test_reading_discriminator_is_shown_no_condition():
+    # Planes of 8 conditions less, 12 values of 4096 features more.
+    assert num_parameters(ProjectionDiscriminator(8, num_readings=12)) == 1_722_305 - 8 * 64 * 16 + 12 * 4097
+    torch.manual_seed(0)
+    discriminator, images = ProjectionDiscriminator(8, width=8, num_readings=6), random(3, 3, 64, 64)
+    with torch.no_grad():
+        (first, read), (second, again) = (discriminator.assess(images, random(3, 8, seed=k)) for k in range(2))
+    assert read.shape == (3, 6)
+    assert torch.equal(read, again)
+    assert (first - second).abs().min() > 1e-6
+
+
+@torch.no_grad()
+def test_without_batch_normalisation_an_image_has_no_company_in_training():
+    torch.manual_seed(0)
+    generator = FrameGenerator(16, 8, width=8, batch_norm=False).train()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in generator.modules())
+    z, condition = random(6, 16), random(6, 8)
+    images = generator(z, condition)
+    torch.testing.assert_close(generator(z[2:3], condition[2:3]), images[2:3], rtol=1e-4, atol=1e-5)
+    seen = []
+    for block in (*generator.coarse, generator.join, generator.refine):
+        block.register_forward_hook(lambda _, __, maps: seen.append(maps.std().item()))
+    generator(z, condition)
+    assert all(0.2 < deviation < 5 for deviation in seen), seen
+
+
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_shapes_and_ranges(size):
     torch.manual_seed(0)

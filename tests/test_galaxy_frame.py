@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from galaxy_frame import GalaxyFrame, Pose, frame_axes, look_up, symmetrize, turn_onto_sky
+from galaxy_frame import GalaxyFrame, Pose, frame_axes, symmetrize, turn_onto_sky
 
 UPRIGHT = torch.tensor([[1.0, 0.0, 1.0]])
 QUARTER = torch.tensor([[0.0, 1.0, 1.0]])
@@ -166,17 +166,6 @@ def test_turning_is_bilinear_resampling_with_reflection(size):
     weight = torch.randn_like(expected)
     gradients = [torch.autograd.grad((image * weight).sum(), maps)[0] for image in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
-
-
-def test_table_look_ups_are_bilinear_resampling():
-    maps = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
-    x, y = 15 * torch.rand(2, 4, 8, 8, dtype=torch.float64)
-    x[0, 0, 0], y[0, 0, 1] = 0.0, 15.0  # the outermost pixels too
-    grid = (torch.stack([x, y], -1) + 0.5) / 8 - 1
-    images = [look_up(maps, x, y), F.grid_sample(maps, grid, align_corners=False)]
-    torch.testing.assert_close(*images)
-    weight = torch.randn_like(images[1])
-    torch.testing.assert_close(*(torch.autograd.grad((image * weight).sum(), maps)[0] for image in images))
 
 
 def test_turning_keeps_images_apart():

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 import gan_model
-from gan_model import Discriminator, Generator, discriminator_loss, generator_loss, smoothed_bce
+from gan_model import (
+    Discriminator,
+    Generator,
+    discriminator_loss,
+    generator_loss,
+    relativistic_loss,
+    smoothed_bce,
+)
 
 GUESS = math.log(2)  # cross-entropy of a discriminator that only guesses, in nats
 # Entropy of the labels 0.9 and 0.1: what the best possible discriminator still pays.
@@ -231,6 +238,36 @@ def test_resizing_generator_leaves_no_checkerboard():
 
     assert alternation("resize") < 1e-6
     assert alternation("transposed") > 1e-3
+
+
+def test_pairs_by_hand():
+    real, fake = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0])
+    expected = (math.log1p(math.exp(-1.0)) + math.log1p(math.exp(3.0))) / 2
+    assert relativistic_loss(real, fake).item() == pytest.approx(expected, rel=1e-6)
+    assert relativistic_loss(real, real).item() == pytest.approx(GUESS, rel=1e-6)
+
+
+def test_only_differences_of_a_pair_count():
+    real, fake = random(8), random(8, seed=1)
+    torch.testing.assert_close(
+        relativistic_loss(real + 100, fake + 100), relativistic_loss(real, fake), rtol=1e-4, atol=0
+    )
+    # Cross-entropy looks at the level.
+    assert (
+        abs(sum(discriminator_loss(real + 100, fake + 100, 0.9, 0.1)) - sum(discriminator_loss(real, fake, 0.9, 0.1)))
+        > 1
+    )
+
+
+def test_pairs_push_both_images_apart_and_stay_finite():
+    logits = torch.zeros(2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(relativistic_loss(logits[:1], logits[1:]), logits)
+    torch.testing.assert_close(gradient, torch.tensor([-0.5, 0.5]))
+    far = torch.tensor([-1e4, 1e4], requires_grad=True)
+    loss = relativistic_loss(far[:1], far[1:])
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4)
+    assert torch.isfinite(far.grad).all()
 
 
 def test_gradient_penalty_of_a_linear_discriminator_is_the_squared_norm_of_its_weights():

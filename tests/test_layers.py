@@ -9,6 +9,7 @@ import sys
 from conftest import ROOT
 
 LAYERS = (
+    {"setting_rules"},
     {
         "config_physics",
         "cores",
@@ -16,18 +17,31 @@ LAYERS = (
         "diffusion_model",
         "durable_files",
         "encounter",
-        "galaxy_frame",
         "galaxy_structure",
         "hardware",
         "image_store",
         "mock_votes",
         "philox",
         "progress",
+        "resampling",
         "sersic",
+        "sky_grain",
         "source_mask",
+        "thin_conv",
         "weight_average",
     },
-    {"http_download", "morphology_statistics", "ranks", "real_population", "recipes", "untrusted_files"},
+    {
+        "discriminator_augmentation",
+        "galaxy_frame",
+        "http_download",
+        "morphology_statistics",
+        "perceptual_loss",
+        "ranks",
+        "real_population",
+        "recipes",
+        "residual_gan",
+        "untrusted_files",
+    },
     {
         "command_line",
         "cutouts",

@@ -10,7 +10,7 @@ from meters import Meters, step_row
 from physics_model import physics_loss
 
 CPU = torch.device("cpu")
-NAMES, ATTRIBUTES = ("d_loss", "g_loss"), ("size", "color")
+NAMES, ERRORS = ("d_loss", "g_loss"), ("physics_size", "physics_color")
 
 
 def vector(*values):
@@ -23,7 +23,7 @@ def terms(*values):
 
 @pytest.fixture
 def meters():
-    return Meters(NAMES, ATTRIBUTES, CPU)
+    return Meters(NAMES, ERRORS, CPU)
 
 
 def test_means_of_terms(meters):
@@ -144,7 +144,7 @@ def test_resuming_gives_the_same_means(meters, tmp_path):
         meters.add(*step_row(terms(step / 3, 0.7), vector(0.1 * step, 0.2), vector(step, 1)))
         meters.tick()
     torch.save(meters.state_dict(), tmp_path / "meters.pt")
-    resumed = Meters(NAMES, ATTRIBUTES, CPU)
+    resumed = Meters(NAMES, ERRORS, CPU)
     resumed.add(*step_row(terms(9.0, 9.0), vector(9.0, 9.0), vector(9, 9)))  # replaced by what is loaded
     resumed.load_state_dict(torch.load(tmp_path / "meters.pt", weights_only=True))
     assert resumed.read().means == meters.read().means
@@ -160,14 +160,14 @@ def test_a_saved_state_is_a_copy(meters):
     state = meters.state_dict()
     meters.add(*step_row(terms(5.0, 5.0), vector(5.0, 5.0), vector(1, 1)))
     meters.tick()
-    resumed = Meters(NAMES, ATTRIBUTES, CPU)
+    resumed = Meters(NAMES, ERRORS, CPU)
     resumed.load_state_dict(state)
     assert resumed.read().means == pytest.approx(
         {"d_loss": 1.0, "g_loss": 2.0, "physics_size": 3.0, "physics_color": 4.0}
     )
     resumed.add(*step_row(terms(7.0, 7.0), vector(7.0, 7.0), vector(1, 1)))
     resumed.tick()
-    other = Meters(NAMES, ATTRIBUTES, CPU)
+    other = Meters(NAMES, ERRORS, CPU)
     other.load_state_dict(state)
     assert other.read().means["d_loss"] == pytest.approx(1.0)
 

@@ -11,12 +11,14 @@ import torch
 
 from config_physics import Config, attribute_table
 from conftest import render_galaxies
+from gan_model import discriminator_loss, relativistic_loss
 from monitoring import (
     MetricsLog,
     bar_line,
     check_samples,
     collapse_warnings,
     curves_picture,
+    discriminator_limits,
     diversity,
     evaluate_predictor,
     health_warnings,
@@ -58,6 +60,27 @@ def test_limits_follow_the_labels():
     hard = Config(real_label=1.0, fake_label=0.0)
     assert health_warnings(healthy(d_loss=0.6), hard, {}) == {}
     assert "discriminator_wins" in health_warnings(healthy(d_loss=0.01), hard, {})
+
+
+def test_limits_of_pairs():
+    pairs = Config(adversarial="relativistic")
+    # One that finds no difference pays ln 2, whatever the labels; sure ones may come close to nothing.
+    assert health_warnings(healthy(d_loss=math.log(2) - 1e-3), pairs, {}) == {}
+    assert health_warnings(healthy(d_loss=0.1), pairs, {}) == {}
+    assert list(health_warnings(healthy(d_loss=0.01), pairs, {})) == ["discriminator_wins"]
+    assert list(health_warnings(healthy(d_loss=0.70), pairs, {})) == ["discriminator_loses"]
+
+
+def test_limits_are_what_the_losses_give():
+    sure, guess = torch.full((4,), 40.0), torch.zeros(4)
+    for adversarial in ("bce", "relativistic"):
+        floor, guessing = discriminator_limits(Config(adversarial=adversarial))
+        if adversarial == "bce":
+            label = torch.full((4,), math.log(9.0))
+            found = [sum(discriminator_loss(x, -x, 0.9, 0.1)).item() for x in (label, guess)]
+        else:
+            found = [relativistic_loss(x, -x).item() for x in (sure, guess)]
+        assert found == pytest.approx([floor, guessing], abs=1e-5)
 
 
 def test_attribute_without_variance_or_value_is_not_judged():

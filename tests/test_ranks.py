@@ -15,7 +15,7 @@ import torch
 
 from checkpoint import load_checkpoint
 from config_physics import Config, UserError
-from conftest import ROOT, run_script
+from conftest import MODERN, ROOT, run_script
 from dataset import DeviceBatches
 from monitoring import read_metrics
 from ranks import Ranks
@@ -60,8 +60,12 @@ def losses(folder) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def one_and_two(tmp_path_factory, dataset_path):
     """The same run by one process with batches of 32, and by two with 16 each."""
+    return train_twice(tmp_path_factory, dataset_path)
+
+
+def train_twice(tmp_path_factory, dataset_path, *more):
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    options = ["--data", dataset_path, "--run", "r", *OPTIONS]
+    options = ["--data", dataset_path, "--run", "r", *OPTIONS, *more]
     processes = start_ranks(2, *options, "--batch-size", 16, cwd=two)
     result = run_script("galaxy.py", *options, "--batch-size", 32, cwd=one)
     assert result.returncode == 0, result.stderr
@@ -69,7 +73,17 @@ def one_and_two(tmp_path_factory, dataset_path):
 
 
 def test_two_ranks_do_what_one_does_with_the_doubled_batch(one_and_two):
-    one, two, _ = one_and_two
+    compare(*one_and_two)
+
+
+@pytest.mark.slow
+def test_two_ranks_do_what_one_does_with_every_option_of_the_gan(tmp_path_factory, dataset_path):
+    options = [word for name, value in MODERN.items() for word in (f"--{name.replace('_', '-')}", value)]
+    options.remove(True)  # pixel noise is a flag
+    compare(*train_twice(tmp_path_factory, dataset_path, *options))
+
+
+def compare(one, two, _):
     expected, found = losses(one), losses(two)
     assert len(expected) == len(found) > 3
     for number, (a, b) in enumerate(zip(expected, found, strict=True)):

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from config_physics import Config
-from conftest import make_trainer
+from conftest import MODERN, make_trainer
 from dataset import DeviceBatches
 from engine import Engine, RecordedStep
 from gan_learner import GanLearner
@@ -16,6 +16,16 @@ from recipes import RECIPES
 from stepping import PhaseSteps
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+NETWORKS = {
+    "default": {},
+    "dcgan": {"generator": "transposed", "discriminator": "dcgan"},
+    # Every option of the GAN, in two combinations.
+    "modern": MODERN,
+    "modern frame": MODERN
+    | {"generator": "frame", "batch_norm": False, "discriminator": "projection", "adversarial": "bce"}
+    | {"augment_discriminator": "fixed"},
+}
 
 # What makes the host wait for the device, or copies from the host's ordinary memory.
 _WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "unique", "lift_fresh", "item")
@@ -54,9 +64,9 @@ def as_if_recording(monkeypatch):
     monkeypatch.setattr(source_mask, "reconstruct", fixed_number_of_steps)
 
 
-@pytest.mark.parametrize("recipe", ["default", "dcgan"])
-def test_no_step_waits_for_the_device(data, tmp_path, recipe, as_if_recording):
-    settings = {} if recipe == "default" else {"generator": "transposed", "discriminator": "dcgan"}
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_no_step_waits_for_the_device(data, tmp_path, networks, as_if_recording):
+    settings = NETWORKS[networks]
     trainer = make_trainer(data, tmp_path, precision="fp32", **settings)
     trainer.batches.start_epoch()
     variants = [Variant("predictor"), *(trainer.learner.variant("generator", step) for step in range(4))]
@@ -82,9 +92,10 @@ def test_the_watch_sees_what_waits():
     assert {"index", "_local_scalar_dense", "lift_fresh"} <= set(watch.found)
 
 
-def test_a_step_that_changes_place_would_be_noticed(data, tmp_path):
+@pytest.mark.parametrize("networks", ["default", "modern"])
+def test_a_step_that_changes_place_would_be_noticed(data, tmp_path, networks):
     """What a recorded step reads and writes must stay where it is: every state keeps its address."""
-    trainer = make_trainer(data, tmp_path)
+    trainer = make_trainer(data, tmp_path, **NETWORKS[networks])
 
     def addresses():
         found = {}
@@ -101,6 +112,8 @@ def test_a_step_that_changes_place_would_be_noticed(data, tmp_path):
             visit(network.state_dict(), name)
             visit(learner.optimizers[name].state_dict()["state"], f"{name} optimizer")
         visit(learner.average.module.state_dict(), "average")
+        if learner.augmentation is not None:
+            visit(learner.augmentation.state_dict(), "augmentation")
         visit({k: v for k, v in vars(trainer.batches).items() if k.startswith("_device") or k == "_start"}, "batches")
         visit({"interval": trainer._steps.interval._sums, "epoch": trainer._steps.epoch_total._sums}, "meters")
         return found
@@ -143,10 +156,11 @@ def run(data, mode: str, device: str, phase: str, steps: int, **settings):
 
 
 @needs_cuda
+@pytest.mark.parametrize("networks", NETWORKS)
 @pytest.mark.parametrize("phase", ["predictor", "generator"])
-def test_replaying_equals_running(data, phase):
-    eager, _ = run(data, "eager", "cuda", phase, 24)
-    recorded, _ = run(data, "graph", "cuda", phase, 24)
+def test_replaying_equals_running(data, phase, networks):
+    eager, _ = run(data, "eager", "cuda", phase, 24, **NETWORKS[networks])
+    recorded, _ = run(data, "graph", "cuda", phase, 24, **NETWORKS[networks])
     assert recorded._recorded.num_graphs == (1 if phase == "predictor" else 3)
     one, other = eager.interval.read().means, recorded.interval.read().means
     assert other == pytest.approx(one, rel=2e-2, abs=1e-4)

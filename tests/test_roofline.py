@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-import gan_model
+import thin_conv
 from config_physics import Config
-from conftest import ROOT
+from conftest import MODERN, ROOT
 from learner import build_predictor
 from recipes import RECIPES
 
@@ -121,7 +121,7 @@ def small(recipe="default", **settings):
 @pytest.fixture
 def without_padding(monkeypatch):
     """Leave out the channels of zeros that only a CPU adds, for its speed."""
-    monkeypatch.setattr(gan_model._ThinConv2d, "forward", nn.Conv2d.forward)
+    monkeypatch.setattr(thin_conv.ThinConv2d, "forward", nn.Conv2d.forward)
 
 
 def counted(config, made, folder, phase, steps, mode):
@@ -140,8 +140,17 @@ def counted(config, made, folder, phase, steps, mode):
         {"photometry_weight": 0.0},
         {"photometry_weight": 0.0, "generator": "resize", "uncertainty": False, "condition_mask": False},
         {"photometry_weight": 0.0, "r1_weight": 0.0},
+        {"photometry_weight": 0.0, "generator": "residual", "discriminator": "residual"},
+        {
+            "photometry_weight": 0.0,
+            "batch_norm": False,
+            "r2_weight": 0.2,
+            "regression_weight": 1.0,
+            "pixel_noise": True,
+        },
+        {"photometry_weight": 0.0, **MODERN},
     ],
-    ids=["paper", "paper with penalty", "default", "resize", "no penalty"],
+    ids=["paper", "paper with penalty", "default", "resize", "no penalty", "residual", "frame with options", "modern"],
 )
 def test_a_generator_step_has_the_operations_that_pytorch_counts(settings, made, tmp_path, without_padding):
     config, period = small(**settings), roofline.PENALTY_EVERY

@@ -1,0 +1,110 @@
+"""Turning, looking up and halving: bilinear by definition, exact where nothing is interpolated, free of aliases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from resampling import Halve, fold, look_up, turned
+
+
+def smooth_images(number=2, size=32):
+    """Two off-centre Gaussians a plane, far from the border."""
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    planes = [torch.exp(-((x - 0.1 * k) ** 2 + (y + 0.2) ** 2) / 0.02) for k in range(3 * number)]
+    return torch.stack(planes).view(number, 3, size, size)
+
+
+def still(number=2):
+    return torch.zeros(number), torch.ones(number), torch.zeros(number, 2)
+
+
+def test_table_look_ups_are_bilinear_resampling():
+    maps = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    x, y = 15 * torch.rand(2, 4, 8, 8, dtype=torch.float64)
+    x[0, 0, 0], y[0, 0, 1] = 0.0, 15.0  # the outermost pixels too
+    grid = (torch.stack([x, y], -1) + 0.5) / 8 - 1
+    images = [look_up(maps, x, y), F.grid_sample(maps, grid, align_corners=False)]
+    torch.testing.assert_close(*images)
+    weight = torch.randn_like(images[1])
+    torch.testing.assert_close(*(torch.autograd.grad((image * weight).sum(), maps)[0] for image in images))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_quarter_turns_and_mirror_images_are_exact(mode):
+    images, (angle, mirror, shift) = torch.rand(2, 3, 16, 16), still()
+    torch.testing.assert_close(turned(images, angle, mirror, shift, mode), images, rtol=1e-4, atol=1e-5)
+    quarter = turned(images, angle + math.pi / 2, mirror, shift, mode)
+    torch.testing.assert_close(quarter, images.rot90(1, (2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(turned(images, angle, -mirror, shift, mode), images.flip(3), rtol=1e-4, atol=1e-5)
+
+
+def test_a_shift_of_whole_pixels_moves_the_image():
+    images, (angle, mirror, shift) = smooth_images(), still()
+    shift[:, 0] = 3 * 2 / 32
+    moved = turned(images, angle, mirror, shift, "bicubic")
+    torch.testing.assert_close(moved[..., :-3], images[..., 3:], rtol=1e-4, atol=1e-5)
+
+
+def test_turning_there_and_back_returns_a_smooth_image():
+    images, (_, mirror, shift) = smooth_images(), still()
+    angle = torch.tensor([0.4, 1.3])
+    back = {
+        m: turned(turned(images, angle, mirror, shift, m), -angle, mirror, shift, m) for m in ("bilinear", "bicubic")
+    }
+    errors = {mode: (image - images).abs().max() for mode, image in back.items()}
+    assert errors["bicubic"] < 0.05
+    assert errors["bicubic"] < 0.3 * errors["bilinear"]
+
+
+def test_positions_outside_are_reflected():
+    position = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.25])
+    torch.testing.assert_close(fold(position, 8), torch.tensor([1.5, 0.0, 3.5, 7.0, 6.5]))
+
+
+def test_halving_keeps_the_mean_and_the_place():
+    halve = Halve()
+    constant = halve(torch.ones(1, 2, 8, 8))
+    torch.testing.assert_close(constant, torch.ones(1, 2, 4, 4))
+    ramp = torch.arange(16.0).expand(1, 1, 16, 16)
+    torch.testing.assert_close(halve(ramp)[0, 0, 3, 1:-1], 2 * torch.arange(1.0, 7.0) + 0.5)
+
+
+def test_halving_removes_what_would_alias():
+    stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
+    assert Halve()(stripes)[:, :, 1:-1, 1:-1].abs().max() < 1e-6
+
+
+def test_halving_is_the_transpose_of_doubling():
+    # <halve(a), b> = <a, double(b)> / 4, the border included.
+    a, b = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 8, 8)
+    doubled = F.interpolate(b, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close((Halve()(a) * b).sum(), (a * doubled).sum() / 4, rtol=1e-4, atol=1e-4)
+
+
+def test_halving_has_nothing_to_save():
+    assert Halve().state_dict() == {}
+
+
+def test_halving_has_the_gradients_of_a_plain_convolution_to_second_order():
+    halve = Halve().double()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(halve, (images,))
+    assert torch.autograd.gradgradcheck(lambda x: halve(x.square()), (images,))
+    plain = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), halve.kernel.expand(3, 1, 4, 4), stride=2, groups=3)
+    torch.testing.assert_close(halve(images), plain)
+
+
+def test_a_gradient_penalty_computes_no_gradient_of_the_fixed_kernel():
+    with FlopCounterMode(display=False) as counter:
+        images = torch.randn(1, 4, 16, 16, requires_grad=True)
+        loss = Halve()(images.square()).square().sum()
+        (gradient,) = torch.autograd.grad(loss, images, create_graph=True)
+        gradient.square().sum().backward()
+    # Forward, and the gradient's gradient; each 8 x 8 x 4 maps x 16 weights. Interpolation counts no product.
+    assert counter.get_total_flops() == 2 * 2 * 8 * 8 * 4 * 16
