@@ -10,6 +10,7 @@ from conftest import ROOT
 
 LAYERS = (
     {
+        "bounded_cache",
         "config_physics",
         "cores",
         "cosmology",
@@ -18,12 +19,14 @@ LAYERS = (
         "encounter",
         "galaxy_frame",
         "galaxy_structure",
+        "image_queue",
         "image_store",
         "mock_votes",
         "philox",
         "progress",
         "sersic",
         "source_mask",
+        "web_security",
         "weight_average",
     },
     {"http_download", "morphology_statistics", "ranks", "real_population", "recipes", "untrusted_files"},
@@ -34,6 +37,7 @@ LAYERS = (
         "download",
         "duplicates",
         "galaxy_light",
+        "galaxy_queries",
         "galaxy_zoo",
         "gan_model",
         "independent_photometry",
@@ -67,10 +71,18 @@ LAYERS = (
         "run_folder",
     },
     {"sampling", "simulation"},
-    {"control", "generated_galaxies", "learner", "mock_survey", "monitoring"},
-    {"catalogue_shards", "diffusion_learner", "gan_learner", "prepare_data", "set_comparison", "stepping"},
+    {"control", "generated_galaxies", "learner", "mock_survey", "monitoring", "served_models"},
+    {
+        "catalogue_shards",
+        "diffusion_learner",
+        "galaxy_service",
+        "gan_learner",
+        "prepare_data",
+        "set_comparison",
+        "stepping",
+    },
     {"judge", "training"},
-    {"augmentation", "evaluation", "galaxy", "generate_from_checkpoint"},
+    {"app", "augmentation", "evaluation", "galaxy", "generate_from_checkpoint"},
     {"evaluate", "resume_training"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -107,7 +119,7 @@ def test_training_never_sees_the_judge():
 
 
 def test_importing_a_script_does_nothing():
-    for script in ("galaxy", "resume_training", "generate_from_checkpoint", "prepare_data", "evaluate"):
+    for script in ("app", "galaxy", "resume_training", "generate_from_checkpoint", "prepare_data", "evaluate"):
         result = subprocess.run([sys.executable, "-c", f"import {script}"], cwd=ROOT, capture_output=True, timeout=60)
         assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
