@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ PIXELS = (64, 128, 256, 512)
 TILE_PIXELS = (64, 128, 256)
 SEEDS = (2, 64)  # tiles of a sheet of seeds, fewest and most
 STEPS = (3, 33)  # and of a sheet that sweeps an attribute
+COLUMNS = (1, 64)
 LONGEST_QUERY = 2000  # characters
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # no nan, no 1_0, no digits but 0 to 9
@@ -48,14 +50,23 @@ class GalaxyQuery:
         Id of the model that draws it.
     class_index : int
     values : tuple of float or None
-        In the order of the model's attributes, physical units; None for what is to be drawn from real galaxies.
+        What was set, in the order of the model's attributes, physical units; None for what was not.
     seed : int
+    others : tuple of float or None
+        Values for what was not set; None for what is to be drawn from real galaxies.
     """
 
     model: str
     class_index: int
     values: tuple[float | None, ...]
     seed: int
+    others: tuple[float | None, ...]
+
+    @property
+    def wanted(self) -> list[float]:
+        """Value of each attribute, NaN for what is to be drawn."""
+        pairs = zip(self.values, self.others, strict=True)
+        return [value if value is not None else math.nan if other is None else other for value, other in pairs]
 
     def with_value(self, index: int, value: float) -> GalaxyQuery:
         """Return the query with another value of one attribute."""
@@ -157,7 +168,8 @@ def read_galaxy(given: Mapping[str, str], models: Mapping[str, Sequence[Attribut
         model,
         MORPHOLOGY_NAMES.index(_choice(given, "morphology", MORPHOLOGY_NAMES)),
         tuple(_number(given, attribute) for attribute in attributes),
-        whole_number(given, "seed", 0, MAX_SEED, 0),
+        _whole(given, "seed", 0, MAX_SEED, 0),
+        (None,) * len(attributes),
     )
 
 
@@ -175,13 +187,13 @@ def read_sheet(given: Mapping[str, str], models: Mapping[str, Sequence[Attribute
         swept = names.index(_choice(given, "sweep", names))
         if "seeds" in given:
             raise QueryError("seeds cannot be combined with sweep: give one of them", "seeds", "left out")
-        count = whole_number(given, "steps", *STEPS, 9)
+        count = _whole(given, "steps", *STEPS, 9)
     elif "steps" in given:
         raise QueryError("steps needs sweep, the name of an attribute", "steps", "left out without sweep")
     else:
-        count = whole_number(given, "seeds", *SEEDS)
-        whole_number(given, "seed", 0, MAX_SEED + 1 - count, 0)
-    return SheetQuery(base, count, swept, whole_number(given, "columns", 1, 64, count))
+        count = _whole(given, "seeds", *SEEDS)
+        _whole(given, "seed", 0, MAX_SEED + 1 - count, 0)
+    return SheetQuery(base, count, swept, _whole(given, "columns", *COLUMNS, count))
 
 
 def _choice(given: Mapping[str, str], name: str, choices: tuple[str, ...], default: str | None = None) -> str:
@@ -206,8 +218,7 @@ def _number(given: Mapping[str, str], attribute: Attribute) -> float | None:
     return value + 0.0  # no negative zero
 
 
-def whole_number(given: Mapping[str, str], name: str, low: int, high: int, default: int | None = None) -> int:
-    """Read a whole number between two limits, both allowed."""
+def _whole(given: Mapping[str, str], name: str, low: int, high: int, default: int | None = None) -> int:
     allowed = f"{low} to {high}"
     if name not in given:
         if default is None:

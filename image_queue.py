@@ -57,7 +57,7 @@ class ImageQueue(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, Future[Result], Callable[[], bool]]] = deque()
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._seconds_each = 0.0  # of an item, lately
+        self._batch_s = 0.0  # what a batch took lately; one of few items takes about as long
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -69,7 +69,7 @@ class ImageQueue(Generic[Item, Result]):
             If none is free.
         """
         if not self._places.acquire(blocking=False):
-            raise BusyError(len(self._waiting) * self._seconds_each)
+            raise BusyError(self._wait_s())
         try:
             yield
         finally:
@@ -92,7 +92,7 @@ class ImageQueue(Generic[Item, Result]):
         """
         jobs = [(item, Future(), is_wanted) for item in items]
         with self._changed:
-            if (ahead_s := len(self._waiting) * self._seconds_each) > self._patience_s:
+            if (ahead_s := self._wait_s()) > self._patience_s:
                 raise BusyError(ahead_s - self._patience_s)
             self._waiting.extend(jobs)
             if self._worker is None:
@@ -103,7 +103,7 @@ class ImageQueue(Generic[Item, Result]):
         try:
             return [future.result(max(0.0, deadline - time.monotonic())) for _, future, _ in jobs]
         except (WaitedTooLongError, CancelledError):
-            raise BusyError(len(self._waiting) * self._seconds_each) from None
+            raise BusyError(self._wait_s()) from None
         finally:
             for _, future, _ in jobs:
                 future.cancel()  # does nothing to what has begun
@@ -126,12 +126,15 @@ class ImageQueue(Generic[Item, Result]):
     def _answer(self, batch: list[tuple[Item, Future[Result]]]) -> None:
         started = time.monotonic()
         try:
-            results = self._work([item for item, _ in batch])
+            results = list(zip(batch, self._work([item for item, _ in batch]), strict=True))
         except Exception as error:  # it is raised in the threads that wait
             for _, future in batch:
                 future.set_exception(error)
             return
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future), result in results:
             future.set_result(result)
-        each = (time.monotonic() - started) / len(batch)
-        self._seconds_each += 0.3 * (each - self._seconds_each)
+        self._batch_s += 0.3 * (time.monotonic() - started - self._batch_s)
+
+    def _wait_s(self) -> float:
+        """Estimate how long what waits will take."""
+        return math.ceil(len(self._waiting) / self._most_together) * self._batch_s

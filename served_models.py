@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute, User
 from sampling import GalaxySampler
 
 RELEASED = "released"  # folder of the checkpoints that come with the program
+_FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")  # of the disk that a run was made on
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # by id, in the order of preference
 
 
@@ -58,7 +60,7 @@ class ServedModel:
             GalaxySampler.from_state(state, path, device, **options),
             f"{path.resolve().parent.name}/{path.name}",
             state["step"],
-            {name: state["provenance"].get(name) for name in ("source", "count")},
+            _training_data(state["provenance"]),
         )
 
     @property
@@ -106,6 +108,12 @@ class ServedModel:
             "supported": supported,
             "typical": typical,
         }
+
+
+def _training_data(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return where the training data came from and how much it is; paths lose their folders, which tell of a disk."""
+    source, count = provenance.get("source"), provenance.get("count")
+    return {"source": source and _FOLDERS.sub("", source), "count": count}
 
 
 def rounded(value: float) -> float:

@@ -55,8 +55,12 @@ class OneLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Return the message with its control characters written as escapes."""
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().formatMessage(record))
+        return _escaped(super().formatMessage(record))
 
     def formatException(self, ei) -> str:  # noqa: N802
         """Return the traceback, each line set in."""
-        return "\n".join(f"    {line}" for line in super().formatException(ei).splitlines())
+        return "\n".join(f"    {_escaped(line)}" for line in super().formatException(ei).splitlines())
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -40,6 +40,7 @@ LAYERS = (
         "galaxy_queries",
         "galaxy_zoo",
         "gan_model",
+        "http_server",
         "independent_photometry",
         "meters",
         "metrics",
@@ -81,7 +82,7 @@ LAYERS = (
         "set_comparison",
         "stepping",
     },
-    {"judge", "training"},
+    {"galaxy_routes", "judge", "training"},
     {"app", "augmentation", "evaluation", "galaxy", "generate_from_checkpoint"},
     {"evaluate", "resume_training"},
 )
