@@ -161,6 +161,7 @@ class GalaxyService:
 
 def png_sheet(galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1) -> bytes:
     """Return galaxies as one PNG file: tiles of so many pixels, row by row, without gaps."""
+    num_columns = min(num_columns, len(galaxies))
     num_rows = -(-len(galaxies) // num_columns)
     canvas = Image.new("RGB", (num_columns * pixels, num_rows * pixels))
     for index, galaxy in enumerate(galaxies):

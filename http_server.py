@@ -31,15 +31,23 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:  # a name of nonsense cannot even be encoded
+        raise _not_bound(host, port, error) from None
+    try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows lets two programs have one port otherwise
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # also just after another server's end
         listener.bind(address)
-    except (OSError, UnicodeError) as error:  # a name of nonsense cannot even be encoded
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"port {port} of {host} cannot be had ({reason}): choose another one with --port") from None
+    except OSError as error:
+        listener.close()
+        raise _not_bound(host, port, error) from None
     return listener
+
+
+def _not_bound(host: str, port: int, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"port {port} of {host} cannot be had ({reason}): choose another one with --port")
 
 
 def address_of(listener: socket.socket) -> str:

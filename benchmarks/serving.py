@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     device = Engine.choose(options.device, "fp32").device
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = options.checkpoint or _untrained(Path(folder), options.width)
+        checkpoint = options.checkpoint or Path(folder) / "untrained" / "latest.pt"
+        if options.checkpoint is None:
+            write_untrained(checkpoint, Config(width=options.width))
         with _server(checkpoint, str(device), options.threads) as (port, start_s):
             rows, facts = asyncio.run(_measure(port, options))
     sizes = {"seconds": options.seconds, "requests": options.requests, "pixels": options.pixels}
@@ -85,20 +87,23 @@ def _parser() -> Parser:
     return parser
 
 
-def _untrained(folder: Path, width: int) -> Path:
+def write_untrained(path: Path, config: Config) -> None:
     """Write the checkpoint of a network that was never trained, with attributes that are uniform in their ranges."""
     torch.manual_seed(0)
-    config = Config(width=width)
     table = attribute_table(config.attributes)
     low, high = (torch.tensor([getattr(a, name) for a in table]) for name in ("low", "high"))
     values = low + (high - low) * torch.rand(400, len(table))
+    network = build_generator(config)
+    if not config.diffusion:  # with the weights that training begins with, all pictures look alike
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.mul_(10 if weight.ndim > 1 else 1)
     state = {"config": config.to_dict(), "phase": "generator", "epoch": 1, "step": 1, "ema": None}
-    state["networks"] = {"generator": build_generator(config).state_dict()}
+    state["networks"] = {"generator": network.state_dict()}
     state["attributes"] = [{key: getattr(a, key) for key in ("name", "unit", "low", "high", "raw")} for a in table]
     state["population"] = {"classes": torch.arange(400) % len(MORPHOLOGY_NAMES), "values": values}
-    state["provenance"] = {"source": "none", "count": 0}
-    save_checkpoint(folder / "untrained" / "latest.pt", state)
-    return folder / "untrained" / "latest.pt"
+    state["provenance"] = {"source": "random numbers", "count": 400}
+    save_checkpoint(path, state)
 
 
 @contextmanager
