@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -110,17 +111,21 @@ def write_untrained(path: Path, config: Config) -> None:
 def _server(checkpoint: Path, device: str, threads: int) -> Iterator[tuple[int, float]]:
     """Run a server; yield its port and the seconds from its start until it listened."""
     command = [sys.executable, str(hardware.ROOT / "app.py"), "--checkpoint", str(checkpoint), "--device", device]
+    command += ["--port", "0", "--threads", str(threads)]
     started = time.perf_counter()
-    process = subprocess.Popen([*command, "--port", "0", "--threads", str(threads)], stdout=subprocess.PIPE, text=True)
-    try:
-        while (line := process.stdout.readline()) and time.perf_counter() - started < _START_S:
-            if found := re.search(r"http://\S+:(\d+)/", line):
-                yield int(found[1]), time.perf_counter() - started
-                return
-        raise UserError("the server did not start")
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        patience = threading.Timer(_START_S, process.kill)
+        patience.start()
+        try:
+            for line in process.stdout:
+                if found := re.search(r"http://\S+:(\d+)/", line):
+                    patience.cancel()
+                    yield int(found[1]), time.perf_counter() - started
+                    return
+            raise UserError("the server did not start")
+        finally:
+            patience.cancel()
+            process.terminate()
 
 
 async def _measure(port: int, options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

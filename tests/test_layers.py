@@ -86,6 +86,7 @@ LAYERS = (
     {"app", "augmentation", "evaluation", "galaxy", "generate_from_checkpoint"},
     {"evaluate", "resume_training"},
 )
+SCIENCE = ("astropy", "judge", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "torchvision")
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
@@ -129,5 +130,14 @@ def test_training_and_generation_need_no_science_libraries():
     code = "import sys, training, generate_from_checkpoint, sampling; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert loaded.returncode == 0, loaded.stderr
-    unwanted = {"astropy", "judge", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "torchvision"}
-    assert not unwanted & set(loaded.stdout.split())
+    assert not {*SCIENCE, "flask", "waitress"} & set(loaded.stdout.split())
+
+
+def test_the_server_loads_what_it_needs():
+    code = "import sys, app; print(*sys.modules); from http_server import bind; app.create_app(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert loaded.returncode == 0, loaded.stderr
+    imported, served = map(str.split, loaded.stdout.splitlines())
+    assert not {"torch", "numpy", "flask", "waitress"} & set(imported)
+    assert {"torch", "flask", "waitress"} <= set(served)
+    assert not {*SCIENCE, "training"} & set(served)
