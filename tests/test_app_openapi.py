@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from test_app import ask
 
 from app import create_app
 from config_physics import ATTRIBUTES
@@ -80,6 +82,14 @@ def test_what_is_left_out_has_the_described_default(client):
         answers = [client.get(path, query_string={**base, **others, **more}) for more in ({}, defaults)]
         assert answers[0].data == answers[1].data
         assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/generation.md"])
+def test_requests_that_are_written_about_work(client, file):
+    found = re.findall(r'curl [^"]*"http://127\.0\.0\.1:5000(/[^"]*)"', (ROOT / file).read_text(encoding="utf-8"))
+    assert found
+    for target in found:
+        assert ask(client, target).status_code == 200, target
 
 
 def check_schema(value, schema, place="answer") -> None:
