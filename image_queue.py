@@ -105,8 +105,10 @@ class ImageQueue(Generic[Item, Result]):
         except (WaitedTooLongError, CancelledError):
             raise BusyError(self._wait_s()) from None
         finally:
-            for _, future, _ in jobs:
-                future.cancel()  # does nothing to what has begun
+            dropped = [future.cancel() for _, future, _ in jobs]  # of each: whether it had not begun
+            if any(dropped):
+                with self._changed:
+                    self._waiting = deque(job for job in self._waiting if not job[1].cancelled())
 
     def _run(self) -> None:
         while True:

@@ -99,8 +99,12 @@ def test_a_long_wait_is_refused_at_once():
 def test_a_wait_ends_when_the_patience_does_and_the_work_is_dropped():
     work = Work(may_go=False)
     queue, first = blocked_queue(work, patience_s=0.1)
-    with pytest.raises(BusyError):
-        queue.results([1, 2])
+    queue._batch_s = 0.05
+    for _ in range(2):  # what was dropped is not waited for
+        with pytest.raises(BusyError) as caught:
+            queue.results(list(range(1, 9)))
+        assert caught.value.retry_after_s == 1
+        assert queue._wait_s() == 0
     work.go.set()
     first.join(20)
     assert queue.results([3]) == [6]
