@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import Parser, add_solver_options, run_script, solver_settings, whole_number
+from command_line import Parser, StopSignals, add_solver_options, run_script, solver_settings, whole_number
 from config_physics import UserError
 
 if TYPE_CHECKING:
@@ -160,7 +160,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         server = build_server(app, listener, max(1, len(models)) * options.threads + _SPARE_THREADS)
         print(f"the page is at {address_of(listener)} (Ctrl-C stops it)", flush=True)
-        server.run()
+        with StopSignals(_stop):
+            server.run()
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt  # at which the server closes its connections and returns
 
 
 def _load(paths: Sequence[Path] | None, device: str, solver: dict[str, Any]) -> list[ServedModel]:

@@ -52,21 +52,22 @@ class GalaxyQuery:
     values : tuple of float or None
         What was set, in the order of the model's attributes, physical units; None for what was not.
     seed : int
-    others : tuple of float or None
-        Values for what was not set; None for what is to be drawn from real galaxies.
+    others : tuple of float or None, or None
+        Values for what was not set, None for those that stay unknown; None if they are to be drawn.
     """
 
     model: str
     class_index: int
     values: tuple[float | None, ...]
     seed: int
-    others: tuple[float | None, ...]
+    others: tuple[float | None, ...] | None = None
 
     @property
     def wanted(self) -> list[float]:
-        """Value of each attribute, NaN for what is to be drawn."""
-        pairs = zip(self.values, self.others, strict=True)
-        return [value if value is not None else math.nan if other is None else other for value, other in pairs]
+        """Value of each attribute, NaN for what is to be drawn or stays unknown."""
+        pairs = zip(self.values, self.others or self.values, strict=True)
+        found = [other if value is None else value for value, other in pairs]
+        return [math.nan if value is None else value for value in found]
 
     def with_value(self, index: int, value: float) -> GalaxyQuery:
         """Return the query with another value of one attribute."""
@@ -169,7 +170,6 @@ def read_galaxy(given: Mapping[str, str], models: Mapping[str, Sequence[Attribut
         MORPHOLOGY_NAMES.index(_choice(given, "morphology", MORPHOLOGY_NAMES)),
         tuple(_number(given, attribute) for attribute in attributes),
         _whole(given, "seed", 0, MAX_SEED, 0),
-        (None,) * len(attributes),
     )
 
 

@@ -99,9 +99,13 @@ class GalaxyService:
         galaxies = {query: self._kept.get(query) for query, _ in items}
         if missing := [query for query, galaxy in galaxies.items() if galaxy is None]:
             classes, seeds = torch.tensor([q.class_index for q in missing]), [q.seed for q in missing]
-            values = self.sampler.complete_all(classes, torch.tensor([q.wanted for q in missing]), seeds)
+            wanted = torch.tensor([q.wanted for q in missing])
+            complete = torch.tensor([[q.others is not None] for q in missing])
+            values = torch.where(complete, wanted, self.sampler.complete_all(classes, wanted, seeds))
             images = self.sampler.generate(classes, values, seeds)
-            galaxies |= dict(zip(missing, map(Galaxy, images, values), strict=True))
+            # Copies: a galaxy that is kept must not keep all of its batch.
+            drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(images, values, strict=True)]
+            galaxies |= dict(zip(missing, drawn, strict=True))
         if unmeasured := list({query for query, measured in items if measured and galaxies[query].measured is None}):
             images = torch.stack([galaxies[query].image for query in unmeasured])
             table = measure_images(images, self.sampler.engine.device)

@@ -232,6 +232,18 @@ def test_a_sweep(client, rest):
             assert np.array_equal(shown[:, 128 * k : 128 * (k + 1)], pixels_of(alone))
 
 
+def test_what_a_sweep_does_not_know_stays_unknown(untrained):
+    sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
+    sampler.population.values[::8, 3] = math.nan  # the redshift of half of the spirals
+    client = create_app(sampler).test_client()
+    redshifts = []
+    for seed in range(8):
+        tiles = client.get(f"/api/sheet.json?morphology=spiral&sweep=size&steps=5&seed={seed}").json["tiles"]
+        redshifts.append({tile["attributes"]["redshift"]["requested"] for tile in tiles})
+    assert all(len(each) == 1 for each in redshifts)
+    assert {None} in redshifts and len({*map(frozenset, redshifts)}) > 2
+
+
 def test_fits(client):
     answer = client.get(f"/api/fits?{GALAXY}")
     assert answer.mimetype == "application/fits"

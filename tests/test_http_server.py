@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -323,8 +322,8 @@ def test_the_script_takes_the_newest_usable_checkpoint(tmp_path, untrained):
         result = run_script("app.py", "--port", address.rsplit(":", 1)[1].strip("/"), cwd=tmp_path)
         assert result.returncode == 2
         assert result.stderr.startswith("app.py: error: port ") and len(result.stderr.splitlines()) == 1
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        process.terminate()
+        assert process.wait(20) == 0 or sys.platform == "win32"
         errors = process.stderr.read()
     assert "damaged" in errors and errors.count("\n") == 1
 
