@@ -1,6 +1,6 @@
 // Picture B beside A, and the table of what was asked and what was measured of both.
 
-import { make } from "./gauges.js";
+import { make } from "./elements.js";
 import { getJson, getPicture } from "./requests.js";
 import { modelOf, otherState, request, write } from "./state.js";
 

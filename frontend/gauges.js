@@ -1,17 +1,7 @@
 // Class buttons, sliders and their gauges: built from the server's table, one row for each attribute.
 
+import { make, setText } from "./elements.js";
 import { isSupported, modelOf, rangeWords, write } from "./state.js";
-
-/** Make an element with attributes, and children that may be texts. */
-export function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in element && name !== "list") element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
 
 const place = (attribute, value) => Math.min(1, Math.max(0, (value - attribute.low) / (attribute.high - attribute.low)));
 
@@ -45,7 +35,7 @@ export class Gauges {
   #rows = new Map();
   #model = null;
 
-  /** @param {HTMLElement} root fieldset that the rows are appended to */
+  /** @param {HTMLElement} root that the rows are appended to */
   constructor(root) {
     this.root = root;
   }
@@ -105,7 +95,7 @@ export class Gauges {
     parts.row.classList.toggle("is-unknown", value === null);
     parts.row.classList.toggle("stale", !isFresh);
     parts.free.setAttribute("aria-pressed", String(isFree));
-    parts.value.textContent = value === null ? (isFree ? "free" : "") : write(a, value);
+    setText(parts.value, value === null ? (isFree ? "free" : "") : write(a, value));
     const shown = value ?? (a.low + a.high) / 2;
     if (Number(parts.slider.value) !== shown) parts.slider.value = shown;
     parts.slider.setAttribute(
@@ -122,13 +112,16 @@ export class Gauges {
     const words = rangeWords(a, state.morphology);
     const isBeyond = !isFree && !isSupported(a, state.morphology, set);
     parts.row.classList.toggle("beyond", isBeyond);
-    parts.range.textContent = !range
-      ? `Known of no ${label.toLowerCase()} galaxy`
-      : isBeyond
-        ? `Beyond real galaxies, ${words}`
-        : isFree
-          ? `Drawn from real ones, ${words}`
-          : `${label} galaxies: ${words}`;
+    setText(
+      parts.range,
+      !range
+        ? `Known of no ${label.toLowerCase()} galaxy`
+        : isBeyond
+          ? `Beyond real galaxies, ${words}`
+          : isFree
+            ? `Drawn from real ones, ${words}`
+            : `${label} galaxies: ${words}`,
+    );
 
     const found = reading?.measured ?? null;
     const hasBoth = found !== null && value !== null;
@@ -141,13 +134,16 @@ export class Gauges {
       parts.error.style.setProperty("--to", ends[1]);
     }
     parts.found.classList.toggle("none", found === null);
-    parts.found.textContent = !a.measured
-      ? "not visible in a picture"
-      : !reading
-        ? "measuring…"
-        : found === null
-          ? "no galaxy to measure"
-          : `measured ${write(a, found)}${hasBoth ? ` (${signed(a, found - value)})` : ""}`;
+    setText(
+      parts.found,
+      !a.measured
+        ? "not visible in a picture"
+        : !reading
+          ? "measuring…"
+          : found === null
+            ? "no galaxy to measure"
+            : `measured ${write(a, found)}${hasBoth ? ` (${signed(a, found - value)})` : ""}`,
+    );
   }
 }
 

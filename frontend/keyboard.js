@@ -1,6 +1,6 @@
 // Shortcuts: the same table of actions that the buttons use, listed in the help.
 
-import { make } from "./gauges.js";
+import { make } from "./elements.js";
 
 const typing = "input:not([type=range], [type=checkbox]), select, textarea";
 
@@ -13,7 +13,7 @@ export function listen(actions, dialog) {
     dialog.querySelector("dl").append(make("div", {}, make("dt", {}, make("kbd", {}, key)), make("dd", {}, label)));
     for (const button of document.querySelectorAll(`[data-action=${name}]`)) {
       button.setAttribute("aria-keyshortcuts", key);
-      button.append(make("kbd", { ariaHidden: "true" }, key));
+      if (button.classList.contains("quiet") || button.closest(".bar")) button.append(make("kbd", { ariaHidden: "true" }, key));
     }
   }
   const box = dialog.querySelector("#single-keys");

@@ -30,20 +30,12 @@ export const getJson = async (path, signal) => (await get(path, signal)).json();
 
 /** Fetch a picture and decode it, so that it can be shown without a blank moment. */
 export async function getPicture(path, signal) {
-  const url = URL.createObjectURL(await (await get(path, signal)).blob());
-  const image = new Image();
-  image.alt = "";
-  image.decoding = "sync";
-  image.src = url;
+  const file = await (await get(path, signal)).blob();
   try {
-    await image.decode();
+    return await createImageBitmap(file);
   } catch {
     throw new Failure("refused", "The server sent a picture that this browser cannot read.");
-  } finally {
-    // A decoded picture keeps its data.
-    URL.revokeObjectURL(url);
   }
-  return image;
 }
 
 /**

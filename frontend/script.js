@@ -1,6 +1,7 @@
 // The page: one state, one handler for everything that changes it, one render, and the requests that follow.
 
 import { Comparison } from "./compare.js";
+import { setText } from "./elements.js";
 import { Frame } from "./frame.js";
 import { Gauges, buildChoice, renderChoice } from "./gauges.js";
 import { listen } from "./keyboard.js";
@@ -21,7 +22,7 @@ const $ = (selector) => document.querySelector(selector);
 
 let catalogue = null; // the server's table of classes, models and attributes
 let state = null;
-let measured = { query: null, attributes: null }; // newest measurement of A, and of what
+let measured = { query: null, attributes: null, note: "" }; // newest measurement of A, and of what
 let settling = 0; // timer
 let lastMeasured = 0; // ms
 
@@ -32,7 +33,7 @@ const lanes = Object.fromEntries(
 );
 
 const frame = new Frame($("#figure-a"));
-const gauges = new Gauges($("#attributes"));
+const gauges = new Gauges($("#attributes .gauges"));
 const seeds = new Seeds($("#seeds .tiles"), lanes.seeds);
 const sweep = new Sweep($("#sweep"), lanes.sweep);
 const comparison = new Comparison(new Frame($("#figure-b")), $("#comparison"), {
@@ -77,6 +78,7 @@ function render() {
   renderChoice($("#models"), state.model);
   renderChoice($("#classes"), state.morphology);
   gauges.render(state, catalogue, measured.attributes, isFresh);
+  setText($("#remark"), measured.note ? `About the measurement: ${measured.note}.` : "");
   frame.caption(state, catalogue);
   const size = measured.attributes?.size;
   frame.circle(size && { requested: state.values.size ?? size.requested, measured: size.measured });
@@ -85,13 +87,16 @@ function render() {
   if (Number($("#seed").value) !== state.seed) $("#seed").value = state.seed;
 
   const model = modelOf(catalogue, state.model);
-  $("#provenance").textContent =
+  const { count, source } = model.training_data;
+  setText(
+    $("#provenance"),
     `${model.family} ${model.checkpoint}, step ${model.step.toLocaleString("en")}, trained on ` +
-    `${model.training_data.count.toLocaleString("en")} galaxies (${model.training_data.source})`;
+      `${count.toLocaleString("en")} galaxies (${source})`,
+  );
   const rival = catalogue.models.find((m) => m.id !== state.model);
   const versus = $("[data-action=versus]");
   versus.hidden = !rival;
-  if (rival) versus.firstChild.textContent = `Against ${rival.family}`;
+  if (rival) setText(versus, `Against ${rival.family}`);
   versus.setAttribute("aria-pressed", String(state.other === `model=${rival?.id}`));
   $("[data-action=rings]").setAttribute("aria-pressed", String(state.rings));
   $("#bench").classList.toggle("with-rings", state.rings);
@@ -174,17 +179,16 @@ function sentence() {
     const parts = [requested === null ? "" : `asked ${write(a, requested)}`, found === null ? "" : `measured ${write(a, found)}`];
     return `${a.label} ${parts.filter(Boolean).join(", ") || "unknown"}`;
   });
-  return [frame.layers.getAttribute("aria-label"), ...readings, measured.note].filter(Boolean).join(". ");
+  return [frame.canvas.getAttribute("aria-label"), ...readings, measured.note].filter(Boolean).join(". ");
 }
 
 function announce(text) {
-  if ($("#announcement").textContent !== text) $("#announcement").textContent = text;
+  setText($("#announcement"), text);
 }
 
 function trouble(name, text) {
   troubles.set(name, text);
-  const words = [...new Set(troubles.values())].filter(Boolean).join(" ");
-  if ($("#message").textContent !== words) $("#message").textContent = words;
+  setText($("#message"), [...new Set(troubles.values())].filter(Boolean).join(" "));
 }
 
 /** Take class and attributes from a real galaxy, and a new seed. */

@@ -1,7 +1,7 @@
 // Strip of eight other seeds: the same request, another galaxy.
 
+import { make } from "./elements.js";
 import { getPicture } from "./requests.js";
-import { make } from "./gauges.js";
 import { request } from "./state.js";
 
 const COUNT = 9; // consecutive seeds in a sheet: the one in use is among them or in their place

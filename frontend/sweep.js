@@ -1,6 +1,7 @@
 // Sweep of one attribute from low to high: a film strip, a player, and the measured curve against the requested one.
 
-import { make, signed } from "./gauges.js";
+import { make } from "./elements.js";
+import { signed } from "./gauges.js";
 import { getJson, getPicture } from "./requests.js";
 import { isSupported, modelOf, rangeWords, request, write } from "./state.js";
 
@@ -23,9 +24,11 @@ export class Sweep {
     const part = (name) => root.querySelector(name);
     this.parts = {
       choice: part("select"),
-      canvas: part("canvas"),
+      canvas: part(".projector canvas"),
       frame: part("#sweep-frame"),
       film: part(".film"),
+      strip: part(".film canvas"),
+      marks: part(".film .marks"),
       plot: part(".plot svg"),
       low: part(".low"),
       high: part(".high"),
@@ -137,7 +140,8 @@ export class Sweep {
     const marks = readings.map(({ requested }) =>
       make("i", { className: isSupported(attribute, morphology, requested) ? "" : "beyond" }),
     );
-    parts.film.replaceChildren(sheet, make("span", { className: "marks" }, ...marks));
+    Object.assign(parts.strip, { width: sheet.width, height: sheet.height }).getContext("2d").drawImage(sheet, 0, 0);
+    parts.marks.replaceChildren(...marks);
     parts.ticks.replaceChildren(...readings.map(({ requested }) => make("span", {}, write(attribute, requested))));
     this.#plot(catalogue);
     this.#draw();
