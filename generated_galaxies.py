@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import photometry
-from config_physics import MORPHOLOGIES, UserError
+from config_physics import MORPHOLOGIES, Attribute, UserError
 from cores import map_on_cores
 from durable_files import whole_file
 from pictures import plain_grid, save_picture, to_picture
@@ -40,11 +40,17 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
     for block in requests.blocks(1024 if sampler.engine.device.type == "cpu" else 8192):
         values = sampler.complete_all(block.classes, block.values, block.seeds)
         images = sampler.generate(block.classes, values, block.seeds)
-        yield images, _catalogue(sampler, block, values, _measure(images, sampler.engine.device))
+        yield images, catalogue_of(sampler, block, values, measure_images(images, sampler.engine.device))
 
 
-def _measure(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
-    """Measure images (N, 3, S, S) uint8; on a CPU with the same result whatever the number of threads."""
+def measure_images(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
+    """Measure images (N, 3, S, S) uint8 by photometry; on a CPU with the same result for any number of threads.
+
+    Returns
+    -------
+    dict of str to ndarray, (N,)
+        As `photometry.measure` does.
+    """
     if device.type == "cpu":
         parts = map_on_cores(partial(_measure_part, device=device), images.split(_MEASURED_TOGETHER["cpu"]))
     else:
@@ -58,9 +64,21 @@ def _measure_part(images: Tensor, device: torch.device) -> dict[str, np.ndarray]
     return {name: column.cpu().numpy() for name, column in measured.items()}
 
 
-def _catalogue(
+def catalogue_of(
     sampler: GalaxySampler, requests: Requests, values: Tensor, measured: dict[str, np.ndarray]
 ) -> pd.DataFrame:
+    """Return the catalogue that `generate_blocks` yields.
+
+    Parameters
+    ----------
+    sampler : GalaxySampler
+    requests : Requests
+        N of them.
+    values : Tensor, (N, A), float32
+        With the drawn attributes.
+    measured : dict of str to ndarray, (N,)
+        From `measure_images`.
+    """
     names = np.array([morphology.name for morphology in MORPHOLOGIES], dtype=object)
     columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}
     columns["morphology"] = names[requests.classes.numpy()]
@@ -77,7 +95,9 @@ def _catalogue(
     return pd.DataFrame(columns)
 
 
-def write_pictures(out: Path, formats: set[str], images: Tensor, catalogue: pd.DataFrame, attributes: Any) -> None:
+def write_pictures(
+    out: Path, formats: set[str], images: Tensor, catalogue: pd.DataFrame, attributes: Sequence[Attribute]
+) -> None:
     """Write a grid, a catalogue and the images in the chosen formats; what an earlier call left there goes.
 
     Parameters
@@ -108,7 +128,8 @@ def write_pictures(out: Path, formats: set[str], images: Tensor, catalogue: pd.D
             if "png" in formats:
                 save_picture(to_picture(images[k]), out / "images" / f"{name}.png")
             if "fits" in formats:
-                _write_fits(out / "images" / f"{name}.fits", images[k].numpy(), catalogue.iloc[k], attributes)
+                with whole_file(out / "images" / f"{name}.fits") as file:
+                    write_fits(file, images[k], catalogue.iloc[k], attributes)
         if "npz" in formats:
             columns = {name: catalogue[name].to_numpy() for name in catalogue if catalogue[name].dtype.kind in "fib"}
             classes = catalogue["morphology"].to_numpy(dtype=np.str_)
@@ -120,8 +141,17 @@ def write_pictures(out: Path, formats: set[str], images: Tensor, catalogue: pd.D
         raise UserError(f"{out} cannot be written: {error}") from None
 
 
-def _write_fits(path: Path, image: np.ndarray, row: pd.Series, attributes: Any) -> None:
-    """Write one image as a cube (R, G, B planes) with its condition in the header."""
+def write_fits(file: IO[bytes], image: Tensor, row: pd.Series, attributes: Sequence[Attribute]) -> None:
+    """Write one image as a FITS cube (R, G, B planes) with its condition in the header.
+
+    Parameters
+    ----------
+    file : binary file
+    image : Tensor, (3, S, S), uint8
+    row : Series
+        Of the catalogue.
+    attributes : sequence of Attribute
+    """
     from astropy.io import fits
 
     header = fits.Header()
@@ -137,5 +167,4 @@ def _write_fits(path: Path, image: np.ndarray, row: pd.Series, attributes: Any) 
     header["FLAG"] = (int(row["flag"]), "0: sound measurement; see photometry.py")
     header["SUPPORT"] = (bool(row["supported"]), "request within the training data")
     # FITS counts rows from the bottom.
-    with whole_file(path) as file:
-        fits.PrimaryHDU(image[:, ::-1], header).writeto(file, checksum=True)
+    fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)

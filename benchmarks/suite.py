@@ -108,6 +108,7 @@ PARTS = {
         Part("measuring", _PATIENCE_S, "measuring.py --images 256 --repeats 5"),
         Part("rendering", _PATIENCE_S, "rendering.py --count 256"),
         Part("preparation", _PATIENCE_S, "preparation.py --repeats 3", has_device=False),
+        Part("serving", _PATIENCE_S, "serving.py --seconds 60"),
     ],
 }
 PARTS["mps"] = PARTS["cpu"]
@@ -122,6 +123,7 @@ QUICK = [
     Part("measuring", 60, "measuring.py --images 4 --repeats 1 --statmorph 0"),
     Part("rendering", 60, "rendering.py --count 4 --repeats 1"),
     Part("preparation", 60, "preparation.py --images 4 --repeats 1", has_device=False),
+    Part("serving", 90, "serving.py --width 4 --seconds 1 --clients 20"),
 ]
 
 

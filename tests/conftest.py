@@ -161,6 +161,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory, dataset_path: Path) -> Pat
     return folder
 
 
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of a GAN and of a diffusion model that were never trained, and answer in milliseconds."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from serving import write_untrained
+
+    folder = tmp_path_factory.mktemp("untrained")
+    paths = {name: folder / name / "latest.pt" for name in ("gan", "diffusion")}
+    write_untrained(paths["gan"], Config(width=4, latent_dim=8))
+    small = {"width": 8, "unet_blocks": 1, "solver_steps": 2}
+    write_untrained(paths["diffusion"], Config(diffusion=True, **small))
+    return paths
+
+
+@pytest.fixture(scope="session")
+def client(untrained):
+    """Ask the server of both models without a network between."""
+    from app import create_app
+
+    return create_app(list(untrained.values()), device="cpu").test_client()
+
+
 @pytest.fixture
 def server(monkeypatch):
     """Run the web server of file_server.py, reached directly."""

@@ -24,6 +24,7 @@ import measuring
 import peaks
 import preparation
 import rendering
+import serving
 import suite
 import table
 import timing
@@ -118,6 +119,18 @@ def test_preparation(capsys):
     assert [row["what"] for row in result["rows"]] == ["pictures read, 1 thread", "dataset prepared, 1 thread"]
 
 
+def test_serving(capsys):
+    options = ("--width", 4, "--users", 1, 3, "--seconds", 1, "--clients", 8, "--pixels", 64, "--threads", 2)
+    result = run(serving, capsys, *options, "--device", "cpu")
+    assert [row["what"] for row in result["rows"]] == ["picture of 64 px, 1 user", "picture of 64 px, 3 users"]
+    assert all(row["ms"] <= row["p99_ms"] and row["requests_per_s"] > 0 for row in result["rows"])
+    facts = result["facts"]
+    assert facts["1 user"]["errors"] == 0 and facts["1 user"]["requests"] > 0
+    overload = facts["overload"]
+    assert overload["served"] > 0 and overload["refused"] > 0
+    assert overload["other"] == overload["healthz_failed"] == 0
+
+
 def test_eager_reference(capsys):
     result = run(eager_reference, capsys, "--batch-size", 2, "--steps", 1, "--repeats", 1, "--device", "cpu")
     facts = result["facts"]
@@ -138,10 +151,12 @@ def test_launches_need_cuda(monkeypatch):
         launches.main([])
 
 
-@pytest.mark.parametrize("script", [training_step, epoch, generation, measuring, rendering, preparation, suite])
+@pytest.mark.parametrize(
+    "script", [training_step, epoch, generation, measuring, rendering, preparation, serving, suite]
+)
 def test_mistakes_are_user_errors(script):
     with pytest.raises(UserError, match="--help lists the options"):
-        script.main(["--repeats" if script is not suite else "--seconds", "0"])
+        script.main(["--seconds" if script in (serving, suite) else "--repeats", "0"])
 
 
 # Their parts

@@ -43,6 +43,51 @@ def test_calls_overlap():
         torch.set_num_threads(before)
 
 
+def test_callers_do_not_wait_for_each_other():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    meeting, counts = threading.Barrier(4, timeout=20), []
+
+    def work(_) -> None:
+        meeting.wait()
+        counts.append(torch.get_num_threads())
+
+    def call() -> None:
+        torch.set_num_threads(2)
+        map_on_cores(work, range(2))
+        counts.append(torch.get_num_threads())
+
+    try:
+        callers = [threading.Thread(target=call) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert sorted(counts) == [1, 1, 1, 1, 2, 2]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_that_cannot_start_is_an_error_and_no_wait(monkeypatch):
+    before, start = torch.get_num_threads(), threading.Thread.start
+    torch.set_num_threads(2)
+    started = []
+
+    def start_one(thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    try:
+        with pytest.raises(RuntimeError, match="can't start"):
+            map_on_cores(abs, range(2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_comes_out_and_leaves_the_threads_as_they_were(threads):
     with pytest.raises(ZeroDivisionError):
         map_on_cores(lambda item: 1 // item, range(3))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_prepare_data import make_gz2
 
+import app
 import command_line
 import evaluate
 import galaxy
@@ -31,6 +32,7 @@ from requested_galaxies import read_requests
 pytestmark = pytest.mark.filterwarnings("default")  # as for users, to whom a warning is no error
 slow = pytest.mark.slow
 SCRIPTS = {
+    "app.py": app.main,
     "galaxy.py": galaxy.main,
     "resume_training.py": resume_training.main,
     "generate_from_checkpoint.py": generate_from_checkpoint.main,
@@ -128,12 +130,14 @@ def sandbox(trained, dataset_path, tmp_path_factory):
 @pytest.fixture
 def light_work(sandbox, monkeypatch):
     """Let nothing run that takes long: what is tested is what comes before."""
+    import flask
     import kill_jobs
 
     import augmentation
     import download
     import evaluation
     import feature_spaces
+    import http_server
     import mock_survey
     from dataset_writer import DatasetWriter
 
@@ -145,6 +149,10 @@ def light_work(sandbox, monkeypatch):
             kill_jobs.append_grey_images(writer, 7)
         return writer
 
+    bind = http_server.bind
+    monkeypatch.setattr(http_server, "bind", lambda *_: bind("127.0.0.1", 0))  # asks no name server
+    monkeypatch.setattr(http_server, "build_server", stop)
+    monkeypatch.setattr(flask.Flask, "run", stop)
     monkeypatch.setattr(galaxy, "train", _train_light(galaxy.train))
     monkeypatch.setattr(download, "fetch_release", stop)
     monkeypatch.setattr(mock_survey, "write_dataset", write_mock)
@@ -189,6 +197,7 @@ WORDS = st.one_of(
 
 # Command lines that are right: what is strange comes on top of them, so that most get beyond their first mistake.
 RIGHT = {
+    ("app.py", ""): "--checkpoint good.pt",
     ("galaxy.py", ""): "--data data/only --width 4 --latent-dim 8 --batch-size 16",
     ("resume_training.py", ""): "--run tiny --epochs 3",
     ("generate_from_checkpoint.py", ""): "--checkpoint good.pt --morphology spiral --count 2 --out new",

@@ -11,6 +11,7 @@ from conftest import ROOT
 LAYERS = (
     {"setting_rules"},
     {
+        "bounded_cache",
         "config_physics",
         "cores",
         "cosmology",
@@ -19,6 +20,7 @@ LAYERS = (
         "encounter",
         "galaxy_structure",
         "hardware",
+        "image_queue",
         "image_store",
         "mock_votes",
         "philox",
@@ -28,6 +30,7 @@ LAYERS = (
         "sky_grain",
         "source_mask",
         "thin_conv",
+        "web_security",
         "weight_average",
     },
     {
@@ -49,8 +52,10 @@ LAYERS = (
         "download",
         "duplicates",
         "galaxy_light",
+        "galaxy_queries",
         "galaxy_zoo",
         "gan_model",
+        "http_server",
         "independent_photometry",
         "meters",
         "metrics",
@@ -84,14 +89,23 @@ LAYERS = (
     },
     {"diffusion_sampling", "simulation"},
     {"sampling"},
-    {"control", "generated_galaxies", "learner", "mock_survey", "monitoring"},
-    {"model_card"},
-    {"catalogue_shards", "diffusion_learner", "gan_learner", "prepare_data", "set_comparison", "stepping"},
-    {"judge", "training"},
-    {"augmentation", "galaxy", "generate_from_checkpoint", "guidance_effect", "release_checkpoint"},
+    {"control", "generated_galaxies", "learner", "mock_survey", "monitoring", "served_models"},
+    {
+        "catalogue_shards",
+        "diffusion_learner",
+        "galaxy_service",
+        "gan_learner",
+        "model_card",
+        "prepare_data",
+        "set_comparison",
+        "stepping",
+    },
+    {"galaxy_routes", "judge", "training"},
+    {"app", "augmentation", "galaxy", "generate_from_checkpoint", "guidance_effect", "release_checkpoint"},
     {"evaluation", "resume_training"},
     {"evaluate"},
 )
+SCIENCE = ("astropy", "judge", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "torchvision")
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
@@ -126,7 +140,7 @@ def test_training_never_sees_the_judge():
 
 
 def test_importing_a_script_does_nothing():
-    for script in ("galaxy", "resume_training", "generate_from_checkpoint", "prepare_data", "evaluate"):
+    for script in ("app", "galaxy", "resume_training", "generate_from_checkpoint", "prepare_data", "evaluate"):
         result = subprocess.run([sys.executable, "-c", f"import {script}"], cwd=ROOT, capture_output=True, timeout=60)
         assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
@@ -135,5 +149,14 @@ def test_training_and_generation_need_no_science_libraries():
     code = "import sys, training, generate_from_checkpoint, sampling; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert loaded.returncode == 0, loaded.stderr
-    unwanted = {"astropy", "judge", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "torchvision"}
-    assert not unwanted & set(loaded.stdout.split())
+    assert not {*SCIENCE, "flask", "waitress"} & set(loaded.stdout.split())
+
+
+def test_the_server_loads_what_it_needs():
+    code = "import sys, app; print(*sys.modules); from http_server import bind; app.create_app(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert loaded.returncode == 0, loaded.stderr
+    imported, served = map(str.split, loaded.stdout.splitlines())
+    assert not {"torch", "numpy", "flask", "waitress"} & set(imported)
+    assert {"torch", "flask", "waitress"} <= set(served)
+    assert not {*SCIENCE, "training"} & set(served)

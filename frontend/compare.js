@@ -1,0 +1,78 @@
+// Picture B beside A, and the table of what was asked and what was measured of both.
+
+import { make } from "./elements.js";
+import { getJson, getPicture } from "./requests.js";
+import { modelOf, otherState, request, write } from "./state.js";
+
+export class Comparison {
+  #measured = null; // {query, attributes} of B
+
+  /** @param {Frame} frame of B  @param {HTMLElement} section with the table  @param lanes {picture, measure} */
+  constructor(frame, section, lanes) {
+    this.frame = frame;
+    this.section = section;
+    this.rows = section.querySelector("tbody");
+    this.lanes = lanes;
+  }
+
+  /** Show B and the table, or neither; `ofA` holds the attributes measured of A. */
+  render(state, catalogue, ofA) {
+    const other = otherState(state, catalogue);
+    this.frame.figure.hidden = this.section.hidden = !other;
+    if (!other) return;
+    this.frame.caption(other, catalogue);
+    const query = request(other, catalogue);
+    const ofB = this.#measured?.query === query ? this.#measured.attributes : null;
+    this.frame.circle(ofB?.size);
+    const sides = [[state, ofA], [other, ofB]];
+    const attributes = new Map(sides.flatMap(([side]) => modelOf(catalogue, side.model).attributes.map((a) => [a.name, a])));
+    this.rows.replaceChildren(
+      ...[...attributes.values()].map((a) =>
+        make("tr", {}, make("th", { scope: "row" }, a.label), ...sides.flatMap(([side, readings]) => cells(a, side, readings))),
+      ),
+    );
+  }
+
+  /** Ask for B's picture and measurement; `redraw` is called when it is measured. */
+  load(state, catalogue, redraw) {
+    const other = otherState(state, catalogue);
+    if (!other) {
+      for (const lane of Object.values(this.lanes)) lane.clear();
+      return;
+    }
+    const query = request(other, catalogue);
+    const key = `${query}&pixels=${this.frame.pixels(true)}`;
+    this.frame.waiting(true);
+    this.lanes.picture.ask({
+      key,
+      work: (signal) => getPicture(`/api/image.png?${key}`, signal),
+      show: (image, ms) => {
+        this.frame.show(image, query, false);
+        this.frame.parts.time.textContent = `${Math.round(ms)} ms`;
+        this.frame.waiting(false);
+      },
+    });
+    if (this.lanes.picture.idle) this.frame.waiting(false);
+    this.lanes.measure.ask({
+      key: query,
+      work: (signal) => getJson(`/api/measure?${query}`, signal),
+      show: ({ attributes }) => {
+        this.#measured = { query, attributes };
+        redraw();
+      },
+    });
+  }
+}
+
+function cells(attribute, side, readings) {
+  const knows = attribute.name in side.values;
+  const set = side.values[attribute.name] ?? null;
+  const reading = readings?.[attribute.name];
+  const asked = set ?? reading?.requested ?? null;
+  const found = reading?.measured ?? null;
+  const text = (value) => (value === null ? "–" : write(attribute, value));
+  return [
+    make("td", { className: "asked" }, knows && set === null ? `free ${asked === null ? "" : text(asked)}` : text(asked)),
+    make("td", { className: "found" }, text(found)),
+  ];
+}

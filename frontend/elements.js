@@ -1,0 +1,17 @@
+// Elements of the page: made, and changed only where there is a change.
+
+/** Make an element with attributes, and children that may be texts. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in element && name !== "list") element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Write a text; writing the same one again would have the browser paint it again. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

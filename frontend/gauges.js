@@ -1,0 +1,151 @@
+// Class buttons, sliders and their gauges: built from the server's table, one row for each attribute.
+
+import { make, setText } from "./elements.js";
+import { isSupported, modelOf, rangeWords, write } from "./state.js";
+
+const place = (attribute, value) => Math.min(1, Math.max(0, (value - attribute.low) / (attribute.high - attribute.low)));
+
+/** Build one button for each choice into a fieldset. */
+export function buildChoice(fieldset, choices) {
+  fieldset.querySelectorAll("button").forEach((button) => button.remove());
+  for (const { name, label, title, glyph } of choices) {
+    const button = make("button", { type: "button", title: title ?? "" });
+    button.dataset.choice = name;
+    if (glyph && document.getElementById(glyph)) {
+      const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+      use.setAttribute("href", `#${glyph}`);
+      svg.setAttribute("aria-hidden", "true");
+      svg.append(use);
+      button.append(svg);
+    }
+    button.append(make("span", {}, label));
+    fieldset.append(button);
+  }
+}
+
+export function renderChoice(fieldset, chosen) {
+  for (const button of fieldset.querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.choice === chosen));
+  }
+}
+
+/** Sliders with gauges of one model's attributes. */
+export class Gauges {
+  #rows = new Map();
+  #model = null;
+
+  /** @param {HTMLElement} root that the rows are appended to */
+  constructor(root) {
+    this.root = root;
+  }
+
+  #build(model) {
+    for (const { row } of this.#rows.values()) row.remove();
+    this.#rows.clear();
+    for (const a of model.attributes) {
+      const id = `slider-${a.name}`;
+      const parts = {
+        value: make("output", { htmlFor: id, ariaLive: "off" }),
+        free: make("button", { type: "button", className: "free", ariaLabel: `${a.label} free: drawn from real galaxies` }, "free"),
+        slider: make("input", { type: "range", id, min: a.low, max: a.high, step: a.step }),
+        range: make("p", { className: "range", id: `${id}-range` }),
+        found: make("p", { className: "found", id: `${id}-found` }),
+        known: make("span", { className: "known" }),
+        error: make("span", { className: "error" }),
+        marker: make("span", { className: "marker" }),
+      };
+      parts.slider.dataset.attribute = parts.free.dataset.free = a.name;
+      parts.slider.setAttribute("aria-describedby", `${id}-range ${id}-found`);
+      const scale = make("span", { className: "scale", ariaHidden: "true" }, parts.known, parts.error, parts.marker);
+      const unit = make("small", {}, a.unit);
+      parts.row = make(
+        "div",
+        { className: "gauge" },
+        make("div", { className: "head" }, make("label", { htmlFor: id, title: a.description }, a.label), parts.value, unit, parts.free),
+        make("div", { className: "track" }, scale, parts.slider),
+        make("div", { className: "foot" }, parts.range, parts.found),
+      );
+      this.root.append(parts.row);
+      this.#rows.set(a.name, parts);
+    }
+  }
+
+  /**
+   * Show a request and what was last measured for it.
+   *
+   * @param measured attributes of the server's measurement, or null before the first
+   * @param {boolean} isFresh whether they belong to this very request
+   */
+  render(state, catalogue, measured, isFresh) {
+    const model = modelOf(catalogue, state.model);
+    if (model !== this.#model) this.#build(model);
+    this.#model = model;
+    for (const a of model.attributes) this.#renderRow(a, state, catalogue, measured?.[a.name], isFresh);
+  }
+
+  #renderRow(a, state, catalogue, reading, isFresh) {
+    const parts = this.#rows.get(a.name);
+    const set = state.values[a.name];
+    const isFree = set === null;
+    const value = set ?? reading?.requested ?? null;
+    const label = catalogue.morphologies.find((m) => m.name === state.morphology).label;
+
+    parts.row.classList.toggle("is-free", isFree);
+    parts.row.classList.toggle("is-unknown", value === null);
+    parts.row.classList.toggle("stale", !isFresh);
+    parts.free.setAttribute("aria-pressed", String(isFree));
+    setText(parts.value, value === null ? (isFree ? "free" : "") : write(a, value));
+    const shown = value ?? (a.low + a.high) / 2;
+    if (Number(parts.slider.value) !== shown) parts.slider.value = shown;
+    parts.slider.setAttribute(
+      "aria-valuetext",
+      value === null ? "free" : `${write(a, value)} ${a.unit}${isFree ? ", drawn from real galaxies" : ""}`,
+    );
+
+    const range = a.supported[state.morphology];
+    parts.known.hidden = !range;
+    if (range) {
+      parts.known.style.setProperty("--from", place(a, range[0]));
+      parts.known.style.setProperty("--to", place(a, range[1]));
+    }
+    const words = rangeWords(a, state.morphology);
+    const isBeyond = !isFree && !isSupported(a, state.morphology, set);
+    parts.row.classList.toggle("beyond", isBeyond);
+    setText(
+      parts.range,
+      !range
+        ? `Known of no ${label.toLowerCase()} galaxy`
+        : isBeyond
+          ? `Beyond real galaxies, ${words}`
+          : isFree
+            ? `Drawn from real ones, ${words}`
+            : `${label} galaxies: ${words}`,
+    );
+
+    const found = reading?.measured ?? null;
+    const hasBoth = found !== null && value !== null;
+    parts.marker.hidden = found === null;
+    parts.error.hidden = !hasBoth;
+    if (found !== null) parts.marker.style.setProperty("--at", place(a, found));
+    if (hasBoth) {
+      const ends = [place(a, value), place(a, found)].sort((x, y) => x - y);
+      parts.error.style.setProperty("--from", ends[0]);
+      parts.error.style.setProperty("--to", ends[1]);
+    }
+    parts.found.classList.toggle("none", found === null);
+    setText(
+      parts.found,
+      !a.measured
+        ? "not visible in a picture"
+        : !reading
+          ? "measuring…"
+          : found === null
+            ? "no galaxy to measure"
+            : `measured ${write(a, found)}${hasBoth ? ` (${signed(a, found - value)})` : ""}`,
+    );
+  }
+}
+
+/** Write a difference with its sign. */
+export const signed = (attribute, value) => `${value < 0 ? "−" : "+"}${write(attribute, Math.abs(value))}`;

@@ -1,0 +1,143 @@
+// Requests to the server: one in flight and the newest waiting, failures in words, tries again.
+
+/** What went wrong, in words for the page. */
+export class Failure extends Error {
+  constructor(kind, text, { wait = null, hint = null } = {}) {
+    super(text);
+    Object.assign(this, { kind, wait, hint });
+  }
+}
+
+/** Fetch a path; throw a `Failure` unless the answer is good. */
+export async function get(path, signal) {
+  let response;
+  try {
+    response = await fetch(path, { signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("gone", "The server does not answer. Is app.py still running?");
+  }
+  if (response.ok) return response;
+  const said = await response.json().catch(() => ({}));
+  if (response.status === 503 && !said.hint) {
+    const seconds = Number(response.headers.get("Retry-After"));
+    throw new Failure("busy", "The server is busy with other requests.", { wait: seconds > 0 ? seconds : 1 });
+  }
+  throw new Failure("refused", said.error ?? `The server answered with status ${response.status}.`, { hint: said.hint });
+}
+
+export const getJson = async (path, signal) => (await get(path, signal)).json();
+
+/** Fetch a picture and decode it, so that it can be shown without a blank moment. */
+export async function getPicture(path, signal) {
+  const file = await (await get(path, signal)).blob();
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new Failure("refused", "The server sent a picture that this browser cannot read.");
+  }
+}
+
+/**
+ * Ask for one thing after another where only the newest counts, such as the picture during a drag.
+ *
+ * One request is in flight; of those that come meanwhile only the newest waits. A superseded request is aborted once it
+ * has taken clearly longer than is usual: aborting it at once would let a steady drag never see a picture.
+ */
+export class Lane {
+  #running = null;
+  #waiting = null;
+  #done = null; // key of what was last shown
+  #usual = 50; // ms
+  #failures = 0;
+  #pause = 0; // timer of the next try
+  #impatience = 0; // timer of an abort
+
+  /** @param {(text: string) => void} say called with a failure in words, or "" when it is over */
+  constructor(say) {
+    this.say = say;
+  }
+
+  get idle() {
+    return !this.#running && !this.#waiting;
+  }
+
+  /** @param {{key: string, work: (signal: AbortSignal) => Promise, show: (result, ms: number) => void}} job */
+  ask(job) {
+    if (job.key === (this.#waiting ?? this.#running)?.key || (this.idle && job.key === this.#done)) return;
+    this.#waiting = job;
+    if (this.#running) this.#grow();
+    else if (!this.#pause) this.#next();
+  }
+
+  /** Forget what was shown and what waits. */
+  clear() {
+    this.#waiting = this.#done = null;
+    this.#running?.control.abort();
+    this.#recover();
+  }
+
+  /** Try at once what a failure holds back. */
+  hurry() {
+    if (this.#pause) this.#resume();
+  }
+
+  #grow() {
+    if (this.#impatience) return;
+    const age = performance.now() - this.#running.began;
+    this.#impatience = setTimeout(() => {
+      this.#usual = Math.max(this.#usual, performance.now() - this.#running.began);
+      this.#running.control.abort();
+    }, Math.max(0, 2 * this.#usual - age));
+  }
+
+  #resume() {
+    clearTimeout(this.#pause);
+    this.#pause = 0;
+    this.#next();
+  }
+
+  #recover() {
+    this.#failures = 0;
+    clearTimeout(this.#pause);
+    this.#pause = 0;
+    this.say("");
+  }
+
+  async #next() {
+    const job = this.#waiting;
+    if (!job) return;
+    const run = { key: job.key, control: new AbortController(), began: performance.now() };
+    this.#running = run;
+    this.#waiting = null;
+    try {
+      const result = await job.work(run.control.signal);
+      if (run.control.signal.aborted) return;
+      const ms = performance.now() - run.began;
+      this.#usual += 0.3 * (ms - this.#usual);
+      this.#done = job.key;
+      this.#recover();
+      job.show(result, ms);
+    } catch (error) {
+      if (error.name !== "AbortError") this.#fail(error, job);
+    } finally {
+      clearTimeout(this.#impatience);
+      this.#impatience = 0;
+      this.#running = null;
+      if (!this.#pause) this.#next();
+    }
+  }
+
+  #fail(error, job) {
+    if (!(error instanceof Failure)) throw error;
+    if (error.kind === "refused") {
+      this.say(error.message);
+      return;
+    }
+    this.#waiting ??= job;
+    const wait = error.wait ?? Math.min(8, 2 ** this.#failures);
+    this.#failures += 1;
+    this.say(`${error.message} Trying again in ${wait} s.`);
+    this.#pause = setTimeout(() => this.#resume(), 1000 * wait * (1 + 0.2 * Math.random()));
+  }
+}

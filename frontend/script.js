@@ -1,0 +1,346 @@
+// The page: one state, one handler for everything that changes it, one render, and the requests that follow.
+
+import { Comparison } from "./compare.js";
+import { setText } from "./elements.js";
+import { Frame } from "./frame.js";
+import { Gauges, buildChoice, renderChoice } from "./gauges.js";
+import { listen } from "./keyboard.js";
+import { Lane, getJson, getPicture } from "./requests.js";
+import { Seeds } from "./seeds.js";
+import { drawSky } from "./sky.js";
+import {
+  address, initialState, modelOf, onSlider, otherState, pinned, readAddress, request, typical, withModel,
+  withMorphology, write,
+} from "./state.js";
+import { Sweep } from "./sweep.js";
+
+const SETTLED = 250; // ms without a change after which everything but the picture follows
+const MEASURE_EVERY = 120; // ms between measurements in a drag
+const LOOK_AGAIN = 5000; // ms between looks for a checkpoint
+
+const $ = (selector) => document.querySelector(selector);
+
+let catalogue = null; // the server's table of classes, models and attributes
+let state = null;
+let measured = { query: null, attributes: null, note: "" }; // newest measurement of A, and of what
+let settling = 0; // timer
+let lastMeasured = 0; // ms
+
+const troubles = new Map(); // by lane: a failure in words
+const lane = (name) => new Lane((text) => trouble(name, text));
+const lanes = Object.fromEntries(
+  ["picture", "measure", "seeds", "sweep", "draw", "otherPicture", "otherMeasure"].map((name) => [name, lane(name)]),
+);
+
+const frame = new Frame($("#figure-a"));
+const gauges = new Gauges($("#attributes .gauges"));
+const seeds = new Seeds($("#seeds .tiles"), lanes.seeds);
+const sweep = new Sweep($("#sweep"), lanes.sweep);
+const comparison = new Comparison(new Frame($("#figure-b")), $("#comparison"), {
+  picture: lanes.otherPicture,
+  measure: lanes.otherMeasure,
+});
+
+/** What buttons and keys do. */
+const ACTIONS = {
+  random: { key: "r", label: "Random galaxy", run: drawGalaxy },
+  reset: { key: "z", label: "Reset to a typical galaxy", run: () => update({ ...initialState(catalogue), rings: state.rings }) },
+  pin: { key: "b", label: "Pin the present settings as B", run: () => update({ other: pinned(state, catalogue) }) },
+  versus: { key: "v", label: "Compare with the other model", run: compareModels },
+  swap: { key: "x", label: "Swap A and B", run: swap },
+  unpin: { key: "q", label: "Stop comparing", run: stopComparing },
+  rings: { key: "o", label: "Half-light rings on or off", run: () => update({ rings: !state.rings }) },
+  copy: { key: "l", label: "Copy the link", run: copyLink },
+  more: { key: "m", label: "Eight more seeds", run: moreSeeds },
+  play: { key: "p", label: "Play or stop the sweep", run: () => sweep.toggle() },
+  take: { key: "t", label: "Take the sweep's value over", run: takeFromSweep },
+  help: { key: "?", label: "This list", run: () => $("#help").showModal() },
+  load: { label: "Look for a checkpoint", run: load },
+};
+
+/** Change the state; `how` is "step" for single acts, "drag" for one of many in a row, "back" for the browser's. */
+function update(changes, how = "step") {
+  Object.assign(state, changes);
+  if (how === "step") {
+    const link = address(state, catalogue);
+    if (link !== location.search) history.pushState(null, "", link);
+  }
+  render();
+  askPicture(how === "drag");
+  clearTimeout(settling);
+  settling = setTimeout(settle, how === "drag" ? SETTLED : 0);
+}
+
+/** Show the state; nothing else writes to the page but what draws pictures. */
+function render() {
+  const query = request(state, catalogue);
+  const isFresh = measured.query === query;
+  renderChoice($("#models"), state.model);
+  renderChoice($("#classes"), state.morphology);
+  gauges.render(state, catalogue, measured.attributes, isFresh);
+  setText($("#remark"), measured.note ? `About the measurement: ${measured.note}.` : "");
+  frame.caption(state, catalogue);
+  const size = measured.attributes?.size;
+  frame.circle(size && { requested: state.values.size ?? size.requested, measured: size.measured });
+  comparison.render(state, catalogue, isFresh ? measured.attributes : null);
+  sweep.render(state, catalogue);
+  if (Number($("#seed").value) !== state.seed) $("#seed").value = state.seed;
+
+  const model = modelOf(catalogue, state.model);
+  const { count, source } = model.training_data;
+  setText(
+    $("#provenance"),
+    `${model.family} ${model.checkpoint}, step ${model.step.toLocaleString("en")}, trained on ` +
+      `${count.toLocaleString("en")} galaxies (${source})`,
+  );
+  const rival = catalogue.models.find((m) => m.id !== state.model);
+  const versus = $("[data-action=versus]");
+  versus.hidden = !rival;
+  if (rival) setText(versus, `Against ${rival.family}`);
+  versus.setAttribute("aria-pressed", String(state.other === `model=${rival?.id}`));
+  $("[data-action=rings]").setAttribute("aria-pressed", String(state.rings));
+  $("#bench").classList.toggle("with-rings", state.rings);
+  $("#bench").classList.toggle("comparing", state.other !== null);
+
+  const name = `galaxy_${state.morphology}_${state.seed}`;
+  for (const [id, path, file] of [
+    ["png", `/api/image.png?${query}&pixels=512`, `${name}.png`],
+    ["fits", `/api/fits?${query}`, `${name}.fits`],
+    ["csv", `/api/catalogue.csv?${query}`, `${name}.csv`],
+  ]) {
+    $(`#${id}`).href = path;
+    $(`#${id}`).download = file;
+  }
+}
+
+function askPicture(isDrag) {
+  const query = request(state, catalogue);
+  const key = `${query}&pixels=${frame.pixels(!isDrag)}`;
+  frame.waiting(true);
+  lanes.picture.ask({
+    key,
+    work: (signal) => getPicture(`/api/image.png?${key}`, signal),
+    show: (image, ms) => {
+      frame.show(image, query, isDrag);
+      frame.parts.time.textContent = `${Math.round(ms)} ms`;
+      frame.waiting(false);
+      if (lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
+    },
+  });
+  if (lanes.picture.idle) frame.waiting(false);
+}
+
+function askMeasurement(isSettled) {
+  const query = request(state, catalogue);
+  lastMeasured = performance.now();
+  lanes.measure.ask({
+    key: query,
+    work: (signal) => getJson(`/api/measure?${query}`, signal),
+    show: ({ attributes, flag, flag_meaning }) => {
+      measured = { query, attributes, note: flag ? flag_meaning : "" };
+      render();
+      if (!settling) follow();
+    },
+  });
+  if (isSettled && measured.query === query) follow();
+}
+
+/** Do what has to wait until nothing moves. */
+function settle() {
+  settling = 0;
+  const link = address(state, catalogue);
+  if (link !== location.search) history.replaceState(null, "", link);
+  askPicture(false);
+  comparison.load(state, catalogue, render);
+  seeds.load(state, catalogue);
+  askMeasurement(true);
+}
+
+/** Do what needs the measurement of the settled state: the sweep holds what is free at the values drawn. */
+function follow() {
+  if (measured.query !== request(state, catalogue)) return;
+  announce(sentence());
+  sweep.load({ ...state, values: drawnValues(measured.attributes, state.values) }, catalogue);
+}
+
+function drawnValues(readings, values) {
+  const { attributes } = modelOf(catalogue, state.model);
+  const filled = attributes.map((a) => {
+    const drawn = readings[a.name]?.requested ?? null;
+    return [a.name, values[a.name] ?? (drawn === null ? null : onSlider(a, drawn))];
+  });
+  return Object.fromEntries(filled);
+}
+
+/** What a screen reader hears once a request is drawn and measured. */
+function sentence() {
+  const readings = modelOf(catalogue, state.model).attributes.map((a) => {
+    const { requested, measured: found } = measured.attributes[a.name];
+    const parts = [requested === null ? "" : `asked ${write(a, requested)}`, found === null ? "" : `measured ${write(a, found)}`];
+    return `${a.label} ${parts.filter(Boolean).join(", ") || "unknown"}`;
+  });
+  return [frame.canvas.getAttribute("aria-label"), ...readings, measured.note].filter(Boolean).join(". ");
+}
+
+function announce(text) {
+  setText($("#announcement"), text);
+}
+
+function trouble(name, text) {
+  troubles.set(name, text);
+  setText($("#message"), [...new Set(troubles.values())].filter(Boolean).join(" "));
+}
+
+/** Take class and attributes from a real galaxy, and a new seed. */
+function drawGalaxy() {
+  const { attributes } = modelOf(catalogue, state.model);
+  const known = catalogue.morphologies.filter((m) => attributes.some((a) => a.supported[m.name]));
+  const choices = known.length ? known : catalogue.morphologies;
+  const morphology = choices[Math.floor(Math.random() * choices.length)].name;
+  const seed = Math.floor(Math.random() * 1e6);
+  const free = Object.fromEntries(attributes.map((a) => [a.name, null]));
+  const query = request({ ...state, morphology, seed, values: free }, catalogue);
+  lanes.draw.ask({
+    key: query,
+    work: (signal) => getJson(`/api/measure?${query}`, signal),
+    show: (answer) => update({ morphology, seed, values: drawnValues(answer.attributes, free) }),
+  });
+}
+
+function compareModels() {
+  const rival = catalogue.models.find((m) => m.id !== state.model);
+  if (!rival) return;
+  const other = `model=${rival.id}`;
+  update({ other: state.other === other ? null : other });
+}
+
+function swap() {
+  const other = otherState(state, catalogue);
+  if (other) update({ ...other, other: pinned(state, catalogue) });
+}
+
+function stopComparing() {
+  if (state.other === null) return;
+  // The button that was pressed is about to go.
+  if ($("#comparison").contains(document.activeElement)) $("[data-action=pin]").focus();
+  update({ other: null });
+}
+
+function moreSeeds() {
+  seeds.more(catalogue);
+  seeds.load(state, catalogue);
+}
+
+function takeFromSweep() {
+  const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === state.sweep);
+  const value = sweep.value;
+  if (value !== null) update({ values: { ...state.values, [state.sweep]: onSlider(attribute, value) } });
+}
+
+async function copyLink() {
+  const link = new URL(address(state, catalogue), location.href).href;
+  const text = $("[data-action=copy]").firstChild;
+  try {
+    await navigator.clipboard.writeText(link);
+    text.textContent = "Copied";
+    announce("Link copied");
+    setTimeout(() => (text.textContent = "Copy link"), 1600);
+  } catch {
+    trouble("copy", `This browser does not let the page copy: the link is in its address bar, ${link}`);
+    setTimeout(() => trouble("copy", ""), 8000);
+  }
+}
+
+function toggleFree(name) {
+  const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === name);
+  const middle = (attribute.low + attribute.high) / 2;
+  const drawn = measured.attributes?.[name]?.requested ?? typical(attribute, state.morphology) ?? middle;
+  update({ values: { ...state.values, [name]: state.values[name] === null ? onSlider(attribute, drawn) : null } });
+}
+
+/** The one handler of everything that is moved, typed or chosen. */
+function onInput({ target }) {
+  if (target.dataset.attribute) {
+    update({ values: { ...state.values, [target.dataset.attribute]: Number(target.value) } }, "drag");
+  } else if (target.id === "seed") {
+    const isValid = target.value !== "" && target.checkValidity();
+    target.setAttribute("aria-invalid", String(!isValid));
+    if (isValid) update({ seed: Number(target.value) }, "drag");
+    trouble("seed", isValid ? "" : `A seed is a whole number from 0 to ${catalogue.max_seed}.`);
+  } else if (target.id === "sweep-attribute") {
+    update({ sweep: target.value });
+  }
+}
+
+function onClick({ target }) {
+  const { action, choice, free, seed } = target.closest("button")?.dataset ?? {};
+  if (action) ACTIONS[action].run();
+  else if (free) toggleFree(free);
+  else if (seed) update({ seed: Number(seed) });
+  else if (choice && target.closest("#models")) update(withModel(state, catalogue, choice));
+  else if (choice) update(withMorphology(state, catalogue, choice));
+}
+
+/** Say why there is nothing to see, and look again by itself. */
+function sayAbsent(failure) {
+  const isMissing = Boolean(failure.hint);
+  $("#absent-title").textContent = isMissing ? "No checkpoint yet" : "No answer from the server";
+  $("#absent-text").textContent = failure.message;
+  $("#absent-hint").textContent = failure.hint ?? "python app.py";
+  $("#absent-next").textContent = isMissing
+    ? "Train one with this command, then start app.py again. The page looks again every five seconds."
+    : "The page looks again every five seconds.";
+  $("#absent").hidden = false;
+  announce(`${$("#absent-title").textContent}. ${failure.message}`);
+}
+
+let looking = 0;
+
+async function load() {
+  clearTimeout(looking);
+  try {
+    catalogue = await getJson("/api/model");
+  } catch (failure) {
+    sayAbsent(failure);
+    looking = setTimeout(load, LOOK_AGAIN);
+    return;
+  }
+  start();
+}
+
+function start() {
+  const { state: read, notes } = readAddress(location.search, catalogue);
+  state = read;
+  if (notes.length) {
+    trouble("link", notes.join(" "));
+    setTimeout(() => trouble("link", ""), 12000);
+  }
+  buildChoice($("#models"), catalogue.models.map((m) => ({ name: m.id, label: m.family, title: m.description })));
+  buildChoice(
+    $("#classes"),
+    catalogue.morphologies.map((m) => ({ name: m.name, label: m.label, title: m.description, glyph: `glyph-${m.name}` })),
+  );
+  catalogue.morphologies.forEach((m, k) => {
+    const run = () => update(withMorphology(state, catalogue, m.name));
+    ACTIONS[`class-${k}`] = { key: String(k + 1), label: m.label, run };
+  });
+  $("#seed").max = catalogue.max_seed;
+  $("#models").hidden = catalogue.models.length < 2;
+  $("#absent").hidden = true;
+  $("#bench").hidden = $("#sweep").hidden = false;
+  listen(ACTIONS, $("#help"));
+
+  document.addEventListener("input", onInput);
+  addEventListener("popstate", () => update(readAddress(location.search, catalogue).state, "back"));
+  addEventListener("online", () => Object.values(lanes).forEach((one) => one.hurry()));
+  new IntersectionObserver(([entry]) => {
+    sweep.isVisible = entry.isIntersecting;
+    if (entry.isIntersecting && !settling) follow();
+  }).observe($("#sweep"));
+  update({}, "back");
+}
+
+document.addEventListener("click", onClick);
+drawSky($("#sky"));
+addEventListener("resize", () => drawSky($("#sky")));
+load();

@@ -1,0 +1,60 @@
+// Strip of eight other seeds: the same request, another galaxy.
+
+import { make } from "./elements.js";
+import { getPicture } from "./requests.js";
+import { request } from "./state.js";
+
+const COUNT = 9; // consecutive seeds in a sheet: the one in use is among them or in their place
+const PIXELS = 64;
+
+export class Seeds {
+  #first = null;
+  #shown = { seeds: [] };
+
+  /** @param {HTMLElement} root  @param {Lane} lane */
+  constructor(root, lane) {
+    this.lane = lane;
+    this.buttons = Array.from({ length: COUNT - 1 }, () => {
+      const tile = make("canvas", { width: 2 * PIXELS, height: 2 * PIXELS, ariaHidden: "true" });
+      const button = make("button", { type: "button", disabled: true }, tile, make("span", {}, "\u00a0"));
+      root.append(button);
+      return button;
+    });
+  }
+
+  /** Move on to the next seeds. */
+  more(catalogue) {
+    this.#first = (this.#first ?? 0) + COUNT;
+    if (this.#first > catalogue.max_seed - COUNT) this.#first = 0;
+  }
+
+  /** Ask for the seeds around the present one; those that are shown stay while one of them is in use. */
+  load(state, catalogue, isJump = false) {
+    const near = this.#first !== null && state.seed >= this.#first && state.seed < this.#first + COUNT;
+    if (this.#first === null || (isJump && !near)) this.#first = Math.min(state.seed, catalogue.max_seed - COUNT + 1);
+    const first = this.#first;
+    const query = request({ ...state, seed: first }, catalogue, { seeds: COUNT, pixels: PIXELS });
+    this.lane.ask({
+      key: `${query}#${state.seed}`,
+      work: (signal) => (this.#shown.query === query ? this.#shown.sheet : getPicture(`/api/sheet.png?${query}`, signal)),
+      show: (sheet) => {
+        this.#shown = { query, sheet };
+        this.#draw(sheet, first, state.seed);
+      },
+    });
+  }
+
+  #draw(sheet, first, current) {
+    const seeds = Array.from({ length: COUNT }, (_, k) => first + k).filter((seed) => seed !== current);
+    this.buttons.forEach((button, k) => {
+      const context = button.firstChild.getContext("2d");
+      context.imageSmoothingQuality = "high";
+      const [side, edge] = [PIXELS, 2 * PIXELS];
+      context.drawImage(sheet, (seeds[k] - first) * side, 0, side, side, 0, 0, edge, edge);
+      button.lastChild.textContent = seeds[k];
+      button.setAttribute("aria-label", `Seed ${seeds[k]}`);
+      button.dataset.seed = seeds[k];
+      button.disabled = false;
+    });
+  }
+}

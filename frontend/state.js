@@ -1,0 +1,148 @@
+// The one state of the page, and its forms: the request to the server, and the address that can be shared.
+//
+// state = {
+//   model: "gan", morphology: "spiral", seed: 7,
+//   values: {size: 0.12, redshift: null},   null: free, the server draws it from real galaxies
+//   other: null,     what B has in place of A's settings, as a query; null: nothing is compared
+//   sweep: "size",   attribute of the film strip
+//   rings: false,    half-light circles on the pictures
+// }
+
+/** Model of the server's table that the state names. */
+export const modelOf = (catalogue, id) => catalogue.models.find((model) => model.id === id);
+
+/** Write a value with as many digits as the slider's step has. */
+export const write = (attribute, value) =>
+  value.toFixed(Math.max(0, Math.ceil(-Math.log10(attribute.step) - 1e-9)));
+
+/** Supported range of an attribute for a class as words, or null where nothing is known. */
+export const rangeWords = (attribute, morphology) =>
+  attribute.supported[morphology]?.map((end) => write(attribute, end)).join(" to ") ?? null;
+
+/** Tell whether a value lies among the real galaxies of a class. */
+export function isSupported(attribute, morphology, value) {
+  const range = attribute.supported[morphology];
+  return Boolean(range) && range[0] <= value && value <= range[1];
+}
+
+/** Median of a class's real galaxies as a slider's value, or null where none is known. */
+export const typical = (attribute, morphology) => {
+  const value = attribute.typical[morphology] ?? null;
+  return value === null ? null : onSlider(attribute, value);
+};
+
+/** The value that a slider can take nearest to the one given. */
+export const onSlider = (attribute, value) =>
+  Number(write(attribute, Math.min(attribute.high, Math.max(attribute.low, value))));
+
+/** A typical galaxy of the first class. */
+export function initialState(catalogue) {
+  const model = modelOf(catalogue, catalogue.default);
+  const morphology = catalogue.morphologies[0].name;
+  return {
+    model: model.id,
+    morphology,
+    seed: 0,
+    values: Object.fromEntries(model.attributes.map((a) => [a.name, typical(a, morphology)])),
+    other: null,
+    sweep: (model.attributes.find((a) => a.measured) ?? model.attributes[0]).name,
+    rings: false,
+  };
+}
+
+/** Change the class; sliders at the typical value of the old class move to that of the new one. */
+export function withMorphology(state, catalogue, morphology) {
+  const values = { ...state.values };
+  for (const a of modelOf(catalogue, state.model).attributes) {
+    if (values[a.name] === typical(a, state.morphology)) values[a.name] = typical(a, morphology);
+  }
+  return { morphology, values };
+}
+
+/** Change the model; attributes that both have keep their values. */
+export function withModel(state, catalogue, id) {
+  const { attributes } = modelOf(catalogue, id);
+  const values = attributes.map((a) => [a.name, a.name in state.values ? state.values[a.name] : typical(a, state.morphology)]);
+  const sweep = attributes.some((a) => a.name === state.sweep) ? state.sweep : attributes[0].name;
+  return { model: id, values: Object.fromEntries(values), sweep };
+}
+
+/** Parameters of the server's answers: what is set, and nothing that is free. */
+export function request(state, catalogue, extra = {}) {
+  const model = modelOf(catalogue, state.model);
+  const query = new URLSearchParams({ morphology: state.morphology });
+  for (const a of model.attributes) {
+    if (state.values[a.name] !== null) query.set(a.name, write(a, state.values[a.name]));
+  }
+  query.set("seed", state.seed);
+  query.set("model", model.id);
+  for (const [name, value] of Object.entries(extra)) query.set(name, value);
+  return query.toString();
+}
+
+/** Query of the page's address: the same parameters, and what only the page has. */
+export function address(state, catalogue) {
+  const extra = {};
+  if (state.other) extra.b = state.other;
+  if (state.sweep !== initialState(catalogue).sweep) extra.sweep = state.sweep;
+  if (state.rings) extra.rings = "1";
+  return `?${request(state, catalogue, extra)}`;
+}
+
+/** Read an address; `notes` says in words what in it could not be taken as it stands. */
+export function readAddress(search, catalogue) {
+  const query = new URLSearchParams(search);
+  const notes = [];
+  const state = overlay(initialState(catalogue), query, catalogue, notes);
+  if (query.has("morphology")) {
+    for (const a of modelOf(catalogue, state.model).attributes) {
+      if (!query.has(a.name)) state.values[a.name] = null;
+    }
+  }
+  state.other = query.get("b") || null;
+  if (query.get("sweep") in state.values) state.sweep = query.get("sweep");
+  state.rings = query.get("rings") === "1";
+  return { state, notes };
+}
+
+/** Settings of A as a query that fixes everything, to become B. */
+export function pinned(state, catalogue) {
+  const query = new URLSearchParams(request(state, catalogue));
+  for (const [name, value] of Object.entries(state.values)) if (value === null) query.set(name, "free");
+  return query.toString();
+}
+
+/** State of B: A's, but for what `other` names. Null where nothing is compared. */
+export const otherState = (state, catalogue) =>
+  state.other === null ? null : overlay(state, new URLSearchParams(state.other), catalogue, []);
+
+function overlay(state, query, catalogue, notes) {
+  let next = { ...state, values: { ...state.values } };
+  const model = query.get("model");
+  if (model !== null && model !== state.model) {
+    if (modelOf(catalogue, model)) next = { ...next, ...withModel(next, catalogue, model) };
+    else notes.push(`The link names the model ${model}, which is not here.`);
+  }
+  const morphology = query.get("morphology");
+  if (morphology !== null) {
+    if (catalogue.morphologies.some((m) => m.name === morphology)) next = { ...next, ...withMorphology(next, catalogue, morphology) };
+    else notes.push(`The link names the class ${morphology}, which is not here.`);
+  }
+  const seed = query.get("seed");
+  if (seed !== null) {
+    if (/^\d+$/.test(seed) && Number(seed) <= catalogue.max_seed) next.seed = Number(seed);
+    else notes.push(`The link's seed ${seed} is no whole number up to ${catalogue.max_seed}.`);
+  }
+  for (const a of modelOf(catalogue, next.model).attributes) {
+    const text = query.get(a.name);
+    if (text === null) continue;
+    const value = text.trim() === "" ? NaN : Number(text);
+    if (text === "free") next.values[a.name] = null;
+    else if (!Number.isFinite(value)) notes.push(`The link's ${a.name} ${text} is no number.`);
+    else {
+      next.values[a.name] = onSlider(a, value);
+      if (value < a.low || value > a.high) notes.push(`The link's ${a.name} ${text} is off the slider: its end is taken.`);
+    }
+  }
+  return next;
+}

@@ -1,0 +1,219 @@
+// Sweep of one attribute from low to high: a film strip, a player, and the measured curve against the requested one.
+
+import { make } from "./elements.js";
+import { signed } from "./gauges.js";
+import { getJson, getPicture } from "./requests.js";
+import { isSupported, modelOf, rangeWords, request, write } from "./state.js";
+
+const STEPS = 13;
+const PIXELS = 128; // of a frame
+const FRAMES_PER_SECOND = 5;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+export class Sweep {
+  #film = null; // {sheet, readings, attribute, state} of what is shown
+  #position = 0; // frame, with a fraction while it plays
+  #direction = 1;
+  #clock = 0; // of the last drawn frame, 0: not playing
+
+  /** @param {HTMLElement} root section of the page  @param {Lane} lane */
+  constructor(root, lane) {
+    this.root = root;
+    this.lane = lane;
+    this.isVisible = false;
+    const part = (name) => root.querySelector(name);
+    this.parts = {
+      choice: part("select"),
+      canvas: part(".projector canvas"),
+      frame: part("#sweep-frame"),
+      film: part(".film"),
+      strip: part(".film canvas"),
+      marks: part(".film .marks"),
+      plot: part(".plot svg"),
+      low: part(".low"),
+      high: part(".high"),
+      ticks: part(".ticks"),
+      reading: part("#sweep-reading"),
+      words: part("#sweep-words"),
+      play: part("[data-action=play]"),
+      take: part("[data-action=take]"),
+    };
+    const { frame, film } = this.parts;
+    frame.max = STEPS - 1;
+    frame.addEventListener("input", () => this.go(Number(frame.value)));
+    film.addEventListener("click", (event) => {
+      const box = film.getBoundingClientRect();
+      this.go(Math.floor(((event.clientX - box.left) / box.width) * STEPS));
+    });
+  }
+
+  /** Show the attributes of the state's model in the choice. */
+  render(state, catalogue) {
+    const { choice } = this.parts;
+    const { attributes } = modelOf(catalogue, state.model);
+    const names = attributes.map((a) => a.name).join();
+    if (choice.dataset.names !== names) {
+      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, a.label)));
+      choice.dataset.names = names;
+    }
+    choice.value = state.sweep;
+  }
+
+  /** Ask for the film of a state in which nothing is free but what is swept, if it can be seen. */
+  load(state, catalogue) {
+    if (!this.isVisible) return;
+    const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === state.sweep);
+    const rest = { ...state, values: { ...state.values, [state.sweep]: null } };
+    const query = request(rest, catalogue, { sweep: state.sweep, steps: STEPS });
+    this.root.classList.add("waiting");
+    this.lane.ask({
+      key: query,
+      work: (signal) =>
+        Promise.all([
+          getPicture(`/api/sheet.png?${query}&pixels=${PIXELS}`, signal),
+          getJson(`/api/sheet.json?${query}`, signal),
+        ]),
+      show: ([sheet, { tiles }]) => {
+        const readings = tiles.map((tile) => tile.attributes[state.sweep]);
+        const isOther = this.#film?.attribute.name !== attribute.name;
+        this.#film = { sheet, readings, attribute, morphology: state.morphology };
+        if (isOther && !this.#clock) this.#position = this.#nearest(state.values[state.sweep]);
+        this.#show(catalogue);
+      },
+    });
+    if (this.lane.idle) this.root.classList.remove("waiting");
+  }
+
+  /** Value of the present frame. */
+  get value() {
+    return this.#film?.readings[Math.round(this.#position)].requested ?? null;
+  }
+
+  /** Show one frame and stop there. */
+  go(frame) {
+    this.pause();
+    this.#position = Math.min(STEPS - 1, Math.max(0, frame));
+    this.#draw();
+  }
+
+  toggle() {
+    if (this.#clock) this.pause();
+    else if (this.#film) {
+      this.#clock = performance.now();
+      this.#label("Pause");
+      requestAnimationFrame((now) => this.#tick(now));
+    }
+  }
+
+  pause() {
+    this.#clock = 0;
+    this.#position = Math.round(this.#position);
+    this.#label("Play");
+    this.#draw();
+  }
+
+  #label(text) {
+    this.parts.play.firstChild.textContent = text;
+  }
+
+  #tick(now) {
+    if (!this.#clock) return;
+    const pace = still.matches ? 1 : FRAMES_PER_SECOND;
+    this.#position += (this.#direction * pace * Math.min(200, now - this.#clock)) / 1000;
+    this.#clock = now;
+    // There and back again: an end that jumps to the start would look like a fault.
+    if (this.#position >= STEPS - 1 || this.#position <= 0) this.#direction = this.#position <= 0 ? 1 : -1;
+    this.#position = Math.min(STEPS - 1, Math.max(0, this.#position));
+    this.#draw();
+    requestAnimationFrame((then) => this.#tick(then));
+  }
+
+  #nearest(value) {
+    if (value === null) return 0;
+    const off = this.#film.readings.map((reading) => Math.abs(reading.requested - value));
+    return off.indexOf(Math.min(...off));
+  }
+
+  #show(catalogue) {
+    const { sheet, readings, attribute, morphology } = this.#film;
+    const { parts } = this;
+    const marks = readings.map(({ requested }) =>
+      make("i", { className: isSupported(attribute, morphology, requested) ? "" : "beyond" }),
+    );
+    Object.assign(parts.strip, { width: sheet.width, height: sheet.height }).getContext("2d").drawImage(sheet, 0, 0);
+    parts.marks.replaceChildren(...marks);
+    parts.ticks.replaceChildren(...readings.map(({ requested }) => make("span", {}, write(attribute, requested))));
+    this.#plot(catalogue);
+    this.#draw();
+    this.root.classList.remove("waiting");
+  }
+
+  /** Draw the curve; its points stand under the frames that they belong to. */
+  #plot(catalogue) {
+    const { readings, attribute, morphology } = this.#film;
+    const { parts } = this;
+    const found = readings.map((reading) => reading.measured).filter((value) => value !== null);
+    const low = Math.min(attribute.low, ...found);
+    const high = Math.max(attribute.high, ...found);
+    const x = (value) => 1000 * ((((value - attribute.low) / (attribute.high - attribute.low)) * (STEPS - 1) + 0.5) / STEPS);
+    const y = (value) => 1000 - (1000 * (value - low)) / (high - low);
+    const line = (points) => points.map(([px, py], k) => `${k ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
+    const draw = (name, path) => parts.plot.querySelector(name).setAttribute("d", path);
+
+    const known = parts.plot.querySelector(".known");
+    const range = attribute.supported[morphology];
+    const [from, to] = range ? range.map((end) => x(Math.min(attribute.high, Math.max(attribute.low, end)))) : [0, 0];
+    known.setAttribute("x", from);
+    known.setAttribute("width", to - from);
+    draw(".grid", [0, 0.25, 0.5, 0.75, 1].map((part) => `M0 ${1000 * part}H1000`).join(""));
+    draw(".asked", line(readings.map(({ requested }) => [x(requested), y(requested)])));
+    const points = readings.filter((r) => r.measured !== null).map((r) => [x(r.requested), y(r.measured)]);
+    draw(".found", line(points));
+    draw(".dots", points.map(([px, py]) => `M${px.toFixed(1)} ${py.toFixed(1)}h.01`).join(""));
+    parts.low.textContent = write(attribute, low);
+    parts.high.textContent = write(attribute, high);
+    parts.words.textContent = this.#summary(catalogue);
+  }
+
+  #summary(catalogue) {
+    const { readings, attribute, morphology } = this.#film;
+    const label = catalogue.morphologies.find((m) => m.name === morphology).label.toLowerCase();
+    if (!attribute.measured) return `${attribute.label} cannot be measured on a picture: there is no curve.`;
+    const range = rangeWords(attribute, morphology);
+    const inside = readings.filter((r) => r.measured !== null && isSupported(attribute, morphology, r.requested));
+    if (inside.length === 0) return `No frame lies within the range of real ${label} galaxies and shows a galaxy to measure.`;
+    const off = inside.map((r) => r.measured - r.requested);
+    const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    return (
+      `Within the range of real ${label} galaxies (${range}, shaded) the pictures miss what was asked by ` +
+      `${write(attribute, mean(off.map(Math.abs)))} ${attribute.unit} on average (${signed(attribute, mean(off))} with its sign).`
+    ).replace(/ +/g, " ");
+  }
+
+  #draw() {
+    if (!this.#film) return;
+    const { sheet, readings, attribute } = this.#film;
+    const { parts } = this;
+    const context = parts.canvas.getContext("2d");
+    const edge = parts.canvas.width;
+    const first = Math.floor(this.#position);
+    context.imageSmoothingQuality = "high";
+    const frame = (k, alpha) => {
+      context.globalAlpha = alpha;
+      context.drawImage(sheet, k * PIXELS, 0, PIXELS, PIXELS, 0, 0, edge, edge);
+    };
+    frame(first, 1);
+    if (first < STEPS - 1 && !still.matches) frame(first + 1, this.#position - first);
+
+    const nearest = Math.round(this.#position);
+    const { requested, measured } = readings[nearest];
+    const found = measured === null ? "" : `, measured ${write(attribute, measured)}`;
+    parts.reading.textContent = `asked ${write(attribute, requested)}${found}`;
+    parts.canvas.setAttribute("aria-label", `Frame ${nearest + 1} of ${STEPS}: ${parts.reading.textContent}`);
+    parts.frame.value = nearest;
+    parts.frame.setAttribute("aria-valuetext", parts.reading.textContent);
+    const at = (1000 * (this.#position + 0.5)) / STEPS;
+    parts.plot.querySelector(".here").setAttribute("d", `M${at.toFixed(1)} 0V1000`);
+    parts.film.style.setProperty("--frame", nearest);
+  }
+}
