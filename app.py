@@ -169,7 +169,8 @@ def _stop() -> None:
 
 
 def _load(paths: Sequence[Path] | None, device: str, solver: dict[str, Any]) -> list[ServedModel]:
-    from served_models import ServedModel, find_checkpoints, load_found
+    from release import find_checkpoints
+    from served_models import ServedModel, load_found
 
     if paths:
         models = [ServedModel.load(path, device, **solver) for path in paths]

@@ -60,12 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     # torch loads only after the options are known to be right
     from ranks import Ranks
+    from release import default_checkpoint
     from sampling import GalaxySampler
 
     rank = Ranks.from_environment()
-    sampler = GalaxySampler.from_checkpoint(
-        options.checkpoint, rank.own_device(options.device), **solver_settings(options)
-    )
+    checkpoint = options.checkpoint or default_checkpoint(Path("checkpoints"))
+    sampler = GalaxySampler.from_checkpoint(checkpoint, rank.own_device(options.device), **solver_settings(options))
+    if options.checkpoint is None and rank.is_first:
+        print(f"from {checkpoint}")
     requests = _requests(options, given, [a.name for a in sampler.attributes])
     in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for sentence in requests.warnings(sampler.supports, sampler.unsupported):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
-        _write_shards(sampler, requests, options, rank)
+        _write_shards(sampler, requests, checkpoint, options, rank)
     else:
         _write_pictures(sampler, requests, formats, options.out)
 
@@ -114,12 +116,14 @@ def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str
     print(f"{len(requests)} galaxies in {out} ({sampler.describe()})")
 
 
-def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.Namespace, rank: Ranks) -> None:
+def _write_shards(
+    sampler: GalaxySampler, requests: Requests, checkpoint: Path, options: argparse.Namespace, rank: Ranks
+) -> None:
     from catalogue_shards import ShardFolder, write_shards
     from dataset_writer import sha256_of
 
     # Networks round differently on different kinds of device.
-    origin = {"checkpoint": sha256_of(options.checkpoint), "device": sampler.engine.device.type}
+    origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.engine.device.type}
     origin["sampler"] = sampler.describe()
     size = options.shard_size or _SHARD_SIZE
     folder = ShardFolder(options.out, requests, size, sampler.config.image_size, origin)
@@ -134,7 +138,12 @@ def _write_shards(sampler: GalaxySampler, requests: Requests, options: argparse.
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="checkpoint of a training run")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a training run, or a released generator.safetensors (default: the newest in checkpoints/)",
+    )
     parser.add_argument("--morphology", metavar="NAME", help=f"class: {', '.join(MORPHOLOGY_NAMES)}")
     group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
     for attribute in ATTRIBUTES.values():

@@ -11,13 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoint import RUN_STATE, DamagedError, load_checkpoint
+from checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
 from config_physics import Config, UserError
 from durable_files import whole_file
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
+RELEASED = "released"  # folder in checkpoints/ of what comes with the program
 _FORMAT_VERSION = 1
 _NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints in a folder such as checkpoints/, the most wanted first.
+
+    Those of the runs come first, the newest before older ones; then those that came with the program.
+    """
+    runs = [path for path in folder.glob(f"*/{LATEST}") if path.parent.name != RELEASED and path.is_file()]
+    return sorted(runs, key=lambda path: -path.stat().st_mtime) + sorted((folder / RELEASED).glob(f"*/{WEIGHTS}"))
+
+
+def default_checkpoint(folder: Path) -> Path:
+    """Return the first of `find_checkpoints`.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    if found := find_checkpoints(folder):
+        return found[0]
+    raise UserError(f"there is no checkpoint in {folder}/: train one with galaxy.py, or name one with --checkpoint")
 
 
 def load_state(path: Path) -> dict[str, Any]:

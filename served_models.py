@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoint import LATEST, RUN_STATE, load_checkpoint
 from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute, UserError
+from release import SETTINGS, load_state
 from sampling import GalaxySampler
 
-RELEASED = "released"  # folder of the checkpoints that come with the program
 _FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")  # of the disk that a run was made on
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # by id, in the order of preference
 
@@ -54,7 +53,7 @@ class ServedModel:
         UserError
             If it cannot be used.
         """
-        state = load_checkpoint(path, RUN_STATE)
+        state = load_state(path)
         options = solver if family_of(state) == "diffusion" else {}
         return cls(
             GalaxySampler.from_state(state, path, device, **options),
@@ -127,19 +126,6 @@ def family_of(state: dict[str, Any]) -> str | None:
     return None if not isinstance(settings, dict) else "diffusion" if settings.get("diffusion") else "gan"
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints that the page may take, the most wanted first.
-
-    Those of the runs come first, the newest before older ones; then those that came with the program.
-    """
-
-    def newest_first(paths: Iterable[Path]) -> list[Path]:
-        return sorted((path for path in paths if path.is_file()), key=lambda path: -path.stat().st_mtime)
-
-    runs = newest_first(path for path in folder.glob(f"*/{LATEST}") if path.parent.name != RELEASED)
-    return runs + newest_first((folder / RELEASED).glob("*.pt"))
-
-
 def load_found(paths: Sequence[Path], device: str = "auto", **solver: Any) -> list[ServedModel]:
     """Load the first usable checkpoint, and the first one of the other family beside it.
 
@@ -163,6 +149,8 @@ def load_found(paths: Sequence[Path], device: str = "auto", **solver: Any) -> li
 def _family_in(path: Path) -> str | None:
     """Look what a checkpoint holds without reading it whole; None if that cannot be told."""
     try:
+        if path.suffix == ".safetensors":
+            return family_of(json.loads(path.with_name(SETTINGS).read_text(encoding="utf-8")))
         return family_of(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     except Exception:  # a damaged file fails anywhere in the reader, with any error
         return None

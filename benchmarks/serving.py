@@ -37,6 +37,7 @@ from checkpoint import save_checkpoint
 from command_line import Parser, run_script
 from config_physics import MORPHOLOGY_NAMES, Config, UserError, attribute_table
 from engine import Engine
+from learner import build_predictor
 from sampling import build_generator
 
 _START_S = 60  # after which a server that says nothing is given up
@@ -100,7 +101,7 @@ def write_untrained(path: Path, config: Config) -> None:
             for weight in network.parameters():
                 weight.mul_(10 if weight.ndim > 1 else 1)
     state = {"config": config.to_dict(), "phase": "generator", "epoch": 1, "step": 1, "ema": None}
-    state["networks"] = {"generator": network.state_dict()}
+    state["networks"] = {"generator": network.state_dict(), "predictor": build_predictor(config).state_dict()}
     state["attributes"] = [{key: getattr(a, key) for key in ("name", "unit", "low", "high", "raw")} for a in table]
     state["population"] = {"classes": torch.arange(400) % len(MORPHOLOGY_NAMES), "values": values}
     state["provenance"] = {"source": "random numbers", "count": 400}

@@ -6,6 +6,7 @@ import csv
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,3 +328,13 @@ def test_damaged_checkpoint_is_one_sentence(generate, checkpoint, tmp_path):
 
 def test_missing_checkpoint_is_one_sentence(generate, tmp_path):
     assert_one_sentence(generate("--morphology", "spiral", checkpoint=tmp_path / "no.pt"), "there is no checkpoint")
+
+
+def test_without_a_checkpoint_the_newest_run_draws(trained, tmp_path):
+    options = ["--morphology", "spiral", "--count", 1, "--out", tmp_path / "out"]
+    result = run_script("generate_from_checkpoint.py", *options, cwd=tmp_path)
+    assert_one_sentence(result, "there is no checkpoint in checkpoints/: train one with galaxy.py")
+    result = run_script("generate_from_checkpoint.py", *options, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert f"from {Path('checkpoints/tiny/latest.pt')}" in result.stdout
+    assert (tmp_path / "out" / "catalogue.csv").is_file()

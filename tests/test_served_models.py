@@ -6,10 +6,12 @@ import os
 import shutil
 
 import pytest
+import torch
 
 from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import UserError
-from served_models import ServedModel, find_checkpoints, load_found
+from release import WEIGHTS, find_checkpoints, write_release
+from served_models import ServedModel, load_found
 
 
 @pytest.fixture
@@ -32,13 +34,20 @@ def names(models) -> list[str]:
     return [model.checkpoint for model in models]
 
 
-def test_the_newest_run_comes_first_and_what_is_released_last(folder):
-    for place in ("old/latest.pt", "new/latest.pt", "released/b.pt", "released/a.pt", "new/epoch_0001.pt", "latest.pt"):
+def put_release(folder, name: str, checkpoint) -> None:
+    write_release(load_checkpoint(checkpoint), folder.path / "released" / name, torch.float16, {})
+
+
+def test_the_newest_run_comes_first_and_what_is_released_last(folder, untrained):
+    put_release(folder, "gan", untrained["gan"])
+    put_release(folder, "diffusion", untrained["diffusion"])
+    for place in ("old/latest.pt", "new/latest.pt", "released/latest.pt", "new/epoch_0001.pt", "latest.pt"):
         folder(place, "gan")
     (folder.path / "empty").mkdir()
     (folder.path / "strange" / "latest.pt").mkdir(parents=True)
     found = [path.relative_to(folder.path).as_posix() for path in find_checkpoints(folder.path)]
-    assert found == ["new/latest.pt", "old/latest.pt", "released/a.pt", "released/b.pt"]
+    released = [f"released/{name}/{WEIGHTS}" for name in ("diffusion", "gan")]
+    assert found == ["new/latest.pt", "old/latest.pt", *released]
 
 
 def test_nothing_to_find(tmp_path):
@@ -52,9 +61,14 @@ def test_the_newest_of_each_family_is_served(folder):
     assert names(load_found(find_checkpoints(folder.path), "cpu")) == ["e/latest.pt", "c/latest.pt"]
 
 
-def test_a_released_checkpoint_stands_in_for_a_missing_run(folder):
-    folder("released/galaxies.pt", "gan")
-    assert names(load_found(find_checkpoints(folder.path), "cpu")) == ["released/galaxies.pt"]
+def test_a_release_stands_in_for_a_missing_run(folder, untrained):
+    put_release(folder, "gan", untrained["gan"])
+    put_release(folder, "diffusion", untrained["diffusion"])
+    found = find_checkpoints(folder.path)
+    assert names(load_found(found, "cpu")) == [f"gan/{WEIGHTS}", f"diffusion/{WEIGHTS}"]
+    folder("own/latest.pt", "gan")
+    found = find_checkpoints(folder.path)
+    assert names(load_found(found, "cpu")) == ["own/latest.pt", f"diffusion/{WEIGHTS}"]
 
 
 @pytest.mark.parametrize("fault", ["cut", "empty", "other", "early"])
