@@ -10,6 +10,7 @@ from conftest import ROOT
 
 LAYERS = (
     {"setting_rules"},
+    {"galaxy_properties"},
     {
         "bounded_cache",
         "config_physics",
