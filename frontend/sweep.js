@@ -186,7 +186,7 @@ export class Sweep {
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
     return (
       `Within the range of real ${label} galaxies (${range}, shaded) the pictures miss what was asked by ` +
-      `${write(attribute, mean(off.map(Math.abs)))} ${attribute.unit} on average (${signed(attribute, mean(off))} with its sign).`
+      `${write(attribute, mean(off.map(Math.abs)))} ${attribute.unit} on average, with a bias of ${signed(attribute, mean(off))}.`
     ).replace(/ +/g, " ");
   }
 
