@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="generation.py", description=__doc__)
-    add_config_options(parser, ("recipe", "width", "generator", "device"))
+    add_config_options(parser, ("recipe", "width", "generator", "pixel_noise", "device"))
     timing.add_timing_options(parser)
     parser.add_argument(
         "--images", type=timing.at_least(1), default=512, metavar="N", help="images drawn at once (default: 512)"

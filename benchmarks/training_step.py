@@ -33,7 +33,22 @@ from training_access import TOTAL_STEPS, made_data, make_trainer
 
 SURVEY = 240_000  # images that the whole recipe is counted for
 PHASES = ("predictor", "generator")
-CONFIG_OPTIONS = ("recipe", "width", "batch_size", "precision", "device", "generator", "discriminator", "engine")
+CONFIG_OPTIONS = (
+    "recipe",
+    "width",
+    "batch_size",
+    "precision",
+    "device",
+    "generator",
+    "batch_norm",
+    "pixel_noise",
+    "discriminator",
+    "adversarial",
+    "r2_weight",
+    "regression_weight",
+    "augment_discriminator",
+    "engine",
+)
 
 _PERIOD = roofline.PENALTY_EVERY  # steps after which the gradient penalty comes again
 
