@@ -11,6 +11,7 @@ address that is printed, for this computer alone. docs/generation.md describes t
 
 from __future__ import annotations
 
+import gzip
 import logging
 import sys
 from collections.abc import Sequence
@@ -105,7 +106,11 @@ def create_app(
 
     def add_file(place: str, path: Path, kind: str) -> None:
         def file() -> Response:
-            response = answer(path.read_bytes(), headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+            content, headers = path.read_bytes(), {"Content-Type": kind, "Cache-Control": "no-cache"}
+            headers["Vary"] = "Accept-Encoding"
+            if kind.startswith("text/") and request.accept_encodings["gzip"] > 0:  # a third of the bytes
+                content, headers["Content-Encoding"] = gzip.compress(content, mtime=0), "gzip"
+            response = answer(content, headers=headers)
             response.add_etag()
             return response.make_conditional(request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 from urllib.parse import urlencode
@@ -420,3 +421,17 @@ def test_a_busy_server_says_when_to_come_back(untrained, monkeypatch):
     answer = client.get("/api/image.png?morphology=spiral")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "8")
     assert answer.json == {"error": "the server is busy"}
+
+
+@pytest.mark.parametrize("place", ["/", "/style.css", "/script.js"])
+def test_the_page_s_texts_travel_packed_to_those_who_can_unpack(client, place):
+    plain = client.get(place)
+    packed = client.get(place, headers={"Accept-Encoding": "gzip, br"})
+    assert "Content-Encoding" not in plain.headers and packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data and len(packed.data) < 0.5 * len(plain.data)
+    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+    assert packed.headers["ETag"] != plain.headers["ETag"]
+    refused = client.get(place, headers={"Accept-Encoding": "gzip;q=0"})
+    assert refused.data == plain.data
+    again = {"Accept-Encoding": "gzip", "If-None-Match": packed.headers["ETag"]}
+    assert client.get(place, headers=again).status_code == 304
