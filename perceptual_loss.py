@@ -15,6 +15,7 @@ from setting_rules import UserError
 # Channels of VGG-16's convolutions; a maximum over 2 x 2 between the groups (Simonyan & Zisserman 2015, table 1, D).
 _VGG_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
 _IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LEAST_SPREAD = 0.03  # of a statistic's variance over the real images, in means of its layer
 _VGG_ADDRESS = "https://download.pytorch.org/models/vgg16-397923af.pth"
 
 # The mean over all ranks, which the gradient passes.
@@ -119,7 +120,8 @@ def perceptual_loss(generated: Sequence[Tensor], real: Sequence[Tensor], mean: M
     for one, other in zip(generated, real, strict=True):
         (mean_1, variance_1), (mean_2, variance_2) = (_moments(_statistics(m), mean, size) for m in (one, other))
         squared = (mean_1 - mean_2).square() - (variance_1 + variance_2) / size
-        terms.append((squared / (variance_2 + 1e-4)).mean())
+        # Maps that hardly ever respond would else count without limit.
+        terms.append((squared / (variance_2 + _LEAST_SPREAD * variance_2.mean() + 1e-8)).mean())
     return torch.stack(terms).mean()
 
 

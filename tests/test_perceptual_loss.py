@@ -33,6 +33,15 @@ def test_a_shift_counts_squared_in_units_of_the_spread():
     assert losses.mean().item() == pytest.approx(4.5, rel=0.05)
 
 
+def test_maps_that_hardly_respond_do_not_rule():
+    lively, dead = maps(64, 1)[0], torch.full((64, 1, 6, 6), 1e-3)
+    found = [
+        perceptual_loss([torch.cat([lively, d], 1)], [torch.cat([maps(64, 2)[0], dead], 1)], alone, 64)
+        for d in (dead, 2 * dead)
+    ]
+    assert (found[1] - found[0]).abs() < 1e-3
+
+
 def test_varying_less_gains_nothing():
     slopes = []
     for k in range(1000):

@@ -80,6 +80,8 @@ def test_two_ranks_do_what_one_does_with_the_doubled_batch(one_and_two):
 def test_two_ranks_do_what_one_does_with_every_option_of_the_gan(tmp_path_factory, dataset_path):
     options = [word for name, value in MODERN.items() for word in (f"--{name.replace('_', '-')}", value)]
     options.remove(True)  # pixel noise is a flag
+    # Features of a predictor that rounding has moved, and grain on the edge of photometry's mask, make it grow quickly.
+    options += ["--pretrain-learning-rate", 0, "--learning-rate", 1e-5]
     compare(*train_twice(tmp_path_factory, dataset_path, *options))
 
 
