@@ -31,6 +31,7 @@ __all__ = [
     "MORPHOLOGY_NAMES",
     "PAPER_ATTRIBUTES",
     "PHOTOMETRIC_ATTRIBUTES",
+    "RELEASED",
     "Attribute",
     "Config",
     "Morphology",
@@ -38,6 +39,8 @@ __all__ = [
     "attribute_table",
     "morphology_index",
 ]
+
+RELEASED = "released"  # folder in checkpoints/ of what comes with the program
 
 
 @dataclass(frozen=True)
@@ -112,17 +115,21 @@ class Config:
     )
     noise_shift: float = setting(
         4.0,
-        "how many times as strong the noise is as in the plain cosine schedule; smooth images need more",
+        "how many times as strong the noise of the cosine schedule is as in the plain one; smooth images need more",
         low=0.1,
         high=100.0,
         family="diffusion",
     )
     prediction: str = setting(
-        "v", "what the U-Net predicts: velocity or noise", choices=("v", "noise"), family="diffusion"
+        "v",
+        "what the U-Net predicts: velocity, or noise, which tells nothing of the image where no signal is left",
+        choices=("v", "noise"),
+        family="diffusion",
+        needs={"noise_schedule": ("linear",)},
     )
     min_snr_gamma: float = setting(
         5.0,
-        "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike)",
+        "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike, in the physics loss too)",
         high=1e6,
         family="diffusion",
     )
@@ -143,7 +150,11 @@ class Config:
     )
     solver_steps: int = setting(20, "steps of the solver", low=1, high=100_000, family="diffusion")
     guidance: float = setting(
-        1.0, "weight of classifier-free guidance when sampling (1: none)", high=100.0, family="diffusion"
+        1.0,
+        "weight of classifier-free guidance when sampling (1: none)",
+        high=100.0,
+        family="diffusion",
+        needs={"condition_dropout": None},
     )
 
     # Physics
@@ -250,6 +261,8 @@ class Config:
             raise UserError(
                 f"run is '{self.run}': use letters, digits, '.', '_' and '-', starting with none of the last"
             )
+        if self.run == RELEASED:
+            raise UserError(f"run is '{self.run}': that folder is for generators that come with the program")
 
     @property
     def condition_dim(self) -> int:

@@ -21,7 +21,8 @@ class DiffusionLearner(Learner):
     """A U-Net that learns to take noise off galaxies, held to their physics where the image can be seen; see `Learner`.
 
     The two parts of the physics loss look at the predicted image. At high noise that is a blurred mean over all that
-    may be hidden there, so each image's part weighs as much as there is signal in it, alpha bar = SNR / (1 + SNR).
+    may be hidden there, so each image's part weighs as much as there is signal in it, alpha bar = SNR / (1 + SNR)
+    (unless min_snr_gamma is 0).
     """
 
     terms: ClassVar[dict[str, tuple[str, ...]]] = {

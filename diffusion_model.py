@@ -61,6 +61,7 @@ class GaussianDiffusion(nn.Module):
         super().__init__()
         self.num_steps, self.prediction = num_steps, prediction
         alphas_cumprod = cosine_schedule(num_steps, shift) if schedule == "cosine" else linear_schedule(num_steps)
+        self.alpha_bars = alphas_cumprod.tolist()  # for solvers, which need not ask the device for them
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self.register_buffer("signal", alphas_cumprod.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)
@@ -218,7 +219,8 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.num_heads = max(1, channels // _HEAD_CHANNELS)
+        most = max(1, channels // _HEAD_CHANNELS)
+        self.num_heads = next(number for number in range(most, 0, -1) if channels % number == 0)
         self.norm, self.project = _normalise(channels), nn.Conv2d(channels, 3 * channels, 1)
         self.merge = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.merge.weight)

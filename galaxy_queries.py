@@ -19,7 +19,7 @@ STEPS = (3, 33)  # and of a sheet that sweeps an attribute
 COLUMNS = (1, 64)
 LONGEST_QUERY = 2000  # characters
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # no nan, no 1_0, no digits but 0 to 9
+_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # no nan, no 1_0, no digits but 0 to 9
 _WHOLE = re.compile(r"[0-9]{1,10}")
 GALAXY_PARAMETERS = ("morphology", "seed", "model", *ATTRIBUTES)
 

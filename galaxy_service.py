@@ -62,6 +62,7 @@ class GalaxyService:
         self.model, self.sampler, self.attributes = model, model.sampler, model.sampler.attributes
         self.fingerprint = model.fingerprint()
         self._kept: BoundedCache[Galaxy] = BoundedCache(_GALAXY_BYTES)
+        self._threads = torch.get_num_threads()
         device = self.sampler.engine.device
         cores = torch.get_num_threads() if device.type == "cpu" else 1
         together = cores * chunk_size(self.sampler.config, device)  # fewer would take as long
@@ -96,6 +97,7 @@ class GalaxyService:
 
     def _work(self, items: list[tuple[GalaxyQuery, bool]]) -> list[Galaxy]:
         """Draw and measure what is not there yet; each galaxy once, however often a batch asks for it."""
+        torch.set_num_threads(self._threads)  # a thread that starts while another model draws would keep one core
         galaxies = {query: self._kept.get(query) for query, _ in items}
         if missing := [query for query, galaxy in galaxies.items() if galaxy is None]:
             classes, seeds = torch.tensor([q.class_index for q in missing]), [q.seed for q in missing]

@@ -135,7 +135,8 @@ class ImageQueue(Generic[Item, Result]):
             return
         for (_, future), result in results:
             future.set_result(result)
-        self._batch_s += 0.3 * (time.monotonic() - started - self._batch_s)
+        took = time.monotonic() - started
+        self._batch_s += (0.3 if self._batch_s else 1.0) * (took - self._batch_s)
 
     def _wait_s(self) -> float:
         """Estimate how long what waits will take."""

@@ -48,19 +48,19 @@ def training_facts(checkpoint: Path, state: dict[str, Any]) -> dict[str, Any]:
     path = checkpoint.parent / "metrics.jsonl"
     if not path.exists():
         raise UserError(f"{path} is not there: a card needs the records of the run")
-    batch = state["config"]["batch_size"]
+    batch = state["config"]["batch_size"]  # of a rank
     seconds, before = {"predictor": 0.0, "generator": 0.0}, {"predictor": 0, "generator": 0}
-    machine = None
+    machine, ranks = None, 1
     for record in read_metrics(path):
         phase = record["phase"]
         if record["kind"] == "start":
-            machine = record["machine"]
+            machine, ranks = record["machine"], record["ranks"]
         if record["kind"] != "train" or (phase == "generator" and record["step"] > state["step"]):
             continue
-        seconds[phase] += (record["step"] - before[phase]) * batch / record["images_per_s"]
+        seconds[phase] += (record["step"] - before[phase]) * batch * ranks / record["images_per_s"]
         before[phase] = record["step"]
     minutes = {phase: round(value / 60, 1) for phase, value in seconds.items()}
-    return {"minutes": minutes, "steps": before["generator"], "images_per_step": batch, "machine": machine}
+    return {"minutes": minutes, "steps": before["generator"], "images_per_step": batch * ranks, "machine": machine}
 
 
 def write_card(
@@ -113,9 +113,9 @@ def write_card(
     compared, witness = report["counts"], "was" if report["photometry_was_trained_on"] else "was not"
     text = f"""# {config["run"]}: a {family} of galaxies
 
-Draws galaxies of a wanted morphology with wanted attributes, {config["image_size"]} pixels a side. Weights for drawing
-alone: {size / 1e6:.2f} MB, {facts["precision"]}; drawn by {drawn_by}. Half precision changes 99.9 % of the values
-by at most {difference["most"]:g} of 255 grey levels ({difference["mean"]:.3f} on average).
+Draws galaxies of a wanted morphology with wanted attributes, {config["image_size"]} pixels a side. Weights of
+generator and predictor: {size / 1e6:.2f} MB, {facts["precision"]}; drawn by {drawn_by}. Half precision changes
+99.9 % of the values by at most {difference["most"]:g} of 255 grey levels ({difference["mean"]:.3f} on average).
 
 ![Sample sheet: a row for each class, then one sweep for each attribute](samples.png)
 

@@ -17,7 +17,7 @@ from physics_model import photometric_residuals
 
 _LARGEST_CHANGE = 0.1  # of light or of a length, at a step of the solver
 _DAMPING = 1e-3  # of the squared derivatives, below which a change is not worth making
-_BORDER = 4  # pixels at the frame's edge that tell the sky
+_BORDER = 4  # rows of pixels at the top and at the bottom that tell the sky
 
 
 def push_to_photometry(

@@ -1,10 +1,11 @@
-"""Released generators: what drawing needs of a run, as safetensors in half precision with a JSON file beside it."""
+"""Released generators: what drawing and judging need of a run, as safetensors with a JSON file beside it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ import torch
 from torch import Tensor
 
 from checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
-from config_physics import Config, UserError
+from config_physics import RELEASED, Config, UserError
 from durable_files import whole_file
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
-RELEASED = "released"  # folder in checkpoints/ of what comes with the program
 _FORMAT_VERSION = 1
 _NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
 
@@ -31,15 +31,22 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 
 def default_checkpoint(folder: Path) -> Path:
-    """Return the first of `find_checkpoints`.
+    """Return the first of `find_checkpoints` whose generator has been trained; another one costs a sentence.
 
     Raises
     ------
     UserError
         If there is none.
     """
-    if found := find_checkpoints(folder):
-        return found[0]
+    for path in find_checkpoints(folder):
+        try:
+            state = load_state(path)
+        except UserError as error:
+            print(f"{error}; trying the next one", file=sys.stderr)
+            continue
+        if state["phase"] == "generator" and state["step"] > 0:
+            return path
+        print(f"{path} has no trained generator yet; trying the next one", file=sys.stderr)
     raise UserError(f"there is no checkpoint in {folder}/: train one with galaxy.py, or name one with --checkpoint")
 
 

@@ -1,4 +1,4 @@
-"""Make a release of a trained generator: small weights, a sample sheet, and a model card out of the run's own records.
+r"""Make a release of a trained generator: small weights, a sample sheet, and a model card out of the run's own records.
 
     python release_checkpoint.py --checkpoint checkpoints/first/latest.pt --report reports/first \
         --data data/gz2 --credit "Sloan Digital Sky Survey; Galaxy Zoo 2 (Willett et al. 2013)" \
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from model_card import read_report, training_facts, write_card
     from monitoring import sample_grid
     from pictures import save_picture
-    from release import WEIGHTS, write_release
+    from release import write_release
     from sampling import GalaxySampler
 
     state = load_checkpoint(options.checkpoint, RUN_STATE)
@@ -52,14 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if manifest["sha256"] != state["provenance"]["sha256"]:
         raise UserError(f"{options.data} is not the dataset that {options.checkpoint} was trained on")
     facts = training_facts(options.checkpoint, state)
-    precision, difference = choose_precision(state, options.checkpoint)
+    precision, difference, size = choose_precision(state)
+    if size > _LARGEST_BYTES:
+        limit = _LARGEST_BYTES / 1e6
+        raise UserError(f"the weights take {size / 1e6:.1f} MB, more than {limit:g}: train a narrower network")
     facts |= {"precision": precision, "half_precision_difference": difference, "credit": options.credit}
     weights = write_release(state, options.out, _dtype(precision), facts)
-    if (size := weights.stat().st_size) > _LARGEST_BYTES:
-        raise UserError(
-            f"{weights} has {size / 1e6:.1f} MB, more than {_LARGEST_BYTES / 1e6:g}: train a narrower network"
-        )
-    sampler = GalaxySampler.from_checkpoint(options.out / WEIGHTS, "cpu")
+    sampler = GalaxySampler.from_checkpoint(weights, "cpu")
     save_picture(sample_grid(sampler, f"{state['config']['run']}: {sampler.describe()}"), options.out / "samples.png")
     write_card(options.out / "card.md", state, sampler.describe(), facts, manifest, report, size)
     print(f"released {options.out}: {size / 1e6:.2f} MB, {precision}")
@@ -71,7 +70,7 @@ def _dtype(precision: str) -> Any:
     return getattr(torch, precision)
 
 
-def choose_precision(state: dict[str, Any], checkpoint: Path) -> tuple[str, dict[str, float]]:
+def choose_precision(state: dict[str, Any]) -> tuple[str, dict[str, float], int]:
     """Draw the same images with weights of single and of half precision, and take half if it changes nothing.
 
     Returns
@@ -79,21 +78,25 @@ def choose_precision(state: dict[str, Any], checkpoint: Path) -> tuple[str, dict
     precision : {"float16", "float32"}
     difference : dict
         In grey levels of 255: mean, that which 99.9 % of the values stay below, and the largest.
+    size : int
+        Bytes of the weights.
     """
     import torch
 
     from release import write_release
     from sampling import GalaxySampler
 
-    drawn = []
+    drawn, sizes = [], {}
     for precision in (torch.float32, torch.float16):
         with tempfile.TemporaryDirectory() as folder:
             weights = write_release(state, Path(folder), precision, {})
+            sizes[str(precision).removeprefix("torch.")] = weights.stat().st_size
             drawn.append(_images(GalaxySampler.from_checkpoint(weights, "cpu")).float())
     change = (drawn[0] - drawn[1]).abs().flatten()
     most = change.sort().values[math.ceil(0.999 * len(change)) - 1]
     difference = {"mean": float(change.mean()), "most": float(most), "largest": float(change.max())}
-    return ("float16" if most <= _SAME else "float32"), difference
+    chosen = "float16" if most <= _SAME else "float32"
+    return chosen, difference, sizes[chosen]
 
 
 def _images(sampler: GalaxySampler) -> Any:

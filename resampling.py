@@ -27,7 +27,7 @@ def turned(images: Tensor, angle: Tensor, mirror: Tensor, shift: Tensor, mode: s
     rows = [mirror * angle.cos(), mirror * -angle.sin(), shift[:, 0], angle.sin(), angle.cos(), shift[:, 1]]
     matrix = torch.stack(rows, 1).view(len(images), 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    if images.device.type == "mps" and images.requires_grad:  # torch 2.11 cannot differentiate grid_sample there
+    if images.device.type == "mps":  # torch 2.11 cannot differentiate grid_sample there; all images alike, then
         return look_up(images, *(fold(position, images.shape[-1]) for position in grid.unbind(-1)))
     return F.grid_sample(images, grid, mode, padding_mode="reflection", align_corners=False)
 

@@ -101,6 +101,10 @@ class GalaxySampler:
         if solver and not config.diffusion:
             raise UserError(f"{path} holds no diffusion model: only those have a {', a '.join(solver)}")
         sampler.solver = replace(sampler.solver, **solver)
+        if sampler.solver.guidance != 1 and config.diffusion and config.condition_dropout == 0:
+            raise UserError(f"{path} was trained without condition dropout, which guidance needs: leave out --guidance")
+        if sampler.solver.photometry and not any(a.source == "photometry" for a in sampler.attributes):
+            raise UserError(f"{path} knows no attribute that photometry measures: leave out --photometric-guidance")
         return sampler
 
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
@@ -238,19 +242,48 @@ def chunk_size(config: Config, device: torch.device) -> int:
     return max(8, 256 // area)
 
 
+class _ExactKernels:
+    """The same float32 kernels in every process, as long as anybody is inside: the flags are the whole process's.
+
+    No trying out which kernel is fastest today, and no reduced precision.
+    """
+
+    _WANTED = (("benchmark", False), ("deterministic", True), ("allow_tf32", False))
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, ()
+
+    def __enter__(self) -> None:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        with self._lock:
+            if self._inside == 0:
+                self._before = (*((name, getattr(cudnn, name)) for name, _ in self._WANTED), matmul.allow_tf32)
+                for name, value in self._WANTED:
+                    setattr(cudnn, name, value)
+                matmul.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                *flags, torch.backends.cuda.matmul.allow_tf32 = self._before
+                for name, value in flags:
+                    setattr(torch.backends.cudnn, name, value)
+
+
+_EXACT_KERNELS = _ExactKernels()
+
+
 @contextmanager
 def _exact(network: nn.Module) -> Iterator[None]:
     """Run a network in evaluation mode, with the same float32 kernels in every process."""
-    was_training, matmul = network.training, torch.backends.cuda.matmul
-    reduced = matmul.allow_tf32
+    was_training = network.training
     network.eval()
-    matmul.allow_tf32 = False
     try:
-        # No trying out which kernel is fastest today, and no reduced precision.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with _EXACT_KERNELS:
             yield
     finally:
-        matmul.allow_tf32 = reduced
         network.train(was_training)
 
 

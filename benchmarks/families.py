@@ -1,4 +1,4 @@
-"""Lay GAN and diffusion model side by side: the same data, the same report, and what each cost to train and to draw.
+r"""Lay GAN and diffusion model side by side: the same data, the same report, and what each cost to train and to draw.
 
     python benchmarks/families.py --gan checkpoints/gan/latest.pt --diffusion checkpoints/diffusion/latest.pt \
         --data data/gz2 --out reports/families --page docs/diffusion.md
@@ -19,13 +19,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import hardware
 from checkpoint import load_checkpoint
 from command_line import Parser, run_script, whole_number
 from config_physics import ATTRIBUTES, UserError
 from durable_files import whole_file
 from model_card import training_facts
 
-ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- families -->", "<!-- end of families -->"
 _FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}
 
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--page", type=Path, metavar="MD", help="Markdown file that gets the table")
     options = parser.parse_args(argv)
+    if options.page and not options.page.is_file():
+        raise UserError(f"there is no page {options.page}")
+    text = options.page.read_text(encoding="utf-8") if options.page else ""
     columns = {}
     for name, words in _FAMILIES.items():
         checkpoint = getattr(options, name)
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _write(options.out / "table.md", table)
     _write(options.out / "table.json", json.dumps(columns, indent=1) + "\n")
     if options.page:
-        _write(options.page, with_table(options.page.read_text(encoding="utf-8"), table, options.page))
+        _write(options.page, with_table(text, table, options.page))
     print(table)
 
 
@@ -61,7 +64,7 @@ def report_of(checkpoint: Path, data: Path, out: Path, count: int) -> dict[str, 
     if not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
     if not path.exists() or path.stat().st_mtime < checkpoint.stat().st_mtime:
-        command = [sys.executable, str(ROOT / "evaluate.py"), "report", "--checkpoint", str(checkpoint)]
+        command = [sys.executable, str(hardware.ROOT / "evaluate.py"), "report", "--checkpoint", str(checkpoint)]
         done = subprocess.run([*command, "--data", str(data), "--out", str(out), "--count", str(count)], check=False)
         if done.returncode:
             raise UserError(f"evaluate.py report ended with status {done.returncode} on {checkpoint}")
@@ -135,8 +138,11 @@ def with_table(text: str, table: str, path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as file:
-        file.write(text.encode())
+    try:
+        with whole_file(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

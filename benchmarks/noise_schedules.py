@@ -1,4 +1,4 @@
-"""Show why the original diffusion model was poor: what its noise schedule leaves of the image, and what comes of it.
+r"""Show why the original diffusion model was poor: what its noise schedule leaves of the image, and what comes of it.
 
     python benchmarks/noise_schedules.py --document checkpoints/linear/latest.pt \
         --default checkpoints/cosine/latest.pt --out docs/noise_schedules.png

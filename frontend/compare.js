@@ -49,10 +49,9 @@ export class Comparison {
       show: (image, ms) => {
         this.frame.show(image, query, false);
         this.frame.parts.time.textContent = `${Math.round(ms)} ms`;
-        this.frame.waiting(false);
       },
+      done: () => this.frame.waiting(false),
     });
-    if (this.lanes.picture.idle) this.frame.waiting(false);
     this.lanes.measure.ask({
       key: query,
       work: (signal) => getJson(`/api/measure?${query}`, signal),

@@ -62,9 +62,17 @@ export class Lane {
     return !this.#running && !this.#waiting;
   }
 
-  /** @param {{key: string, work: (signal: AbortSignal) => Promise, show: (result, ms: number) => void}} job */
+  /**
+   * @param {{key: string, work: (signal: AbortSignal) => Promise, show: (result, ms: number) => void,
+   *   done: (() => void)?}} job  `done` is called when nothing is asked for any more, for better or worse
+   */
   ask(job) {
-    if (job.key === (this.#waiting ?? this.#running)?.key || (this.idle && job.key === this.#done)) return;
+    if (this.idle && job.key === this.#done) {
+      this.#recover();
+      job.done?.();
+      return;
+    }
+    if (job.key === (this.#waiting ?? this.#running)?.key) return;
     this.#waiting = job;
     if (this.#running) this.#grow();
     else if (!this.#pause) this.#next();
@@ -124,6 +132,7 @@ export class Lane {
       clearTimeout(this.#impatience);
       this.#impatience = 0;
       this.#running = null;
+      if (this.idle) job.done?.();
       if (!this.#pause) this.#next();
     }
   }

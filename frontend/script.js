@@ -90,8 +90,7 @@ function render() {
   const { count, source } = model.training_data;
   setText(
     $("#provenance"),
-    `${model.family} ${model.checkpoint}, step ${model.step.toLocaleString("en")}, trained on ` +
-      `${count.toLocaleString("en")} galaxies (${source})`,
+    `${model.family} ${model.checkpoint}, step ${inWords(model.step)}, trained on ${inWords(count)} galaxies (${source})`,
   );
   const rival = catalogue.models.find((m) => m.id !== state.model);
   const versus = $("[data-action=versus]");
@@ -113,6 +112,10 @@ function render() {
   }
 }
 
+function inWords(number) {
+  return number === null ? "unknown" : number.toLocaleString("en");
+}
+
 function askPicture(isDrag) {
   const query = request(state, catalogue);
   const key = `${query}&pixels=${frame.pixels(!isDrag)}`;
@@ -123,11 +126,10 @@ function askPicture(isDrag) {
     show: (image, ms) => {
       frame.show(image, query, isDrag);
       frame.parts.time.textContent = `${Math.round(ms)} ms`;
-      frame.waiting(false);
       if (lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
     },
+    done: () => frame.waiting(false),
   });
-  if (lanes.picture.idle) frame.waiting(false);
 }
 
 function askMeasurement(isSettled) {

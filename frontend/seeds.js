@@ -4,7 +4,7 @@ import { make } from "./elements.js";
 import { getPicture } from "./requests.js";
 import { request } from "./state.js";
 
-const COUNT = 9; // consecutive seeds in a sheet: the one in use is among them or in their place
+const COUNT = 9; // consecutive seeds in a sheet; the one in use is left out of the strip
 const PIXELS = 64;
 
 export class Seeds {
@@ -28,10 +28,9 @@ export class Seeds {
     if (this.#first > catalogue.max_seed - COUNT) this.#first = 0;
   }
 
-  /** Ask for the seeds around the present one; those that are shown stay while one of them is in use. */
-  load(state, catalogue, isJump = false) {
-    const near = this.#first !== null && state.seed >= this.#first && state.seed < this.#first + COUNT;
-    if (this.#first === null || (isJump && !near)) this.#first = Math.min(state.seed, catalogue.max_seed - COUNT + 1);
+  /** Ask for the strip's seeds: from the first one in use on, until somebody asks for more. */
+  load(state, catalogue) {
+    this.#first ??= Math.min(state.seed, catalogue.max_seed - COUNT + 1);
     const first = this.#first;
     const query = request({ ...state, seed: first }, catalogue, { seeds: COUNT, pixels: PIXELS });
     this.lane.ask({

@@ -80,8 +80,8 @@ export class Sweep {
         if (isOther && !this.#clock) this.#position = this.#nearest(state.values[state.sweep]);
         this.#show(catalogue);
       },
+      done: () => this.root.classList.remove("waiting"),
     });
-    if (this.lane.idle) this.root.classList.remove("waiting");
   }
 
   /** Value of the present frame. */
@@ -145,7 +145,6 @@ export class Sweep {
     parts.ticks.replaceChildren(...readings.map(({ requested }) => make("span", {}, write(attribute, requested))));
     this.#plot(catalogue);
     this.#draw();
-    this.root.classList.remove("waiting");
   }
 
   /** Draw the curve; its points stand under the frames that they belong to. */

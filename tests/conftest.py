@@ -147,7 +147,8 @@ def run_script(script: str, *options: object, cwd: Path, **kwargs: object) -> su
 
 
 def make_trainer(data, tmp_path, **settings) -> Trainer:
-    config = Config(**{**SETTINGS, "run": "r", "device": "cpu", **settings})
+    usual = {name: value for name, value in SETTINGS.items() if name != "latent_dim" or not settings.get("diffusion")}
+    config = Config(**{**usual, "run": "r", "device": "cpu", **settings})
     return Trainer(config, data, tmp_path / "checkpoints" / "r", tmp_path / "samples" / "r")
 
 

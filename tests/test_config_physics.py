@@ -220,3 +220,12 @@ def test_paper_recipe_leaves_no_number_to_the_defaults():
     numbers = {s.name for s in dataclasses.fields(Config) if type(s.default) in (int, float, bool)}
     not_of_the_recipe = {"diffusion", "seed", "image_size", "log_every"}
     assert numbers - not_of_the_recipe <= set(RECIPES["paper"]) | set(DIFFUSION_RECIPES["paper"])
+
+
+def test_what_cannot_go_together_is_refused_by_both_names():
+    with pytest.raises(UserError, match="prediction is 'noise': it needs noise_schedule 'linear'"):
+        Config(diffusion=True, prediction="noise")
+    with pytest.raises(UserError, match="guidance is 2: it needs condition_dropout too"):
+        Config(diffusion=True, guidance=2, condition_dropout=0.0)
+    with pytest.raises(UserError, match="that folder is for generators that come with the program"):
+        Config(run="released")

@@ -137,15 +137,14 @@ def test_denoising_loss_is_a_weighted_mean():
 def test_ddim_with_noise_has_the_posterior_s_variance(images, noise):
     process = GaussianDiffusion("linear", 1000, "noise")
     now, then = 500, 499
-    beta = 1 - process.alphas_cumprod[now].double() / process.alphas_cumprod[then].double()
-    expected = (1 - process.alphas_cumprod[then].double()) / (1 - process.alphas_cumprod[now].double()) * beta
-    found = posterior_deviation(process.alphas_cumprod[now].double(), process.alphas_cumprod[then].double())
-    assert found.item() ** 2 == pytest.approx(expected.item(), rel=1e-6)
+    alpha_now, alpha_then = process.alpha_bars[now], process.alpha_bars[then]
+    beta = 1 - alpha_now / alpha_then
+    expected = (1 - alpha_then) / (1 - alpha_now) * beta
+    assert posterior_deviation(alpha_now, alpha_then) ** 2 == pytest.approx(expected, rel=1e-6)
     # And its mean is that of Ho et al. 2020, eq. 7.
     x_t = process.q_sample(images, torch.full((4,), now), noise)
-    alpha_now, alpha_then = process.alphas_cumprod[now].double(), process.alphas_cumprod[then].double()
-    mean = alpha_then.sqrt() * beta / (1 - alpha_now) * images
-    mean = mean + (1 - beta).sqrt() * (1 - alpha_then) / (1 - alpha_now) * x_t
+    mean = alpha_then**0.5 * beta / (1 - alpha_now) * images
+    mean = mean + (1 - beta) ** 0.5 * (1 - alpha_then) / (1 - alpha_now) * x_t
     without_noise = ddim_step(process, x_t, images, now, then, 1.0, torch.zeros_like(x_t))
     torch.testing.assert_close(without_noise.double(), mean.double(), rtol=1e-3, atol=1e-3)
 
@@ -272,3 +271,9 @@ def test_pixels_may_enter_in_patches_of_any_offered_size(noise, patch):
     # Every pixel's answer depends on its own noise.
     moved = unet(noise + 0.5 * torch.eye(64).expand_as(noise), t, condition)
     assert (moved - output).diagonal(dim1=2, dim2=3).abs().min() > 0
+
+
+def test_attention_divides_any_number_of_channels():
+    for width in (5, 28, 44):
+        unet = ContextUnet(12, width, num_blocks=1)
+        assert unet(torch.randn(1, *SHAPE), torch.full((1,), 0.5), torch.zeros(1, 12)).shape == (1, *SHAPE)

@@ -8,11 +8,11 @@ import re
 import pytest
 import torch
 
-from checkpoint import load_checkpoint
+from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import UserError
 from conftest import run_script
 from model_card import training_facts
-from release import SETTINGS, WEIGHTS, load_state, write_release
+from release import SETTINGS, WEIGHTS, default_checkpoint, load_state, write_release
 from sampling import GalaxySampler
 
 
@@ -121,3 +121,29 @@ def test_facts_tell_both_phases_and_the_machine(checkpoint):
     assert facts["steps"] == load_checkpoint(checkpoint)["step"]
     assert facts["minutes"].keys() == {"predictor", "generator"}
     assert facts["machine"]["cores"] >= 1 and facts["machine"]["torch"] == torch.__version__
+
+
+def test_a_newest_run_without_a_trained_generator_is_passed_over(checkpoint, tmp_path, capsys):
+    state = load_checkpoint(checkpoint)
+    write_release(state, tmp_path / "released/gan", torch.float16, {})
+    save_checkpoint(tmp_path / "early/latest.pt", state | {"phase": "predictor"})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/latest.pt").write_bytes(b"not a checkpoint")
+    assert default_checkpoint(tmp_path) == tmp_path / "released/gan" / WEIGHTS
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.endswith("trying the next one") for line in lines)
+    with pytest.raises(UserError, match="there is no checkpoint in"):
+        default_checkpoint(tmp_path / "damaged")
+
+
+def test_several_ranks_count_in_the_facts(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint) | {"step": 60}
+    lines = [
+        {"kind": "start", "phase": "predictor", "step": 0, "machine": {"cores": 8}, "ranks": 4},
+        {"kind": "train", "phase": "generator", "step": 60, "images_per_s": 64.0},
+    ]
+    save_checkpoint(tmp_path / "latest.pt", state)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = training_facts(tmp_path / "latest.pt", state)
+    # 60 steps of 4 x 16 images at 64 images/s
+    assert (facts["images_per_step"], facts["minutes"]["generator"]) == (64, 1.0)

@@ -8,11 +8,13 @@ import threading
 import pytest
 import torch
 
+from checkpoint import save_checkpoint
 from config_physics import Config, UserError
+from conftest import make_trainer
 from engine import Engine
 from gan_model import Generator
 from real_population import Population
-from sampling import GalaxySampler, build_generator, chunk_size, generator_weights
+from sampling import GalaxySampler, _ExactKernels, build_generator, chunk_size, generator_weights
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -275,3 +277,31 @@ def test_checkpoint_round_trip_gives_the_trainer_images(trained, data):
 def test_missing_checkpoint_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint"):
         GalaxySampler.from_checkpoint(tmp_path / "no.pt")
+
+
+def test_guidance_that_the_training_made_no_room_for_is_refused(data, tmp_path):
+    settings = {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}
+    for number, (given, solver, sentence) in enumerate(
+        [
+            ({"condition_dropout": 0.0}, {"guidance": 2.0}, "was trained without condition dropout"),
+            ({"attributes": ("redshift",)}, {"photometry": 1.0}, "knows no attribute that photometry measures"),
+        ]
+    ):
+        trainer = make_trainer(data, tmp_path / str(number), **settings, **given)
+        trainer.start_phase("generator")
+        trainer.take_step(10)
+        path = tmp_path / f"{number}.pt"
+        save_checkpoint(path, trainer.state_dict())
+        GalaxySampler.from_checkpoint(path, "cpu")
+        with pytest.raises(UserError, match=sentence):
+            GalaxySampler.from_checkpoint(path, "cpu", **solver)
+
+
+def test_exact_kernels_last_until_the_last_one_leaves():
+    kernels, cudnn = _ExactKernels(), torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    with kernels:
+        with kernels:
+            pass
+        assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (False, True, False)
+    assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before

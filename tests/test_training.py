@@ -378,7 +378,7 @@ def test_each_part_of_the_physics_reaches_the_denoiser(data, tmp_path, weight):
 
 def test_the_document_s_diffusion_runs(data, tmp_path):
     chosen = {k: v for k, v in (RECIPES["paper"] | DIFFUSION_RECIPES["paper"]).items() if k != "attributes"}
-    trainer = make_trainer(data, tmp_path, **{**chosen, **SETTINGS, **DIFFUSION})
+    trainer = make_trainer(data, tmp_path, **{**chosen, **SETTINGS, **DIFFUSION, "latent_dim": Config.latent_dim})
     trainer.try_steps()
     assert trainer.learner.average is None
     assert trainer.learner.generator.process.alphas_cumprod[-1].item() == pytest.approx(0.364, abs=5e-4)
