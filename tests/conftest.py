@@ -19,6 +19,7 @@ import photometry
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
 from dataset import PreparedDataset
 from dataset_writer import DatasetWriter
+from monitoring import read_metrics
 from training import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +65,12 @@ def count():
         COUNTS[what] = tried + 1, well + bool(good)
 
     return add
+
+
+def records_of(folder: Path) -> list[dict]:
+    """Return the records of a run's folder without what depends on the clock, and on how often it was started."""
+    records = [record for record in read_metrics(folder / "metrics.jsonl") if record["kind"] != "start"]
+    return [{key: value for key, value in record.items() if key != "images_per_s"} for record in records]
 
 
 def differences(first, second, path="state") -> list[str]:

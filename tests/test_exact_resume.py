@@ -11,9 +11,8 @@ import pytest
 
 from checkpoint import load_checkpoint
 from config_physics import Config
-from conftest import MODERN, differences, write_dataset
+from conftest import MODERN, differences, records_of, write_dataset
 from dataset import PreparedDataset
-from monitoring import read_metrics
 from training import Trainer
 
 needs_fork = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork server for quick fresh processes")
@@ -22,9 +21,7 @@ _FIXED = {"config", "attributes", "population", "provenance", "format_version", 
 
 
 def log_of(folder) -> list[dict]:
-    """Return the run's records without what depends on the clock, and on how often it was started."""
-    records = [r for r in read_metrics(folder / "checkpoints/r/metrics.jsonl") if r["kind"] != "start"]
-    return [{k: v for k, v in record.items() if k != "images_per_s"} for record in records]
+    return records_of(folder / "checkpoints/r")
 
 
 def make_trainer(data, config, folder, state=None) -> Trainer:

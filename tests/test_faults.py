@@ -29,9 +29,8 @@ import prepare_data
 import resume_training
 from checkpoint import RUN_STATE, load_checkpoint, save_checkpoint
 from config_physics import Config, UserError
-from conftest import TINY, differences, write_dataset
+from conftest import TINY, differences, records_of, write_dataset
 from dataset import PreparedDataset
-from monitoring import read_metrics
 from run_folder import load_run
 from training import Trainer
 
@@ -355,7 +354,7 @@ def test_dataset_that_changes_under_a_run(tmp_path, change, count):
         trainer.train()
         states[name] = (
             load_checkpoint(folders[0] / "latest.pt"),
-            [{k: v for k, v in r.items() if k != "images_per_s"} for r in read_metrics(folders[0] / "metrics.jsonl")],
+            records_of(folders[0]),
         )
     good = states["changed"][1] == states["undisturbed"][1]
     good = good and not differences(states["changed"][0], states["undisturbed"][0])

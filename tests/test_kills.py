@@ -13,10 +13,9 @@ import kill_jobs
 import pytest
 
 from checkpoint import load_checkpoint
-from conftest import TINY, differences, write_dataset
+from conftest import TINY, differences, records_of, write_dataset
 from dataset import PreparedDataset
 from dataset_writer import sha256_of
-from monitoring import read_metrics
 from run_folder import clean_up, load_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor a fork server")
@@ -137,8 +136,7 @@ def test_two_runs_of_one_name_and_a_kill_and_a_stop(dataset_path, tmp_path):
 
 
 def records(folder) -> list[dict]:
-    lines = read_metrics(folder / "checkpoints/k/metrics.jsonl")
-    return [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines]
+    return records_of(folder / "checkpoints/k")
 
 
 @slow
