@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from durable_files import whole_file
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
 _FORMAT_VERSION = 1
+_FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")
 _NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
 
 
@@ -97,9 +99,12 @@ def write_release(state: dict[str, Any], folder: Path, precision: torch.dtype, f
     }
     tensors |= {f"population.{name}": value.contiguous() for name, value in state["population"].items()}
     content = save(tensors)
+    provenance = state["provenance"]
     settings = {
         "format_version": _FORMAT_VERSION,
-        **{name: state[name] for name in ("config", "attributes", "epoch", "step", "provenance")},
+        **{name: state[name] for name in ("attributes", "epoch", "step")},
+        "config": state["config"] | {"data": ""},
+        "provenance": provenance | {"source": without_folders(provenance["source"] or "")},
         "facts": facts,
     }
     settings["sha256"] = _digest(content, settings)
@@ -108,6 +113,11 @@ def write_release(state: dict[str, Any], folder: Path, precision: torch.dtype, f
     with whole_file(folder / SETTINGS) as file:
         file.write((json.dumps(settings, indent=1) + "\n").encode())
     return folder / WEIGHTS
+
+
+def without_folders(text: str) -> str:
+    """Take the folders off the paths in a text: they tell of the disk that a run was made on."""
+    return _FOLDERS.sub("", text)
 
 
 def _digest(weights: bytes, settings: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -17,10 +16,9 @@ import numpy as np
 import torch
 
 from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute, UserError
-from release import SETTINGS, load_state
+from release import SETTINGS, load_state, without_folders
 from sampling import GalaxySampler
 
-_FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")  # of the disk that a run was made on
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # by id, in the order of preference
 
 
@@ -112,7 +110,7 @@ class ServedModel:
 def _training_data(provenance: dict[str, Any]) -> dict[str, Any]:
     """Return where the training data came from and how much it is; paths lose their folders, which tell of a disk."""
     source, count = provenance.get("source"), provenance.get("count")
-    return {"source": source and _FOLDERS.sub("", source), "count": count}
+    return {"source": source and without_folders(source), "count": count}
 
 
 def rounded(value: float) -> float:
