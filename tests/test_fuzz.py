@@ -23,6 +23,7 @@ import evaluate
 import galaxy
 import generate_from_checkpoint
 import prepare_data
+import release_checkpoint
 import resume_training
 from config_physics import Config, UserError
 from conftest import ROOT, render_galaxies
@@ -38,6 +39,7 @@ SCRIPTS = {
     "generate_from_checkpoint.py": generate_from_checkpoint.main,
     "prepare_data.py": prepare_data.main,
     "evaluate.py": evaluate.main,
+    "release_checkpoint.py": release_checkpoint.main,
 }
 
 
@@ -205,6 +207,7 @@ RIGHT = {
     ("prepare_data.py", "labelled"): "--images pictures --labels labels.csv --out new --workers 1",
     ("prepare_data.py", "simulated"): "--count 8 --out new",
     ("prepare_data.py", "join"): "--inputs data/only data/only --out new",
+    ("release_checkpoint.py", ""): "--checkpoint good.pt --report reports --data data/only --credit us --out new",
     ("evaluate.py", "report"): "--checkpoint good.pt --data data/only --out new",
     ("evaluate.py", "compare"): "report.json",
     ("evaluate.py", "measure"): "pictures/1.png --out new/table.csv",

@@ -115,8 +115,12 @@ def test_two_runs_of_one_name_and_a_kill_and_a_stop(dataset_path, tmp_path):
     long = ["--data", dataset_path, "--run", "k", *TINY, "--pretrain-epochs", 200, "--epochs", 1]
     log, second_log = tmp_path / "log", tmp_path / "second.log"
     metrics = tmp_path / "checkpoints/k/metrics.jsonl"
+
+    def trains() -> bool:
+        return metrics.exists() and '"train"' in metrics.read_text()
+
     first = kill_jobs.start(kill_jobs.script, "galaxy.py", long, tmp_path, log)
-    wait_for(metrics.exists, first)
+    wait_for(trains, first)
     os.kill(first.pid, signal.SIGSTOP)  # it holds the run, and takes no time from the second one
     assert kill_jobs.run_to_end(kill_jobs.script, "galaxy.py", long, tmp_path, second_log) == 2
     said = second_log.read_text().splitlines()
@@ -126,7 +130,7 @@ def test_two_runs_of_one_name_and_a_kill_and_a_stop(dataset_path, tmp_path):
     assert (tmp_path / "checkpoints/k/.lock").exists()  # left behind, and it holds nobody up
     metrics.unlink()
     again = kill_jobs.start(kill_jobs.script, "galaxy.py", long, tmp_path, log)
-    wait_for(metrics.exists, again)
+    wait_for(trains, again)
     again.terminate()  # SIGTERM, after which it saves
     again.join()
     assert again.exitcode == 130, log.read_text()

@@ -15,7 +15,7 @@ import torch
 
 from checkpoint import load_checkpoint
 from config_physics import Config, UserError
-from conftest import ROOT, SETTINGS, TINY, differences, make_trainer, run_script
+from conftest import ROOT, SETTINGS, TINY, differences, make_trainer, records_of, run_script
 from monitoring import read_metrics
 from recipes import DIFFUSION_RECIPES, RECIPES
 from sampling import GalaxySampler
@@ -259,9 +259,7 @@ def test_checkpoint_holds_attributes_population_and_provenance(trained, data):
 
 
 def losses(folder) -> list[dict]:
-    """The run's records without what depends on the clock."""
-    records = read_metrics(folder / "checkpoints/tiny/metrics.jsonl")
-    return [{k: v for k, v in r.items() if k != "images_per_s"} for r in records]
+    return records_of(folder / "checkpoints/tiny")
 
 
 def interrupt_tiny(folder, dataset_path, wanted, number) -> subprocess.Popen:
