@@ -169,6 +169,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory, dataset_path: Path) -> Pat
     return folder
 
 
+class Oracle(torch.nn.Module):
+    """A network that knows the image and gives the right output."""
+
+    def __init__(self, process, x0):
+        super().__init__()
+        self.process, self.x0 = process, x0
+
+    def forward(self, x_t, t, condition):
+        t = (t * self.process.num_steps).round().long()
+        x0 = self.x0.expand_as(x_t)
+        if self.process.prediction == "noise":
+            return self.process.predict_noise(x_t, t, x0)
+        return self.process.target(x0, t, self.process.predict_noise(x_t, t, x0))
+
+
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of a GAN and of a diffusion model that were never trained, and answer in milliseconds."""

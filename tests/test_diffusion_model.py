@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from conftest import Oracle
 from diffusion_model import ContextUnet, GaussianDiffusion, cosine_schedule, denoising_loss, linear_schedule
 from diffusion_sampling import (
     DiffusionGenerator,
@@ -38,21 +39,6 @@ def small_model(**process) -> DiffusionGenerator:
     for parameter in model.parameters():  # also those that start at 0
         torch.nn.init.normal_(parameter, 0, 0.3)
     return model.eval()
-
-
-class Oracle(torch.nn.Module):
-    """A network that knows the image and gives the right output."""
-
-    def __init__(self, process, x0):
-        super().__init__()
-        self.process, self.x0 = process, x0
-
-    def forward(self, x_t, t, condition):
-        t = (t * self.process.num_steps).round().long()
-        x0 = self.x0.expand_as(x_t)
-        if self.process.prediction == "noise":
-            return self.process.predict_noise(x_t, t, x0)
-        return self.process.target(x0, t, self.process.predict_noise(x_t, t, x0))
 
 
 # Schedules

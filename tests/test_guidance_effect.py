@@ -8,7 +8,7 @@ import torch
 
 import photometry
 from config_physics import Config
-from conftest import render_galaxies
+from conftest import Oracle, render_galaxies
 from control import Requests
 from dataset import to_float
 from diffusion_sampling import Solver
@@ -19,25 +19,12 @@ from report_pages import _guidance
 from sampling import GalaxySampler, build_generator
 
 
-class OneGalaxy(torch.nn.Module):
-    """A U-Net whose output says: behind this noise is always the same image."""
-
-    def __init__(self, process, x0):
-        super().__init__()
-        self.process, self.x0 = process, x0
-
-    def forward(self, x_t, t, condition):
-        t = (t * self.process.num_steps).round().long()
-        x0 = self.x0.expand_as(x_t)
-        return self.process.target(x0, t, self.process.predict_noise(x_t, t, x0))
-
-
 @pytest.fixture
 def effect():
     image = torch.from_numpy(render_galaxies(1, seed=2)[0])
     config = Config(diffusion=True, diffusion_steps=50, width=4, unet_blocks=1, attributes=("brightness", "redshift"))
     network = build_generator(config)
-    network.unet = OneGalaxy(network.process, network.normalise(to_float(image)))
+    network.unet = Oracle(network.process, network.normalise(to_float(image)))
     population = Population(torch.arange(4), torch.rand(4, 2))
     sampler = GalaxySampler(network, config, population, Engine.choose("cpu"), Solver("ddim", 8, photometry=1.0))
     drawn = float(photometry.measure(image.float() / 255)["brightness"])
