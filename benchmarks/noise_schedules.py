@@ -22,7 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from command_line import Parser, run_script
-from config_physics import MORPHOLOGIES, UserError
+from config_physics import MORPHOLOGIES, Config, UserError
 from diffusion_model import cosine_schedule, linear_schedule
 from durable_files import whole_file
 from pictures import plain_grid
@@ -76,7 +76,7 @@ def draw(checkpoints: dict[str, tuple[str, Tensor]]) -> bytes:
     schedules = {
         "original: linear, 100 steps": (linear_schedule(100), "#e69f00", "-"),
         "linear, the 1,000 steps it is for": (linear_schedule(1000), "#e69f00", ":"),
-        "default: cosine, any number": (cosine_schedule(1000), "#56b4e9", "-"),
+        "default: cosine, any number": (cosine_schedule(1000, Config.noise_shift), "#56b4e9", "-"),
     }
     for name, (alphas, color, line) in schedules.items():
         curve.plot(torch.linspace(0, 1, len(alphas)), alphas, color=color, ls=line, label=name)
