@@ -92,7 +92,7 @@ class Config:
         needs={"generator": ("frame", "residual")},
     )
     pixel_noise: bool = setting(
-        False, "give the generator noise for every pixel, of which it makes the grain of the sky", family="GAN"
+        True, "add grain to the generator's images, measured on the sky of the training images", family="GAN"
     )
     discriminator: str = setting(
         "projection",
@@ -274,7 +274,7 @@ class Config:
         """Length of the noise that a generator is given: a latent vector, pixels, or both."""
         if self.diffusion:
             return 3 * self.image_size**2
-        return self.latent_dim + (3 * (self.image_size + 4) ** 2 if self.pixel_noise else 0)  # see `sky_grain`
+        return self.latent_dim + (3 * (self.image_size + 6) ** 2 if self.pixel_noise else 0)  # see `sky_grain`
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, as stored in a checkpoint."""

@@ -80,6 +80,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
         # The document's GAN settings, of which a diffusion model has none.
         "generator": Config.generator,
         "discriminator": Config.discriminator,
+        "pixel_noise": Config.pixel_noise,
         "r1_weight": Config.r1_weight,
     },
 }

@@ -1,47 +1,68 @@
-"""The grain of the sky: noise of single pixels, which a generator made of smooth maps cannot draw."""
+"""The grain of the sky: noise as the survey's pictures have it, which a generator made of smooth maps cannot draw."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_REACH = 2  # pixels that the noise is spread over, to either side
-_PATTERNS = 4  # spreads of the noise that an image's grain is mixed of, for each colour
+GRAIN_REACH = 3  # pixels that noise is spread over, to either side
 _HIDDEN = 16
 _NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged
-_START = 0.027  # standard deviation of the grain before training, of the range -1 to 1: 3.4 grey levels, as in SDSS
+_KNOTS = 9  # brightnesses at which the strength is known, evenly spaced in the root of the brightness
+_START = 0.027  # strength before anything was measured, of the range -1 to 1: 3.4 grey levels, as in SDSS
+_MOST = math.log(2)  # most that training changes the logarithm of the strength, beside its spread between images
+_PATCH = 20  # pixels a side of the corners that the grain is measured in
+_QUIET = 0.3  # part of the corners that count as sky
 
 
 class SkyGrain(nn.Module):
-    """Add grain to images: white noise, spread over neighbouring pixels, as strong as brightness and style demand.
+    """Add grain to images: noise with the spectrum, the colours and the strength of the sky in the training images.
 
     Resampling and compression of a survey's pictures correlate the noise of neighbours and of the colours, and the
-    stretch makes it depend on the brightness. So the white noise of three planes is filtered into four patterns for
-    each colour; each has an amplitude in each pixel, which a small network takes from the mean brightness around it and
-    from what the image was asked to be. The amplitudes multiply noise alone: they can draw no structure.
+    stretch makes it depend on the brightness; all of this is measured (`measure`), and only the strength is then
+    trained, within a factor of two, by a small network that sees the brightness around a pixel and what the image was
+    asked to be. It multiplies noise alone: it can draw no structure, and its gradient moves no galaxy.
 
     Parameters
     ----------
     style_dim : int
         Length of the vector that decides over the whole image.
+    depth_index : int
+        Place in that vector of the standard normal value that makes one image's grain stronger than another's.
     """
 
-    def __init__(self, style_dim: int) -> None:
+    def __init__(self, style_dim: int, depth_index: int) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(3, 3 * _PATTERNS, 2 * _REACH + 1, bias=False)
+        self.depth_index = depth_index
+        smooth = torch.zeros(2 * GRAIN_REACH + 1)
+        smooth[GRAIN_REACH - 1 : GRAIN_REACH + 2] = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
+        spread = torch.zeros(3, 3, len(smooth), len(smooth))
+        spread[:, 0] = torch.outer(smooth, smooth)  # the same noise in all colours
+        self.register_buffer("spread", spread)
+        self.register_buffer("strength", torch.full((_KNOTS,), _START))
+        self.depth = nn.Linear(style_dim, 1)
         self.brightness = nn.Conv2d(3, _HIDDEN, 1)
         self.style = nn.Linear(style_dim, _HIDDEN, bias=False)
-        self.amplitude = nn.Conv2d(_HIDDEN, 3 * _PATTERNS, 1)
-        # Each pattern of unit variance; the first of every colour is the same grey noise, smoothed by 1, 2, 1.
-        nn.init.normal_(self.spread.weight, 0.0, self.spread.weight[0].numel() ** -0.5)
+        self.change = nn.Conv2d(_HIDDEN, 1, 1)
+        nn.init.zeros_(self.depth.weight)
+        nn.init.zeros_(self.depth.bias)
         nn.init.normal_(self.style.weight, 0.0, 0.1 * style_dim**-0.5)
-        nn.init.normal_(self.amplitude.weight, 0.0, 0.1)
-        smooth = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
-        with torch.no_grad():
-            self.spread.weight[::_PATTERNS] = 0.0
-            self.spread.weight[::_PATTERNS, 0, 1:4, 1:4] = torch.outer(smooth, smooth)
-            self.amplitude.bias.fill_(0.2)[::_PATTERNS] = 1.0
+        nn.init.normal_(self.change.weight, 0.0, 0.02)
+        nn.init.zeros_(self.change.bias)
+
+    @torch.no_grad()
+    def learn(self, images: Tensor) -> None:
+        """Take over the grain of images (N, 3, S, S) in [-1, 1]; nothing changes if they have none."""
+        measured = measure_grain(images)
+        if measured is None:
+            return
+        spread, strength, deviation = measured
+        self.spread.copy_(spread)
+        self.strength.copy_(strength)
+        self.depth.weight[0, self.depth_index] = deviation
 
     def forward(self, images: Tensor, white: Tensor, style: Tensor) -> Tensor:
         """Return images with grain.
@@ -49,7 +70,7 @@ class SkyGrain(nn.Module):
         Parameters
         ----------
         images : Tensor, (N, 3, S, S), in [-1, 1]
-        white : Tensor, (N, 3, S + 4, S + 4)
+        white : Tensor, (N, 3, S + 6, S + 6)
             Standard normal.
         style : Tensor, (N, style_dim)
 
@@ -57,14 +78,95 @@ class SkyGrain(nn.Module):
         -------
         Tensor, (N, 3, S, S), float32 in [-1, 1]
         """
-        around = F.avg_pool2d(images, _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
+        around = F.avg_pool2d(images.detach(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
         hidden = self.brightness(around) + self.style(style)[:, :, None, None]
-        # Weights of about one: the amplitudes must not learn faster than the patterns do.
-        amplitude = _START * self.amplitude(F.leaky_relu(hidden, 0.2))  # (N, 12, S, S)
-        patterns = self.spread(white) * amplitude
+        change = _MOST * torch.tanh(self.change(F.leaky_relu(hidden, 0.2)).float())  # (N, 1, S, S)
+        depth = self.depth(style).float()[:, :, None, None]
+        strength = _between_knots(self.strength, around.float().mean(1, keepdim=True)) * torch.exp(depth + change)
         # Sums in float32: a step of bfloat16 is half a grey level.
-        grain = patterns.float().unflatten(1, (3, _PATTERNS)).sum(2)
-        return (images.float() + grain).clamp(-1, 1)
+        return (images.float() + strength * F.conv2d(white, self.spread).float()).clamp(-1, 1)
+
+
+def _between_knots(values: Tensor, brightness: Tensor) -> Tensor:
+    """Interpolate what is known at the knots (K,) to brightnesses of any shape in [-1, 1]."""
+    place = _knot_place(brightness)
+    below = place.long().clamp_max(_KNOTS - 2)
+    return torch.lerp(values[below], values[below + 1], place - below)
+
+
+def _knot_place(brightness: Tensor) -> Tensor:
+    """Return where brightnesses lie, in knots from the first one."""
+    return ((brightness + 1) / 2).clamp(0, 1).sqrt() * (_KNOTS - 1)
+
+
+@torch.no_grad()
+def measure_grain(images: Tensor) -> tuple[Tensor, Tensor, float] | None:
+    """Measure the grain of survey images.
+
+    Its spectrum, with the correlation of the colours, is that of the quietest corners. A wave as long as a corner is of
+    galaxies' wings and of gradients in the sky, and a corner with little of it is quiet; grain is taken to be as strong
+    there as at half that length, lest the choice of corners decides. Its strength at a brightness is the typical size of the differences between a pixel and its neighbours.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, S, S), in [-1, 1]
+
+    Returns
+    -------
+    tuple of Tensor, Tensor and float, or None
+        Filter (3, 3, 7, 7) that turns white noise into grain whose mean variance of the colours is 1; its strength at
+        the knots of brightness (9,); and the standard deviation between images of the strength's logarithm. None if no
+        corner has any grain.
+    """
+    side = min(_PATCH, images.shape[-1])
+    ends = slice(side), slice(-side, None)
+    corners = torch.cat([images[:, :, rows, columns] for rows in ends for columns in ends])
+    window = torch.hann_window(side, periodic=False, device=images.device)
+    waves = torch.fft.fft2((corners - corners.mean((2, 3), keepdim=True)) * window * window[:, None])  # (M, 3, n, n)
+    number = torch.fft.fftfreq(side, 1 / side, device=images.device)
+    length = torch.hypot(number, number[:, None])  # waves across the patch
+    power = waves.abs().square().sum(1)  # (M, n, n)
+    fine, coarse = power[:, length > 2.5].mean(1), power[:, (length > 0.5) & (length < 1.5)].mean(1)
+    grainy = fine > 1e-6 * _START**2 * side**2
+    if not grainy.any():
+        return None
+    waves, fine, coarse = waves[grainy], fine[grainy], coarse[grainy]
+    quiet = coarse / fine <= (coarse / fine).quantile(_QUIET)
+    waves = waves[quiet] / fine[quiet].sqrt()[:, None, None, None]
+    spectrum = torch.einsum("nihw,njhw->hwij", waves, waves.conj()).real / len(waves)
+    spectrum[length < 1.5] = spectrum[(length > 1.5) & (length < 2.5)].mean(0)
+    spread = _filter_of(spectrum)
+    return spread, _strengths(images, spread), float(fine[quiet].log().std(correction=0) / 2)
+
+
+def _filter_of(spectrum: Tensor) -> Tensor:
+    """Return the symmetric filter (3, 3, 7, 7) of a spectrum (n, n, 3, 3), of unit mean variance."""
+    values, vectors = torch.linalg.eigh(spectrum)
+    root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
+    kernel = torch.fft.ifft2(root, dim=(0, 1)).real.roll((GRAIN_REACH, GRAIN_REACH), (0, 1))
+    kernel = kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1)
+    kernel = (kernel + kernel.flip(2, 3)) / 2  # a spectrum has no direction
+    return (kernel / (kernel.square().sum() / 3).sqrt()).contiguous()
+
+
+def _strengths(images: Tensor, spread: Tensor) -> Tensor:
+    """Return the strength of the grain (K,) at the knots of brightness."""
+    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], device=images.device) / 4
+    ripples = F.conv2d(images.flatten(0, 1)[:, None], cross[None, None]).abs().view(len(images), 3, -1).mean(1)
+    around = F.avg_pool2d(images.mean(1, keepdim=True), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
+    place = _knot_place(around[:, 0, 1:-1, 1:-1].flatten(1)).round().long()
+    # What grain of unit variance gives, by the same filter.
+    unit = F.conv2d(spread.flatten(0, 1)[:, None], cross[None, None], padding=2).square().sum() / 3
+    scale = math.sqrt(2 / math.pi) * unit.sqrt()  # mean size of a normal deviate
+    found, last = [], None
+    for knot in range(_KNOTS):
+        sizes = ripples[place == knot]
+        if len(sizes):
+            # Stars and arms have ripples of their own, of which the limit keeps most out.
+            last = sizes.clamp_max(3 * sizes.median()).mean() / scale
+        found.append(last)
+    first = next(value for value in found if value is not None)
+    return torch.stack([first if value is None else value for value in found])
 
 
 class GrainyGenerator(nn.Module):
@@ -81,15 +183,15 @@ class GrainyGenerator(nn.Module):
 
     def __init__(self, network: nn.Module, latent_dim: int, condition_dim: int, image_size: int) -> None:
         super().__init__()
-        self.network, self.latent_dim, self.side = network, latent_dim, image_size + 2 * _REACH
-        self.grain = SkyGrain(latent_dim + condition_dim)
+        self.network, self.latent_dim, self.side = network, latent_dim, image_size + 2 * GRAIN_REACH
+        self.grain = SkyGrain(latent_dim + condition_dim, latent_dim - 1)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images (N, 3, S, S).
 
         Parameters
         ----------
-        z : Tensor, (N, latent_dim + 3 (S + 4)^2)
+        z : Tensor, (N, latent_dim + 3 (S + 6)^2)
             Standard normal: the network's noise, then the pixels'.
         condition : Tensor, (N, condition_dim)
         """

@@ -34,14 +34,18 @@ from durable_files import whole_file
 from hardware import ROOT
 
 _NO_PHYSICS = "--physics-weight 0 --photometry-weight 0"
-# What each arm changes from the defaults, in options of galaxy.py. The last two have both parts of the physics loss.
+# What each arm changes from the defaults, in options of galaxy.py. Those after `regression` have both parts of the
+# physics loss.
 ARMS = {
+    "both": "",
     "none": _NO_PHYSICS,
     "predictor": "--physics-weight 3 --no-uncertainty --photometry-weight 0",  # the original document's physics loss
     "photometry": "--physics-weight 0",
-    "both": "",
     "regression": f"{_NO_PHYSICS} --regression-weight 10",
-    "dcgan": "--generator transposed --discriminator dcgan --r1-weight 0",
+    "dcgan": "--generator transposed --discriminator dcgan --r1-weight 0 --no-pixel-noise",
+    "smooth": "--no-pixel-noise",
+    "relativistic": "--adversarial relativistic --r2-weight 0.2",
+    "adaptive": "--augment-discriminator adaptive",
     "residual": "--generator residual --discriminator residual --adversarial relativistic --r2-weight 0.2 "
     "--augment-discriminator adaptive",
 }

@@ -154,7 +154,7 @@ GAN_SETTINGS = {
     "latent_dim": 50,
     "generator": "residual",
     "batch_norm": False,
-    "pixel_noise": True,
+    "pixel_noise": False,
     "discriminator": "dcgan",
     "adversarial": "relativistic",
     "real_label": 1.0,
@@ -189,8 +189,8 @@ def test_diffusion_recipes_keep_the_gan_s_settings_at_their_defaults(recipe):
 
 
 def test_pixel_noise_makes_the_noise_longer():
-    assert Config().noise_dim == 100
-    assert Config(pixel_noise=True).noise_dim == 100 + 3 * 68 * 68
+    assert Config(pixel_noise=False).noise_dim == 100
+    assert Config().noise_dim == 100 + 3 * 70 * 70
     assert Config(diffusion=True, image_size=128).noise_dim == 3 * 128 * 128
 
 

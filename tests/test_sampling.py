@@ -21,7 +21,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 @pytest.fixture(scope="module")
 def sampler() -> GalaxySampler:
-    config = Config(width=8, latent_dim=16, attributes=("size", "ellipticity"))
+    config = Config(width=8, latent_dim=16, pixel_noise=False, attributes=("size", "ellipticity"))
     torch.manual_seed(0)
     network = Generator(16, config.condition_dim, 8)
     # Fresh batch-norm statistics make every image grey; one pass in training mode spreads the values.

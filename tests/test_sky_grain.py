@@ -1,14 +1,17 @@
-"""Grain of the sky: its strength and statistics, what it depends on, and that it is noise and nothing else."""
+"""Grain of the sky: that what is measured is what was put in, what it depends on, and that it is noise alone."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from config_physics import Config
+from engine import Engine
+from gan_learner import GanLearner
 from philox import standard_normal
 from sampling import build_generator
-from sky_grain import GrainyGenerator, SkyGrain
+from sky_grain import GRAIN_REACH, GrainyGenerator, SkyGrain, measure_grain
 
 
 def random(*shape, seed=0):
@@ -18,33 +21,91 @@ def random(*shape, seed=0):
 @pytest.fixture
 def grain():
     torch.manual_seed(0)
-    return SkyGrain(6)
+    return SkyGrain(6, 2)
 
 
 SKY = torch.full((8, 3, 64, 64), -0.5)
 
 
+def white(images, seed=0):
+    return random(len(images), 3, *(side + 2 * GRAIN_REACH for side in images.shape[2:]), seed=seed)
+
+
 def on_sky(grain, style=None, images=SKY, seed=0):
-    white = random(len(images), 3, images.shape[-1] + 4, images.shape[-1] + 4, seed=seed)
     style = torch.zeros(len(images), 6) if style is None else style
-    return grain(images, white, style) - images
+    return grain(images, white(images, seed), style) - images
+
+
+def synthetic(strength, count=200, level=-0.5, seed=1, deviation=0.0):
+    """Return images of sky whose grain is known: grey, smoothed by 1, 2, 1."""
+    smooth = torch.outer(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])) / 6
+    noise = F.conv2d(random(count, 1, 66, 66, seed=seed), smooth[None, None])
+    between = torch.exp(deviation * random(count, 1, 1, 1, seed=seed + 1))
+    return level + (strength * between * noise).expand(-1, 3, -1, -1)
+
+
+def test_measures_the_grain_that_is_there():
+    spread, strength, deviation = measure_grain(synthetic(0.03))
+    assert strength == pytest.approx([0.03] * 9, rel=0.15)  # the window widens what is steep in a spectrum
+    assert deviation < 0.2  # of the corners, of which each has few waves
+    noise = F.conv2d(random(100, 3, 70, 70), spread)
+    assert noise.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.03)
+    colours = torch.corrcoef(noise.transpose(0, 1).flatten(1))
+    assert colours.min() > 0.99  # grey
+    neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
+    assert neighbours.item() == pytest.approx(4 / 6, abs=0.08)  # (1, 2, 1) against itself, one pixel on: 4 of 6
+    assert torch.equal(spread, spread.flip(2, 3))
+
+
+def test_measures_independent_colours():
+    images = -0.5 + torch.tensor([0.01, 0.02, 0.03])[:, None, None] * random(200, 3, 64, 64)
+    spread, strength, _ = measure_grain(images)
+    noise = F.conv2d(random(100, 3, 70, 70), spread) * strength[4]
+    assert noise.std((0, 2, 3)) == pytest.approx([0.01, 0.02, 0.03], rel=0.1)
+    assert (torch.corrcoef(noise.transpose(0, 1).flatten(1)) - torch.eye(3)).abs().max() < 0.1
+
+
+def test_measures_strength_by_brightness_and_between_images():
+    faint, bright = synthetic(0.01, level=-0.95), synthetic(0.04, level=0.0, seed=3)
+    _, strength, _ = measure_grain(torch.cat([faint, bright]))
+    assert strength[1].item() == pytest.approx(0.01, rel=0.15)
+    assert strength[6].item() == pytest.approx(0.04, rel=0.15)
+    _, _, deviation = measure_grain(synthetic(0.02, deviation=0.4, count=400))
+    assert deviation == pytest.approx(0.4, abs=0.06)
+
+
+def test_galaxies_and_gradients_are_no_grain():
+    axis = torch.linspace(-1, 1, 64)
+    galaxy = 1.2 * torch.exp(-4 * torch.hypot(axis, axis[:, None]))
+    plain = measure_grain(synthetic(0.02, level=-0.9))
+    crowded = measure_grain(synthetic(0.02, level=-0.9) + galaxy + 0.02 * axis)
+    noise, expected = (F.conv2d(random(50, 3, 70, 70), spread) for spread, _, _ in (crowded, plain))
+    assert (noise - expected).std() < 0.15
+    assert crowded[1][1].item() == pytest.approx(0.02, rel=0.15)
+
+
+def test_images_without_grain_change_nothing(grain):
+    before = {name: value.clone() for name, value in grain.state_dict().items()}
+    for images in (SKY, SKY[:, :, :6, :6]):
+        assert measure_grain(images) is None
+        grain.learn(images)
+    assert all(torch.equal(before[name], value) for name, value in grain.state_dict().items())
 
 
 @torch.no_grad()
-def test_grain_begins_at_a_few_grey_levels(grain):
-    noise = on_sky(grain)
-    deviation = noise.std((0, 2, 3))
-    assert (deviation > 0.02).all()
-    assert (deviation < 0.045).all()
-    # Grey and smooth, as the sky of survey pictures is.
-    assert (noise[:, 0] * noise[:, 1]).mean() > 0.6 * deviation[0] * deviation[1]
-    assert (noise[..., 1:] * noise[..., :-1]).mean() > 0.4 * noise.square().mean()
+def test_learned_grain_is_that_of_the_images(grain):
+    grain.learn(synthetic(0.03, deviation=0.4, count=400))
+    noise = torch.cat([on_sky(grain, random(8, 6, seed=seed), seed=seed) for seed in range(50)])
+    by_image = noise.std((1, 2, 3))
+    assert by_image.log().std().item() == pytest.approx(0.4, abs=0.06)
+    assert by_image.median().item() == pytest.approx(0.03, rel=0.15)
 
 
 @torch.no_grad()
 def test_grain_has_no_mean_and_no_place(grain):
     noise = torch.cat([on_sky(grain, seed=seed) for seed in range(40)])  # (320, 3, 64, 64)
     deviation = noise.std()
+    assert 0.02 < deviation < 0.035
     assert noise.mean().abs() < 0.02 * deviation
     by_pixel = noise.std(0)
     # Of 320 draws a standard deviation is known to 4 %; the border is like the middle.
@@ -53,38 +114,33 @@ def test_grain_has_no_mean_and_no_place(grain):
 
 
 @torch.no_grad()
-def test_grain_can_be_correlated_between_neighbours(grain):
-    grain.spread.weight.zero_()
-    for pattern in range(12):
-        grain.spread.weight[pattern, pattern // 4, 2, 1:4] = 1.0
-    noise = on_sky(grain)[:, 0]
-    along, across = (((noise * noise.roll(1, d))[:, 4:-4, 4:-4].mean() / noise.square().mean()).item() for d in (2, 1))
-    assert along == pytest.approx(2 / 3, abs=0.03)  # two of three taps are shared
-    assert across == pytest.approx(0.0, abs=0.03)
+def test_strength_follows_brightness_and_style_within_limits(grain):
+    usual = on_sky(grain).std().item()
+    grain.strength.copy_(usual * torch.linspace(1, 2, 9))
+    assert on_sky(grain, images=torch.full((8, 3, 64, 64), -0.99)).std() < 1.2 * usual
+    # Three quarters of the way in the root of the brightness.
+    level = 2 * 0.75**2 - 1
+    assert on_sky(grain, images=SKY * 0 + level).std().item() == pytest.approx(1.75 * usual, rel=0.05)
+    grain.strength.fill_(usual)
+    grain.change.bias.fill_(100.0)  # trained to be as strong as it can
+    assert on_sky(grain).std().item() == pytest.approx(2 * usual, rel=0.05)
 
 
-@torch.no_grad()
-def test_strength_follows_brightness_and_style(grain):
-    grain.amplitude.weight.mul_(50)
-    faint, bright = (on_sky(grain, images=torch.full((8, 3, 64, 64), level)).std() for level in (-0.9, 0.3))
-    assert abs(bright / faint - 1) > 0.02
-    styles = torch.zeros(8, 6)
-    styles[4:] = 5.0
-    noise = on_sky(grain, styles)
-    assert abs(noise[:4].std() / noise[4:].std() - 1) > 0.02
+def test_no_gradient_reaches_the_image_through_the_strength(grain):
+    grain.learn(torch.cat([synthetic(0.01, level=-0.95), synthetic(0.04, level=0.0)]))
+    images = SKY.clone().requires_grad_()
+    found = grain(images, white(images), torch.zeros(8, 6))
+    (gradient,) = torch.autograd.grad(found.sum(), images)
+    assert torch.equal(gradient, torch.ones_like(images))
 
 
 @torch.no_grad()
 def test_without_noise_nothing_is_added(grain):
     images = torch.rand(2, 3, 16, 16) - 0.5
-    white, style = torch.zeros(2, 3, 20, 20), random(2, 6)
-    assert torch.equal(grain(images, white, style), images)
-    torch.testing.assert_close(
-        grain(images, random(2, 3, 20, 20), style) - images,
-        -(grain(images, -random(2, 3, 20, 20), style) - images),
-        rtol=1e-3,
-        atol=1e-6,
-    )
+    noise, style = white(images), random(2, 6)
+    assert torch.equal(grain(images, torch.zeros_like(noise), style), images)
+    up, down = grain(images, noise, style) - images, grain(images, -noise, style) - images
+    torch.testing.assert_close(up, -down, rtol=1e-3, atol=1e-6)
 
 
 @torch.no_grad()
@@ -92,10 +148,22 @@ def test_images_stay_in_range_and_float32(grain):
     for dtype in (torch.float32, torch.bfloat16):
         images = torch.where(random(4, 3, 32, 32) > 0, 0.999, -0.999).to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            found = grain(images, random(4, 3, 36, 36), random(4, 6))
+            found = grain(images, white(images), random(4, 6))
         assert found.dtype == torch.float32
         assert found.abs().max() <= 1
         assert (found != images).float().mean() > 0.4
+
+
+def test_a_new_run_learns_the_grain_of_its_data():
+    config = Config(pixel_noise=True, width=4, latent_dim=8, batch_size=2)
+    learner = GanLearner(config, Engine.choose("cpu"))
+    images = synthetic(0.05)
+    learner.learn_statistics(torch.ones(4), images)
+    expected = measure_grain(images)
+    for network in (learner.generator, learner.average.module):
+        torch.testing.assert_close(network.grain.spread, expected[0])
+        torch.testing.assert_close(network.grain.strength, expected[1])
+        assert network.grain.depth.weight[0, 7].item() == pytest.approx(expected[2])
 
 
 @pytest.mark.parametrize("kind", ["frame", "residual", "resize", "transposed"])
@@ -104,7 +172,7 @@ def test_every_generator_can_have_grain(kind, size):
     config = Config(generator=kind, pixel_noise=True, width=4, latent_dim=8, image_size=size)
     generator = build_generator(config).eval()
     assert isinstance(generator, GrainyGenerator)
-    assert config.noise_dim == 8 + 3 * (size + 4) ** 2
+    assert config.noise_dim == 8 + 3 * (size + 6) ** 2
     z, condition = random(3, config.noise_dim), random(3, config.condition_dim)
     with torch.no_grad():
         images = generator(z, condition)
