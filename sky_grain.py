@@ -105,7 +105,8 @@ def measure_grain(images: Tensor) -> tuple[Tensor, Tensor, float] | None:
 
     Its spectrum, with the correlation of the colours, is that of the quietest corners. A wave as long as a corner is of
     galaxies' wings and of gradients in the sky, and a corner with little of it is quiet; grain is taken to be as strong
-    there as at half that length, lest the choice of corners decides. Its strength at a brightness is the typical size of the differences between a pixel and its neighbours.
+    there as at half that length, lest the choice of corners decides. Its strength at a brightness follows from the
+    typical difference between a pixel and its neighbours.
 
     Parameters
     ----------
