@@ -111,7 +111,8 @@ def agreement(requested: np.ndarray, measured: np.ndarray, seed: int) -> dict[st
     Returns
     -------
     dict
-        ``pairs``, and for each of `TERMS` its ``value`` and bootstrap ``interval``; or ``left_out``, a sentence.
+        ``pairs``, ``mean_requested``, ``mean_squared_error``, and for each of `TERMS` its ``value`` and bootstrap
+        ``interval``; or ``left_out``, a sentence.
     """
     known = np.isfinite(requested) & np.isfinite(measured)
     requested, measured = requested[known], measured[known]
@@ -121,7 +122,12 @@ def agreement(requested: np.ndarray, measured: np.ndarray, seed: int) -> dict[st
     low, high = bootstrap_interval(
         lambda rows: np.nan_to_num(agreement_terms(requested[rows], measured[rows])), len(requested), seed, _RESAMPLES
     )
-    return {"pairs": len(requested)} | {
+    plain = {
+        "pairs": len(requested),
+        "mean_requested": float(requested.mean()),
+        "mean_squared_error": float(np.square(measured - requested).mean()),
+    }
+    return plain | {
         term: {"value": finite_or_none(value), "interval": [below, above]}
         for term, value, below, above in zip(TERMS, values.tolist(), low, high, strict=True)
     }

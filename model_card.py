@@ -11,6 +11,7 @@ from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from durable_files import whole_file
 from monitoring import read_metrics
 from report_texts import figures
+from targets import table, verdicts
 
 _NOT_RECORDED = "not recorded by this run"
 
@@ -140,6 +141,12 @@ predictor and {facts["minutes"]["generator"]:g} for the generator. Machine: {har
 {compared["test"]} galaxies with requests like the test split and {compared["uniform"]} uniform ones, against
 {compared["real"]} real test galaxies (`evaluate.py report`). `/ floor` is a multiple of the distance of real from real
 galaxies. Photometry {witness} part of the training's loss; the judge never is.
+
+What this project aims at:
+
+{table(verdicts(report))}
+
+All figures that runs are compared by:
 
 | figure | value |
 |---|---:|

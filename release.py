@@ -155,13 +155,16 @@ def read_release(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{path} or {SETTINGS} beside it is damaged (the checksum is wrong): get both again")
     try:
         tensors = load(content)
-        known = {setting.name: getattr(Config, setting.name) for setting in dataclasses.fields(Config)}
+        other = "GAN" if settings["config"]["diffusion"] else "diffusion"
+        # What is of the other family, or not known to the release, has its default of today.
+        defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+        foreign = {f.name: f.default for f in dataclasses.fields(Config) if f.metadata.get("family") == other}
         parts: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, key = name.partition(".")
             parts.setdefault(part, {})[key] = value.float() if value.dtype == torch.float16 else value
         return {
-            "config": known | settings["config"],
+            "config": defaults | settings["config"] | foreign,
             **{name: settings[name] for name in ("attributes", "epoch", "step", "provenance")},
             "phase": "generator",
             "networks": {name: parts[name] for name in _NETWORKS},

@@ -18,7 +18,6 @@ import math
 import re
 import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +25,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from checkpoint import LATEST, load_checkpoint
+import script_runs
 from command_line import Parser, run_script, whole_number
 from config_physics import Config, UserError
 from dataset import PreparedDataset
 from durable_files import whole_file
-from hardware import ROOT
 
 _NO_PHYSICS = "--physics-weight 0 --photometry-weight 0"
 # What each arm changes from the defaults, in options of galaxy.py. Those after `regression` have both parts of the
@@ -83,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = {f"{arm}-{seed}": (arm, seed) for seed in options.seeds for arm in options.arms}
     for run, (arm, seed) in runs.items():
         words = [*length, "--seed", str(seed), *shlex.split(options.also), *shlex.split(ARMS[arm])]
-        train(out, run, [*words, "--data", str(options.data.resolve()), "--device", options.device])
-        report(out, run, options)
+        where = ["--data", options.data.resolve(), "--device", options.device]
+        script_runs.train(out, run, [*words, *where])
+        script_runs.report(out, run, [*where, "--count", options.count])
     figures = compare(out, list(runs))
     result = summarise(figures, runs)
     _write(out / "ablation.json", json.dumps({"settings": settings, "arms": result}, indent=1, allow_nan=False) + "\n")
@@ -147,8 +146,9 @@ def _parser() -> Parser:
 
 def _length(options: Any, num_train: int) -> list[str]:
     """Return the options that give every arm the same number of images."""
-    per_epoch = max(1, num_train // options.batch_size)
-    epochs, pretrain_epochs = (-(-steps // per_epoch) for steps in (options.steps, options.pretrain_steps))
+    epochs, pretrain_epochs = (
+        script_runs.epochs_of(steps, num_train, options.batch_size) for steps in (options.steps, options.pretrain_steps)
+    )
     words = ["--batch-size", options.batch_size, "--epochs", epochs, "--pretrain-epochs", pretrain_epochs]
     return list(map(str, [*words, "--checkpoint-every", epochs]))
 
@@ -168,50 +168,15 @@ def _hold_to(path: Path, settings: dict[str, Any]) -> None:
     _write(path, json.dumps(settings, indent=1) + "\n")
 
 
-def train(out: Path, run: str, options: list[str]) -> None:
-    """Train a run to its end, from where it stopped."""
-    latest = out / "checkpoints" / run / LATEST
-    if not latest.exists():
-        _call(out, run, "galaxy.py", ["--run", run, *options])
-        return
-    state = load_checkpoint(latest)
-    if state["phase"] != "generator" or state["epoch"] < state["config"]["epochs"]:
-        _call(out, run, "resume_training.py", ["--run", run])
-
-
-def report(out: Path, run: str, options: Any) -> None:
-    """Make the report of a trained run, unless it is there."""
-    folder = out / "reports" / run
-    if (folder / "report.json").exists():
-        print(f"{run}: kept")
-        return
-    words = ["report", "--checkpoint", out / "checkpoints" / run / LATEST, "--data", options.data.resolve()]
-    words += ["--out", folder, "--count", options.count, "--device", options.device]
-    _call(out, run, "evaluate.py", words)
-
-
 def compare(out: Path, runs: list[str]) -> dict[str, dict[str, float | None]]:
     """Return the figures of each run, {run: {figure: value}}, as `evaluate.py compare` gives them."""
     path = out / "figures.csv"
     folders = [str(Path("reports") / run) for run in runs]
-    _call(out, "compare", "evaluate.py", ["compare", *folders, "--out", path])
+    script_runs.call(out, "compare", "evaluate.py", ["compare", *folders, "--out", path])
     with path.open(encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
     columns = {run: head.index(folder) for run, folder in zip(runs, folders, strict=True)}
     return {run: {row[0]: float(row[k]) if row[k] else None for row in rows} for run, k in columns.items()}
-
-
-def _call(out: Path, run: str, script: str, options: Sequence[object]) -> None:
-    """Run one of the project's scripts in `out`, with its output in a log."""
-    print(f"{run}: {script}", flush=True)
-    log = out / "logs" / f"{run}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / script), *map(str, options)]
-    with log.open("a", encoding="utf-8") as file:
-        done = subprocess.run(command, cwd=out, stdout=file, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        raise UserError(f"{script} failed on {run} (all of it is in {log}): {lines[-1] if lines else 'no word'}")
 
 
 def summarise(

@@ -18,6 +18,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import ablation
+import script_runs
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def calls(monkeypatch):
             }
             save_checkpoint(out / "checkpoints" / run / "latest.pt", {**state, "x": torch.zeros(1)})
 
-    monkeypatch.setattr(ablation, "_call", call)
+    monkeypatch.setattr(script_runs, "call", call)
     return made
 
 

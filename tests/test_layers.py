@@ -64,6 +64,7 @@ LAYERS = (
         "picture_files",
         "pictures",
         "report_texts",
+        "targets",
     },
     {
         "checkpoint",
@@ -87,6 +88,7 @@ LAYERS = (
         "report_pages",
         "report_plots",
         "run_folder",
+        "script_runs",
     },
     {"diffusion_sampling", "simulation"},
     {"sampling"},
@@ -103,7 +105,7 @@ LAYERS = (
     },
     {"galaxy_routes", "judge", "training"},
     {"app", "augmentation", "galaxy", "generate_from_checkpoint", "guidance_effect", "release_checkpoint"},
-    {"evaluation", "resume_training"},
+    {"evaluation", "resume_training", "train_release"},
     {"evaluate"},
 )
 SCIENCE = ("astropy", "judge", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "torchvision")

@@ -59,6 +59,13 @@ def test_settings_that_are_newer_than_a_release_have_their_defaults(checkpoint, 
     assert torch.equal(draw(path), draw(checkpoint))
 
 
+def test_settings_of_the_other_family_may_have_had_other_defaults(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint)
+    state["config"] = state["config"] | {"noise_shift": 3.0}
+    path = write_release(state, tmp_path, torch.float32, {})
+    assert torch.equal(draw(path), draw(checkpoint))
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, SETTINGS])
 def test_damage_is_noticed(released, name):
     path = released.with_name(name)
@@ -109,6 +116,7 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     assert {path.name for path in out.iterdir()} == {WEIGHTS, SETTINGS, "samples.png", "card.md"}
     card = (out / "card.md").read_text(encoding="utf-8")
     assert "Credit: the makers" in card and "| size, judge: mae [frame widths] | 0.0123 |" in card
+    assert "| half-light radius, photometry: MAE over the mean | ≤ 0.1 | – | left out |" in card
     assert "`width` 4" in card and "/ floor" in card
     assert re.search(r"Machine: .+, \d+ cores, torch \d", card)
     facts = json.loads((out / SETTINGS).read_text())["facts"]
