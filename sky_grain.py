@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,8 @@ _HIDDEN = 16
 _NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged
 _KNOTS = 9  # brightnesses at which the strength is known, evenly spaced in the root of the brightness
 _START = 0.027  # strength before anything was measured, of the range -1 to 1: 3.4 grey levels, as in SDSS
-_MOST = math.log(2)  # most that training changes the logarithm of the strength, beside its spread between images
+_MOST = 0.3  # most that training changes the logarithm of the strength
+_LARGEST = 2.0  # standard deviations of the differences between images beyond which they count as this much
 _PATCH = 20  # pixels a side of the corners that the grain is measured in
 _QUIET = 0.3  # part of the corners that count as sky
 
@@ -21,34 +23,34 @@ _QUIET = 0.3  # part of the corners that count as sky
 class SkyGrain(nn.Module):
     """Add grain to images: noise with the spectrum, the colours and the strength of the sky in the training images.
 
-    Resampling and compression of a survey's pictures correlate the noise of neighbours and of the colours, and the
-    stretch makes it depend on the brightness; all of this is measured (`measure`), and only the strength is then
-    trained, within a factor of two, by a small network that sees the brightness around a pixel and what the image was
-    asked to be. It multiplies noise alone: it can draw no structure, and its gradient moves no galaxy.
+    Resampling and compression of a survey's pictures correlate the noise of neighbours and of the colours, the stretch
+    makes it depend on the brightness, and one picture has stronger or finer grain than another. All of this is measured
+    (`measure_grain`), and only the strength is then trained, within a third, by a small network that sees the
+    brightness around a pixel and what the image was asked to be. It multiplies noise alone: it can draw no structure,
+    and its gradient moves no galaxy.
 
     Parameters
     ----------
     style_dim : int
         Length of the vector that decides over the whole image.
-    depth_index : int
-        Place in that vector of the standard normal value that makes one image's grain stronger than another's.
+    own : tuple of int and int
+        Places in that vector of the standard normal values that make one image's grain stronger, and finer, than
+        another's.
     """
 
-    def __init__(self, style_dim: int, depth_index: int) -> None:
+    def __init__(self, style_dim: int, own: tuple[int, int]) -> None:
         super().__init__()
-        self.depth_index = depth_index
+        self.own = own
         smooth = torch.zeros(2 * GRAIN_REACH + 1)
         smooth[GRAIN_REACH - 1 : GRAIN_REACH + 2] = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
-        spread = torch.zeros(3, 3, len(smooth), len(smooth))
-        spread[:, 0] = torch.outer(smooth, smooth)  # the same noise in all colours
-        self.register_buffer("spread", spread)
+        spread = torch.zeros(6, 3, len(smooth), len(smooth))
+        spread[:3, 0] = torch.outer(smooth, smooth)  # the same noise in all colours, and in all images
+        self.register_buffer("spread", spread)  # of the typical image, then what changes with a standard deviation
         self.register_buffer("strength", torch.full((_KNOTS,), _START))
-        self.depth = nn.Linear(style_dim, 1)
+        self.register_buffer("deviation", torch.zeros(()))
         self.brightness = nn.Conv2d(3, _HIDDEN, 1)
         self.style = nn.Linear(style_dim, _HIDDEN, bias=False)
         self.change = nn.Conv2d(_HIDDEN, 1, 1)
-        nn.init.zeros_(self.depth.weight)
-        nn.init.zeros_(self.depth.bias)
         nn.init.normal_(self.style.weight, 0.0, 0.1 * style_dim**-0.5)
         nn.init.normal_(self.change.weight, 0.0, 0.02)
         nn.init.zeros_(self.change.bias)
@@ -56,13 +58,9 @@ class SkyGrain(nn.Module):
     @torch.no_grad()
     def learn(self, images: Tensor) -> None:
         """Take over the grain of images (N, 3, S, S) in [-1, 1]; nothing changes if they have none."""
-        measured = measure_grain(images)
-        if measured is None:
-            return
-        spread, strength, deviation = measured
-        self.spread.copy_(spread)
-        self.strength.copy_(strength)
-        self.depth.weight[0, self.depth_index] = deviation
+        if (measured := measure_grain(images)) is not None:
+            for name, value in measured._asdict().items():
+                getattr(self, name).copy_(value)
 
     def forward(self, images: Tensor, white: Tensor, style: Tensor) -> Tensor:
         """Return images with grain.
@@ -81,10 +79,20 @@ class SkyGrain(nn.Module):
         around = F.avg_pool2d(images.detach(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
         hidden = self.brightness(around) + self.style(style)[:, :, None, None]
         change = _MOST * torch.tanh(self.change(F.leaky_relu(hidden, 0.2)).float())  # (N, 1, S, S)
-        depth = self.depth(style).float()[:, :, None, None]
-        strength = _between_knots(self.strength, around.float().mean(1, keepdim=True)) * torch.exp(depth + change)
+        stronger, finer = style[:, list(self.own)].float().clamp(-_LARGEST, _LARGEST).T[:, :, None, None, None]
+        strength = _between_knots(self.strength, around.float().mean(1, keepdim=True))
+        strength = strength * torch.exp(self.deviation * stronger + change)
         # Sums in float32: a step of bfloat16 is half a grey level.
-        return (images.float() + strength * F.conv2d(white, self.spread).float()).clamp(-1, 1)
+        typical, more = F.conv2d(white, self.spread).float().chunk(2, 1)
+        grain = (typical + finer * more) / _deviation(self.spread, finer)
+        return (images.float() + strength * grain).clamp(-1, 1)
+
+
+def _deviation(spread: Tensor, finer: Tensor) -> Tensor:
+    """Return the standard deviation, in the mean of the colours, of grain by the filters (6, 3, 7, 7)."""
+    typical, more = spread.float().flatten(1).chunk(2)
+    squares = typical.square().sum() + 2 * finer * (typical * more).sum() + finer.square() * more.square().sum()
+    return (squares / 3).sqrt()
 
 
 def _between_knots(values: Tensor, brightness: Tensor) -> Tensor:
@@ -99,55 +107,79 @@ def _knot_place(brightness: Tensor) -> Tensor:
     return ((brightness + 1) / 2).clamp(0, 1).sqrt() * (_KNOTS - 1)
 
 
+class Grain(NamedTuple):
+    """The grain of survey images.
+
+    Attributes
+    ----------
+    spread : Tensor, (6, 3, 7, 7)
+        Filters that turn white noise into grain whose mean variance of the colours is 1: that of the typical image, and
+        what is added to it where the grain is finer by a standard deviation.
+    strength : Tensor, (9,)
+        Standard deviation of the grain at the knots of brightness.
+    deviation : Tensor, ()
+        Standard deviation between images of the strength's logarithm.
+    """
+
+    spread: Tensor
+    strength: Tensor
+    deviation: Tensor
+
+
 @torch.no_grad()
-def measure_grain(images: Tensor) -> tuple[Tensor, Tensor, float] | None:
-    """Measure the grain of survey images.
+def measure_grain(images: Tensor) -> Grain | None:
+    """Measure the grain of survey images (N, 3, S, S) in [-1, 1]; None if no corner of theirs has any.
 
     Its spectrum, with the correlation of the colours, is that of the quietest corners. A wave as long as a corner is of
     galaxies' wings and of gradients in the sky, and a corner with little of it is quiet; grain is taken to be as strong
-    there as at half that length, lest the choice of corners decides. Its strength at a brightness follows from the
-    typical difference between a pixel and its neighbours.
-
-    Parameters
-    ----------
-    images : Tensor, (N, 3, S, S), in [-1, 1]
-
-    Returns
-    -------
-    tuple of Tensor, Tensor and float, or None
-        Filter (3, 3, 7, 7) that turns white noise into grain whose mean variance of the colours is 1; its strength at
-        the knots of brightness (9,); and the standard deviation between images of the strength's logarithm. None if no
-        corner has any grain.
+    there as at half that length, lest the choice of corners decides. An image's grain counts as finer than another's by
+    what its other corners show, for the same reason. The strength at a brightness follows from the typical difference
+    between a pixel and its neighbours.
     """
     side = min(_PATCH, images.shape[-1])
     ends = slice(side), slice(-side, None)
-    corners = torch.cat([images[:, :, rows, columns] for rows in ends for columns in ends])
+    corners = torch.stack([images[:, :, rows, columns] for rows in ends for columns in ends])  # (4, N, 3, n, n)
     window = torch.hann_window(side, periodic=False, device=images.device)
-    waves = torch.fft.fft2((corners - corners.mean((2, 3), keepdim=True)) * window * window[:, None])  # (M, 3, n, n)
+    waves = torch.fft.fft2((corners - corners.mean((3, 4), keepdim=True)) * window * window[:, None])
     number = torch.fft.fftfreq(side, 1 / side, device=images.device)
     length = torch.hypot(number, number[:, None])  # waves across the patch
-    power = waves.abs().square().sum(1)  # (M, n, n)
-    fine, coarse = power[:, length > 2.5].mean(1), power[:, (length > 0.5) & (length < 1.5)].mean(1)
-    grainy = fine > 1e-6 * _START**2 * side**2
+    power = waves.abs().square().sum(2)  # (4, N, n, n)
+
+    def mean_power(shortest: float, longest: float = math.inf) -> Tensor:
+        return power[..., (length > shortest) & (length < longest)].mean(-1)
+
+    grain, gradient = mean_power(2.5), mean_power(0.5, 1.5)
+    grainy = (grain > 1e-6 * _START**2 * side**2).all(0)
     if not grainy.any():
         return None
-    waves, fine, coarse = waves[grainy], fine[grainy], coarse[grainy]
-    quiet = coarse / fine <= (coarse / fine).quantile(_QUIET)
-    waves = waves[quiet] / fine[quiet].sqrt()[:, None, None, None]
+    fineness = (mean_power(0.3 * side) / mean_power(1.5, 0.3 * side).clamp_min(1e-12))[:, grainy].clamp_min(1e-6).log()
+    waves, grain, gradient = waves[:, grainy], grain[:, grainy], gradient[:, grainy]
+    elsewhere = (fineness.sum(0) - fineness) / 3
+    finer = elsewhere > elsewhere.median()
+    waves = waves / grain.sqrt()[..., None, None, None]
+    filters = []
+    for half in (~finer, finer if finer.any() else ~finer):
+        unrest = (gradient / grain)[half]
+        filters.append(_filter_of(waves[half][unrest <= unrest.quantile(_QUIET)], length))
+    coarse, fine = filters
+    # The halves of a normal distribution have their means 0.8 standard deviations from its centre.
+    spread = torch.cat([(coarse + fine) / 2, (fine - coarse) / 2 / math.sqrt(2 / math.pi)])
+    spread = spread / _deviation(spread, torch.zeros((), device=images.device))
+    of_image = grain.log().median(0).values / 2
+    low, high = of_image.quantile(torch.tensor([0.1587, 0.8413], device=images.device))
+    return Grain(spread, _strengths(images, spread[:3]), (high - low) / 2)
+
+
+def _filter_of(waves: Tensor, length: Tensor) -> Tensor:
+    """Return the symmetric filter (3, 3, 7, 7) of patches' transforms (M, 3, n, n), of unit mean variance."""
     spectrum = torch.einsum("nihw,njhw->hwij", waves, waves.conj()).real / len(waves)
     spectrum[length < 1.5] = spectrum[(length > 1.5) & (length < 2.5)].mean(0)
-    spread = _filter_of(spectrum)
-    return spread, _strengths(images, spread), float(fine[quiet].log().std(correction=0) / 2)
-
-
-def _filter_of(spectrum: Tensor) -> Tensor:
-    """Return the symmetric filter (3, 3, 7, 7) of a spectrum (n, n, 3, 3), of unit mean variance."""
     values, vectors = torch.linalg.eigh(spectrum)
     root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
     kernel = torch.fft.ifft2(root, dim=(0, 1)).real.roll((GRAIN_REACH, GRAIN_REACH), (0, 1))
     kernel = kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1)
     kernel = (kernel + kernel.flip(2, 3)) / 2  # a spectrum has no direction
-    return (kernel / (kernel.square().sum() / 3).sqrt()).contiguous()
+    return kernel / (kernel.square().sum() / 3).sqrt()
 
 
 def _strengths(images: Tensor, spread: Tensor) -> Tensor:
@@ -185,7 +217,7 @@ class GrainyGenerator(nn.Module):
     def __init__(self, network: nn.Module, latent_dim: int, condition_dim: int, image_size: int) -> None:
         super().__init__()
         self.network, self.latent_dim, self.side = network, latent_dim, image_size + 2 * GRAIN_REACH
-        self.grain = SkyGrain(latent_dim + condition_dim, latent_dim - 1)
+        self.grain = SkyGrain(latent_dim + condition_dim, (latent_dim - 1, latent_dim - 2))
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images (N, 3, S, S).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ def random(*shape, seed=0):
 @pytest.fixture
 def grain():
     torch.manual_seed(0)
-    return SkyGrain(6, 2)
+    return SkyGrain(6, (2, 3))
 
 
 SKY = torch.full((8, 3, 64, 64), -0.5)
@@ -45,22 +47,38 @@ def synthetic(strength, count=200, level=-0.5, seed=1, deviation=0.0):
 
 
 def test_measures_the_grain_that_is_there():
-    spread, strength, deviation = measure_grain(synthetic(0.03))
-    assert strength == pytest.approx([0.03] * 9, rel=0.15)  # the window widens what is steep in a spectrum
-    assert deviation < 0.2  # of the corners, of which each has few waves
-    noise = F.conv2d(random(100, 3, 70, 70), spread)
+    measured = measure_grain(synthetic(0.03))
+    assert measured.strength == pytest.approx([0.03] * 9, rel=0.15)  # the window widens what is steep in a spectrum
+    assert measured.deviation < 0.1
+    noise = F.conv2d(random(100, 3, 70, 70), measured.spread[:3])
     assert noise.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.03)
     colours = torch.corrcoef(noise.transpose(0, 1).flatten(1))
     assert colours.min() > 0.99  # grey
     neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
     assert neighbours.item() == pytest.approx(4 / 6, abs=0.08)  # (1, 2, 1) against itself, one pixel on: 4 of 6
-    assert torch.equal(spread, spread.flip(2, 3))
+    assert torch.equal(measured.spread, measured.spread.flip(2, 3))
+    # All images are alike, so none is much finer.
+    assert measured.spread[3:].square().sum() < 0.01 * measured.spread[:3].square().sum()
+
+
+def test_measures_how_much_finer_some_images_are():
+    white = 0.02 * random(200, 1, 64, 64, seed=5).expand(-1, 3, -1, -1)
+    measured = measure_grain(torch.cat([synthetic(0.03), white - 0.5]))
+
+    def neighbours(finer):
+        filters = measured.spread[:3] + finer * measured.spread[3:]
+        noise = F.conv2d(random(50, 3, 70, 70), filters)
+        return ((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()).item()
+
+    # Each half is as far from the mean as the half of a normal distribution.
+    assert neighbours(-0.8) == pytest.approx(0.6, abs=0.1)
+    assert neighbours(0.8) == pytest.approx(0.0, abs=0.1)
 
 
 def test_measures_independent_colours():
     images = -0.5 + torch.tensor([0.01, 0.02, 0.03])[:, None, None] * random(200, 3, 64, 64)
     spread, strength, _ = measure_grain(images)
-    noise = F.conv2d(random(100, 3, 70, 70), spread) * strength[4]
+    noise = F.conv2d(random(100, 3, 70, 70), spread[:3]) * strength[4]
     assert noise.std((0, 2, 3)) == pytest.approx([0.01, 0.02, 0.03], rel=0.1)
     assert (torch.corrcoef(noise.transpose(0, 1).flatten(1)) - torch.eye(3)).abs().max() < 0.1
 
@@ -79,9 +97,9 @@ def test_galaxies_and_gradients_are_no_grain():
     galaxy = 1.2 * torch.exp(-4 * torch.hypot(axis, axis[:, None]))
     plain = measure_grain(synthetic(0.02, level=-0.9))
     crowded = measure_grain(synthetic(0.02, level=-0.9) + galaxy + 0.02 * axis)
-    noise, expected = (F.conv2d(random(50, 3, 70, 70), spread) for spread, _, _ in (crowded, plain))
+    noise, expected = (F.conv2d(random(50, 3, 70, 70), found.spread[:3]) for found in (crowded, plain))
     assert (noise - expected).std() < 0.15
-    assert crowded[1][1].item() == pytest.approx(0.02, rel=0.15)
+    assert crowded.strength[1].item() == pytest.approx(0.02, rel=0.15)
 
 
 def test_images_without_grain_change_nothing(grain):
@@ -123,7 +141,7 @@ def test_strength_follows_brightness_and_style_within_limits(grain):
     assert on_sky(grain, images=SKY * 0 + level).std().item() == pytest.approx(1.75 * usual, rel=0.05)
     grain.strength.fill_(usual)
     grain.change.bias.fill_(100.0)  # trained to be as strong as it can
-    assert on_sky(grain).std().item() == pytest.approx(2 * usual, rel=0.05)
+    assert on_sky(grain).std().item() == pytest.approx(math.exp(0.3) * usual, rel=0.05)
 
 
 def test_no_gradient_reaches_the_image_through_the_strength(grain):
@@ -161,9 +179,8 @@ def test_a_new_run_learns_the_grain_of_its_data():
     learner.learn_statistics(torch.ones(4), images)
     expected = measure_grain(images)
     for network in (learner.generator, learner.average.module):
-        torch.testing.assert_close(network.grain.spread, expected[0])
-        torch.testing.assert_close(network.grain.strength, expected[1])
-        assert network.grain.depth.weight[0, 7].item() == pytest.approx(expected[2])
+        for name, value in expected._asdict().items():
+            torch.testing.assert_close(getattr(network.grain, name), value)
 
 
 @pytest.mark.parametrize("kind", ["frame", "residual", "resize", "transposed"])
