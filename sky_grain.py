@@ -98,7 +98,7 @@ def _deviation(spread: Tensor, finer: Tensor) -> Tensor:
 def _between_knots(values: Tensor, brightness: Tensor) -> Tensor:
     """Interpolate what is known at the knots (K,) to brightnesses of any shape in [-1, 1]."""
     place = _knot_place(brightness)
-    below = place.long().clamp_max(_KNOTS - 2)
+    below = place.long().clamp(0, _KNOTS - 2)  # a place that is no number must not read beyond the knots
     return torch.lerp(values[below], values[below + 1], place - below)
 
 

@@ -214,3 +214,12 @@ def test_the_galaxy_has_the_same_noise_with_and_without_grain():
     # The numbers of a seed's stream come in the same order: grain changes no galaxy's place in it.
     seeds, config = [3, 2**40], Config(pixel_noise=True, latent_dim=8)
     assert torch.equal(standard_normal(seeds, config.noise_dim)[:, :8], standard_normal(seeds, 8))
+
+
+@torch.no_grad()
+def test_what_is_not_a_number_stays_so_and_reads_nothing_else(grain):
+    images = SKY.clone()
+    images[0, 0, 3, 3] = torch.nan
+    found = grain(images, white(images), torch.zeros(8, 6))
+    assert found[0].isnan().any()
+    assert found[1:].isfinite().all()
