@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,13 @@ class GaussianDiffusion(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self.register_buffer("signal", alphas_cumprod.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)
+        ratios = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+        self.noise_ratios = ratios.tolist()  # noise to signal; infinite where nothing is left
+        self._limits = (ratios[2:] * ratios[1:-1]).sqrt().tolist()  # geometric means of neighbours from t = 1 to T
+
+    def time_of(self, noise_ratio: float) -> int:
+        """Return the step, of 1 to T, whose noise is nearest to that many times the signal."""
+        return 1 + bisect(self._limits, noise_ratio)
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Return x_t of x_0 and noise (N, C, S, S) at steps t (N,)."""

@@ -70,6 +70,15 @@ def test_a_shift_makes_the_noise_so_many_times_as_strong():
     torch.testing.assert_close(ratio, torch.full_like(ratio, 4.0))
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_times_are_found_by_their_noise(schedule):
+    process = GaussianDiffusion(schedule, 100, "noise")
+    for t in range(1, 101):
+        ratio = process.noise_ratios[t]
+        assert process.time_of(ratio) == process.time_of(1.001 * ratio) == process.time_of(0.999 * ratio) == t
+    assert process.time_of(0.0) == 1 and process.time_of(float("inf")) == 100
+
+
 # Identities of the process
 
 
@@ -153,7 +162,7 @@ def test_dpm_is_of_second_order_on_a_known_distribution():
 
     def error(num_steps, step):
         x_t, previous = torch.ones(1, 1, 1, 1, dtype=torch.float64), None
-        times = [time for time in solver_times(1000, num_steps) if 100 <= time <= 900]
+        times = [time for time in solver_times(process, num_steps, even=True) if 100 <= time <= 900]
         for now, then in pairwise(times):
             signal, sigma = process.signal[now].double(), process.sigma[now].double()
             x0 = spread**2 * signal / (spread**2 * signal**2 + sigma**2) * x_t
@@ -173,11 +182,44 @@ def test_dpm_is_of_second_order_on_a_known_distribution():
 
 
 def test_solver_times():
-    assert solver_times(1000, 4) == [1000, 750, 500, 250, 0]
-    assert solver_times(3, 10) == [3, 2, 1, 0]
-    for number in (1, 7, 20, 999):
-        times = solver_times(1000, number)
-        assert times[0] == 1000 and times[-1] == 0 and len(set(times)) == number + 1
+    process = GaussianDiffusion("cosine", 1000, "v", 4.0)
+    assert solver_times(process, 4, even=True) == [1000, 750, 500, 250, 0]
+    times = solver_times(process, 20)
+    assert times[:2] == [1000, 950] and times[-2:] == [1, 0]
+    # Karras et al. 2022, eq. 5: even in the seventh root, but for whole times where there are few.
+    root = (process.sigma / process.signal)[torch.tensor(times[1:-1])].double() ** (1 / 7)
+    torch.testing.assert_close(root, torch.linspace(root[0], root[-1], 19).double(), rtol=0.04, atol=0)
+    torch.testing.assert_close(root[:14], torch.linspace(root[0], root[-1], 19)[:14].double(), rtol=2e-3, atol=0)
+    assert solver_times(process, 1) == [1000, 0] and solver_times(process, 2) == [1000, 500, 0]
+    few = GaussianDiffusion("linear", 3, "noise")
+    assert solver_times(few, 10) == solver_times(few, 10, even=True) == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("even", [False, True])
+@pytest.mark.parametrize(("schedule", "num_steps"), [("cosine", 2), ("cosine", 1000), ("linear", 100)])
+def test_no_two_times_of_a_solver_are_alike(schedule, num_steps, even):
+    process = GaussianDiffusion(schedule, num_steps, "v", 4.0)
+    for number in range(1, num_steps + 1, 1 + num_steps // 200):
+        times = solver_times(process, number, even)
+        assert times[0] == num_steps and times[-1] == 0 and len(times) == number + 1
+        assert all(now > then for now, then in pairwise(times))
+    assert solver_times(process, num_steps, even) == list(range(num_steps, -1, -1))
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("dpm", 0.04), ("ddim", 0.2)])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])  # of the sky's grain, of pixels, of light over the whole image
+def test_twenty_steps_keep_the_variance_of_what_is_faint_or_large(name, tolerance, spread):
+    """For Gaussian data the best prediction is linear, and what is drawn should have the data's variance."""
+    process = GaussianDiffusion("cosine", 1000, "v", 4.0)
+    x_t, previous = torch.ones(1, 1, 1, 1, dtype=torch.float64), None
+    for now, then in pairwise(solver_times(process, 20)):
+        alpha = process.alpha_bars[now]
+        x0 = spread**2 * alpha**0.5 / (spread**2 * alpha + 1 - alpha) * x_t
+        if name == "dpm":
+            x_t, previous = (dpm_step(process, x_t, x0, now, then, previous), (x0, now)) if then else (x0, None)
+        else:
+            x_t = ddim_step(process, x_t, x0, now, then, 0.0, None) if then else x0
+    assert x_t.item() == pytest.approx(spread, rel=tolerance)
 
 
 @torch.no_grad()
