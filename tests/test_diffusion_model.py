@@ -121,6 +121,51 @@ def test_the_step_that_drawing_begins_with_is_learned():
     assert process.loss_weight(torch.tensor([100]), 5.0) == 1
 
 
+# Steps to learn from
+
+
+@pytest.mark.parametrize("num_steps", [2, 50, 1000])
+def test_even_numbers_give_every_step_equally_often(num_steps):
+    process = GaussianDiffusion("cosine", num_steps, "v", 4.0)
+    level = (torch.arange(3 * num_steps) + 0.5) / (3 * num_steps)
+    assert torch.equal(process.draw_times(level), torch.arange(1, num_steps + 1).repeat_interleave(3))
+    assert process.draw_times(torch.tensor([0.0, 1.0])).tolist() == [1, num_steps]
+
+
+def test_a_share_of_the_steps_has_as_little_noise_as_the_grain():
+    process, share, number = GaussianDiffusion("cosine", 1000, "v", 4.0), 0.25, 100_000
+    level = (torch.arange(number) + 0.5) / number
+    t = process.draw_times(level, share)
+    low, others = t[: number // 4], t[number // 4 :]
+    ratio = (process.sigma / process.signal)[low].double()
+    assert ratio.max() < 0.31 and (ratio.diff() >= 0).all()
+    # Even in the logarithm of the noise: the middle of them is the geometric mean of 0.02 and 0.3.
+    assert ratio.median().item() == pytest.approx((0.02 * 0.3) ** 0.5, rel=0.1)
+    for limit in (0.06, 0.12):
+        expected = torch.tensor(limit / 0.02).log() / torch.tensor(0.3 / 0.02).log()
+        assert (ratio < limit).double().mean().item() == pytest.approx(expected.item(), abs=0.06)
+    # The rest is drawn from all steps, as without a share.
+    assert torch.bincount(others, minlength=1001)[1:].double().std() < 1
+    assert (others.min(), others.max()) == (1, 1000)
+
+
+def test_as_many_images_of_every_batch_have_little_noise():
+    process, places = GaussianDiffusion("cosine", 1000, "v", 4.0), torch.arange(16) / 16
+    for within in (0.0, 0.3, 0.999):
+        t = process.draw_times(places + within / 16, 0.25)
+        assert (t[:4] <= 41).all()  # noise of at most 0.3 of the signal
+        assert len(set(t[4:].tolist())) == 12 and (t[5:] > 41).all()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("num_steps", [2, 10, 1000])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_every_number_gives_a_step(schedule, num_steps, share):
+    process = GaussianDiffusion(schedule, num_steps, "v", 4.0)
+    t = process.draw_times(torch.linspace(0, 1, 1001), share)
+    assert t.dtype == torch.int64 and t.min() >= 1 and t.max() <= num_steps
+
+
 def test_denoising_loss_is_a_weighted_mean():
     output, target = torch.zeros(2, *SHAPE), torch.stack([torch.full(SHAPE, 1.0), torch.full(SHAPE, 2.0)])
     assert denoising_loss(output, target, torch.tensor([1.0, 0.5])).item() == pytest.approx((1 + 0.5 * 4) / 2)
