@@ -127,8 +127,14 @@ class Config:
         family="diffusion",
         needs={"noise_schedule": ("linear",)},
     )
+    low_noise_share: float = setting(
+        0.25,
+        "part of the noise levels that are drawn where the sky's grain is decided, noise of 0.02 to 0.3 of the signal",
+        high=1.0,
+        family="diffusion",
+    )
     min_snr_gamma: float = setting(
-        5.0,
+        500.0,
         "largest weight of a step by its signal-to-noise ratio (0: all steps weigh alike, in the physics loss too)",
         high=1e6,
         family="diffusion",

@@ -59,7 +59,7 @@ class DiffusionLearner(Learner):
         x0 = model.normalise(batch.images)
         start, length = self._levels
         level = start + length * self._draw(uniform=True)
-        t = 1 + (level * process.num_steps).long().clamp_max(process.num_steps - 1)
+        t = process.draw_times(level, config.low_noise_share)
         told = (self._draw(uniform=True) >= config.condition_dropout).float()
         noise = self._draw(*model.shape)
         x_t = process.q_sample(x0, t, noise)

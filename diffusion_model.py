@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
 _TIME_FEATURES = 128
+_LOW_NOISE = (0.02, 0.3)  # of the signal: survey images of unit variance have a grain of about 0.1
 
 
 def linear_schedule(num_steps: int) -> Tensor:
@@ -65,6 +67,30 @@ class GaussianDiffusion(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self.register_buffer("signal", alphas_cumprod.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)
+        ratios = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+        self.noise_ratios = ratios.tolist()  # noise to signal; infinite where nothing is left
+        between = (ratios[2:] * ratios[1:-1]).sqrt()  # geometric means of neighbours from t = 1 to T
+        self._limits = between.tolist()
+        self.register_buffer("_between", between.float(), persistent=False)
+
+    def time_of(self, noise_ratio: float) -> int:
+        """Return the step, of 1 to T, whose noise is nearest to that many times the signal."""
+        return 1 + bisect(self._limits, noise_ratio)
+
+    def draw_times(self, level: Tensor, low_noise_share: float = 0.0) -> Tensor:
+        """Turn numbers (N,) in [0, 1) into the steps (N,) to learn from; evenly spread ones give evenly spread steps.
+
+        Of all numbers, the lowest `low_noise_share` go to noise of 0.02 to 0.3 of the signal, even in its logarithm:
+        there the grain of the sky is decided, and the schedule has hardly a step. The others go to all steps alike.
+        """
+        even = (level - low_noise_share) / (1 - low_noise_share) if low_noise_share < 1 else level
+        t = 1 + (even * self.num_steps).long().clamp(0, self.num_steps - 1)
+        if low_noise_share == 0:
+            return t
+        least, most = _LOW_NOISE
+        ratio = least * (most / least) ** (level / low_noise_share)
+        nearest = 1 + torch.searchsorted(self._between, ratio)
+        return torch.where(level < low_noise_share, nearest, t)
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Return x_t of x_0 and noise (N, C, S, S) at steps t (N,)."""

@@ -14,6 +14,8 @@ from config_physics import Attribute
 from diffusion_model import ContextUnet, GaussianDiffusion
 from photometric_guidance import push_to_photometry
 
+_RHO = 7  # in the spacing of a solver's steps
+
 
 @dataclass(frozen=True)
 class Solver:
@@ -116,7 +118,7 @@ def draw_images(
     Tensor, (N, 3, S, S), in [-1, 1]
     """
     process, number = model.process, len(noise)
-    times = solver_times(process.num_steps, solver.num_steps)
+    times = solver_times(process, solver.num_steps, even=solver.name == "ddpm")
     x_t, previous = noise, None
     for k, (now, then) in enumerate(pairwise(times)):
         t = torch.full((number,), now, device=noise.device)
@@ -135,10 +137,24 @@ def draw_images(
     raise AssertionError("the last time is 0")
 
 
-def solver_times(num_training_steps: int, num_steps: int) -> list[int]:
-    """Return the times T = t_0 > t_1 > ... > 0 of a solver, evenly spaced from the end (Lin et al. 2024, table 2)."""
-    num_steps = min(num_steps, num_training_steps)
-    return [round(num_training_steps * (1 - k / num_steps)) for k in range(num_steps + 1)]
+def solver_times(process: GaussianDiffusion, num_steps: int, even: bool = False) -> list[int]:
+    """Return the times T = t_0 > t_1 > ... > 0 of a solver, no more than there are and no two alike.
+
+    The last step takes off all noise that is left, and with it whatever in the image is fainter: the grain of the sky.
+    So from t_1 = T (1 - 1 / N) to t = 1 the noise falls evenly in the seventh root of its ratio to the signal (Karras
+    et al. 2022, arXiv:2206.00364, eq. 5). Ancestral sampling has `even` times, from the end (Lin et al. 2024, table 2).
+    """
+    last = process.num_steps
+    num_steps = min(num_steps, last)
+    wanted = [round(last * (1 - k / num_steps)) for k in range(num_steps + 1)]
+    if not even and num_steps > 2:
+        start, end = (process.noise_ratios[t] ** (1 / _RHO) for t in (wanted[1], 1))
+        for k in range(2, num_steps):
+            wanted[k] = process.time_of((start + (k - 1) / (num_steps - 2) * (end - start)) ** _RHO)
+    times = [last]
+    for k in range(1, num_steps):  # each later step needs a time of its own
+        times.append(min(max(wanted[k], num_steps - k), times[-1] - 1))
+    return [*times, 0]
 
 
 def ddim_step(

@@ -67,6 +67,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
         "noise_schedule": "linear",
         "noise_shift": 1.0,
         "prediction": "noise",
+        "low_noise_share": 0.0,
         "min_snr_gamma": 0.0,
         "condition_dropout": 0.0,
         "unet_blocks": 2,

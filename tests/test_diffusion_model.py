@@ -70,6 +70,15 @@ def test_a_shift_makes_the_noise_so_many_times_as_strong():
     torch.testing.assert_close(ratio, torch.full_like(ratio, 4.0))
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_times_are_found_by_their_noise(schedule):
+    process = GaussianDiffusion(schedule, 100, "noise")
+    for t in range(1, 101):
+        ratio = process.noise_ratios[t]
+        assert process.time_of(ratio) == process.time_of(1.001 * ratio) == process.time_of(0.999 * ratio) == t
+    assert process.time_of(0.0) == 1 and process.time_of(float("inf")) == 100
+
+
 # Identities of the process
 
 
@@ -110,6 +119,51 @@ def test_the_error_of_the_image_counts_no_more_than_gamma(prediction):
 def test_the_step_that_drawing_begins_with_is_learned():
     process = GaussianDiffusion("cosine", 100, "v")
     assert process.loss_weight(torch.tensor([100]), 5.0) == 1
+
+
+# Steps to learn from
+
+
+@pytest.mark.parametrize("num_steps", [2, 50, 1000])
+def test_even_numbers_give_every_step_equally_often(num_steps):
+    process = GaussianDiffusion("cosine", num_steps, "v", 4.0)
+    level = (torch.arange(3 * num_steps) + 0.5) / (3 * num_steps)
+    assert torch.equal(process.draw_times(level), torch.arange(1, num_steps + 1).repeat_interleave(3))
+    assert process.draw_times(torch.tensor([0.0, 1.0])).tolist() == [1, num_steps]
+
+
+def test_a_share_of_the_steps_has_as_little_noise_as_the_grain():
+    process, share, number = GaussianDiffusion("cosine", 1000, "v", 4.0), 0.25, 100_000
+    level = (torch.arange(number) + 0.5) / number
+    t = process.draw_times(level, share)
+    low, others = t[: number // 4], t[number // 4 :]
+    ratio = (process.sigma / process.signal)[low].double()
+    assert ratio.max() < 0.31 and (ratio.diff() >= 0).all()
+    # Even in the logarithm of the noise: the middle of them is the geometric mean of 0.02 and 0.3.
+    assert ratio.median().item() == pytest.approx((0.02 * 0.3) ** 0.5, rel=0.1)
+    for limit in (0.06, 0.12):
+        expected = torch.tensor(limit / 0.02).log() / torch.tensor(0.3 / 0.02).log()
+        assert (ratio < limit).double().mean().item() == pytest.approx(expected.item(), abs=0.06)
+    # The rest is drawn from all steps, as without a share.
+    assert torch.bincount(others, minlength=1001)[1:].double().std() < 1
+    assert (others.min(), others.max()) == (1, 1000)
+
+
+def test_as_many_images_of_every_batch_have_little_noise():
+    process, places = GaussianDiffusion("cosine", 1000, "v", 4.0), torch.arange(16) / 16
+    for within in (0.0, 0.3, 0.999):
+        t = process.draw_times(places + within / 16, 0.25)
+        assert (t[:4] <= 41).all()  # noise of at most 0.3 of the signal
+        assert len(set(t[4:].tolist())) == 12 and (t[5:] > 41).all()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("num_steps", [2, 10, 1000])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_every_number_gives_a_step(schedule, num_steps, share):
+    process = GaussianDiffusion(schedule, num_steps, "v", 4.0)
+    t = process.draw_times(torch.linspace(0, 1, 1001), share)
+    assert t.dtype == torch.int64 and t.min() >= 1 and t.max() <= num_steps
 
 
 def test_denoising_loss_is_a_weighted_mean():
@@ -153,7 +207,7 @@ def test_dpm_is_of_second_order_on_a_known_distribution():
 
     def error(num_steps, step):
         x_t, previous = torch.ones(1, 1, 1, 1, dtype=torch.float64), None
-        times = [time for time in solver_times(1000, num_steps) if 100 <= time <= 900]
+        times = [time for time in solver_times(process, num_steps, even=True) if 100 <= time <= 900]
         for now, then in pairwise(times):
             signal, sigma = process.signal[now].double(), process.sigma[now].double()
             x0 = spread**2 * signal / (spread**2 * signal**2 + sigma**2) * x_t
@@ -173,11 +227,44 @@ def test_dpm_is_of_second_order_on_a_known_distribution():
 
 
 def test_solver_times():
-    assert solver_times(1000, 4) == [1000, 750, 500, 250, 0]
-    assert solver_times(3, 10) == [3, 2, 1, 0]
-    for number in (1, 7, 20, 999):
-        times = solver_times(1000, number)
-        assert times[0] == 1000 and times[-1] == 0 and len(set(times)) == number + 1
+    process = GaussianDiffusion("cosine", 1000, "v", 4.0)
+    assert solver_times(process, 4, even=True) == [1000, 750, 500, 250, 0]
+    times = solver_times(process, 20)
+    assert times[:2] == [1000, 950] and times[-2:] == [1, 0]
+    # Karras et al. 2022, eq. 5: even in the seventh root, but for whole times where there are few.
+    root = (process.sigma / process.signal)[torch.tensor(times[1:-1])].double() ** (1 / 7)
+    torch.testing.assert_close(root, torch.linspace(root[0], root[-1], 19).double(), rtol=0.04, atol=0)
+    torch.testing.assert_close(root[:14], torch.linspace(root[0], root[-1], 19)[:14].double(), rtol=2e-3, atol=0)
+    assert solver_times(process, 1) == [1000, 0] and solver_times(process, 2) == [1000, 500, 0]
+    few = GaussianDiffusion("linear", 3, "noise")
+    assert solver_times(few, 10) == solver_times(few, 10, even=True) == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("even", [False, True])
+@pytest.mark.parametrize(("schedule", "num_steps"), [("cosine", 2), ("cosine", 1000), ("linear", 100)])
+def test_no_two_times_of_a_solver_are_alike(schedule, num_steps, even):
+    process = GaussianDiffusion(schedule, num_steps, "v", 4.0)
+    for number in range(1, num_steps + 1, 1 + num_steps // 200):
+        times = solver_times(process, number, even)
+        assert times[0] == num_steps and times[-1] == 0 and len(times) == number + 1
+        assert all(now > then for now, then in pairwise(times))
+    assert solver_times(process, num_steps, even) == list(range(num_steps, -1, -1))
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("dpm", 0.04), ("ddim", 0.2)])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])  # of the sky's grain, of pixels, of light over the whole image
+def test_twenty_steps_keep_the_variance_of_what_is_faint_or_large(name, tolerance, spread):
+    """For Gaussian data the best prediction is linear, and what is drawn should have the data's variance."""
+    process = GaussianDiffusion("cosine", 1000, "v", 4.0)
+    x_t, previous = torch.ones(1, 1, 1, 1, dtype=torch.float64), None
+    for now, then in pairwise(solver_times(process, 20)):
+        alpha = process.alpha_bars[now]
+        x0 = spread**2 * alpha**0.5 / (spread**2 * alpha + 1 - alpha) * x_t
+        if name == "dpm":
+            x_t, previous = (dpm_step(process, x_t, x0, now, then, previous), (x0, now)) if then else (x0, None)
+        else:
+            x_t = ddim_step(process, x_t, x0, now, then, 0.0, None) if then else x0
+    assert x_t.item() == pytest.approx(spread, rel=tolerance)
 
 
 @torch.no_grad()
