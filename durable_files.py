@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from setting_rules import UserError
+
 _PATIENCE_S = 2.0
 
 
@@ -83,6 +85,28 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that the user asked for, as `whole_file` does.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    try:
+        with whole_file(path) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user asked for, whole or not at all; raise `UserError` if that fails."""
+    with output_file(path) as file:
+        file.write(content)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from typing import Any
 
 from command_line import Parser, add_solver_options, run_script, solver_settings, whole_number
 from config_physics import UserError
+from durable_files import write_output
 
 _NEEDED = ("scipy", "matplotlib")
 _FOR_STATMORPH = ("statmorph", "photutils")
@@ -153,9 +154,9 @@ def _report(options: argparse.Namespace) -> None:
     )
     plots = draw_all(result.report, result.pictures)
     for name, themes in plots.items():
-        _write(options.out / f"{name}.png", themes["light"])
+        write_output(options.out / f"{name}.png", themes["light"])
     _write_json(options.out / "report.json", result.report)
-    _write(options.out / "report.html", build_page(result.report, plots).encode(errors="backslashreplace"))
+    write_output(options.out / "report.html", build_page(result.report, plots).encode(errors="backslashreplace"))
     for value, text in headline(result.report):
         print(f"{value:>9}  {text}")
     print(f"wrote {options.out / 'report.html'}")
@@ -267,20 +268,9 @@ def _augmentation(options: argparse.Namespace) -> None:
         _write_json(options.out, result)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    from durable_files import whole_file
-
-    try:
-        with whole_file(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
-
-
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    _write(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
+    write_output(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
@@ -288,7 +278,7 @@ def _write_csv(path: Path, rows: list[list[Any]]) -> None:
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    _write(path, text.getvalue().encode(errors="backslashreplace"))
+    write_output(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
+from style_network import init_linear, style_network
 from thin_conv import ThinConv2d
 
 
@@ -103,9 +104,7 @@ class FrameGenerator(nn.Module):
         self.latent_dim, self.map_size = latent_dim, image_size // 2
         channels = _coarse_to_fine(width, self.map_size)
         inputs, style = latent_dim + condition_dim, 2 * width
-        self.style = nn.Sequential(
-            nn.Linear(inputs, 2 * style), nn.LeakyReLU(0.2), nn.Linear(2 * style, style), nn.LeakyReLU(0.2)
-        )
+        self.style = style_network(inputs, style)
         self.project = nn.Linear(inputs, channels[0] * 4 * 4)
         self.coarse = nn.ModuleList(_FilmBlock(c_in, c_out, 3, style, batch_norm) for c_in, c_out in pairwise(channels))
         self.frame = GalaxyFrame(style, self.map_size)
@@ -115,9 +114,7 @@ class FrameGenerator(nn.Module):
         self.paint = ThinConv2d(width // 2, 3, 3, padding=1)
         for conv in (self.thin, self.paint):
             _init_dcgan(conv)
-        for module in (*self.style, self.project):
-            if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, a=0.2)
+        init_linear(*self.style, self.project)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images: as `Generator.forward`."""

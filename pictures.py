@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from config_physics import UserError
-from durable_files import whole_file
+from durable_files import output_file
 
 _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
 _COLORS = ((102, 194, 255), (255, 170, 90), (140, 220, 130), (240, 120, 150), (200, 160, 255), (240, 220, 110))
@@ -158,8 +157,5 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     UserError
         If it cannot be written; what `path` was before stays.
     """
-    try:
-        with whole_file(path) as file:
-            picture.save(file, format="PNG")
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+    with output_file(path) as file:
+        picture.save(file, format="PNG")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resampling import Halve
+from style_network import init_linear, style_network
 from thin_conv import ThinConv2d
 
 _LAST_GAIN = 0.25  # of a block's last convolution: blocks begin as little more than their skip, and add up
@@ -40,18 +41,14 @@ class ResidualGenerator(nn.Module):
         self.latent_dim = latent_dim
         channels = _fine_to_coarse(width, image_size)[::-1]
         inputs, style = latent_dim + condition_dim, 2 * width
-        self.style = nn.Sequential(
-            nn.Linear(inputs, 2 * style), nn.LeakyReLU(0.2), nn.Linear(2 * style, style), nn.LeakyReLU(0.2)
-        )
+        self.style = style_network(inputs, style)
         self.project = nn.Linear(inputs, channels[0] * 4 * 4)
         self.blocks = nn.ModuleList(_StyledBlock(c, style) for c in channels)
         self.thin = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
         self.paint = ThinConv2d(channels[-1], 3, 3, padding=1)
         nn.init.normal_(self.paint.weight, 0.0, 0.02)
         nn.init.zeros_(self.paint.bias)
-        for module in (*self.style, self.project):
-            if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, a=0.2)
+        init_linear(*self.style, self.project)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images.

@@ -52,7 +52,7 @@ class ServedModel:
             If it cannot be used.
         """
         state = load_state(path)
-        options = solver if family_of(state) == "diffusion" else {}
+        options = solver if family_of(state["config"]) == "diffusion" else {}
         return cls(
             GalaxySampler.from_state(state, path, device, **options),
             f"{path.resolve().parent.name}/{path.name}",
@@ -63,7 +63,7 @@ class ServedModel:
     @property
     def id(self) -> str:
         """Name of the model in requests."""
-        return "diffusion" if self.sampler.config.diffusion else "gan"
+        return family_of(self.sampler.config.to_dict())
 
     def fingerprint(self) -> str:
         """Return a SHA-256 in hexadecimal of all that decides a picture besides the request."""
@@ -118,10 +118,9 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def family_of(state: dict[str, Any]) -> str | None:
-    """Return the id of the model that a checkpoint's content holds, None if that cannot be told."""
-    settings = state.get("config")
-    return None if not isinstance(settings, dict) else "diffusion" if settings.get("diffusion") else "gan"
+def family_of(settings: dict[str, Any]) -> str:
+    """Return the id of the model that a checkpoint's settings describe."""
+    return "diffusion" if settings.get("diffusion") else "gan"
 
 
 def load_found(paths: Sequence[Path], device: str = "auto", **solver: Any) -> list[ServedModel]:
@@ -148,7 +147,9 @@ def _family_in(path: Path) -> str | None:
     """Look what a checkpoint holds without reading it whole; None if that cannot be told."""
     try:
         if path.suffix == ".safetensors":
-            return family_of(json.loads(path.with_name(SETTINGS).read_text(encoding="utf-8")))
-        return family_of(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+            state = json.loads(path.with_name(SETTINGS).read_text(encoding="utf-8"))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return family_of(state["config"])
     except Exception:  # a damaged file fails anywhere in the reader, with any error
         return None

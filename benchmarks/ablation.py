@@ -29,7 +29,7 @@ import script_runs
 from command_line import Parser, run_script, whole_number
 from config_physics import Config, UserError
 from dataset import PreparedDataset
-from durable_files import whole_file
+from durable_files import output_file, write_output
 
 _NO_PHYSICS = "--physics-weight 0 --photometry-weight 0"
 # What each arm changes from the defaults, in options of galaxy.py. Those after `regression` have both parts of the
@@ -86,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         script_runs.report(out, run, [*where, "--count", options.count])
     figures = compare(out, list(runs))
     result = summarise(figures, runs)
-    _write(out / "ablation.json", json.dumps({"settings": settings, "arms": result}, indent=1, allow_nan=False) + "\n")
+    text = json.dumps({"settings": settings, "arms": result}, indent=1, allow_nan=False) + "\n"
+    write_output(out / "ablation.json", text.encode())
     table = markdown(result)
-    _write(out / "table.md", table)
+    write_output(out / "table.md", table.encode())
     draw(result, out / "ablation.png")
     print(table, end="")
     print(f"wrote {out / 'table.md'}, {out / 'ablation.json'} and {out / 'ablation.png'}")
@@ -165,7 +166,7 @@ def _hold_to(path: Path, settings: dict[str, Any]) -> None:
                 f"{path.parent} holds an ablation with another {' and '.join(different)}: choose another --out"
             )
         return
-    _write(path, json.dumps(settings, indent=1) + "\n")
+    write_output(path, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def compare(out: Path, runs: list[str]) -> dict[str, dict[str, float | None]]:
@@ -239,20 +240,8 @@ def draw(result: dict[str, dict[str, Any]], path: Path) -> None:
         axis.set_xticks(range(len(result)), list(result), rotation=45, ha="right", fontsize=8)
         axis.tick_params(axis="y", labelsize=8)
         axis.grid(axis="y", alpha=0.3)
-    try:
-        with whole_file(path) as file:
-            figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+    with output_file(path) as file:
+        figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import hardware
 from checkpoint import load_checkpoint
 from command_line import Parser, run_script, whole_number
 from config_physics import ATTRIBUTES, UserError
-from durable_files import whole_file
+from durable_files import write_output
 from model_card import training_facts
 
 BEGIN, END = "<!-- families -->", "<!-- end of families -->"
@@ -51,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         content = report_of(checkpoint, options.data, options.out / name, options.count)
         columns[words] = rows_of(content) | training_of(checkpoint)
     table = table_of(columns)
-    _write(options.out / "table.md", table)
-    _write(options.out / "table.json", json.dumps(columns, indent=1) + "\n")
+    write_output(options.out / "table.md", table.encode())
+    write_output(options.out / "table.json", (json.dumps(columns, indent=1) + "\n").encode())
     if options.page:
-        _write(options.page, with_table(text, table, options.page))
+        write_output(options.page, with_table(text, table, options.page).encode())
     print(table)
 
 
@@ -135,14 +135,6 @@ def with_table(text: str, table: str, path: Path) -> str:
     if not (begin and end):
         raise UserError(f"{path} lacks the lines {BEGIN} and {END}, between which the table goes")
     return f"{before}{begin}\n\n{table}\n{end}{after}"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with whole_file(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

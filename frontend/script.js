@@ -66,6 +66,7 @@ function update(changes, how = "step") {
     if (link !== location.search) history.pushState(null, "", link);
   }
   render();
+  if (how !== "drag") showSeed();
   askPicture(how === "drag");
   clearTimeout(settling);
   settling = setTimeout(settle, how === "drag" ? SETTLED : 0);
@@ -84,7 +85,6 @@ function render() {
   frame.circle(size && { requested: state.values.size ?? size.requested, measured: size.measured });
   comparison.render(state, catalogue, isFresh ? measured.attributes : null);
   sweep.render(state, catalogue);
-  if (Number($("#seed").value) !== state.seed) $("#seed").value = state.seed;
 
   const model = modelOf(catalogue, state.model);
   const { count, source } = model.training_data;
@@ -110,6 +110,18 @@ function render() {
     $(`#${id}`).href = path;
     $(`#${id}`).download = file;
   }
+}
+
+/** Put the seed into its field, which an answer of the server must not do: somebody may be typing there. */
+function showSeed() {
+  const field = $("#seed");
+  if (field.value !== String(state.seed)) field.value = state.seed;
+  judgeSeed(true);
+}
+
+function judgeSeed(isValid) {
+  $("#seed").setAttribute("aria-invalid", String(!isValid));
+  trouble("seed", isValid ? "" : `A seed is a whole number from 0 to ${catalogue.max_seed}.`);
 }
 
 function inWords(number) {
@@ -266,9 +278,8 @@ function onInput({ target }) {
     update({ values: { ...state.values, [target.dataset.attribute]: Number(target.value) } }, "drag");
   } else if (target.id === "seed") {
     const isValid = target.value !== "" && target.checkValidity();
-    target.setAttribute("aria-invalid", String(!isValid));
+    judgeSeed(isValid);
     if (isValid) update({ seed: Number(target.value) }, "drag");
-    trouble("seed", isValid ? "" : `A seed is a whole number from 0 to ${catalogue.max_seed}.`);
   } else if (target.id === "sweep-attribute") {
     update({ sweep: target.value });
   }

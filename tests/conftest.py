@@ -9,8 +9,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import kill_jobs
 import numpy as np
 import pytest
 import torch
@@ -141,7 +143,7 @@ def data(dataset_path: Path) -> PreparedDataset:
 
 
 def run_script(script: str, *options: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's scripts as a user would."""
+    """Run one of the project's scripts as a user would: in a process of its own."""
     return subprocess.run(
         [sys.executable, str(ROOT / script), *map(str, options)],
         cwd=cwd,
@@ -151,6 +153,17 @@ def run_script(script: str, *options: object, cwd: Path, **kwargs: object) -> su
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
         **kwargs,
     )
+
+
+def fork_script(script: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Do as `run_script`, where there is fork without the seconds in which Python loads torch."""
+    if os.name == "nt":
+        return run_script(script, *options, cwd=cwd)
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = (Path(folder, name) for name in ("stdout", "stderr"))
+        status = kill_jobs.run_to_end(kill_jobs.script, script, options, cwd, output, None, errors)
+        texts = (path.read_text(encoding="utf-8") for path in (output, errors))
+        return subprocess.CompletedProcess([script, *map(str, options)], status, *texts)
 
 
 def make_trainer(data, tmp_path, **settings) -> Trainer:
@@ -164,7 +177,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, dataset_path: Path) -> Pat
     """A working folder in which the run `tiny` has been trained: 2 + 2 epochs, a checkpoint each."""
     folder = tmp_path_factory.mktemp("work")
     options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
-    result = run_script("galaxy.py", *options, *TINY, cwd=folder)
+    result = fork_script("galaxy.py", *options, *TINY, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder
 

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 PRELOAD = ["kill_jobs", "training", "galaxy", "resume_training", "prepare_data", "mock_survey", "run_folder"]
+PRELOAD += ["generate_from_checkpoint", "catalogue_shards", "generated_galaxies"]
 
 
 def start(job, *arguments: object) -> multiprocessing.Process:
@@ -37,15 +38,21 @@ def run_to_end(job, *arguments: object, timeout: float = 240) -> int:
 
 
 def script(
-    name: str, argv: Sequence[object], folder: Path, log: Path | Connection, largest_file: int | None = None
+    name: str,
+    argv: Sequence[object],
+    folder: Path,
+    log: Path | Connection,
+    largest_file: int | None = None,
+    errors: Path | None = None,
 ) -> None:
     """Run a script of the project in `folder`; what it prints goes into `log`, a file or a pipe.
 
-    With `largest_file` the disk is full for it: no file may grow beyond that many bytes.
+    With `largest_file` the disk is full for it: no file may grow beyond that many bytes. With `errors` standard error
+    has a file of its own.
     """
-    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if isinstance(log, Path) else log.fileno()
-    for stream in (1, 2):
-        os.dup2(opened, stream)
+    output = _opened(log)
+    for stream, descriptor in ((1, output), (2, output if errors is None else _opened(errors))):
+        os.dup2(descriptor, stream)
     sys.stdout, sys.stderr = (io.open(s, "w", encoding="utf-8", closefd=False) for s in (1, 2))  # noqa: UP020, SIM115
     os.chdir(folder)
     import torch
@@ -60,6 +67,10 @@ def script(
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = [name]
     run_script(lambda _: main([str(word) for word in argv]))
+
+
+def _opened(log: Path | Connection) -> int:
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if isinstance(log, Path) else log.fileno()
 
 
 def checkpoint_content(number: int) -> dict:

@@ -12,7 +12,7 @@ import torch
 import augmentation
 from augmentation import ARMS, summarize, try_augmentation, turned_copies, verdict
 from config_physics import UserError
-from conftest import run_script, write_dataset
+from conftest import fork_script, write_dataset
 from dataset import PreparedDataset
 from sampling import GalaxySampler
 
@@ -117,13 +117,13 @@ def test_data_that_cannot_be_tried_are_refused(sampler, real):
 def test_the_command(trained, real, tmp_path):
     out = tmp_path / "rare.json"
     options = ["--checkpoint", trained / "checkpoints/tiny/latest.pt", "--data", real.path, "--counts", "5,10"]
-    result = run_script(
+    result = fork_script(
         "evaluate.py", "augmentation", *options, "--repetitions", 1, "--steps", 3, "--out", out, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
     assert "with turned copies" in result.stdout
     report = json.loads(out.read_text())
     assert list(report["counts"]) == ["5", "10"]
-    bad = run_script("evaluate.py", "augmentation", *options[:-1], "0,x", cwd=tmp_path)
+    bad = fork_script("evaluate.py", "augmentation", *options[:-1], "0,x", cwd=tmp_path)
     assert bad.returncode == 2
     assert "Traceback" not in bad.stderr

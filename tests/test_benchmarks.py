@@ -120,7 +120,8 @@ def test_preparation(capsys):
 
 
 def test_serving(capsys):
-    options = ("--width", 4, "--users", 1, 3, "--seconds", 1, "--clients", 8, "--pixels", 64, "--threads", 2)
+    options = ["--width", 4, "--users", 1, 3, "--seconds", 1, "--requests", 50, "--clients", 8, "--pixels", 64]
+    options += ["--threads", 2]
     result = run(serving, capsys, *options, "--device", "cpu")
     assert [row["what"] for row in result["rows"]] == ["picture of 64 px, 1 user", "picture of 64 px, 3 users"]
     assert all(row["ms"] <= row["p99_ms"] and row["requests_per_s"] > 0 for row in result["rows"])

@@ -10,8 +10,16 @@ from pathlib import Path
 import pytest
 
 import durable_files
+from config_physics import UserError
 from conftest import ROOT
-from durable_files import clean_up_after_dead_processes, only_process, put_in_place, remove_dead_temporaries, whole_file
+from durable_files import (
+    clean_up_after_dead_processes,
+    only_process,
+    put_in_place,
+    remove_dead_temporaries,
+    whole_file,
+    write_output,
+)
 
 HOLD = "import sys; from pathlib import Path; from durable_files import only_process\n" + (
     "with only_process(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -81,6 +89,13 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
         raise ZeroDivisionError
     assert path.read_bytes() == b"first"
     assert [p.name for p in path.parent.iterdir()] == ["a"]
+
+
+def test_a_file_that_was_asked_for_is_written_or_said(tmp_path):
+    write_output(tmp_path / "new" / "a", b"content")
+    assert (tmp_path / "new" / "a").read_bytes() == b"content"
+    with pytest.raises(UserError, match="b could not be written: "):
+        write_output(tmp_path / "new" / "a" / "b", b"content")
 
 
 def test_a_folder_takes_the_place_of_another(tmp_path):

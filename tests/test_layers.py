@@ -30,6 +30,7 @@ LAYERS = (
         "sersic",
         "sky_grain",
         "source_mask",
+        "style_network",
         "thin_conv",
         "web_security",
         "weight_average",

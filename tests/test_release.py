@@ -11,7 +11,7 @@ import torch
 import photometry
 from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import RELEASED, UserError
-from conftest import ROOT, run_script
+from conftest import ROOT, fork_script, run_script
 from model_card import training_facts
 from release import SETTINGS, WEIGHTS, default_checkpoint, load_state, write_release
 from sampling import GalaxySampler
@@ -123,7 +123,7 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     assert facts["precision"] == "float16" and facts["half_precision_difference"]["most"] <= 2
 
     (report / "report.json").write_text(json.dumps(content | {"checkpoint": {"run": "other", "step": 1}}))
-    done = run_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
+    done = fork_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
     assert done.returncode == 2 and "is about step 1 of run other" in done.stderr
 
 

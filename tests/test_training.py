@@ -15,7 +15,7 @@ import torch
 
 from checkpoint import load_checkpoint
 from config_physics import Config, UserError
-from conftest import ROOT, SETTINGS, TINY, differences, make_trainer, records_of, run_script
+from conftest import ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
 from monitoring import read_metrics
 from recipes import DIFFUSION_RECIPES, RECIPES
 from sampling import GalaxySampler
@@ -298,7 +298,7 @@ def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, ep
 
     process = interrupt_tiny(tmp_path, dataset_path, reached, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
+    result = fork_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     names = ["latest.pt", "epoch_0001.pt", "epoch_0002.pt"]
     for name in names:
@@ -317,7 +317,7 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(tra
     assert "Traceback" not in process.output and "resume_training.py --run tiny" in process.output
     position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["drawn"]
     assert position > 0, "the stop came between two epochs: nothing was shown"
-    result = run_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
+    result = fork_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert_same(
         load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt"),
