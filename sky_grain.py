@@ -33,12 +33,12 @@ class SkyGrain(nn.Module):
     ----------
     style_dim : int
         Length of the vector that decides over the whole image.
-    own : tuple of int and int
-        Places in that vector of the standard normal values that make one image's grain stronger, and finer, than
-        another's.
+    own : int
+        Place in that vector of two standard normal values: one that makes an image's grain stronger than another's, and
+        after it one that makes it finer.
     """
 
-    def __init__(self, style_dim: int, own: tuple[int, int]) -> None:
+    def __init__(self, style_dim: int, own: int) -> None:
         super().__init__()
         self.own = own
         smooth = torch.zeros(2 * GRAIN_REACH + 1)
@@ -79,7 +79,7 @@ class SkyGrain(nn.Module):
         around = F.avg_pool2d(images.detach(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
         hidden = self.brightness(around) + self.style(style)[:, :, None, None]
         change = _MOST * torch.tanh(self.change(F.leaky_relu(hidden, 0.2)).float())  # (N, 1, S, S)
-        stronger, finer = style[:, list(self.own)].float().clamp(-_LARGEST, _LARGEST).T[:, :, None, None, None]
+        stronger, finer = style[:, self.own : self.own + 2].float().clamp(-_LARGEST, _LARGEST).T[:, :, None, None, None]
         strength = _between_knots(self.strength, around.float().mean(1, keepdim=True))
         strength = strength * torch.exp(self.deviation * stronger + change)
         # Sums in float32: a step of bfloat16 is half a grey level.
@@ -217,7 +217,7 @@ class GrainyGenerator(nn.Module):
     def __init__(self, network: nn.Module, latent_dim: int, condition_dim: int, image_size: int) -> None:
         super().__init__()
         self.network, self.latent_dim, self.side = network, latent_dim, image_size + 2 * GRAIN_REACH
-        self.grain = SkyGrain(latent_dim + condition_dim, (latent_dim - 1, latent_dim - 2))
+        self.grain = SkyGrain(latent_dim + condition_dim, latent_dim - 2)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images (N, 3, S, S).

@@ -184,7 +184,7 @@ def test_generation_has_the_operations_that_pytorch_counts(recipe):
     config = small(recipe)
     network = roofline.build_generator(config).eval()
     with Counter() as counter, torch.no_grad():
-        network(torch.zeros(3, config.latent_dim), torch.zeros(3, config.condition_dim))
+        network(torch.zeros(3, config.noise_dim), torch.zeros(3, config.condition_dim))
     assert roofline.generation(config, 3).flops == counter.flops
 
 

@@ -104,7 +104,7 @@ def test_a_solver_is_for_the_diffusion_model_alone(folder):
     folder("b/latest.pt", "diffusion")
     gan, diffusion = load_found(find_checkpoints(folder.path), "cpu", num_steps=3)
     assert diffusion.sampler.solver.num_steps == 3
-    assert gan.sampler.describe() == "generator frame"
+    assert gan.sampler.describe() == "generator frame with pixel noise"
 
 
 def test_what_decides_a_picture_is_in_the_fingerprint(untrained):

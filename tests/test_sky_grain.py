@@ -23,7 +23,7 @@ def random(*shape, seed=0):
 @pytest.fixture
 def grain():
     torch.manual_seed(0)
-    return SkyGrain(6, (2, 3))
+    return SkyGrain(6, 2)
 
 
 SKY = torch.full((8, 3, 64, 64), -0.5)
