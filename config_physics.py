@@ -129,7 +129,7 @@ class Config:
     )
     low_noise_share: float = setting(
         0.25,
-        "part of the noise levels that are drawn where the sky's grain is decided, noise of 0.02 to 0.3 of the signal",
+        "share of the noise levels drawn at 0.02 to 0.3 of the signal, which decide the grain of the sky",
         high=1.0,
         family="diffusion",
     )

@@ -78,7 +78,7 @@ class GaussianDiffusion(nn.Module):
         return 1 + bisect(self._limits, noise_ratio)
 
     def draw_times(self, level: Tensor, low_noise_share: float = 0.0) -> Tensor:
-        """Turn numbers (N,) in [0, 1) into the steps (N,) to learn from; evenly spread ones give evenly spread steps.
+        """Turn numbers (N,) in [0, 1) into the steps (N,) to learn from.
 
         Of all numbers, the lowest `low_noise_share` go to noise of 0.02 to 0.3 of the signal, even in its logarithm:
         there the grain of the sky is decided, and the schedule has hardly a step. The others go to all steps alike.

@@ -138,7 +138,7 @@ def draw_images(
 
 
 def solver_times(process: GaussianDiffusion, num_steps: int, even: bool = False) -> list[int]:
-    """Return the times T = t_0 > t_1 > ... > 0 of a solver, no more than there are and no two alike.
+    """Return the times T = t_0 > t_1 > ... > 0 of a solver, all different, and at most T of them before the 0.
 
     The last step takes off all noise that is left, and with it whatever in the image is fainter: the grain of the sky.
     So from t_1 = T (1 - 1 / N) to t = 1 the noise falls evenly in the seventh root of its ratio to the signal (Karras

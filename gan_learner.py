@@ -28,7 +28,7 @@ from physics_model import PhysicsPredictor, photometric_loss, physics_loss
 from ranks import Ranks
 from residual_gan import ResidualDiscriminator
 from sampling import build_generator
-from sky_grain import GrainyGenerator
+from sky_grain import GrainyGenerator, measure_grain
 
 PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
 
@@ -56,9 +56,10 @@ class GanLearner(Learner):
     def learn_statistics(self, attribute_variance: Tensor, images: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
         super().learn_statistics(attribute_variance, images)
-        for network in (self.generator, *([self.average.module] if self.average else [])):
-            if isinstance(network, GrainyGenerator):
-                network.grain.learn(images)
+        if isinstance(self.generator, GrainyGenerator):
+            grain = measure_grain(images)
+            for network in (self.generator, *([self.average.module] if self.average else [])):
+                network.grain.learn(grain)
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the errors that a phase's steps return, with those of the discriminator's readings."""

@@ -132,7 +132,7 @@ def _at_precision(value: Tensor, precision: torch.dtype) -> Tensor:
 def read_release(path: Path) -> dict[str, Any]:
     """Read a release; see `load_state`.
 
-    A setting that is newer than the release has its default: such settings change nothing in networks that are older.
+    A setting that the release does not know has its default of today, and so have those of the other family.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -95,7 +95,10 @@ class GalaxySampler:
         # Generation runs in float32: it is fast enough, and the images do not depend on the processor's bf16 units.
         engine = Engine.choose(device, "fp32")
         network = build_generator(config)
-        network.load_state_dict(generator_weights(state))
+        try:
+            network.load_state_dict(generator_weights(state))
+        except RuntimeError:
+            raise UserError(f"{path} holds a network of another release: train again") from None
         population = Population(state["population"]["classes"], state["population"]["values"])
         sampler = cls(engine.prepare(network), config, population, engine)
         if solver and not config.diffusion:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from checkpoint import LATEST, load_checkpoint
 from config_physics import UserError
+from durable_files import write_output
 from hardware import ROOT
 
 
 def epochs_of(steps: int, num_train: int, batch_size: int) -> int:
     """Return the epochs that `steps` take, rounded up, as a run counts them."""
     return -(-steps // max(1, num_train // batch_size))
+
+
+def hold_to(path: Path, settings: dict[str, Any]) -> None:
+    """Keep settings in a file of a folder of runs, or refuse others than those that it was begun with.
+
+    Raises
+    ------
+    UserError
+        Naming the settings that differ.
+    """
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): choose another --out") from None
+        if different := [name for name, value in settings.items() if before.get(name) != value]:
+            raise UserError(f"{path.parent} was begun with another {' and '.join(different)}: choose another --out")
+        return
+    write_output(path, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def train(folder: Path, run: str, options: Sequence[object]) -> None:
@@ -69,10 +92,12 @@ def call(folder: Path, run: str, script: str, options: Sequence[object]) -> None
     command = [sys.executable, str(ROOT / script), *map(str, options)]
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            done = subprocess.run(command, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        file = log.open("a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{log} could not be written: {error.strerror or error}") from None
+    with file:
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8:replace"}
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         raise UserError(f"{script} failed on {run} (all of it is in {log}): {lines[-1] if lines else 'no word'}")

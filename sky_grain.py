@@ -15,9 +15,30 @@ _NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged
 _KNOTS = 9  # brightnesses at which the strength is known, evenly spaced in the root of the brightness
 _START = 0.027  # strength before anything was measured, of the range -1 to 1: 3.4 grey levels, as in SDSS
 _MOST = 0.3  # most that training changes the logarithm of the strength
-_LARGEST = 2.0  # standard deviations of the differences between images beyond which they count as this much
+_LARGEST = 2.0  # limit of the values, in standard deviations, that make one image's grain differ from another's
 _PATCH = 20  # pixels a side of the corners that the grain is measured in
 _QUIET = 0.3  # part of the corners that count as sky
+_SAMPLE = 6_000_000  # values of the images that are measured
+_LIMIT, _MEAN_SIZE = 3, 0.782  # medians that limit the size of normal deviates, and the mean size that they then have
+
+
+class Grain(NamedTuple):
+    """The grain of survey images.
+
+    Attributes
+    ----------
+    spread : Tensor, (6, 3, 7, 7)
+        Kernels that turn white noise into grain whose mean variance of the colours is 1: that of the typical image, and
+        what is added to it where the grain is finer by a standard deviation.
+    strength : Tensor, (9,)
+        Root mean square of the grain at the knots of brightness.
+    deviation : Tensor, ()
+        Scatter between images of the strength's logarithm, beside what their brightness explains.
+    """
+
+    spread: Tensor
+    strength: Tensor
+    deviation: Tensor
 
 
 class SkyGrain(nn.Module):
@@ -27,7 +48,7 @@ class SkyGrain(nn.Module):
     makes it depend on the brightness, and one picture has stronger or finer grain than another. All of this is measured
     (`measure_grain`), and only the strength is then trained, within a third, by a small network that sees the
     brightness around a pixel and what the image was asked to be. It multiplies noise alone: it can draw no structure,
-    and its gradient moves no galaxy.
+    and where the result is not clipped at black or white, the image gets the gradient that it would get without.
 
     Parameters
     ----------
@@ -44,7 +65,7 @@ class SkyGrain(nn.Module):
         smooth = torch.zeros(2 * GRAIN_REACH + 1)
         smooth[GRAIN_REACH - 1 : GRAIN_REACH + 2] = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
         spread = torch.zeros(6, 3, len(smooth), len(smooth))
-        spread[:3, 0] = torch.outer(smooth, smooth)  # the same noise in all colours, and in all images
+        spread[:3, 0] = torch.outer(smooth, smooth)  # grey, and alike in all images
         self.register_buffer("spread", spread)  # of the typical image, then what changes with a standard deviation
         self.register_buffer("strength", torch.full((_KNOTS,), _START))
         self.register_buffer("deviation", torch.zeros(()))
@@ -56,11 +77,13 @@ class SkyGrain(nn.Module):
         nn.init.zeros_(self.change.bias)
 
     @torch.no_grad()
-    def learn(self, images: Tensor) -> None:
-        """Take over the grain of images (N, 3, S, S) in [-1, 1]; nothing changes if they have none."""
-        if (measured := measure_grain(images)) is not None:
-            for name, value in measured._asdict().items():
-                getattr(self, name).copy_(value)
+    def learn(self, grain: Grain | None) -> None:
+        """Take over what `measure_grain` found; without any grain, none is added."""
+        if grain is None:
+            self.strength.zero_()
+            return
+        for name, value in grain._asdict().items():
+            getattr(self, name).copy_(value)
 
     def forward(self, images: Tensor, white: Tensor, style: Tensor) -> Tensor:
         """Return images with grain.
@@ -107,35 +130,17 @@ def _knot_place(brightness: Tensor) -> Tensor:
     return ((brightness + 1) / 2).clamp(0, 1).sqrt() * (_KNOTS - 1)
 
 
-class Grain(NamedTuple):
-    """The grain of survey images.
-
-    Attributes
-    ----------
-    spread : Tensor, (6, 3, 7, 7)
-        Filters that turn white noise into grain whose mean variance of the colours is 1: that of the typical image, and
-        what is added to it where the grain is finer by a standard deviation.
-    strength : Tensor, (9,)
-        Standard deviation of the grain at the knots of brightness.
-    deviation : Tensor, ()
-        Standard deviation between images of the strength's logarithm.
-    """
-
-    spread: Tensor
-    strength: Tensor
-    deviation: Tensor
-
-
 @torch.no_grad()
 def measure_grain(images: Tensor) -> Grain | None:
     """Measure the grain of survey images (N, 3, S, S) in [-1, 1]; None if no corner of theirs has any.
 
-    Its spectrum, with the correlation of the colours, is that of the quietest corners. A wave as long as a corner is of
-    galaxies' wings and of gradients in the sky, and a corner with little of it is quiet; grain is taken to be as strong
-    there as at half that length, lest the choice of corners decides. An image's grain counts as finer than another's by
-    what its other corners show, for the same reason. The strength at a brightness follows from the typical difference
-    between a pixel and its neighbours.
+    Its spectrum, with the correlation of the colours, is that of the quietest corners: those with the least power in
+    waves as long as the corner, which is of galaxies' wings and of gradients in the sky. At those waves the power at
+    half the length is taken instead, since the corners were chosen by it. An image's grain counts as finer than
+    another's by what its other corners show, for the same reason. The strength at a brightness follows from the typical
+    difference between a pixel and its neighbours.
     """
+    images = images[:: max(1, images.numel() // _SAMPLE)]
     side = min(_PATCH, images.shape[-1])
     ends = slice(side), slice(-side, None)
     corners = torch.stack([images[:, :, rows, columns] for rows in ends for columns in ends])  # (4, N, 3, n, n)
@@ -160,25 +165,32 @@ def measure_grain(images: Tensor) -> Grain | None:
     filters = []
     for half in (~finer, finer if finer.any() else ~finer):
         unrest = (gradient / grain)[half]
-        filters.append(_filter_of(waves[half][unrest <= unrest.quantile(_QUIET)], length))
+        filters.append(_filter_of(waves[half][unrest <= unrest.quantile(_QUIET)], length, window))
     coarse, fine = filters
     # The halves of a normal distribution have their means 0.8 standard deviations from its centre.
     spread = torch.cat([(coarse + fine) / 2, (fine - coarse) / 2 / math.sqrt(2 / math.pi)])
     spread = spread / _deviation(spread, torch.zeros((), device=images.device))
-    of_image = grain.log().median(0).values / 2
+    strength = _strengths(images, spread[:3])
+    expected = _between_knots(strength, corners.mean((2, 3, 4))[:, grainy]).clamp_min(1e-6).log()
+    of_image = (grain.log() / 2 - expected).median(0).values
     low, high = of_image.quantile(torch.tensor([0.1587, 0.8413], device=images.device))
-    return Grain(spread, _strengths(images, spread[:3]), (high - low) / 2)
+    return Grain(spread, strength, (high - low) / 2)
 
 
-def _filter_of(waves: Tensor, length: Tensor) -> Tensor:
-    """Return the symmetric filter (3, 3, 7, 7) of patches' transforms (M, 3, n, n), of unit mean variance."""
+def _filter_of(waves: Tensor, length: Tensor, window: Tensor) -> Tensor:
+    """Return the kernel (3, 3, 7, 7) of patches' windowed transforms (M, 3, n, n), of unit mean variance."""
     spectrum = torch.einsum("nihw,njhw->hwij", waves, waves.conj()).real / len(waves)
     spectrum[length < 1.5] = spectrum[(length > 1.5) & (length < 2.5)].mean(0)
-    values, vectors = torch.linalg.eigh(spectrum)
+    # The window has multiplied the correlation at each lag by its own, which would flatten what is steep.
+    lags = torch.fft.fft(window, 2 * len(window)).abs().square()
+    lags = torch.fft.ifft(lags).real[: len(window)]
+    kept = torch.fft.fftfreq(len(window), 1 / len(window), device=window.device).abs()
+    taper = torch.where(kept <= 2 * GRAIN_REACH, lags[0] / lags[kept.long()].clamp_min(1e-6), 0.0)
+    correlation = torch.fft.ifft2(spectrum, dim=(0, 1)).real * (taper * taper[:, None])[..., None, None]
+    values, vectors = torch.linalg.eigh(torch.fft.fft2(correlation, dim=(0, 1)).real)
     root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
     kernel = torch.fft.ifft2(root, dim=(0, 1)).real.roll((GRAIN_REACH, GRAIN_REACH), (0, 1))
     kernel = kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1)
-    kernel = (kernel + kernel.flip(2, 3)) / 2  # a spectrum has no direction
     return kernel / (kernel.square().sum() / 3).sqrt()
 
 
@@ -187,19 +199,23 @@ def _strengths(images: Tensor, spread: Tensor) -> Tensor:
     cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], device=images.device) / 4
     ripples = F.conv2d(images.flatten(0, 1)[:, None], cross[None, None]).abs().view(len(images), 3, -1).mean(1)
     around = F.avg_pool2d(images.mean(1, keepdim=True), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-    place = _knot_place(around[:, 0, 1:-1, 1:-1].flatten(1)).round().long()
+    around = around[:, 0, 1:-1, 1:-1].flatten(1)
+    place = _knot_place(around).round().long().masked_fill(around <= -1, -1)  # nothing is known of what is all black
     # What grain of unit variance gives, by the same filter.
-    unit = F.conv2d(spread.flatten(0, 1)[:, None], cross[None, None], padding=2).square().sum() / 3
-    scale = math.sqrt(2 / math.pi) * unit.sqrt()  # mean size of a normal deviate
-    found, last = [], None
+    unit = F.conv2d(spread.flatten(0, 1)[:, None], cross[None, None], padding=2).view(3, -1).square().sum(1).sqrt()
+    scale = _MEAN_SIZE * unit.mean()
+    found: list[Tensor | None] = []
     for knot in range(_KNOTS):
         sizes = ripples[place == knot]
-        if len(sizes):
-            # Stars and arms have ripples of their own, of which the limit keeps most out.
-            last = sizes.clamp_max(3 * sizes.median()).mean() / scale
-        found.append(last)
-    first = next(value for value in found if value is not None)
-    return torch.stack([first if value is None else value for value in found])
+        # Stars and arms have ripples of their own, of which the limit keeps most out.
+        value = sizes.clamp_max(_LIMIT * sizes.median()).mean() / scale if len(sizes) else None
+        found.append(found[-1] if value is None and found else value)
+    first = next((value for value in found if value is not None), torch.zeros((), device=images.device))
+    strength = torch.stack([first if value is None else value for value in found])
+    # The stretch makes grain fainter towards the light; what rises again there are the galaxies' cores.
+    peak = int(strength[: _KNOTS // 2].argmax())
+    strength[peak:] = strength[peak:].cummin(0).values
+    return strength
 
 
 class GrainyGenerator(nn.Module):

@@ -109,6 +109,8 @@ def _verdict(name: str, wanted: str, value: Callable[[], float], met: Callable[[
     try:
         found = value()
     except (KeyError, TypeError, ZeroDivisionError):
+        found = None
+    if found is None:  # no value, or one that is not finite
         return Verdict(name, wanted, None, None)
     return Verdict(name, wanted, found, met(found))
 

@@ -68,11 +68,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"the reports need {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt")
 
     from dataset import PreparedDataset
-    from script_runs import call, epochs_of, latest_checkpoint, report, train
+    from script_runs import call, epochs_of, hold_to, latest_checkpoint, report, train
     from targets import table, verdicts
 
-    num_train = len(PreparedDataset.open(options.data).rows("train"))
+    prepared = PreparedDataset.open(options.data)
+    num_train = len(prepared.rows("train"))
     data, out = options.data.resolve(), options.out.resolve()
+    settings = {"scale": options.scale, "count": options.count, "data_sha256": prepared.manifest["sha256"]}
+    hold_to(out / "settings.json", settings)
     for family in options.families:
         pretrain, steps, batch_size, more = FAMILIES[family]
         epochs = epochs_of(round(options.scale * steps), num_train, batch_size)

@@ -32,8 +32,8 @@ from dataset import PreparedDataset
 from durable_files import output_file, write_output
 
 _NO_PHYSICS = "--physics-weight 0 --photometry-weight 0"
-# What each arm changes from the defaults, in options of galaxy.py. Those after `regression` have both parts of the
-# physics loss.
+# What each arm changes from the defaults, in options of galaxy.py. `both` and those after `regression` have both
+# parts of the physics loss.
 ARMS = {
     "both": "",
     "none": _NO_PHYSICS,
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "count": options.count,
         "also": options.also,
     }
-    _hold_to(out / "settings.json", settings)
+    script_runs.hold_to(out / "settings.json", settings)
     length = _length(options, len(data.rows("train")))
     runs = {f"{arm}-{seed}": (arm, seed) for seed in options.seeds for arm in options.arms}
     for run, (arm, seed) in runs.items():
@@ -152,21 +152,6 @@ def _length(options: Any, num_train: int) -> list[str]:
     )
     words = ["--batch-size", options.batch_size, "--epochs", epochs, "--pretrain-epochs", pretrain_epochs]
     return list(map(str, [*words, "--checkpoint-every", epochs]))
-
-
-def _hold_to(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix arms of different settings in one folder."""
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): choose another --out") from None
-        if different := [name for name, value in settings.items() if before.get(name) != value]:
-            raise UserError(
-                f"{path.parent} holds an ablation with another {' and '.join(different)}: choose another --out"
-            )
-        return
-    write_output(path, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def compare(out: Path, runs: list[str]) -> dict[str, dict[str, float | None]]:

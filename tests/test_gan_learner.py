@@ -146,15 +146,23 @@ def test_readings_teach_both_networks(data, tmp_path):
 
 def test_the_discriminator_learns_to_read_real_images(data, tmp_path):
     trainer = trainer_of(
-        data, tmp_path, regression_weight=10.0, width=8, attributes=("brightness", "ellipticity"), learning_rate=2e-3
+        data,
+        tmp_path,
+        regression_weight=10.0,
+        width=8,
+        pixel_noise=False,
+        attributes=("brightness", "ellipticity"),
+        learning_rate=2e-3,
     )
-    errors = [step(trainer, 1)["d_regression_real"]]
-    for number in range(60):
+    errors = []
+    for number in range(120):
         if trainer.batches.is_over:
             trainer.batches.end_epoch()
             trainer.batches.start_epoch()
         errors.append(step(trainer, number)["d_regression_real"])
-    assert sum(errors[-10:]) / 10 < 0.5 * errors[0]
+    # Who knows but the mean gets the variance.
+    variance = sum(trainer._attribute_variance.values()) / 2
+    assert sum(errors[-20:]) / 20 < 0.8 * variance
 
 
 def test_both_networks_are_told_the_same_jittered_values(data, tmp_path, monkeypatch):

@@ -77,6 +77,14 @@ def test_damage_is_noticed(released, name):
         load_state(released)
 
 
+def test_networks_of_another_release_are_refused_in_one_sentence(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint)
+    state["ema"] = {name: value for name, value in state["ema"].items() if "grain" not in name}
+    path = write_release(state, tmp_path, torch.float32, {})
+    with pytest.raises(UserError, match="holds a network of another release: train again"):
+        GalaxySampler.from_checkpoint(path, "cpu")
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, SETTINGS])
 def test_half_a_release_is_none(released, name):
     released.with_name(name).unlink()

@@ -48,15 +48,15 @@ def synthetic(strength, count=200, level=-0.5, seed=1, deviation=0.0):
 
 def test_measures_the_grain_that_is_there():
     measured = measure_grain(synthetic(0.03))
-    assert measured.strength == pytest.approx([0.03] * 9, rel=0.15)  # the window widens what is steep in a spectrum
+    assert measured.strength == pytest.approx([0.03] * 9, rel=0.08)
     assert measured.deviation < 0.1
     noise = F.conv2d(random(100, 3, 70, 70), measured.spread[:3])
     assert noise.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.03)
     colours = torch.corrcoef(noise.transpose(0, 1).flatten(1))
     assert colours.min() > 0.99  # grey
     neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
-    assert neighbours.item() == pytest.approx(4 / 6, abs=0.08)  # (1, 2, 1) against itself, one pixel on: 4 of 6
-    assert torch.equal(measured.spread, measured.spread.flip(2, 3))
+    assert neighbours.item() == pytest.approx(4 / 6, abs=0.06)  # (1, 2, 1) against itself, one pixel on: 4 of 6
+    torch.testing.assert_close(measured.spread, measured.spread.flip(2, 3))
     # All images are alike, so none is much finer.
     assert measured.spread[3:].square().sum() < 0.01 * measured.spread[:3].square().sum()
 
@@ -79,15 +79,15 @@ def test_measures_independent_colours():
     images = -0.5 + torch.tensor([0.01, 0.02, 0.03])[:, None, None] * random(200, 3, 64, 64)
     spread, strength, _ = measure_grain(images)
     noise = F.conv2d(random(100, 3, 70, 70), spread[:3]) * strength[4]
-    assert noise.std((0, 2, 3)) == pytest.approx([0.01, 0.02, 0.03], rel=0.1)
+    assert noise.std((0, 2, 3)) == pytest.approx([0.01, 0.02, 0.03], rel=0.08)
     assert (torch.corrcoef(noise.transpose(0, 1).flatten(1)) - torch.eye(3)).abs().max() < 0.1
 
 
 def test_measures_strength_by_brightness_and_between_images():
-    faint, bright = synthetic(0.01, level=-0.95), synthetic(0.04, level=0.0, seed=3)
+    faint, bright = synthetic(0.01, level=-0.95), synthetic(0.04, level=-0.7, seed=3)
     _, strength, _ = measure_grain(torch.cat([faint, bright]))
-    assert strength[1].item() == pytest.approx(0.01, rel=0.15)
-    assert strength[6].item() == pytest.approx(0.04, rel=0.15)
+    assert strength[1].item() == pytest.approx(0.01, rel=0.08)
+    assert strength[3].item() == pytest.approx(0.04, rel=0.08)
     _, _, deviation = measure_grain(synthetic(0.02, deviation=0.4, count=400))
     assert deviation == pytest.approx(0.4, abs=0.06)
 
@@ -99,24 +99,38 @@ def test_galaxies_and_gradients_are_no_grain():
     crowded = measure_grain(synthetic(0.02, level=-0.9) + galaxy + 0.02 * axis)
     noise, expected = (F.conv2d(random(50, 3, 70, 70), found.spread[:3]) for found in (crowded, plain))
     assert (noise - expected).std() < 0.15
-    assert crowded.strength[1].item() == pytest.approx(0.02, rel=0.15)
+    assert crowded.strength[1].item() == pytest.approx(0.02, rel=0.08)
 
 
-def test_images_without_grain_change_nothing(grain):
-    before = {name: value.clone() for name, value in grain.state_dict().items()}
-    for images in (SKY, SKY[:, :, :6, :6]):
+def test_images_without_grain_get_none(grain):
+    for images in (SKY, SKY[:, :, :6, :6], -torch.ones(2, 3, 64, 64)):
         assert measure_grain(images) is None
-        grain.learn(images)
-    assert all(torch.equal(before[name], value) for name, value in grain.state_dict().items())
+    grain.learn(None)
+    assert on_sky(grain).abs().max() == 0
+
+
+def test_brightness_that_explains_the_strength_does_not_count_twice():
+    _, _, deviation = measure_grain(torch.cat([synthetic(0.01, level=-0.95), synthetic(0.04, level=-0.7, seed=3)]))
+    assert deviation < 0.2  # 0.7 if it did
+
+
+def test_cores_and_black_borders_are_no_grain():
+    axis = torch.linspace(-1, 1, 64)
+    core = 1.8 * torch.exp(-80 * (axis.square() + axis.square()[:, None]))
+    strength = measure_grain(synthetic(0.02, level=-0.9) + core).strength
+    assert strength[-1] < 0.035  # a core's curvature would make it 0.1
+    framed = F.pad(synthetic(0.03)[:, :, 8:-8, 8:-8], (8, 8, 8, 8), value=-1.0)
+    corners = torch.cat([framed, synthetic(0.03, seed=9)])
+    assert measure_grain(corners).strength[4].item() == pytest.approx(0.03, rel=0.1)
 
 
 @torch.no_grad()
 def test_learned_grain_is_that_of_the_images(grain):
-    grain.learn(synthetic(0.03, deviation=0.4, count=400))
+    grain.learn(measure_grain(synthetic(0.03, deviation=0.4, count=400)))
     noise = torch.cat([on_sky(grain, random(8, 6, seed=seed), seed=seed) for seed in range(50)])
     by_image = noise.std((1, 2, 3))
     assert by_image.log().std().item() == pytest.approx(0.4, abs=0.06)
-    assert by_image.median().item() == pytest.approx(0.03, rel=0.15)
+    assert by_image.median().item() == pytest.approx(0.03, rel=0.08)
 
 
 @torch.no_grad()
@@ -145,7 +159,7 @@ def test_strength_follows_brightness_and_style_within_limits(grain):
 
 
 def test_no_gradient_reaches_the_image_through_the_strength(grain):
-    grain.learn(torch.cat([synthetic(0.01, level=-0.95), synthetic(0.04, level=0.0)]))
+    grain.learn(measure_grain(torch.cat([synthetic(0.01, level=-0.95), synthetic(0.04, level=0.0)])))
     images = SKY.clone().requires_grad_()
     found = grain(images, white(images), torch.zeros(8, 6))
     (gradient,) = torch.autograd.grad(found.sum(), images)

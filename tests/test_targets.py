@@ -108,6 +108,14 @@ def test_what_a_report_leaves_out_is_neither_met_nor_missed():
     assert table(verdicts(report)).count("| – | left out |") == 5
 
 
+def test_a_value_that_is_not_finite_is_none_and_met_by_nobody():
+    report = copy.deepcopy(REPORT)
+    report["control"]["attributes"]["test"]["brightness"]["photometry"]["all"]["spearman"]["value"] = None
+    report["control"]["gaming"]["test"]["size"]["ratio"] = None
+    report["realism"]["features"]["judge"]["frechet"]["multiple"] = None
+    assert [verdict.met for verdict in verdicts(report)].count(None) == 3
+
+
 def test_table():
     text = table(verdicts(REPORT))
     assert "| ellipticity, photometry: MAE | ≤ 0.05 | 0.06 | **missed** |" in text

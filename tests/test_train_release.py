@@ -82,5 +82,18 @@ def test_failures_end_in_one_sentence(dataset_path, tmp_path):
     with pytest.raises(UserError, match="--scale is 0: it must lie between"):
         run(dataset_path, tmp_path, "--scale", 0)
     (tmp_path / "o").write_text("")
-    with pytest.raises(UserError, match=r"gan\.log could not be written"):
+    with pytest.raises(UserError, match=r"settings\.json could not be written"):
         run(dataset_path, tmp_path)
+
+
+@pytest.mark.parametrize("change", [("--scale", 2), ("--count", 50)])
+def test_what_is_kept_was_made_as_asked(dataset_path, tmp_path, calls, change):
+    run(dataset_path, tmp_path, "--families", "gan")
+    with pytest.raises(UserError, match=f"was begun with another {change[0][2:]}: choose another --out"):
+        run(dataset_path, tmp_path, "--families", "gan", *change)
+
+
+def test_a_log_that_cannot_be_written_ends_in_one_sentence(tmp_path):
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(UserError, match=r"gan\.log could not be written"):
+        script_runs.call(tmp_path, "gan", "galaxy.py", [])
