@@ -40,6 +40,7 @@ ARMS = {
     "predictor": "--physics-weight 3 --no-uncertainty --photometry-weight 0",  # the original document's physics loss
     "photometry": "--physics-weight 0",
     "regression": f"{_NO_PHYSICS} --regression-weight 10",
+    "all": "--regression-weight 10",
     "dcgan": "--generator transposed --discriminator dcgan --r1-weight 0 --no-pixel-noise",
     "smooth": "--no-pixel-noise",
     "relativistic": "--adversarial relativistic --r2-weight 0.2",

@@ -64,7 +64,7 @@ def test_every_arm_is_a_setting_that_galaxy_py_takes(arm):
     config = config_from_options(parser.parse_args(ablation.ARMS[arm].split()))
     weights = config.physics_weight > 0, config.photometry_weight > 0, config.regression_weight > 0
     expected = {"none": (0, 0, 0), "predictor": (1, 0, 0), "photometry": (0, 1, 0), "regression": (0, 0, 1)}
-    assert weights == expected.get(arm, (1, 1, 0))
+    assert weights == expected.get(arm, (1, 1, arm == "all"))
 
 
 def test_all_arms_see_equally_many_images_and_the_scripts_are_called_for_each(dataset_path, tmp_path, calls, capsys):
