@@ -314,7 +314,7 @@ def test_the_script_takes_the_newest_usable_checkpoint(tmp_path, untrained):
     os.truncate(tmp_path / "checkpoints/damaged/latest.pt", 3000)
     with script(cwd=tmp_path) as (process, address, lines):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
-        assert lines[0] == "good/latest.pt: generator frame\n"
+        assert lines[0] == "good/latest.pt: generator frame with pixel noise\n"
         with urllib.request.urlopen(f"{address}api/image.png?{GALAXY}", timeout=20) as answer:
             assert answer.read().startswith(b"\x89PNG")
         with pytest.raises(urllib.error.HTTPError, match="400"):
