@@ -55,7 +55,7 @@ _SHOWN = (
     r".*: gaming gap",
     r"class accuracy, generated",
     r"statistics, all: .*",
-    r"judge: frechet.*",
+    r"(judge|statistics|random): frechet.*",
     r"real or fake: accuracy",
     r"suspected copies",
     r"variety, all",
