@@ -203,10 +203,11 @@ class Config:
     )
     r2_weight: float = setting(0.0, "the same on generated images, R2 (0: none)", high=1e6, family="GAN")
     regression_weight: float = setting(
-        0.0,
+        10.0,
         "weight of the attributes that the discriminator reads off images, in its loss and in the generator's "
-        "(0: it reads none)",
+        "(0: it reads none, as a DCGAN never does)",
         high=1e6,
+        off=0.0,
         family="GAN",
         needs={"discriminator": ("projection", "residual")},
     )

@@ -258,7 +258,7 @@ def _terms(config: Config) -> tuple[str, ...]:
 
 def _reads(config: Config) -> bool:
     """Tell whether the discriminator reads attributes and class off images."""
-    return config.regression_weight > 0 or config.class_weight > 0
+    return config.discriminator != "dcgan" and (config.regression_weight > 0 or config.class_weight > 0)
 
 
 def build_discriminator(config: Config) -> nn.Module:

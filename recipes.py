@@ -82,6 +82,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
         "generator": Config.generator,
         "discriminator": Config.discriminator,
         "pixel_noise": Config.pixel_noise,
+        "regression_weight": Config.regression_weight,
         "r1_weight": Config.r1_weight,
     },
 }

@@ -24,7 +24,7 @@ def setting(default: Any, help: str, **rules: Any) -> Any:
         ``low`` and ``high``, limits of a number (``low`` is 0 if only the other is given); ``choices``; ``option``,
         False for one that no command line has; ``family``, "GAN" or "diffusion" if only that model has it; ``needs``,
         a dict of the values of other settings without which it has to stay at its default, None there for any value
-        but zero and nothing.
+        but zero and nothing; ``off``, a value that needs none of them.
     """
     if "high" in rules:
         rules = {"low": type(default)(0), **rules}
@@ -50,7 +50,8 @@ def check_settings(config: Any) -> None:
             raise UserError(f"{one.name} is {value!r}: it is a setting of the GAN, and with diffusion none is trained")
         if not config.diffusion and family == "diffusion":
             raise UserError(f"{one.name} is {value!r}: it is a setting of the diffusion model, and needs diffusion too")
-        for name, allowed in one.metadata.get("needs", {}).items():
+        needs = {} if value == one.metadata.get("off") else one.metadata.get("needs", {})
+        for name, allowed in needs.items():
             other = getattr(config, name)
             if not (other in allowed if allowed else other):
                 wanted = " or ".join(map(repr, allowed)) if allowed else "too"

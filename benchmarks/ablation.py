@@ -31,22 +31,25 @@ from config_physics import Config, UserError
 from dataset import PreparedDataset
 from durable_files import output_file, write_output
 
-_NO_PHYSICS = "--physics-weight 0 --photometry-weight 0"
-# What each arm changes from the defaults, in options of galaxy.py. `both` and those after `regression` have both
-# parts of the physics loss.
+# What each arm changes from the defaults, in options of galaxy.py: first the parts of the physics, alone and together,
+# then networks and losses, all with both parts of the physics loss and with a discriminator that reads nothing.
+_NO_LOSS = "--physics-weight 0 --photometry-weight 0"
+_NO_READING = "--regression-weight 0"
+_ADAPTIVE = "--augment-discriminator adaptive"
+_PAIRS = "--adversarial relativistic --r2-weight 0.2"
 ARMS = {
-    "both": "",
-    "none": _NO_PHYSICS,
-    "predictor": "--physics-weight 3 --no-uncertainty --photometry-weight 0",  # the original document's physics loss
-    "photometry": "--physics-weight 0",
-    "regression": f"{_NO_PHYSICS} --regression-weight 10",
-    "all": "--regression-weight 10",
+    "none": f"{_NO_LOSS} {_NO_READING}",
+    # The original document's physics loss.
+    "predictor": f"--physics-weight 3 --no-uncertainty --photometry-weight 0 {_NO_READING}",
+    "photometry": f"--physics-weight 0 {_NO_READING}",
+    "both": _NO_READING,
+    "regression": _NO_LOSS,
+    "all": "",
     "dcgan": "--generator transposed --discriminator dcgan --r1-weight 0 --no-pixel-noise",
-    "smooth": "--no-pixel-noise",
-    "relativistic": "--adversarial relativistic --r2-weight 0.2",
-    "adaptive": "--augment-discriminator adaptive",
-    "residual": "--generator residual --discriminator residual --adversarial relativistic --r2-weight 0.2 "
-    "--augment-discriminator adaptive",
+    "smooth": f"--no-pixel-noise {_NO_READING}",
+    "relativistic": f"{_PAIRS} {_NO_READING}",
+    "adaptive": f"{_ADAPTIVE} {_NO_READING}",
+    "residual": f"--generator residual --discriminator residual {_PAIRS} {_ADAPTIVE} {_NO_READING}",
 }
 # The figures of evaluate.py compare that stand in the table and the picture.
 _SHOWN = (

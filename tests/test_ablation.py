@@ -14,6 +14,7 @@ from checkpoint import save_checkpoint
 from command_line import add_config_options, config_from_options
 from config_physics import UserError
 from conftest import ROOT
+from gan_learner import _reads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -62,7 +63,7 @@ def test_every_arm_is_a_setting_that_galaxy_py_takes(arm):
     parser = ablation.Parser()
     add_config_options(parser)
     config = config_from_options(parser.parse_args(ablation.ARMS[arm].split()))
-    weights = config.physics_weight > 0, config.photometry_weight > 0, config.regression_weight > 0
+    weights = config.physics_weight > 0, config.photometry_weight > 0, _reads(config)
     expected = {"none": (0, 0, 0), "predictor": (1, 0, 0), "photometry": (0, 1, 0), "regression": (0, 0, 1)}
     assert weights == expected.get(arm, (1, 1, arm == "all"))
 

@@ -150,6 +150,13 @@ def test_settings_that_exclude_each_other_are_refused_naming_both(change, messag
         Config(**change)
 
 
+def test_a_dcgan_s_discriminator_reads_nothing():
+    assert (
+        Config(discriminator="dcgan", regression_weight=0.0).condition_dim
+        == Config(discriminator="dcgan").condition_dim
+    )
+
+
 GAN_SETTINGS = {
     "latent_dim": 50,
     "generator": "residual",

@@ -51,7 +51,7 @@ def watch(monkeypatch, learner) -> list[tuple[Tensor, Tensor]]:
 
 
 def test_without_options_the_terms_are_the_plain_ones(data, tmp_path):
-    trainer = trainer_of(data, tmp_path)
+    trainer = trainer_of(data, tmp_path, regression_weight=0.0)
     names = "d_loss_real d_loss_fake g_adversarial physics photometry d_real d_fake d_grad_norm g_grad_norm"
     assert trainer.learner.terms["generator"] == tuple(names.split())
     assert trainer.learner.errors("generator") == tuple(f"physics_{a}" for a in trainer.config.attributes)
