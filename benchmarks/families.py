@@ -26,7 +26,6 @@ from config_physics import ATTRIBUTES, UserError
 from durable_files import write_output
 from model_card import training_facts
 
-BEGIN, END = "<!-- families -->", "<!-- end of families -->"
 _FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}
 
 
@@ -54,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_output(options.out / "table.md", table.encode())
     write_output(options.out / "table.json", (json.dumps(columns, indent=1) + "\n").encode())
     if options.page:
-        write_output(options.page, with_table(text, table, options.page).encode())
+        write_output(options.page, with_table(text, table, options.page, "families").encode())
     print(table)
 
 
@@ -128,12 +127,13 @@ def table_of(columns: dict[str, dict[str, float | None]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(text: str, table: str, path: Path) -> str:
+def with_table(text: str, table: str, path: Path, name: str) -> str:
     """Return a text with the table between its two marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise UserError(f"{path} lacks the lines {BEGIN} and {END}, between which the table goes")
+        raise UserError(f"{path} lacks the lines {' and '.join(marks)}, between which the table goes")
     return f"{before}{begin}\n\n{table}\n{end}{after}"
 
 

@@ -64,7 +64,7 @@ def test_both_families_stand_in_one_table_and_on_the_page(run_folder, tmp_path, 
     reports = {"gan": report(0.01), "diffusion": report(0.02)}
     monkeypatch.setattr(families, "report_of", lambda checkpoint, data, out, count: reports[out.name])
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{families.BEGIN}\nold\n{families.END}\nafter\n")
+    page.write_text("before\n<!-- families -->\nold\n<!-- end of families -->\nafter\n")
     options = ["--gan", run_folder, "--diffusion", run_folder, "--data", tmp_path, "--out", tmp_path / "out"]
     families.main([str(option) for option in [*options, "--page", page]])
     table = (tmp_path / "out/table.md").read_text()
@@ -74,13 +74,13 @@ def test_both_families_stand_in_one_table_and_on_the_page(run_folder, tmp_path, 
     assert "| a fresh network tells it from real | – | – |" in table
     assert "class as asked for, judge, balanced (on real galaxies 60%) | 0.7 | 0.7 |" in table
     assert "| training, phase 2 [min] | 1 | 1 |" in table
-    assert page.read_text() == f"before\n{families.BEGIN}\n\n{table}\n{families.END}\nafter\n"
+    assert page.read_text() == f"before\n<!-- families -->\n\n{table}\n<!-- end of families -->\nafter\n"
     assert json.loads((tmp_path / "out/table.json").read_text())["GAN"]["steps of phase 2"] == 90
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="lacks the lines"):
-        families.with_table("text", "table", tmp_path)
+        families.with_table("text", "table", tmp_path, "families")
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
