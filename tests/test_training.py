@@ -243,7 +243,8 @@ def test_metrics_report_every_term_and_attribute(trained):
     assert expected | {"physics_size", "physics_redshift", "images_per_s"} <= last.keys()
     assert last["d_loss"] == pytest.approx(last["d_loss_real"] + last["d_loss_fake"])
     physics = Config.physics_weight * last["physics"] + Config.photometry_weight * last["photometry"]
-    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + physics)
+    read = Config.regression_weight * last["g_regression"]
+    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + physics + read)
     check = [r for r in records if r["kind"] == "check"][-1]
     assert {"diversity_spiral", "diversity_merger", "unmeasurable"} <= check.keys()
 
