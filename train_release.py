@@ -1,14 +1,13 @@
 r"""Train the generators that come with the program: both families, with their reports, cards and sample sheets.
 
-    python prepare_data.py gz2 --path ../shared/real_galaxies/gz2 --out data/gz2
-    python prepare_data.py labelled --images ../shared/real_galaxies/labelled/images \
-        --labels ../shared/real_galaxies/labelled/labels.csv --out data/labelled
+    python prepare_data.py gz2 --path GZ2 --out data/gz2
+    python prepare_data.py labelled --images CUTOUTS --labels labels.csv --out data/labelled
     python prepare_data.py join --inputs data/gz2 data/labelled --out data/real
     python train_release.py --data data/real --credit "Sloan Digital Sky Survey; Galaxy Zoo 2 (Willett et al. 2013)"
 
 The settings are made for a CPU: about an hour of one core for each family, so two hours in all, or one where two
-commands, each with one of the --families, share two cores (OMP_NUM_THREADS=1). With a GPU, --scale 20 trains twenty times as
-long. What is finished is kept: the same command goes on where it was stopped.
+commands, each with one of the --families, share two cores (OMP_NUM_THREADS=1). With a GPU, --scale 20 trains twenty
+times as long. What is finished is kept: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
