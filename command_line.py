@@ -104,7 +104,11 @@ def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Conf
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a diffusion model is sampled; see `solver_settings`."""
     group = parser.add_argument_group("diffusion", "How a diffusion model is sampled; by default as its run chose.")
-    group.add_argument("--solver", choices=("dpm", "ddim", "ddpm"), help="DPM-Solver++, DDIM, or ancestral sampling")
+    group.add_argument(
+        "--solver",
+        choices=("sde", "dpm", "ddim", "ddpm"),
+        help="DPM-Solver++ with or without noise, DDIM, or ancestral",
+    )
     group.add_argument(
         "--solver-steps", type=whole_number(1, 100_000), metavar="N", help="steps of the solver, 1 to 100000"
     )

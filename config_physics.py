@@ -149,9 +149,9 @@ class Config:
     normalize: bool = setting(True, "give the U-Net images of zero mean and unit variance", family="diffusion")
     stratified: bool = setting(True, "spread the noise levels of a batch evenly", family="diffusion")
     solver: str = setting(
-        "dpm",
-        "solver of sample grids: dpm (DPM-Solver++), ddim or ddpm",
-        choices=("dpm", "ddim", "ddpm"),
+        "sde",
+        "solver of sample grids: sde or dpm (DPM-Solver++ with and without noise), ddim or ddpm",
+        choices=("sde", "dpm", "ddim", "ddpm"),
         family="diffusion",
     )
     solver_steps: int = setting(20, "steps of the solver", low=1, high=100_000, family="diffusion")

@@ -23,9 +23,10 @@ class Solver:
 
     Attributes
     ----------
-    name : {"dpm", "ddim", "ddpm"}
-        DPM-Solver++ of second order (Lu et al. 2022, arXiv:2211.01095, "2M"); DDIM without noise (Song et al. 2021,
-        arXiv:2010.02502); ancestral sampling with fresh noise at every step (Ho et al. 2020).
+    name : {"sde", "dpm", "ddim", "ddpm"}
+        SDE-DPM-Solver++ and DPM-Solver++ of second order (Lu et al. 2022, arXiv:2211.01095, "2M"), the first with fresh
+        noise at every step; DDIM without noise (Song et al. 2021, arXiv:2010.02502); ancestral sampling with fresh
+        noise at every step (Ho et al. 2020).
     num_steps : int
         Evaluations of the network; guidance doubles them.
     guidance : float
@@ -36,7 +37,7 @@ class Solver:
         until the errors vanish to first order, if a tenth of the light and of each length is enough for that.
     """
 
-    name: str = "dpm"
+    name: str = "sde"
     num_steps: int = 20
     guidance: float = 1.0
     photometry: float = 0.0
@@ -108,7 +109,7 @@ def draw_images(
         Standard normal.
     condition : Tensor, (N, C)
     solver : Solver
-    step_noise : callable, for ancestral sampling
+    step_noise : callable, for the solvers "sde" and "ddpm"
         Gives the standard normal noise (N, 3, S, S) of step k.
     attributes, requested, known : for photometric guidance
         As in `physics_model.photometric_errors`.
@@ -129,8 +130,9 @@ def draw_images(
             x0 = model.clip(model.normalise(pushed))
         if then == 0:
             return model.to_images(x0).clamp(-1, 1)
-        if solver.name == "dpm":
-            x_t, previous = dpm_step(process, x_t, x0, now, then, previous), (x0, now)
+        if solver.name in ("sde", "dpm"):
+            fresh = step_noise(k) if solver.name == "sde" else None
+            x_t, previous = dpm_step(process, x_t, x0, now, then, previous, fresh), (x0, now)
         else:
             eta = 1.0 if solver.name == "ddpm" else 0.0
             x_t = ddim_step(process, x_t, x0, now, then, eta, step_noise(k) if eta else None)
@@ -175,9 +177,19 @@ def posterior_deviation(alpha_now: float, alpha_then: float) -> float:
 
 
 def dpm_step(
-    process: GaussianDiffusion, x_t: Tensor, x0: Tensor, now: int, then: int, previous: tuple[Tensor, int] | None
+    process: GaussianDiffusion,
+    x_t: Tensor,
+    x0: Tensor,
+    now: int,
+    then: int,
+    previous: tuple[Tensor, int] | None,
+    noise: Tensor | None = None,
 ) -> Tensor:
-    """Go from one time to an earlier one by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)."""
+    """Go from one time to an earlier one by DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
+
+    With standard normal `noise` it is SDE-DPM-Solver++(2M) (their section 6): that much of x_t is forgotten and drawn
+    anew, and with it the network's errors at the steps before.
+    """
 
     def log_snr(t: int) -> float:  # lambda, half the logarithm of the signal-to-noise ratio
         alpha = process.alpha_bars[t]
@@ -192,4 +204,7 @@ def dpm_step(
     sigma_ratio = math.sqrt((1 - alpha) / (1 - alpha_now))
     # exp(-h) = (alpha_now / sigma_now) (sigma / alpha), 0 at the first step, where nothing is left of the image.
     decay = math.sqrt(alpha_now / alpha) * sigma_ratio
-    return sigma_ratio * x_t + math.sqrt(alpha) * (1 - decay) * target
+    if noise is None:
+        return sigma_ratio * x_t + math.sqrt(alpha) * (1 - decay) * target
+    fresh = math.sqrt((1 - alpha) * (1 - decay**2))
+    return sigma_ratio * decay * x_t + math.sqrt(alpha) * (1 - decay**2) * target + fresh * noise

@@ -1,7 +1,7 @@
 r"""Draw the same galaxies from one diffusion model with several solvers, and say how far each is from real ones.
 
     python benchmarks/solvers.py --checkpoint checkpoints/released/diffusion/generator.safetensors --data data/gz2 \
-        --out reports/solvers --solvers dpm:20 ddpm:1000 --page docs/diffusion.md
+        --out reports/solvers --solvers sde:20 ddpm:1000 --page docs/diffusion.md
 
 Requests and seeds are those of the report's first half: classes and attributes like the test galaxies. Blocks of images
 that are drawn already are kept, so that the same command goes on where it was stopped. Writes table.md and table.json;
@@ -88,9 +88,9 @@ def _parser() -> Parser:
         "--solvers",
         nargs="+",
         type=solver_of,
-        default=[Solver("dpm", 20), Solver("ddpm", 1000)],
+        default=[Solver("sde", 20), Solver("ddpm", 1000)],
         metavar="NAME:STEPS",
-        help="dpm, ddim or ddpm, and the number of steps (default: dpm:20 ddpm:1000)",
+        help="sde, dpm, ddim or ddpm, and the number of steps (default: sde:20 ddpm:1000)",
     )
     parser.add_argument(
         "--count",
@@ -105,10 +105,10 @@ def _parser() -> Parser:
 
 
 def solver_of(text: str) -> Solver:
-    """Read a solver and its number of steps, as in dpm:20."""
+    """Read a solver and its number of steps, as in sde:20."""
     name, _, steps = text.partition(":")
-    if name not in ("dpm", "ddim", "ddpm") or not steps.isdecimal() or not 1 <= int(steps) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text} is not dpm, ddim or ddpm with 1 to 100000 steps, such as dpm:20")
+    if name not in ("sde", "dpm", "ddim", "ddpm") or not steps.isdecimal() or not 1 <= int(steps) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is not sde, dpm, ddim or ddpm with 1 to 100000 steps, such as sde:20")
     return Solver(name, int(steps))
 
 

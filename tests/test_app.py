@@ -51,7 +51,7 @@ def test_models(client):
     gan = facts["models"][0]
     assert gan["checkpoint"] == "gan/latest.pt"
     assert (gan["step"], gan["training_data"]) == (1, {"source": "random numbers", "count": 400})
-    assert facts["models"][1]["description"].startswith("diffusion, dpm with 2 steps")
+    assert facts["models"][1]["description"].startswith("diffusion, sde with 2 steps")
     for given in gan["attributes"]:
         attribute = ATTRIBUTES[given["name"]]
         assert (given["low"], given["high"], given["unit"]) == (attribute.low, attribute.high, attribute.unit)

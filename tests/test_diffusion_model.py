@@ -189,7 +189,30 @@ def test_ddim_with_noise_has_the_posterior_s_variance(images, noise):
     torch.testing.assert_close(without_noise.double(), mean.double(), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["dpm", "ddim", "ddpm"])
+def test_a_first_step_with_noise_is_ddpm_s(images, noise):
+    process = GaussianDiffusion("cosine", 100, "v")
+    x_t, fresh = process.q_sample(images, torch.full((4,), 60), noise), torch.randn(4, *SHAPE)
+    found = dpm_step(process, x_t, images, 60, 35, None, fresh)
+    torch.testing.assert_close(found, ddim_step(process, x_t, images, 60, 35, 1.0, fresh), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])
+def test_fresh_noise_keeps_the_distribution(spread):
+    """Gaussian data, for which the best prediction is linear: what is drawn has their standard deviation."""
+    process, generator = GaussianDiffusion("cosine", 1000, "v", 4.0), torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(40_000, 1, 1, 1, generator=generator)
+
+    x_t, previous = draw(), None
+    for now, then in pairwise(solver_times(process, 20)):
+        signal, sigma = process.signal[now], process.sigma[now]
+        x0 = spread**2 * signal / (spread**2 * signal**2 + sigma**2) * x_t
+        x_t, previous = (dpm_step(process, x_t, x0, now, then, previous, draw()), (x0, now)) if then else (x0, None)
+    assert x_t.std().item() == pytest.approx(spread, rel=0.08)
+
+
+@pytest.mark.parametrize("name", ["sde", "dpm", "ddim", "ddpm"])
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 20])
 @pytest.mark.parametrize("prediction", ["v", "noise"])
 def test_solvers_find_what_the_network_knows(images, noise, name, num_steps, prediction):
@@ -291,8 +314,9 @@ def test_sampling_is_deterministic_but_for_the_noise_of_ancestral_steps(noise):
 
     for name in ("dpm", "ddim"):
         assert torch.equal(draw(name), draw(name, 1))
-    assert torch.equal(draw("ddpm"), draw("ddpm"))
-    assert not torch.equal(draw("ddpm"), draw("ddpm", 1))
+    for name in ("sde", "ddpm"):
+        assert torch.equal(draw(name), draw(name))
+        assert not torch.equal(draw(name), draw(name, 1))
 
 
 # The network

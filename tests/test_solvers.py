@@ -38,14 +38,14 @@ def run(untrained, data, tmp_path, monkeypatch):
 
 
 def test_the_same_galaxies_by_each_solver(run, tmp_path, capsys):
-    found = run("--solvers", "dpm:2", "ddim:1", "ddpm:3")
-    assert list(found) == ["2 steps of dpm", "1 steps of ddim", "3 steps of ddpm"]
-    one = found["2 steps of dpm"]
+    found = run("--solvers", "sde:2", "ddim:1", "ddpm:3")
+    assert list(found) == ["2 steps of sde", "1 steps of ddim", "3 steps of ddpm"]
+    one = found["2 steps of sde"]
     assert one["Fréchet distance, statistics"] > 1 and one["seconds an image"] > 0
     assert "Fréchet distance, judge" not in one
     assert found["3 steps of ddpm"] != one
     assert "| Fréchet distance, statistics |" in capsys.readouterr().out
-    blocks = [np.load(path)["images"] for path in sorted((tmp_path / "out/dpm-2").iterdir())]
+    blocks = [np.load(path)["images"] for path in sorted((tmp_path / "out/sde-2").iterdir())]
     assert [len(block) for block in blocks] == [16, 16, 8]
 
 
@@ -76,5 +76,5 @@ def test_bad_input(run, untrained, tmp_path):
     with pytest.raises(UserError, match="there is no page"):
         run("--page", tmp_path / "no.md")
     for text in ("euler:20", "dpm", "dpm:", "dpm:0", "dpm:-1", "dpm:2.5", "dpm:1000000"):
-        with pytest.raises(argparse.ArgumentTypeError, match="such as dpm:20"):
+        with pytest.raises(argparse.ArgumentTypeError, match="such as sde:20"):
             solvers.solver_of(text)

@@ -342,7 +342,7 @@ def test_a_diffusion_run_from_start_to_end(data, tmp_path):
     last = [r for r in read_metrics(trainer.log.path) if r["kind"] == "train"][-1]
     assert {"denoising", "physics", "photometry", "g_loss", "grad_norm", "physics_size"} <= last.keys()
     sampler = GalaxySampler.from_checkpoint(trainer.checkpoints / "latest.pt", "cpu", num_steps=3)
-    assert sampler.describe() == "diffusion, dpm with 3 steps, guidance 1"
+    assert sampler.describe() == "diffusion, sde with 3 steps, guidance 1"
     network = trainer.learner.generator
     images = trainer.batches.some_images()
     assert network.normalise(images).mean().abs() < 0.01
