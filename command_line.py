@@ -154,6 +154,10 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         main(None)
     except UserError as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if error.at_once:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -22,6 +22,12 @@ _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # of torchrun,
 _PATIENCE = datetime.timedelta(minutes=5)  # for rank 0 to draw and save, before the others call it lost
 
 
+class LostRankError(UserError):
+    """Another rank has gone; threads of the exchange still wait for it, and an orderly exit would abort on them."""
+
+    at_once = True
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those of the run.

@@ -9,7 +9,15 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: scripts print it as one sentence and exit with status 2."""
+    """A mistake that the user can mend: scripts print it as one sentence and exit with status 2.
+
+    Attributes
+    ----------
+    at_once : bool
+        End the process without tidying up, which could hang or crash.
+    """
+
+    at_once = False
 
 
 def setting(default: Any, help: str, **rules: Any) -> Any:

@@ -33,7 +33,7 @@ from monitoring import (
 )
 from pictures import save_picture
 from progress import TrainingBar
-from ranks import Ranks, is_lost_connection
+from ranks import LostRankError, Ranks, is_lost_connection
 from real_population import Population
 from run_folder import clean_up, save_epoch, save_latest
 from sampling import GalaxySampler
@@ -118,7 +118,7 @@ class Trainer:
         except RuntimeError as error:
             if self.ranks.size == 1 or not is_lost_connection(error):
                 raise
-            raise UserError(
+            raise LostRankError(
                 f"rank {self.ranks.rank} has lost another rank of this run; {self._last_good_checkpoint()}"
             ) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import command_line
 from command_line import Parser, StopSignals, add_config_options, config_from_options, given_settings
 from config_physics import PAPER_ATTRIBUTES, Config, UserError
+from conftest import ROOT
 
 
 def parse(*argv: str):
@@ -104,3 +106,15 @@ def test_settings_of_the_other_model_are_refused(options, sentence):
     add_config_options(parser)
     with pytest.raises(UserError, match=sentence):
         config_from_options(parser.parse_args(options))
+
+
+def test_an_error_that_ends_the_process_at_once_skips_what_would_crash():
+    code = (
+        "import atexit, os; from command_line import run_script; from ranks import LostRankError\n"
+        "atexit.register(os.abort)\n"
+        "def main(argv):\n    print('so far'); raise LostRankError('gone')\n"
+        "run_script(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "so far\n")
+    assert done.stderr.endswith("error: gone\n")
