@@ -151,6 +151,7 @@ def test_the_discriminator_learns_to_read_real_images(data, tmp_path):
         regression_weight=10.0,
         width=8,
         pixel_noise=False,
+        photometry_weight=0.0,
         attributes=("brightness", "ellipticity"),
         learning_rate=2e-3,
     )
