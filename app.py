@@ -18,7 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import Parser, StopSignals, add_solver_options, run_script, solver_settings, whole_number
+from command_line import (
+    Parser,
+    StopSignals,
+    add_device_option,
+    add_solver_options,
+    run_script,
+    solver_settings,
+    whole_number,
+)
 from config_physics import UserError
 
 if TYPE_CHECKING:
@@ -208,7 +216,7 @@ def _parser() -> Parser:
         metavar="N",
         help=f"requests that a model has under way; more at once are refused (default: {_MOST_REQUESTS})",
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
     parser.add_argument(
         "--debug", action="store_true", help="Flask's own server and debugger, which runs code: never for others"
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from config_physics import Config, UserError
+from config_physics import SOLVERS, Config, UserError
 from recipes import DIFFUSION_RECIPES, RECIPES
 
 MAX_IMAGES = 100_000_000  # of one call: a terabyte at 64 pixels
@@ -101,12 +102,31 @@ def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Conf
     return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **given})
 
 
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute, for scripts without a run's settings; see `engine.Engine.choose`."""
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def need_packages(*packages: str) -> None:
+    """Refuse to begin without the packages of the reports.
+
+    Raises
+    ------
+    UserError
+        Naming those that are not installed.
+    """
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise UserError(
+            f"this needs {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt installs all of it"
+        )
+
+
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a diffusion model is sampled; see `solver_settings`."""
     group = parser.add_argument_group("diffusion", "How a diffusion model is sampled; by default as its run chose.")
     group.add_argument(
         "--solver",
-        choices=("sde", "dpm", "ddim", "ddpm"),
+        choices=SOLVERS,
         help="DPM-Solver++ with or without noise, DDIM, or ancestral",
     )
     group.add_argument(

@@ -32,6 +32,7 @@ __all__ = [
     "PAPER_ATTRIBUTES",
     "PHOTOMETRIC_ATTRIBUTES",
     "RELEASED",
+    "SOLVERS",
     "Attribute",
     "Config",
     "Morphology",
@@ -40,6 +41,7 @@ __all__ = [
     "morphology_index",
 ]
 
+SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `diffusion_sampling.Solver`
 RELEASED = "released"  # folder in checkpoints/ of what comes with the program
 
 
@@ -151,7 +153,7 @@ class Config:
     solver: str = setting(
         "sde",
         "solver of sample grids: sde or dpm (DPM-Solver++ with and without noise), ddim or ddpm",
-        choices=("sde", "dpm", "ddim", "ddpm"),
+        choices=SOLVERS,
         family="diffusion",
     )
     solver_steps: int = setting(20, "steps of the solver", low=1, high=100_000, family="diffusion")

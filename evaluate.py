@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import math
 import sys
@@ -24,7 +23,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, add_solver_options, run_script, solver_settings, whole_number
+from command_line import (
+    Parser,
+    add_device_option,
+    add_solver_options,
+    need_packages,
+    run_script,
+    solver_settings,
+    whole_number,
+)
 from config_physics import UserError
 from durable_files import write_output
 
@@ -117,24 +124,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="seed of every random draw (default: 0)"
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(whole_number(1, 1_000_000)(word) for word in text.split(","))
 
 
-def _need(packages: tuple[str, ...]) -> None:
-    """Say which packages are missing, before any work is done."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(
-            f"this needs {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt installs all of it"
-        )
-
-
 def _report(options: argparse.Namespace) -> None:
-    _need(_NEEDED + (_FOR_STATMORPH if options.statmorph else ()))
+    need_packages(*_NEEDED, *(_FOR_STATMORPH if options.statmorph else ()))
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: name a folder")
     from evaluation import evaluate
@@ -208,7 +206,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _validate(options: argparse.Namespace) -> None:
-    _need(("scipy",))
+    need_packages("scipy")
     import torch
 
     from dataset import PreparedDataset

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from command_line import (
     MAX_IMAGES,
     Parser,
+    add_device_option,
     add_solver_options,
     finite_number,
     run_script,
@@ -172,7 +173,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, default=Path("generated"), metavar="DIR", help="output folder (default: generated)"
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
     add_solver_options(parser)
     return parser
 

@@ -12,13 +12,12 @@ times as long. What is finished is kept: the same command goes on where it was s
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_line import Parser, finite_number, run_script, whole_number
+from command_line import Parser, add_device_option, finite_number, need_packages, run_script, whole_number
 from config_physics import RELEASED, UserError
 from hardware import ROOT
 
@@ -58,13 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="N",
         help="images that each report is made of (default: 1000)",
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
     options = parser.parse_args(argv)
     if not 1e-3 <= options.scale <= 1e3:
         raise UserError(f"--scale is {options.scale:g}: it must lie between 0.001 and 1000")
-    missing = [package for package in ("scipy", "matplotlib") if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(f"the reports need {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt")
+    need_packages("scipy", "matplotlib")
 
     from dataset import PreparedDataset
     from script_runs import call, epochs_of, hold_to, latest_checkpoint, report, train

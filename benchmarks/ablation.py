@@ -12,7 +12,6 @@ with their standard deviation, and ablation.png, a point a seed. --arms can be g
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import math
 import re
@@ -26,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import script_runs
-from command_line import Parser, run_script, whole_number
+from command_line import Parser, add_device_option, need_packages, run_script, whole_number
 from config_physics import Config, UserError
 from dataset import PreparedDataset
 from durable_files import output_file, write_output
@@ -68,9 +67,7 @@ _SHOWN = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(argv)
-    missing = [package for package in ("scipy", "matplotlib") if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(f"the reports need {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt")
+    need_packages("scipy", "matplotlib")
     data, out = PreparedDataset.open(options.data), options.out.resolve()
     settings = {
         "data_sha256": data.manifest["sha256"],
@@ -145,7 +142,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--also", default="", metavar="TEXT", help="options of galaxy.py that every arm gets, such as '--width 32'"
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
     return parser
 
 

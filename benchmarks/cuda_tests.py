@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import hardware
 import timing
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from config_physics import UserError
 from engine import Engine
 
@@ -47,7 +47,7 @@ class Outcomes:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     parser = Parser(prog="cuda_tests.py", description=__doc__)
-    timing.add_device_option(parser)
+    add_device_option(parser)
     parser.add_argument("--select", default="cuda", metavar="WORD", help="what a test's name contains (default: cuda)")
     options = parser.parse_args(argv)
     try:

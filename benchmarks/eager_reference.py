@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import hardware
 import timing
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from engine import Engine
 
 IMAGE_PX = 64
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     parser = Parser(description=__doc__)
     timing.add_timing_options(parser, reference=False)
-    timing.add_device_option(parser)
+    add_device_option(parser)
     parser.add_argument(
         "--batch-size", type=timing.at_least(2), default=BATCH, metavar="N", help=f"images a step (default: {BATCH})"
     )

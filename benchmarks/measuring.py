@@ -26,7 +26,7 @@ import peaks
 import photometry
 import roofline
 import timing
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from engine import Engine
 from instruments import measure_with_statmorph
 from training_access import made_data
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> Parser:
     parser = Parser(prog="measuring.py", description=__doc__)
     timing.add_timing_options(parser)
-    timing.add_device_option(parser)
+    add_device_option(parser)
     parser.add_argument(
         "--images", type=timing.at_least(1), default=512, metavar="N", help="images to measure (default: 512)"
     )

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import hardware
 import timing
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from engine import Engine
 from roofline import Peak
 
@@ -78,7 +78,7 @@ def _fastest(work, device: torch.device) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     parser = Parser(description=__doc__)
-    timing.add_device_option(parser)
+    add_device_option(parser)
     parser.add_argument(
         "--side", type=timing.at_least(1), metavar="N", help="rows of the matrices (default: by device)"
     )

@@ -29,7 +29,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import photometry
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, UserError
 from dataset import PreparedDataset
 from durable_files import replace_file
@@ -147,7 +147,7 @@ def _parser() -> Parser:
         metavar="N",
         help="batches of 64 that a network learns from (default: 600)",
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
     return parser
 
 

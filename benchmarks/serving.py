@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import hardware
 import timing
 from checkpoint import save_checkpoint
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from config_physics import MORPHOLOGY_NAMES, Config, UserError, attribute_table
 from engine import Engine
 from learner import build_predictor
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="serving.py", description=__doc__)
-    timing.add_device_option(parser)
+    add_device_option(parser)
     number = timing.at_least(1)
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="checkpoint to serve (default: an untrained one)"

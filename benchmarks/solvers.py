@@ -26,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import families
 import script_runs
-from command_line import Parser, run_script, whole_number
-from config_physics import UserError
+from command_line import Parser, add_device_option, run_script, whole_number
+from config_physics import SOLVERS, UserError
 from control import Requests, requests_like_test
 from dataset import PreparedDataset
 from diffusion_sampling import Solver
-from durable_files import whole_file, write_output
+from durable_files import output_file, write_output
 from engine import Engine
 from evaluation import choose_spaces, load_judge, match, real_sample
 from measurements import measure_images
@@ -100,14 +100,14 @@ def _parser() -> Parser:
         help="images of each solver; a space of more features than that is left out (default: 500)",
     )
     parser.add_argument("--page", type=Path, metavar="MD", help="Markdown file that gets the table")
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add_device_option(parser)
     return parser
 
 
 def solver_of(text: str) -> Solver:
     """Read a solver and its number of steps, as in sde:20."""
     name, _, steps = text.partition(":")
-    if name not in ("sde", "dpm", "ddim", "ddpm") or not steps.isdecimal() or not 1 <= int(steps) <= 100_000:
+    if name not in SOLVERS or not steps.isdecimal() or not 1 <= int(steps) <= 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not sde, dpm, ddim or ddpm with 1 to 100000 steps, such as sde:20")
     return Solver(name, int(steps))
 
@@ -125,12 +125,8 @@ def draw(sampler: GalaxySampler, solver: Solver, asked: Requests, folder: Path) 
             values = torch.from_numpy(asked.values[rows]).float()
             images = sampler.generate(torch.from_numpy(asked.classes[rows]), values, asked.seeds[rows])
             spent = (time.perf_counter() - begun) / len(images)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with whole_file(path) as file:
-                    np.savez(file, images=images.numpy(), seconds=spent)
-            except OSError as error:
-                raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+            with output_file(path) as file:
+                np.savez(file, images=images.numpy(), seconds=spent)
         with np.load(path) as kept:
             parts.append(torch.from_numpy(kept["images"]))
             seconds.append(float(kept["seconds"]))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import hardware
 import table
 import timing
-from command_line import Parser, run_script
+from command_line import Parser, add_device_option, run_script
 from durable_files import replace_file
 from engine import Engine
 
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="suite.py", description=__doc__)
-    timing.add_device_option(parser)
+    add_device_option(parser)
     parser.add_argument(
         "--quick", action="store_true", help="try everything out with tiny sizes; the times mean nothing"
     )

@@ -39,11 +39,6 @@ def add_timing_options(parser: Parser, repeats: int = 7, reference: bool = True)
         parser.add_argument("--no-reference", action="store_true", help="leave out the plain reference")
 
 
-def add_device_option(parser: Parser) -> None:
-    """Add `--device`, for benchmarks without the settings of a run."""
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-
-
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":

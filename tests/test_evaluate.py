@@ -230,7 +230,7 @@ def test_measure_refuses_a_picture_that_is_too_small(tmp_path):
 
 
 def test_missing_packages_are_named_with_the_command(monkeypatch):
-    monkeypatch.setattr(evaluate.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = ["report", "--checkpoint", "c", "--data", "d", "--out", "o", "--statmorph", "3"]
     with pytest.raises(
         UserError, match=r"needs scipy, matplotlib, statmorph, photutils: python -m pip install -r requirements-eval"
