@@ -172,14 +172,16 @@ class Config:
     uncertainty: bool = setting(
         True, "let the predictor estimate its error, and weigh an attribute by what a picture tells of it"
     )
-    physics_weight: float = setting(10.0, "weight of the predictor in the generator's loss", low=0.0, high=1e6)
+    physics_weight: float = setting(3.0, "weight of the predictor in the generator's loss", low=0.0, high=1e6)
     photometry_weight: float = setting(10.0, "weight of photometry in the generator's loss", low=0.0, high=1e6)
 
     # Optimisation
     epochs: int = setting(150, "epochs of phase 2, the generator", low=1, high=100_000)
     batch_size: int = setting(64, "images a training step", low=2, high=65_536)
     learning_rate: float = setting(1e-3, "step size of Adam in phase 2", low=0.0, high=1.0)
-    decay: bool = setting(False, "lower that step size linearly to zero over phase 2")
+    decay: float = setting(
+        0.4, "last part of phase 2 over which that step size falls linearly to zero (0: none)", low=0.0, high=1.0
+    )
     beta1: float = setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
     beta2: float = setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
     clip_norm: float = setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)

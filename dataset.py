@@ -231,10 +231,10 @@ class DeviceBatches:
     def __len__(self) -> int:
         return len(self.rows) // self._global_size
 
-    def some_images(self, count: int = 2048) -> Tensor:
-        """Return up to `count` images (N, 3, S, S) in [-1, 1] from all over the split, on the CPU."""
-        chosen = self.rows[:: -(-len(self.rows) // count)]
-        return to_float(torch.from_numpy(self.data.images[chosen]))
+    def some_images(self, count: int = 2048) -> tuple[Tensor, Tensor]:
+        """Return up to `count` images (N, 3, S, S) in [-1, 1] and their conditions, all over the split; on the CPU."""
+        step = -(-len(self.rows) // count)
+        return to_float(torch.from_numpy(self.data.images[self.rows[::step]])), self.condition[::step].cpu()
 
     def examples(self, per_class: int = 32) -> dict[int, Tensor]:
         """Return up to `per_class` images (N, 3, S, S), uint8, of each class that has two, on the CPU."""

@@ -38,9 +38,9 @@ class DiffusionLearner(Learner):
         # arXiv:2107.00630, appendix I.1) make the loss of a batch less of a lottery.
         self._levels = (place / batch, 1 / batch) if config.stratified else (0.0, 1.0)
 
-    def learn_statistics(self, attribute_variance: Tensor, images: Tensor) -> None:
+    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
-        super().learn_statistics(attribute_variance, images)
+        super().learn_statistics(attribute_variance, images, conditions)
         if self.config.normalize:
             mean = images.mean((0, 2, 3))[:, None, None]
             deviation = (images - mean).square().mean().sqrt()

@@ -22,13 +22,14 @@ from gan_model import (
     gradient_penalty,
     relativistic_loss,
 )
+from grain_measurement import measure_grain
 from learner import PHOTOMETRY_EVERY, Learner, StepResult, Variant
 from perceptual_loss import Vgg16, perceptual_loss
 from physics_model import PhysicsPredictor, photometric_loss, physics_loss
 from ranks import Ranks
 from residual_gan import ResidualDiscriminator
 from sampling import build_generator
-from sky_grain import GrainyGenerator, measure_grain
+from sky_grain import GrainyGenerator
 
 PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
 
@@ -53,11 +54,11 @@ class GanLearner(Learner):
         if isinstance(self.features, Vgg16):
             engine.prepare(self.features)
 
-    def learn_statistics(self, attribute_variance: Tensor, images: Tensor) -> None:
+    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
-        super().learn_statistics(attribute_variance, images)
+        super().learn_statistics(attribute_variance, images, conditions)
         if isinstance(self.generator, GrainyGenerator):
-            grain = measure_grain(images)
+            grain = measure_grain(images, conditions)
             for network in (self.generator, *([self.average.module] if self.average else [])):
                 network.grain.learn(grain)
 

@@ -81,7 +81,7 @@ class Learner(ABC):
         self.ranks.share(network)
         return network
 
-    def learn_statistics(self, attribute_variance: Tensor, images: Tensor) -> None:
+    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data.
 
         Parameters
@@ -90,6 +90,8 @@ class Learner(ABC):
             Of the scaled attributes.
         images : Tensor, (N, 3, S, S), in [-1, 1]
             Some of the training images.
+        conditions : Tensor, (N, C)
+            What they show.
         """
         self.predictor.prior_variance.copy_(attribute_variance)
 
@@ -115,9 +117,10 @@ class Learner(ABC):
         config = self.config
         if phase == "predictor" and config.pretrain_decay:
             self.engine.set_learning_rate(self.optimizers["predictor"], config.pretrain_learning_rate * (1 - progress))
-        elif phase == "generator" and config.decay:
+        elif phase == "generator" and config.decay > 0:
+            rate = config.learning_rate * min(1.0, (1 - progress) / config.decay)
             for name in self.networks.keys() - {"predictor"}:
-                self.engine.set_learning_rate(self.optimizers[name], config.learning_rate * (1 - progress))
+                self.engine.set_learning_rate(self.optimizers[name], rate)
 
     def step(self, batch: Batch, variant: Variant) -> StepResult:
         """Take the step that the variant describes."""

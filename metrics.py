@@ -9,6 +9,7 @@ The pictures are asinh-stretched composites, so levels and noise are in display 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -104,17 +105,15 @@ def image_statistics(images: Tensor) -> dict[str, Tensor]:
     -------
     dict of Tensor, (N,)
         ``sky_red``, ``sky_green``, ``sky_blue``: see `sky_level`.
-        ``noise_red``, ``noise_green``, ``noise_blue``: see `noise_level`.
-        ``noise_correlation``: see `noise_correlation`.
-        ``noise_grayness``: see `noise_grayness`.
+        ``noise_red``, ``noise_green``, ``noise_blue``, ``noise_correlation``, ``noise_grayness``: see `Noise`.
         ``power_very_low``, ``power_low``, ``power_mid``, ``power_high``: see `band_power`.
         Always finite, also for blank frames.
     """
     statistics = {}
-    for name, planes in (("sky", sky_level(images)), ("noise", noise_level(images))):
+    noise = measure_noise(images)
+    for name, planes in (("sky", sky_level(images)), ("noise", noise.level)):
         statistics |= {f"{name}_{color}": planes[:, i] for i, color in enumerate(("red", "green", "blue"))}
-    statistics["noise_correlation"] = noise_correlation(images)
-    statistics["noise_grayness"] = noise_grayness(images)
+    statistics |= {"noise_correlation": noise.correlation, "noise_grayness": noise.grayness}
     bands = band_power(power_spectrum(images))
     return statistics | {f"power_{name}": bands[:, i] for i, name in enumerate(POWER_BANDS)}
 
@@ -131,42 +130,44 @@ def sky_level(images: Tensor) -> Tensor:
     return values[..., count // 4 : count - count // 4].mean(-1)
 
 
-def noise_level(images: Tensor) -> Tensor:
-    """Return the standard deviation of the sky's noise from pixel to pixel in each plane, (N, 3), in display units.
+class Noise(NamedTuple):
+    """Noise of the sky in N images.
 
-    What varies over more than about 3/64 of the frame is background and taken off; neighbours are left out. White
-    noise is recovered without bias, noise that is correlated over several pixels comes out too low.
+    Attributes
+    ----------
+    level : Tensor, (N, 3)
+        Standard deviation from pixel to pixel in each plane, display units. What varies over more than about 3/64 of
+        the frame is background and taken off; neighbours are left out. White noise is recovered without bias, noise
+        that is correlated over several pixels comes out too low.
+    correlation : Tensor, (N,)
+        Between adjacent pixels, in the mean of the planes: 1 - D / (2 sigma^2), with D the mean square difference of
+        pixels that share an edge and sigma the standard deviation as above. 0 for white noise, towards 1 for noise that
+        was smoothed or drawn smooth, below 0 for noise that was sharpened. As lag and pixel are one, it depends on the
+        number of pixels a frame has.
+    grayness : Tensor, (N,)
+        Mean correlation between the planes: 0 for independent ones, as three separate exposures have; 1 where the noise
+        is gray. JPEG files keep color on a coarser grid than brightness, which makes fine noise grayer.
     """
-    noise, _ = _noise(images)
-    return _clipped_std(noise[:, :3])
+
+    level: Tensor
+    correlation: Tensor
+    grayness: Tensor
 
 
-def noise_correlation(images: Tensor) -> Tensor:
-    """Return the correlation of the sky's noise between adjacent pixels, (N,), in the mean of the planes.
-
-    It is 1 - D / (2 sigma^2), with D the mean square difference of pixels that share an edge and sigma the standard
-    deviation as in `noise_level`: 0 for white noise, towards 1 for noise that was smoothed or drawn smooth, below 0
-    for noise that was sharpened. As lag and pixel are one, it depends on the number of pixels a frame has.
-    """
+def measure_noise(images: Tensor) -> Noise:
+    """Measure the noise of the sky in images (N, 3, S, S), floating point in [0, 1]."""
     noise, sky = _noise(images)
+    deviations = _clipped_std(noise)
     gray = images.mean(1)
     across = gray.diff(dim=2).masked_fill(~(sky[:, :, 1:] & sky[:, :, :-1]), torch.inf)
     down = gray.diff(dim=1).masked_fill(~(sky[:, 1:] & sky[:, :-1]), torch.inf)
     corners = _corners(images)
     pairs = [across[:, corners[:, 1:] & corners[:, :-1]], down[:, corners[1:] & corners[:-1]]]
-    return 1 - 0.5 * (_clipped_std(torch.cat(pairs, 1)) / _clipped_std(noise[:, 3])).square()
-
-
-def noise_grayness(images: Tensor) -> Tensor:
-    """Return the mean correlation of the sky's noise between the planes, (N,).
-
-    0 for independent planes, as three separate exposures have; 1 where the noise is gray. JPEG files keep color on a
-    coarser grid than brightness, which makes fine noise grayer.
-    """
-    red, green, blue, gray = _clipped_std(_noise(images)[0]).unbind(1)
+    correlation = 1 - 0.5 * (_clipped_std(torch.cat(pairs, 1)) / deviations[:, 3]).square()
+    red, green, blue, mean = deviations.unbind(1)
     # The variance of a mean of three is a ninth of all variances and covariances.
-    covariances = (9 * gray.square() - red.square() - green.square() - blue.square()) / 2
-    return covariances / (red * green + green * blue + blue * red)
+    covariances = (9 * mean.square() - red.square() - green.square() - blue.square()) / 2
+    return Noise(deviations[:, :3], correlation, covariances / (red * green + green * blue + blue * red))
 
 
 def power_spectrum(images: Tensor) -> Tensor:

@@ -21,12 +21,16 @@ from torch import Tensor
 NOISE = 0  # a generator's input
 DRAW = 1  # the choice of a real galaxy
 STEPS = 2  # this and the following: fresh noise of a solver's steps
+PIXELS = 2**32 - 1  # grain of an image's pixels
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)  # golden ratio and sqrt(3) - 1, as fractions of 2^32
 _ROUNDS = 10
 _LOW_WORD, _WORD_BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
 _BLOCK = 1024  # seeds at a time, so that the arrays stay in the processor's cache
+_TABLE_BLOCK = 16  # the same where each seed has thousands of numbers
+_HALF_WORD, _HALF_BITS = np.uint64(0xFFFF), np.uint64(16)
+_QUANTILES = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
 
 
 def philox4x32(counter: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -109,6 +113,33 @@ def standard_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int =
         normal[rows, 0::2] = radius * np.cos(angle)
         normal[rows, 1::2] = radius * np.sin(angle)
     return torch.from_numpy(normal[:, :count].copy())
+
+
+def coarse_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = PIXELS) -> Tensor:
+    """Return numbers like `standard_normal`'s, but of 65,536 different values: for noise that 8-bit pixels show.
+
+    Each half of a word picks a quantile of the normal distribution from a table, which takes a sixth of the time.
+
+    Parameters
+    ----------
+    seeds : sequence of int or ndarray, N
+    count : int
+    stream : int
+
+    Returns
+    -------
+    Tensor, (N, count), float32, on the CPU
+        Within ± 4.33.
+    """
+    seeds = np.asarray(seeds, np.int64)
+    size = -(-count // 8) * 8
+    normal = np.empty((len(seeds), size), np.float32)
+    for start in range(0, len(seeds), _TABLE_BLOCK):
+        rows = slice(start, start + _TABLE_BLOCK)
+        words = random_words(seeds[rows], size // 2, stream)
+        normal[rows, 0::2] = _QUANTILES[words & _HALF_WORD]
+        normal[rows, 1::2] = _QUANTILES[words >> _HALF_BITS]
+    return torch.from_numpy(normal)[:, :count]
 
 
 def random_index(seeds: Sequence[int] | np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 150,
         "batch_size": 64,
         "learning_rate": 1.5e-4,
-        "decay": False,
+        "decay": 0.0,
         "beta1": 0.5,
         "beta2": 0.999,
         "clip_norm": 1.0,
@@ -57,7 +57,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     "default": {
         "learning_rate": 2e-3,
-        "decay": True,
+        "decay": 1.0,
         "beta1": 0.9,
         "physics_weight": 1.0,
         "photometry_weight": 1.0,

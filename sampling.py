@@ -21,7 +21,7 @@ from diffusion_model import ContextUnet, GaussianDiffusion
 from diffusion_sampling import DiffusionGenerator, Solver, draw_images
 from engine import Engine
 from gan_model import FrameGenerator, Generator
-from philox import STEPS, standard_normal
+from philox import STEPS, coarse_normal, standard_normal
 from real_population import Population
 from release import load_state
 from residual_gan import ResidualGenerator
@@ -179,7 +179,12 @@ class GalaxySampler:
         return f"diffusion, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
 
     def _noise(self, seeds: np.ndarray) -> Tensor:
-        return standard_normal(seeds, self.config.noise_dim)
+        config = self.config
+        if config.diffusion:
+            return standard_normal(seeds, config.noise_dim)
+        # A galaxy is the same one whether it gets grain or not.
+        latent = standard_normal(seeds, config.latent_dim)
+        return torch.cat([latent, coarse_normal(seeds, config.noise_dim - config.latent_dim)], 1)
 
     def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
         """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""

@@ -23,7 +23,7 @@ from hardware import ROOT
 
 # Steps of the predictor and of the generator, images a step, and further options of galaxy.py.
 FAMILIES: dict[str, tuple[int, int, int, str]] = {
-    "gan": (1_440, 12_000, 32, "--width 32 --balanced"),
+    "gan": (1_440, 14_000, 32, "--width 32 --balanced"),
     "diffusion": (2_584, 9_044, 16, "--diffusion --width 16 --unet-blocks 1 --balanced"),
 }
 _CHECKPOINTS = 15  # over the whole of a training

@@ -92,7 +92,7 @@ class Trainer:
         spread = (values - values.nanmean(0)).square().nanmean(0)
         self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
         if state is None:
-            self.learner.learn_statistics(torch.nan_to_num(spread, nan=1.0), self.batches.some_images())
+            self.learner.learn_statistics(torch.nan_to_num(spread, nan=1.0), *self.batches.some_images())
 
     def train(self) -> None:
         """Run what is left of both phases.

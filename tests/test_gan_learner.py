@@ -130,7 +130,7 @@ def test_readings_are_compared_with_the_truth_and_with_what_was_asked(data, tmp_
     entropy = torch.nn.functional.cross_entropy(read[:, num_attributes:], batch.classes)
     assert terms["d_class_real"] == pytest.approx(entropy.item(), rel=1e-4)
     means = learner.with_sums(terms)
-    expected = terms["g_adversarial"] + 10 * terms["physics"] + 2 * terms["g_regression"] + 3 * terms["g_class"]
+    expected = terms["g_adversarial"] + 3 * terms["physics"] + 2 * terms["g_regression"] + 3 * terms["g_class"]
     assert means["g_loss"] == pytest.approx(expected, rel=1e-5)
 
 

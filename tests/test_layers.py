@@ -72,6 +72,7 @@ LAYERS = (
         "dataset",
         "distances",
         "engine",
+        "grain_measurement",
         "label_table",
         "measurements",
         "physics_model",

@@ -11,9 +11,7 @@ from metrics import (
     POWER_BANDS,
     band_power,
     image_statistics,
-    noise_correlation,
-    noise_grayness,
-    noise_level,
+    measure_noise,
     power_spectrum,
     roc_auc,
     sky_level,
@@ -130,9 +128,9 @@ def test_roc_auc_counts_pairs_and_halves_ties():
 def test_white_noise_and_sky_are_recovered(side):
     images = frames(NOISE * torch.tensor([1.0, 0.8, 1.5])[:, None, None] * white(32 * 64 // side, side))
     assert torch.allclose(sky_level(images).mean(0), torch.tensor(SKY), atol=2e-4)
-    assert torch.allclose(noise_level(images).mean(0), NOISE * torch.tensor([1.0, 0.8, 1.5]), rtol=0.02)
-    assert noise_correlation(images).mean().item() == pytest.approx(0, abs=0.01)
-    assert noise_grayness(images).mean().item() == pytest.approx(0, abs=0.02)
+    assert torch.allclose(measure_noise(images).level.mean(0), NOISE * torch.tensor([1.0, 0.8, 1.5]), rtol=0.02)
+    assert measure_noise(images).correlation.mean().item() == pytest.approx(0, abs=0.01)
+    assert measure_noise(images).grayness.mean().item() == pytest.approx(0, abs=0.02)
 
 
 def test_a_galaxy_in_the_centre_changes_neither_sky_nor_noise():
@@ -147,15 +145,15 @@ def test_a_neighbour_in_the_corner_is_clipped():
     noise = NOISE * white()
     images = frames(noise, blob(), blob(x0=0.4, y0=-0.4, width=0.02))
     assert torch.allclose(sky_level(images), sky_level(frames(noise)), atol=0.3 * NOISE)
-    assert noise_level(images).mean().item() == pytest.approx(NOISE, rel=0.08)
-    assert noise_correlation(images).mean().item() == pytest.approx(0, abs=0.1)
+    assert measure_noise(images).level.mean().item() == pytest.approx(NOISE, rel=0.08)
+    assert measure_noise(images).correlation.mean().item() == pytest.approx(0, abs=0.1)
 
 
 def test_noise_outlives_the_rounding_to_8_bits():
     sigma = 1.3 / 255
     images = (frames(sigma * white()) * 255).round() / 255
-    assert noise_level(images).mean().item() == pytest.approx(math.sqrt(1.3**2 + 1 / 12) / 255, rel=0.03)
-    assert noise_correlation(images).mean().item() == pytest.approx(0, abs=0.03)
+    assert measure_noise(images).level.mean().item() == pytest.approx(math.sqrt(1.3**2 + 1 / 12) / 255, rel=0.03)
+    assert measure_noise(images).correlation.mean().item() == pytest.approx(0, abs=0.03)
 
 
 @pytest.mark.parametrize("taps", [(0.25, 0.5, 0.25), (0.15, 0.7, 0.15), (-0.15, 1.3, -0.15)])
@@ -166,14 +164,14 @@ def test_the_correlation_of_filtered_noise(taps):
     kernel = np.array(taps)
     expected = 2 * kernel[0] * kernel[1] / (kernel**2).sum()
     # A little of smooth noise counts as background.
-    assert noise_correlation(frames(NOISE * noise)).mean().item() == pytest.approx(expected, abs=0.03)
+    assert measure_noise(frames(NOISE * noise)).correlation.mean().item() == pytest.approx(expected, abs=0.03)
 
 
 def test_the_grayness_of_mixed_noise():
     own, common = white(seed=1), white(seed=2)[:, :1]
     for share in (0.0, 0.5, 0.9, 1.0):
         images = frames(NOISE * (math.sqrt(1 - share) * own + math.sqrt(share) * common))
-        assert noise_grayness(images).mean().item() == pytest.approx(share, abs=0.03)
+        assert measure_noise(images).grayness.mean().item() == pytest.approx(share, abs=0.03)
 
 
 # Power spectrum
@@ -253,7 +251,7 @@ def test_blank_frames_give_finite_statistics(level):
     assert statistics["noise_red"].max() < 0.1 / 255
 
 
-@pytest.mark.parametrize("function", [sky_level, noise_level, noise_correlation, noise_grayness, power_spectrum])
+@pytest.mark.parametrize("function", [sky_level, measure_noise, power_spectrum])
 def test_images_of_another_kind_are_errors(function):
     with pytest.raises(ValueError, match="shape"):
         function(torch.rand(3, 64, 64))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from philox import DRAW, NOISE, philox4x32, random_index, random_words, standard_normal
+from philox import DRAW, NOISE, PIXELS, coarse_normal, philox4x32, random_index, random_words, standard_normal
 
 
 def words(text: str) -> list[np.ndarray]:
@@ -72,6 +74,38 @@ def test_extreme_words_give_finite_noise(monkeypatch):
     for word in (0, 2**32 - 1):
         monkeypatch.setattr("philox.random_words", lambda s, n, _, w=word: np.full((len(s), n), w, np.uint64))
         assert standard_normal([0], 4).abs().max() < 6.8
+
+
+def test_first_coarse_noise_of_a_seed():
+    (word, *_) = random_words([3], 4, PIXELS)[0].tolist()
+    # The quantile function by bisection of the error function.
+    expected = []
+    for half in (word & 0xFFFF, word >> 16):
+        low, high = -5.0, 5.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = (1 + math.erf(middle / math.sqrt(2))) / 2 < (half + 0.5) / 65536
+            low, high = (middle, high) if below else (low, middle)
+        expected.append(low)
+    assert coarse_normal([3], 2)[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_coarse_noise_is_normal_and_uncorrelated():
+    z = coarse_normal(range(300), 14_700).double()
+    flat = z.flatten()  # 4.4 million
+    assert flat.mean().abs() < 0.002
+    assert flat.var().item() == pytest.approx(1, abs=0.003)
+    assert flat.pow(4).mean().item() == pytest.approx(3, abs=0.02)
+    for lag in (1, 2, 3, 4, 70, 4900):
+        assert (z[:, lag:] * z[:, :-lag]).mean().abs() < 0.003, lag
+    assert (z[1:] * z[:-1]).mean().abs() < 0.003  # neighbouring seeds
+    assert (z[:, :7000] * standard_normal(range(300), 7000)).mean().abs() < 0.004
+
+
+def test_coarse_noise_of_a_seed_is_the_same_in_any_company_and_length():
+    together = coarse_normal(range(40), 100)
+    assert torch.equal(coarse_normal([17], 100), together[17:18])
+    assert torch.equal(coarse_normal(range(40), 13), together[:, :13])
 
 
 def test_index_is_uniform_within_its_size():

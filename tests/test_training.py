@@ -106,6 +106,16 @@ def test_predictor_rate_falls_to_zero_or_stays(data, tmp_path):
     assert rates == {True: pytest.approx(0.01 / steps), False: 0.01}
 
 
+@pytest.mark.parametrize(("decay", "middle", "last"), [(0.0, 1.0, 1.0), (0.5, 1.0, 0.2), (1.0, 0.5, 0.1)])
+def test_the_generators_rate_falls_over_the_last_part(data, tmp_path, decay, middle, last):
+    learner = make_trainer(data, tmp_path, decay=decay, learning_rate=0.01).learner
+    for progress, part in ((0.0, 1.0), (0.5, middle), (0.9, last)):
+        learner.schedule("generator", progress)
+        for name in ("generator", "discriminator"):
+            assert learner.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.01 * part)
+    assert learner.optimizers["predictor"].param_groups[0]["lr"] == learner.config.pretrain_learning_rate
+
+
 def test_averaged_generator_follows_the_generator(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
     trainer.batches.start_epoch()
@@ -344,7 +354,7 @@ def test_a_diffusion_run_from_start_to_end(data, tmp_path):
     sampler = GalaxySampler.from_checkpoint(trainer.checkpoints / "latest.pt", "cpu", num_steps=3)
     assert sampler.describe() == "diffusion, sde with 3 steps, guidance 1"
     network = trainer.learner.generator
-    images = trainer.batches.some_images()
+    images, _ = trainer.batches.some_images()
     assert network.normalise(images).mean().abs() < 0.01
     assert network.normalise(images).square().mean().sqrt() == pytest.approx(1, abs=0.01)
 

@@ -1,0 +1,268 @@
+"""Measure the grain of survey images, and find by trial the numbers with which `sky_grain` makes the same."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from metrics import Noise, measure_noise, sky_level
+from sky_grain import (
+    GRAIN_REACH,
+    KERNEL_STEP,
+    NUM_KERNELS,
+    NUM_KNOTS,
+    NUM_SCORES,
+    NUM_TRAITS,
+    SCORE_STEP,
+    Grain,
+    SkyGrain,
+    between,
+    knot_place,
+)
+
+_SAMPLE = 1024  # images that are measured
+_PATCH = 20  # pixels a side of the corners that the spectrum is measured in
+_QUIET = 0.3  # part of the corners that count as sky
+_FEWEST = 30  # images that a kernel is made of, if there are as many
+_FAINTEST = 1e-3  # root mean square of a patch below which it has no grain: an eighth of a grey level
+_LIMIT, _MEAN_SIZE = 3, 0.782  # medians that limit the size of normal deviates, and the mean size that they then have
+_NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged; twice, hardly any grain is left
+_LIFT = 9  # the same for what clipping adds, which must not take over any grain
+_GREYEST = 0.999  # correlation of the colours beyond which they count as one
+_SHRINKAGE = 10.0  # images' worth of belief that the condition tells nothing of the grain
+_TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that each corrects
+_ENOUGH = 200  # images below which quantiles are too uncertain to be worth the trials
+_TAIL = 0.05  # quantiles that tell how the noise leans, and
+_TAIL_SCORE = 1.645  # where they lie in a normal distribution
+_BLOCK = 128
+
+
+@torch.no_grad()
+def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
+    """Measure the grain of survey images; None if no corner of theirs has any.
+
+    An image's strength, fineness and colour are what the report's instruments find (`metrics.measure_noise`). Images
+    are sorted by fineness, and the spectrum of each kind, with the correlation of the colours, is that of its quietest
+    corners. A regression tells what to expect of a condition. Since the grain is clipped at black and rounded to 8
+    bits, and the instruments have errors of their own, grain is then put on images without any, measured in the same
+    way, and corrected until the distributions agree.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, S, S), in [-1, 1]
+    conditions : Tensor, (N, C)
+    """
+    step = -(-len(images) // _SAMPLE)
+    images, conditions = images[::step], conditions[::step].float()
+    patches = _Patches.of(images)
+    grainy = (patches.power(2.5) > _FAINTEST**2).all(0)
+    if not grainy.any():
+        return None
+    images, conditions, patches = images[grainy], conditions[grainy], patches.only(grainy)
+    noise = measure_noise((images + 1) / 2)
+    middle = NUM_KERNELS // 2
+    kernels = patches.kernels(_scores_among(-noise.correlation, -noise.correlation) / KERNEL_STEP + middle)
+    strength = _strengths(images, kernels)
+    instruments = _Instruments(strength, noise.correlation, sky_level((images + 1) / 2).mean(1) * 2 - 1)
+    traits = instruments.traits(noise)
+    trend, scatter = _regression(conditions, torch.stack([_scores_among(x, x) for x in traits.T], 1))
+    table = _quantiles(traits)
+    table[:, 1] = table[:, 1] / KERNEL_STEP + middle
+    grain = Grain(kernels, strength, trend, scatter, table, torch.tensor(0.0))
+    return _corrected(grain, images, conditions, instruments) if len(images) >= _ENOUGH else grain
+
+
+class _Patches(NamedTuple):
+    """Windowed Fourier transforms of M images' four corners."""
+
+    waves: Tensor  # (4, M, 3, n, n), complex
+    length: Tensor  # (n, n): waves across the patch
+    window: Tensor  # (n,)
+
+    @classmethod
+    def of(cls, images: Tensor) -> _Patches:
+        side = min(_PATCH, images.shape[-1])
+        corners = _corners(images, side)
+        window = torch.hann_window(side, periodic=False)
+        waves = torch.fft.fft2((corners - corners.mean((3, 4), keepdim=True)) * window * window[:, None])
+        number = torch.fft.fftfreq(side, 1 / side)
+        return cls(waves, torch.hypot(number, number[:, None]), window)
+
+    def only(self, chosen: Tensor) -> _Patches:
+        return self._replace(waves=self.waves[:, chosen])
+
+    def power(self, longest: float, shortest: float = torch.inf) -> Tensor:
+        """Return the mean square (4, M) of the waves of which that many fit into the patch, over all colours."""
+        chosen = (self.length > longest) & (self.length < shortest)
+        return self.waves[..., chosen].abs().square().sum(2).mean(-1) / self.window.square().sum() ** 2 / 3
+
+    def kernels(self, places: Tensor) -> Tensor:
+        """Return the kernels (7, 3, 3, 7, 7) of images sorted by their places (M,) among them.
+
+        Quiet are those corners that have the least power in waves as long as the patch, which is of galaxies' wings and
+        of gradients in the sky.
+        """
+        grain = self.power(2.5)
+        waves, unrest = self.waves / grain.sqrt()[..., None, None, None], self.power(0.5, 1.5) / grain
+        found = []
+        for number in range(NUM_KERNELS):
+            distance = (places.clamp(0, NUM_KERNELS - 1) - number).abs()
+            fewest = distance.sort().values[min(len(distance), _FEWEST) - 1]
+            chosen = distance <= fewest.clamp_min(0.5)
+            quiet = unrest[:, chosen] <= unrest[:, chosen].quantile(_QUIET)
+            found.append(_kernel(waves[:, chosen][quiet], self.length, self.window))
+        return torch.stack(found)
+
+
+def _corners(images: Tensor, side: int) -> Tensor:
+    """Return the corners (4, N, 3, side, side) of images (N, 3, S, S)."""
+    ends = slice(side), slice(-side, None)
+    return torch.stack([images[:, :, rows, columns] for rows in ends for columns in ends])
+
+
+def _kernel(waves: Tensor, length: Tensor, window: Tensor) -> Tensor:
+    """Return the kernel (3, 3, 7, 7) of patches' windowed transforms (M, 3, n, n), of unit mean variance.
+
+    Waves as long as the patch get the power of those half as long, since the patches were chosen by them.
+    """
+    spectrum = torch.einsum("nihw,njhw->hwij", waves, waves.conj()).real / len(waves)
+    spectrum[length < 1.5] = spectrum[(length > 1.5) & (length < 2.5)].mean(0)
+    # The window has multiplied the correlation at each lag by its own, which would flatten what is steep.
+    lags = torch.fft.fft(window, 2 * len(window)).abs().square()
+    lags = torch.fft.ifft(lags).real[: len(window)]
+    kept = torch.fft.fftfreq(len(window), 1 / len(window)).abs()
+    taper = torch.where(kept <= 2 * GRAIN_REACH, lags[0] / lags[kept.long()].clamp_min(1e-6), 0.0)
+    correlation = torch.fft.ifft2(spectrum, dim=(0, 1)).real * (taper * taper[:, None])[..., None, None]
+    values, vectors = torch.linalg.eigh(torch.fft.fft2(correlation, dim=(0, 1)).real)
+    root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
+    kernel = torch.fft.ifft2(root, dim=(0, 1)).real.roll((GRAIN_REACH, GRAIN_REACH), (0, 1))
+    return _unit(kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1))
+
+
+def _unit(kernels: Tensor) -> Tensor:
+    """Scale kernels (..., 3, 3, 7, 7) so that the mean variance of the colours is 1."""
+    return kernels / (kernels.square().sum((-4, -3, -2, -1), keepdim=True) / 3).sqrt()
+
+
+def _strengths(images: Tensor, kernels: Tensor) -> Tensor:
+    """Return the strength of the grain (9,) at the knots of brightness, from how pixels differ from their neighbours.
+
+    How noise of unit variance differs follows from the kernels (7, 3, 3, 7, 7).
+    """
+    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None] / 4
+    ripples = F.conv2d(images.flatten(0, 1)[:, None], cross).abs().view(len(images), 3, -1).mean(1)
+    around = F.avg_pool2d(images.mean(1, keepdim=True), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
+    around = around[:, 0, 1:-1, 1:-1].flatten(1)
+    place = knot_place(around).round().long().masked_fill(around <= -1, -1)  # nothing is known of what is all black
+    unit = F.conv2d(kernels.flatten(0, 2)[:, None], cross, padding=2).view(3 * len(kernels), -1).square().sum(1).sqrt()
+    scale = _MEAN_SIZE * unit.mean()
+    found: list[Tensor | None] = []
+    for knot in range(NUM_KNOTS):
+        sizes = ripples[place == knot]
+        # Stars and arms have ripples of their own, of which the limit keeps most out.
+        value = sizes.clamp_max(_LIMIT * sizes.median()).mean() / scale if len(sizes) else None
+        found.append(found[-1] if value is None and found else value)
+    first = next((value for value in found if value is not None), torch.tensor(0.0))
+    strength = torch.stack([first if value is None else value for value in found])
+    # The stretch makes grain fainter towards the light; what rises again there are the galaxies' cores.
+    peak = int(strength[: NUM_KNOTS // 2].argmax())
+    strength[peak:] = strength[peak:].cummin(0).values
+    return strength
+
+
+class _Instruments(NamedTuple):
+    """Read the traits of an image's grain off its noise, in comparison with N survey images."""
+
+    strength: Tensor  # (9,), expected at the knots of brightness
+    correlation: Tensor  # (N,) of neighbours in the survey images
+    sky: Tensor  # (N,), their level
+
+    def traits(self, noise: Noise) -> Tensor:
+        """Return logarithm of the strength over the expected one, normal score of the fineness, colour; all (N, 3)."""
+        stronger = 2 * noise.level.mean(1) / between(self.strength, knot_place(self.sky)).clamp_min(1e-6)
+        # From the correlation of the colours follows the variance of what is not grey over that of the grey.
+        grayness = noise.grayness.clamp(0, _GREYEST)
+        colour = (1 - grayness) / (grayness + 0.5)
+        fineness = _scores_among(-noise.correlation, -self.correlation)
+        return torch.stack([stronger.clamp_min(1e-6).log(), fineness, colour.log() / 2], 1)
+
+
+def _scores_among(values: Tensor, sample: Tensor) -> Tensor:
+    """Return where values (M,) lie in the order of a sample (N,), as normal deviates."""
+    rank = torch.searchsorted(sample.sort().values, values.contiguous())
+    return torch.special.ndtri(((rank + 0.5) / len(sample)).clamp_max(1 - 0.5 / len(sample)))
+
+
+def _quantiles(traits: Tensor) -> Tensor:
+    """Return the values of traits (N, 3) at the scores of the table, (9, 3)."""
+    scores = (torch.arange(NUM_SCORES) - NUM_SCORES // 2) * SCORE_STEP
+    return traits.quantile(torch.special.ndtr(scores), 0)
+
+
+def _regression(conditions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how scores (N, 3) follow from conditions (N, C), (C + 1, 3), and the root (3, 3) of what remains."""
+    design = F.pad(conditions, (0, 1), value=1.0)
+    shrinkage = _SHRINKAGE * torch.eye(design.shape[1])
+    shrinkage[-1, -1] = 1e-3
+    trend = torch.linalg.solve(design.T @ design + shrinkage, design.T @ scores)
+    rest = scores - design @ trend
+    covariance = rest.T @ rest / len(rest) + 1e-4 * torch.eye(NUM_TRAITS)
+    return trend, torch.linalg.cholesky(covariance)
+
+
+def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _Instruments) -> Grain:
+    """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S)."""
+    layer, generator = SkyGrain(conditions.shape[1]), torch.Generator().manual_seed(0)
+    wanted, wanted_levels, wanted_lean = _summary(images, instruments)
+    smooth = plain = _averaged(images, _NEIGHBOURHOOD)
+    side = images.shape[-1] + 2 * GRAIN_REACH
+    for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
+        layer.learn(grain)
+        parts = []
+        for block, condition in zip(plain.split(_BLOCK), conditions.split(_BLOCK), strict=True):
+            white = torch.randn(len(block), 3, side, side, generator=generator)
+            own = torch.randn(len(block), NUM_TRAITS, generator=generator)
+            parts.append(layer(block, white, own, condition))
+        made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
+        found, levels, lean = _summary(made, instruments)
+        # What clipping at black lifts, the galaxy's image must be darker by.
+        plain = (smooth - _averaged(made - plain, _LIFT)).clamp(-1, 1)
+        difference = (wanted - found) / torch.tensor([1.0, KERNEL_STEP, 1.0])
+        grain = grain._replace(
+            kernels=_unit(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
+            traits=(grain.traits + _STEP * difference).cummax(0).values,
+            lean=(grain.lean + (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
+        )
+    return grain
+
+
+def _summary(images: Tensor, instruments: _Instruments) -> tuple[Tensor, Tensor, Tensor]:
+    """Return quantiles of the traits (9, 3), logarithms of the colours' levels (3,) over their mean, and the lean."""
+    parts = [measure_noise((block + 1) / 2) for block in images.split(_BLOCK)]
+    noise = Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    levels = noise.level.log()
+    levels = (levels - levels.mean(1, keepdim=True)).median(0).values
+    return _quantiles(instruments.traits(noise)), levels, _lean(images)
+
+
+def _lean(images: Tensor) -> Tensor:
+    """Return by how much noise reaches further to the light: logarithm of the ratio of the quantiles' distances."""
+    side = min(_PATCH, images.shape[-1] // 2)
+    background = _averaged(images, _NEIGHBOURHOOD)
+    behind = _corners(background, side).flatten(3).std(-1).mean(2)  # (4, N)
+    calm = behind.argsort(0)[:2, :, None, None]
+    noise = _corners(images - background, side).flatten(3)  # (4, N, 3, n * n)
+    noise = noise.gather(0, calm.expand(2, *noise.shape[1:])).permute(1, 2, 0, 3).flatten(2)
+    low, middle, high = noise.quantile(torch.tensor([_TAIL, 0.5, 1 - _TAIL]), -1)
+    return ((high - middle).clamp_min(1e-3) / (middle - low).clamp_min(1e-3)).log().mean(1).median()
+
+
+def _averaged(images: Tensor, side: int) -> Tensor:
+    """Return images averaged twice over squares of `side` pixels."""
+    for _ in range(2):
+        images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
+    return images
