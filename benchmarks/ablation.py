@@ -31,7 +31,7 @@ from dataset import PreparedDataset
 from durable_files import output_file, write_output
 
 # What each arm changes from the defaults, in options of galaxy.py: first the parts of the physics, alone and together,
-# then networks and losses, all with both parts of the physics loss and with a discriminator that reads nothing.
+# then the training, the networks and the losses, all with the whole of the physics.
 _NO_LOSS = "--physics-weight 0 --photometry-weight 0"
 _NO_READING = "--regression-weight 0"
 _ADAPTIVE = "--augment-discriminator adaptive"
@@ -44,11 +44,12 @@ ARMS = {
     "both": _NO_READING,
     "regression": _NO_LOSS,
     "all": "",
+    "steady": "--decay 0",
+    "smooth": "--no-pixel-noise",
     "dcgan": "--generator transposed --discriminator dcgan --r1-weight 0 --no-pixel-noise",
-    "smooth": f"--no-pixel-noise {_NO_READING}",
-    "relativistic": f"{_PAIRS} {_NO_READING}",
-    "adaptive": f"{_ADAPTIVE} {_NO_READING}",
-    "residual": f"--generator residual --discriminator residual {_PAIRS} {_ADAPTIVE} {_NO_READING}",
+    "relativistic": _PAIRS,
+    "adaptive": _ADAPTIVE,
+    "residual": f"--generator residual --discriminator residual {_PAIRS} {_ADAPTIVE}",
 }
 # The figures of evaluate.py compare that stand in the table and the picture.
 _SHOWN = (

@@ -64,8 +64,10 @@ def test_every_arm_is_a_setting_that_galaxy_py_takes(arm):
     add_config_options(parser)
     config = config_from_options(parser.parse_args(ablation.ARMS[arm].split()))
     weights = config.physics_weight > 0, config.photometry_weight > 0, _reads(config)
-    expected = {"none": (0, 0, 0), "predictor": (1, 0, 0), "photometry": (0, 1, 0), "regression": (0, 0, 1)}
-    assert weights == expected.get(arm, (1, 1, arm == "all"))
+    parts = {"none": (0, 0, 0), "predictor": (1, 0, 0), "photometry": (0, 1, 0), "both": (1, 1, 0)}
+    # A DCGAN's discriminator reads nothing, whatever the weight.
+    expected = parts | {"regression": (0, 0, 1), "dcgan": (1, 1, 0)}
+    assert weights == expected.get(arm, (1, 1, 1))
 
 
 def test_all_arms_see_equally_many_images_and_the_scripts_are_called_for_each(dataset_path, tmp_path, calls, capsys):
