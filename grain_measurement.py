@@ -220,6 +220,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
     wanted, wanted_levels, wanted_lean = _summary(images, instruments)
     smooth = plain = _averaged(images, _NEIGHBOURHOOD)
     side = images.shape[-1] + 2 * GRAIN_REACH
+    sky = knot_place(instruments.sky.median()).round().long()
     for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
         layer.learn(grain)
         parts = []
@@ -231,9 +232,12 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
         found, levels, lean = _summary(made, instruments)
         # What clipping at black lifts, the galaxy's image must be darker by.
         plain = (smooth - _averaged(made - plain, _LIFT)).clamp(-1, 1)
+        # How strength depends on brightness is corrected against that of the sky, which the traits are about.
+        ratio = _strengths(images, grain.kernels) / _strengths(made, grain.kernels)
         difference = (wanted - found) / torch.tensor([1.0, KERNEL_STEP, 1.0])
         grain = grain._replace(
             kernels=_unit(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
+            strength=grain.strength * ratio / ratio[sky],
             traits=(grain.traits + _STEP * difference).cummax(0).values,
             lean=(grain.lean + (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
         )

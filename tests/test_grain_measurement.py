@@ -28,6 +28,12 @@ def synthetic(strength, count=150, level=-0.5, seed=1, scatter=0.0):
     return level + (strength * between_images * noise).expand(-1, 3, -1, -1)
 
 
+def averaged(images, side):
+    for _ in range(2):
+        images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
+    return images
+
+
 def measured(images, conditions=None):
     return measure_grain(images, torch.zeros(len(images), 2) if conditions is None else conditions)
 
@@ -152,14 +158,16 @@ def corrected():
 
 
 def test_corrected_grain_is_measured_to_be_that_of_the_images(corrected):
-    sky, images, conditions = survey(260, seed=40)
-    made = (put_on(corrected, sky, conditions) * 127.5 + 127.5).round() / 127.5 - 1
+    _, images, conditions = survey(260, seed=40)
+    plain = smooth = averaged(images, 5)
+    for _ in range(3):  # what clipping at black lifts, a galaxy's image must be darker by
+        plain = (smooth - averaged(put_on(corrected, plain, conditions) - plain, 9)).clamp(-1, 1)
+    made = (put_on(corrected, plain, conditions) * 127.5 + 127.5).round() / 127.5 - 1
     found, wanted = measure_noise((made + 1) / 2), measure_noise((images + 1) / 2)
     for name in ("level", "correlation", "grayness"):
         one, other = getattr(found, name), getattr(wanted, name)
         for part in (0.1, 0.5, 0.9):
-            # Images without grain are not to be had, and what was smoothed keeps a rest of it: hence no less.
-            limit = 0.65 * other.std().item()
+            limit = 0.4 * other.std().item()  # of which chance is a tenth
             assert one.quantile(part).item() == pytest.approx(other.quantile(part).item(), abs=limit), (name, part)
     assert corrected.lean.item() == pytest.approx(0.3, abs=0.08)
 
