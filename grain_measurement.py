@@ -238,10 +238,17 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
         grain = grain._replace(
             kernels=_unit(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
-            traits=(grain.traits + _STEP * difference).cummax(0).values,
+            traits=_rising(grain.traits + _STEP * difference),
             lean=(grain.lean + (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
         )
     return grain
+
+
+def _rising(table: Tensor) -> Tensor:
+    """Make the columns of a table rise, starting from its middle row: at the ends the instruments' errors rule."""
+    middle = len(table) // 2
+    below = table[: middle + 1].flip(0).cummin(0).values.flip(0)
+    return torch.cat([below[:-1], table[middle:].cummax(0).values])
 
 
 def _summary(images: Tensor, instruments: _Instruments) -> tuple[Tensor, Tensor, Tensor]:

@@ -166,7 +166,7 @@ def test_corrected_grain_is_measured_to_be_that_of_the_images(corrected):
     found, wanted = measure_noise((made + 1) / 2), measure_noise((images + 1) / 2)
     for name in ("level", "correlation", "grayness"):
         one, other = getattr(found, name), getattr(wanted, name)
-        for part in (0.1, 0.5, 0.9):
+        for part in (0.25, 0.75):  # of the two kinds of images
             limit = 0.4 * other.std().item()  # of which chance is a tenth
             assert one.quantile(part).item() == pytest.approx(other.quantile(part).item(), abs=limit), (name, part)
     assert corrected.lean.item() == pytest.approx(0.3, abs=0.08)
