@@ -116,7 +116,9 @@ class SkyGrain(nn.Module):
         # All in float32: a step of bfloat16 is half a grey level.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
-            scores = condition.float() @ self.trend[:-1] + self.trend[-1] + own.float() @ self.scatter.T
+            scores = F.linear(condition.float(), self.trend[:-1].T, self.trend[-1]) + F.linear(
+                own.float(), self.scatter
+            )
             rows = scores / SCORE_STEP + NUM_SCORES // 2
             stronger, place, colour = (between(self.traits[:, i], rows[:, i]) for i in range(NUM_TRAITS))
             noise = self._noise(white.float(), self._mixed_kernels(place, colour))

@@ -114,11 +114,12 @@ def test_files_that_are_there_already(tmp_path, server):
         (tmp_path / name).write_bytes(data)
     fetch(tmp_path, release(server))
     assert server.requests == []
-    (tmp_path / IMAGES).write_bytes(damaged_zip())
+    damaged = damaged_zip()  # it has the time in it
+    (tmp_path / IMAGES).write_bytes(damaged)
     text = sentence(tmp_path, release(server))
     assert "is there and damaged (it is no complete zip file: Bad CRC-32" in text
     assert "remove it, then run the same command again" in text
-    assert (tmp_path / IMAGES).read_bytes() == damaged_zip()  # what the program did not write stays
+    assert (tmp_path / IMAGES).read_bytes() == damaged  # what the program did not write stays
     (tmp_path / IMAGES).write_bytes(b"")
     assert "is there and damaged (it has 0 bytes and should have 10000" in sentence(tmp_path, release(server))
     (tmp_path / IMAGES).unlink()
