@@ -13,6 +13,7 @@ from metrics import Noise, measure_noise, sky_level
 from sky_grain import (
     GRAIN_REACH,
     KERNEL_STEP,
+    NEIGHBOURHOOD,
     NUM_KERNELS,
     NUM_KNOTS,
     NUM_SCORES,
@@ -20,6 +21,7 @@ from sky_grain import (
     SCORE_STEP,
     Grain,
     SkyGrain,
+    averaged,
     between,
     knot_place,
 )
@@ -30,8 +32,7 @@ _QUIET = 0.3  # part of the corners that count as sky
 _FEWEST = 30  # images that a kernel is made of, if there are as many
 _FAINTEST = 1e-3  # root mean square of a patch below which it has no grain: an eighth of a grey level
 _LIMIT, _MEAN_SIZE = 3, 0.782  # medians that limit the size of normal deviates, and the mean size that they then have
-_NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged; twice, hardly any grain is left
-_LIFT = 9  # the same for what clipping adds, which must not take over any grain
+_LIFT = 9  # pixels a side over which what clipping adds is averaged, so that it takes over no grain
 _GREYEST = 0.999  # correlation of the colours beyond which they count as one
 _SHRINKAGE = 10.0  # images' worth of belief that the condition tells nothing of the grain
 _TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that each corrects
@@ -153,12 +154,10 @@ def _strengths(images: Tensor, kernels: Tensor) -> Tensor:
 
     How noise of unit variance differs follows from the kernels (7, 3, 3, 7, 7).
     """
-    cross = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None] / 4
-    ripples = F.conv2d(images.flatten(0, 1)[:, None], cross).abs().view(len(images), 3, -1).mean(1)
-    around = F.avg_pool2d(images.mean(1, keepdim=True), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-    around = around[:, 0, 1:-1, 1:-1].flatten(1)
+    ripples = _ripples(images).abs().mean(1).flatten(1)
+    around = averaged(images.mean(1, keepdim=True), NEIGHBOURHOOD)[:, 0, 1:-1, 1:-1].flatten(1)
     place = knot_place(around).round().long().masked_fill(around <= -1, -1)  # nothing is known of what is all black
-    unit = F.conv2d(kernels.flatten(0, 2)[:, None], cross, padding=2).view(3 * len(kernels), -1).square().sum(1).sqrt()
+    unit = _ripples(F.pad(kernels, (2, 2, 2, 2))).square().sum((2, 3, 4)).sqrt()  # (7, 3)
     scale = _MEAN_SIZE * unit.mean()
     found: list[Tensor | None] = []
     for knot in range(NUM_KNOTS):
@@ -172,6 +171,13 @@ def _strengths(images: Tensor, kernels: Tensor) -> Tensor:
     peak = int(strength[: NUM_KNOTS // 2].argmax())
     strength[peak:] = strength[peak:].cummin(0).values
     return strength
+
+
+def _ripples(images: Tensor) -> Tensor:
+    """Return by how much pixels differ from the mean of their four neighbours, without the border."""
+    rows = images[..., :-2, 1:-1] + images[..., 2:, 1:-1]
+    columns = images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
+    return images[..., 1:-1, 1:-1] - (rows + columns) / 4
 
 
 class _Instruments(NamedTuple):
@@ -218,7 +224,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
     """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S)."""
     layer, generator = SkyGrain(conditions.shape[1]), torch.Generator().manual_seed(0)
     wanted, wanted_levels, wanted_lean = _summary(images, instruments)
-    smooth = plain = _averaged(images, _NEIGHBOURHOOD)
+    smooth = plain = _smoothed(images, NEIGHBOURHOOD)
     side = images.shape[-1] + 2 * GRAIN_REACH
     sky = knot_place(instruments.sky.median()).round().long()
     for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
@@ -231,7 +237,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
         found, levels, lean = _summary(made, instruments)
         # What clipping at black lifts, the galaxy's image must be darker by.
-        plain = (smooth - _averaged(made - plain, _LIFT)).clamp(-1, 1)
+        plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
         # How strength depends on brightness is corrected against that of the sky, which the traits are about.
         ratio = _strengths(images, grain.kernels) / _strengths(made, grain.kernels)
         difference = (wanted - found) / torch.tensor([1.0, KERNEL_STEP, 1.0])
@@ -263,7 +269,7 @@ def _summary(images: Tensor, instruments: _Instruments) -> tuple[Tensor, Tensor,
 def _lean(images: Tensor) -> Tensor:
     """Return by how much noise reaches further to the light: logarithm of the ratio of the quantiles' distances."""
     side = min(_PATCH, images.shape[-1] // 2)
-    background = _averaged(images, _NEIGHBOURHOOD)
+    background = _smoothed(images, NEIGHBOURHOOD)
     behind = _corners(background, side).flatten(3).std(-1).mean(2)  # (4, N)
     calm = behind.argsort(0)[:2, :, None, None]
     noise = _corners(images - background, side).flatten(3)  # (4, N, 3, n * n)
@@ -272,8 +278,6 @@ def _lean(images: Tensor) -> Tensor:
     return ((high - middle).clamp_min(1e-3) / (middle - low).clamp_min(1e-3)).log().mean(1).median()
 
 
-def _averaged(images: Tensor, side: int) -> Tensor:
+def _smoothed(images: Tensor, side: int) -> Tensor:
     """Return images averaged twice over squares of `side` pixels."""
-    for _ in range(2):
-        images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
-    return images
+    return averaged(averaged(images, side), side)

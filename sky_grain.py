@@ -14,7 +14,7 @@ KERNEL_STEP = 0.5  # between the kernels, in normal scores of the fineness; that
 SCORE_STEP = 0.5  # the same between the rows of the table of traits
 NUM_KERNELS, NUM_SCORES = 7, 9
 NUM_KNOTS = 9  # brightnesses at which the strength is known, evenly spaced in the root of the brightness
-_NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged
+NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged
 _START = 0.027  # strength before anything was measured, of the range -1 to 1: 3.4 grey levels, as in SDSS
 _GREY = -7.0  # logarithm of how colourful grain is before anything was measured
 _BEYOND = 1.0  # kernels that may be extrapolated beyond the first and the last
@@ -122,8 +122,8 @@ class SkyGrain(nn.Module):
             rows = scores / SCORE_STEP + NUM_SCORES // 2
             stronger, place, colour = (between(self.traits[:, i], rows[:, i]) for i in range(NUM_TRAITS))
             noise = self._noise(white.float(), self._mixed_kernels(place, colour))
-            around = F.avg_pool2d(images.detach(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-            strength = between(self.strength, knot_place(around.mean(1, keepdim=True)))  # (N, 1, S, S)
+            around = averaged(images.detach().mean(1, keepdim=True), NEIGHBOURHOOD)
+            strength = between(self.strength, knot_place(around))  # (N, 1, S, S)
             return (images + strength * stronger.exp()[:, None, None, None] * noise).clamp(-1, 1)
 
     def _mixed_kernels(self, place: Tensor, colour: Tensor) -> Tensor:
@@ -142,6 +142,12 @@ class SkyGrain(nn.Module):
         lean = self.lean.clamp_min(_SYMMETRIC)
         variance = kernels.square().sum((2, 3, 4))[:, :, None, None]
         return torch.expm1(lean * normal - lean.square() / 2 * variance) / lean
+
+
+def averaged(images: Tensor, side: int) -> Tensor:
+    """Return images (N, C, S, S) averaged over squares of `side` pixels, or what of them lies in the frame."""
+    rows = F.avg_pool2d(images, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
 def between(values: Tensor, place: Tensor, beyond: float = 0.0) -> Tensor:
