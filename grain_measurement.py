@@ -26,7 +26,7 @@ from sky_grain import (
     knot_place,
 )
 
-_SAMPLE = 1024  # images that are measured
+_SAMPLE, _FEWEST_MEASURED = 1024, 256  # images of 64 pixels a side that are measured, and larger ones at least
 _PATCH = 20  # pixels a side of the corners that the spectrum is measured in
 _QUIET = 0.3  # part of the corners that count as sky
 _FEWEST = 30  # images that a kernel is made of, if there are as many
@@ -57,7 +57,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     images : Tensor, (N, 3, S, S), in [-1, 1]
     conditions : Tensor, (N, C)
     """
-    step = -(-len(images) // _SAMPLE)
+    step = -(-len(images) // max(_FEWEST_MEASURED, _SAMPLE * 64**2 // images.shape[-1] ** 2))
     images, conditions = images[::step], conditions[::step].float()
     patches = _Patches.of(images)
     grainy = (patches.power(2.5) > _FAINTEST**2).all(0)

@@ -64,6 +64,16 @@ def training_facts(checkpoint: Path, state: dict[str, Any]) -> dict[str, Any]:
     return {"minutes": minutes, "steps": before["generator"], "images_per_step": batch * ranks, "machine": machine}
 
 
+def _grain_words(config: dict[str, Any]) -> str:
+    """Say where the report meets what it has been made to meet."""
+    if config["diffusion"] or not config["pixel_noise"]:
+        return ""
+    return (
+        " The grain of the sky is set so that\nthe report's instruments for noise read on it what they read on the "
+        "training images; they are no witnesses for it."
+    )
+
+
 def write_card(
     path: Path,
     state: dict[str, Any],
@@ -140,7 +150,7 @@ predictor and {facts["minutes"]["generator"]:g} for the generator. Machine: {har
 
 {compared["test"]} galaxies with requests like the test split and {compared["uniform"]} uniform ones, against
 {compared["real"]} real test galaxies (`evaluate.py report`). `/ floor` is a multiple of the distance of real from real
-galaxies. Photometry {witness} part of the training's loss; the judge never is.
+galaxies. Photometry {witness} part of the training's loss; the judge never is.{_grain_words(config)}
 
 What this project aims at:
 
