@@ -118,18 +118,8 @@ def standard_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int =
 def coarse_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = PIXELS) -> Tensor:
     """Return numbers like `standard_normal`'s, but of 65,536 different values: for noise that 8-bit pixels show.
 
-    Each half of a word picks a quantile of the normal distribution from a table, which takes a sixth of the time.
-
-    Parameters
-    ----------
-    seeds : sequence of int or ndarray, N
-    count : int
-    stream : int
-
-    Returns
-    -------
-    Tensor, (N, count), float32, on the CPU
-        Within ± 4.33.
+    Each half of a word picks a quantile of the normal distribution from a table, which takes a sixth of the time. The
+    numbers lie within ± 4.33.
     """
     seeds = np.asarray(seeds, np.int64)
     size = -(-count // 8) * 8
