@@ -73,7 +73,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     trend, scatter = _regression(conditions, torch.stack([_scores_among(x, x) for x in traits.T], 1))
     table = _quantiles(traits)
     table[:, 1] = table[:, 1] / KERNEL_STEP + middle
-    grain = Grain(kernels, strength, trend, scatter, table, torch.tensor(0.0))
+    grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS))
     return _corrected(grain, images, conditions, instruments) if len(images) >= _ENOUGH else grain
 
 
@@ -226,7 +226,10 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
     wanted, wanted_levels, wanted_lean = _summary(images, instruments)
     smooth = plain = _smoothed(images, NEIGHBOURHOOD)
     side = images.shape[-1] + 2 * GRAIN_REACH
-    sky = knot_place(instruments.sky.median()).round().long()
+    level = instruments.sky.median()
+    sky = knot_place(level).round().long()
+    # Noise leans because it cannot be darker than black, which matters less the farther that is.
+    fall = ((level + 1) / 2 / (torch.arange(NUM_KNOTS) / (NUM_KNOTS - 1)).square()).clamp_max(1)
     for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
         layer.learn(grain)
         parts = []
@@ -245,7 +248,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
             kernels=_unit(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
             traits=_rising(grain.traits + _STEP * difference),
-            lean=(grain.lean + (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
+            lean=(grain.lean + fall * (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
         )
     return grain
 

@@ -40,8 +40,8 @@ class Grain(NamedTuple):
     traits : Tensor, (9, 3)
         Values at scores of -2 to 2: logarithm of the strength over the typical one, place among the kernels, and
         logarithm of how colourful the grain is, the root mean square of what differs from grey over that of the grey.
-    lean : Tensor, ()
-        Width of the lognormal distribution whose skewness the grain has: 0 for normal noise.
+    lean : Tensor, (9,)
+        Width of the lognormal distribution whose skewness the grain has at the knots of brightness: 0 for normal noise.
     """
 
     kernels: Tensor
@@ -56,10 +56,10 @@ class SkyGrain(nn.Module):
     """Add grain to images: noise with the spectrum, the colours and the strength of the sky in the training images.
 
     Resampling and compression of a survey's pictures correlate the noise of neighbours and of the colours, the stretch
-    makes it lean to the light and depend on the brightness, and one picture has stronger, finer or more colourful grain
-    than another, depending on what it shows: a small galaxy is a magnified picture, whose noise is smooth. All of this
-    is measured; nothing is trained. Where the result is not clipped at black or white, the image gets the gradient
-    that it would get without.
+    makes it depend on the brightness and, where that is dark, lean to the light, and one picture has stronger, finer or
+    more colourful grain than another, depending on what it shows: a small galaxy is a magnified picture, whose noise is
+    smooth. All of this is measured; nothing is trained. Where the result is not clipped at black or white, the image
+    gets the gradient that it would get without.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class SkyGrain(nn.Module):
             trend=torch.zeros(condition_dim + 1, NUM_TRAITS),
             scatter=torch.eye(NUM_TRAITS),
             traits=traits,
-            lean=torch.zeros(()),
+            lean=torch.zeros(NUM_KNOTS),
         )
         for name, value in grain._asdict().items():
             # Of four dimensions at most, as layers that keep channels last demand.
@@ -121,10 +121,10 @@ class SkyGrain(nn.Module):
             )
             rows = scores / SCORE_STEP + NUM_SCORES // 2
             stronger, place, colour = (between(self.traits[:, i], rows[:, i]) for i in range(NUM_TRAITS))
-            noise = self._noise(white.float(), self._mixed_kernels(place, colour))
-            around = averaged(images.detach().mean(1, keepdim=True), NEIGHBOURHOOD)
-            strength = between(self.strength, knot_place(around))  # (N, 1, S, S)
-            return (images + strength * stronger.exp()[:, None, None, None] * noise).clamp(-1, 1)
+            knots = knot_place(averaged(images.detach().mean(1, keepdim=True), NEIGHBOURHOOD))  # (N, 1, S, S)
+            noise = _noise(white.float(), self._mixed_kernels(place, colour), between(self.lean, knots))
+            strength = between(self.strength, knots) * stronger.exp()[:, None, None, None]
+            return (images + strength * noise).clamp(-1, 1)
 
     def _mixed_kernels(self, place: Tensor, colour: Tensor) -> Tensor:
         """Return kernels (N, 3, 3, 7, 7) of unit mean variance at a place (N,) and as colourful as asked (N,)."""
@@ -136,12 +136,13 @@ class SkyGrain(nn.Module):
         kernels = grey + factor[:, None, None, None, None] * rest
         return kernels / (kernels.square().sum((1, 2, 3, 4), keepdim=True) / 3).sqrt()
 
-    def _noise(self, white: Tensor, kernels: Tensor) -> Tensor:
-        """Return noise (N, 3, S, S) of mean 0: white noise by each image's kernels (N, 3, 3, 7, 7), leaning."""
-        normal = F.conv2d(white.flatten(0, 1)[None], kernels.flatten(0, 1), groups=len(white))[0].unflatten(0, (-1, 3))
-        lean = self.lean.clamp_min(_SYMMETRIC)
-        variance = kernels.square().sum((2, 3, 4))[:, :, None, None]
-        return torch.expm1(lean * normal - lean.square() / 2 * variance) / lean
+
+def _noise(white: Tensor, kernels: Tensor, lean: Tensor) -> Tensor:
+    """Return noise (N, 3, S, S) of mean 0: white noise by images' kernels (N, 3, 3, 7, 7), leaning (N, 1, S, S)."""
+    normal = F.conv2d(white.flatten(0, 1)[None], kernels.flatten(0, 1), groups=len(white))[0].unflatten(0, (-1, 3))
+    variance = kernels.square().sum((2, 3, 4))[:, :, None, None]
+    lean = lean.clamp_min(_SYMMETRIC)
+    return torch.expm1(lean * normal - lean.square() / 2 * variance) / lean
 
 
 def averaged(images: Tensor, side: int) -> Tensor:

@@ -57,7 +57,7 @@ def put_on(grain, images, conditions, seed=5):
 def test_finds_the_grain_that_is_there():
     grain = measured(synthetic(0.03))
     assert grain.strength == pytest.approx([0.03] * 9, rel=0.08)
-    assert grain.lean == 0
+    assert grain.lean.abs().max() == 0
     noise = noise_of(grain.kernels[MIDDLE])
     assert noise.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.03)
     assert torch.corrcoef(noise.transpose(0, 1).flatten(1)).min() > 0.99  # grey
@@ -169,7 +169,8 @@ def test_corrected_grain_is_measured_to_be_that_of_the_images(corrected):
         for part in (0.25, 0.75):  # of the two kinds of images
             limit = 0.4 * other.std().item()  # of which chance is a tenth
             assert one.quantile(part).item() == pytest.approx(other.quantile(part).item(), abs=limit), (name, part)
-    assert corrected.lean.item() == pytest.approx(0.3, abs=0.08)
+    assert corrected.lean[:2].tolist() == pytest.approx([0.3, 0.3], abs=0.13)  # here also where it is lighter
+    assert (corrected.lean.diff() <= 0).all() and corrected.lean[-1] < 0.02
 
 
 def test_corrected_grain_follows_the_condition(corrected):
