@@ -229,7 +229,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
     level = instruments.sky.median()
     sky = knot_place(level).round().long()
     # Noise leans because it cannot be darker than black, which matters less the farther that is.
-    fall = ((level + 1) / 2 / (torch.arange(NUM_KNOTS) / (NUM_KNOTS - 1)).square()).clamp_max(1)
+    fall = (((level + 1) / 2).clamp_min(1e-4) / (torch.arange(NUM_KNOTS) / (NUM_KNOTS - 1)).square()).clamp_max(1)
     for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
         layer.learn(grain)
         parts = []
@@ -242,7 +242,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
         # What clipping at black lifts, the galaxy's image must be darker by.
         plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
         # How strength depends on brightness is corrected against that of the sky, which the traits are about.
-        ratio = _strengths(images, grain.kernels) / _strengths(made, grain.kernels)
+        ratio = (_strengths(images, grain.kernels) / _strengths(made, grain.kernels).clamp_min(1e-6)).clamp(0.5, 2)
         difference = (wanted - found) / torch.tensor([1.0, KERNEL_STEP, 1.0])
         grain = grain._replace(
             kernels=_unit(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),

@@ -116,10 +116,8 @@ class SkyGrain(nn.Module):
         # All in float32: a step of bfloat16 is half a grey level.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
-            scores = F.linear(condition.float(), self.trend[:-1].T, self.trend[-1]) + F.linear(
-                own.float(), self.scatter
-            )
-            rows = scores / SCORE_STEP + NUM_SCORES // 2
+            expected = F.linear(condition.float(), self.trend[:-1].T, self.trend[-1])
+            rows = (expected + F.linear(own.float(), self.scatter)) / SCORE_STEP + NUM_SCORES // 2
             stronger, place, colour = (between(self.traits[:, i], rows[:, i]) for i in range(NUM_TRAITS))
             knots = knot_place(averaged(images.detach().mean(1, keepdim=True), NEIGHBOURHOOD))  # (N, 1, S, S)
             noise = _noise(white.float(), self._mixed_kernels(place, colour), between(self.lean, knots))

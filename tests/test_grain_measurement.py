@@ -133,6 +133,14 @@ def test_few_images_are_enough_to_begin_with(count):
     assert grain.strength == pytest.approx([0.03] * 9, rel=0.25)
 
 
+def test_a_sky_that_is_black_but_for_its_noise():
+    images = (-1 + 0.02 * random(200, 3, 64, 64)).clamp(-1, 1)
+    grain = measured(images)
+    assert all(value.isfinite().all() for value in grain)
+    made = put_on(grain, -torch.ones_like(images), torch.zeros(200, 2))
+    assert measure_noise((made + 1) / 2).level.mean() < 2 * measure_noise((images + 1) / 2).level.mean()
+
+
 def test_images_without_grain_get_none():
     sky = torch.full((8, 3, 64, 64), -0.5)
     for images in (sky, sky[:, :, :6, :6], -torch.ones(2, 3, 64, 64)):
