@@ -144,7 +144,8 @@ def test_facts_tell_both_phases_and_the_machine(checkpoint):
 
 def test_a_newest_run_without_a_trained_generator_is_passed_over(checkpoint, tmp_path, capsys):
     state = load_checkpoint(checkpoint)
-    write_release(state, tmp_path / "released/gan", torch.float16, {})
+    for name in ("another", "gan"):
+        write_release(state, tmp_path / "released" / name, torch.float16, {})
     save_checkpoint(tmp_path / "early/latest.pt", state | {"phase": "predictor"})
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged/latest.pt").write_bytes(b"not a checkpoint")

@@ -46,7 +46,7 @@ def test_the_newest_run_comes_first_and_what_is_released_last(folder, untrained)
     (folder.path / "empty").mkdir()
     (folder.path / "strange" / "latest.pt").mkdir(parents=True)
     found = [path.relative_to(folder.path).as_posix() for path in find_checkpoints(folder.path)]
-    released = [f"released/{name}/{WEIGHTS}" for name in ("diffusion", "gan")]
+    released = [f"released/{name}/{WEIGHTS}" for name in ("gan", "diffusion")]
     assert found == ["new/latest.pt", "old/latest.pt", *released]
 
 
