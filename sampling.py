@@ -303,7 +303,10 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
     UserError
         If settings or attributes are not those of this release: the networks would be asked in other units.
     """
-    config = Config.from_dict(state["config"])
+    try:
+        config = Config.from_dict(state["config"])
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
     for saved, current in zip(state["attributes"], attribute_table(config.attributes), strict=True):
         if any(saved[key] != getattr(current, key) for key in ("name", "unit", "low", "high", "raw")):
             raise UserError(f"{path} defines the attribute {current.name} differently from this release: train again")

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from checkpoint import save_checkpoint
+from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import Config, UserError
 from conftest import make_trainer
 from engine import Engine
@@ -305,3 +305,11 @@ def test_exact_kernels_last_until_the_last_one_leaves():
             pass
         assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (False, True, False)
     assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+
+
+def test_settings_of_another_release_are_an_error_that_names_the_file(trained):
+    path = trained / "checkpoints/tiny/latest.pt"
+    state = load_checkpoint(path)
+    state["config"] = {name: value for name, value in state["config"].items() if name != "decay"}
+    with pytest.raises(UserError, match=r"latest\.pt cannot be used: the settings decay are not those of this release"):
+        GalaxySampler.from_state(state, path, "cpu")
