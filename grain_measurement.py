@@ -24,6 +24,7 @@ from sky_grain import (
     averaged,
     between,
     knot_place,
+    of_unit_variance,
 )
 
 _SAMPLE, _FEWEST_MEASURED = 1024, 256  # images of 64 pixels a side that are measured, and larger ones at least
@@ -64,7 +65,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     if not grainy.any():
         return None
     images, conditions, patches = images[grainy], conditions[grainy], patches.only(grainy)
-    noise = measure_noise((images + 1) / 2)
+    noise = _noise_of(images)
     middle = NUM_KERNELS // 2
     kernels = patches.kernels(_scores_among(-noise.correlation, -noise.correlation) / KERNEL_STEP + middle)
     strength = _strengths(images, kernels)
@@ -74,7 +75,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     table = _quantiles(traits)
     table[:, 1] = table[:, 1] / KERNEL_STEP + middle
     grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS))
-    return _corrected(grain, images, conditions, instruments) if len(images) >= _ENOUGH else grain
+    return _corrected(grain, images, conditions, noise, instruments) if len(images) >= _ENOUGH else grain
 
 
 class _Patches(NamedTuple):
@@ -141,12 +142,7 @@ def _kernel(waves: Tensor, length: Tensor, window: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(torch.fft.fft2(correlation, dim=(0, 1)).real)
     root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
     kernel = torch.fft.ifft2(root, dim=(0, 1)).real.roll((GRAIN_REACH, GRAIN_REACH), (0, 1))
-    return _unit(kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1))
-
-
-def _unit(kernels: Tensor) -> Tensor:
-    """Scale kernels (..., 3, 3, 7, 7) so that the mean variance of the colours is 1."""
-    return kernels / (kernels.square().sum((-4, -3, -2, -1), keepdim=True) / 3).sqrt()
+    return of_unit_variance(kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1))
 
 
 def _strengths(images: Tensor, kernels: Tensor) -> Tensor:
@@ -220,10 +216,11 @@ def _regression(conditions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     return trend, torch.linalg.cholesky(covariance)
 
 
-def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _Instruments) -> Grain:
-    """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S)."""
+def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, instruments: _Instruments) -> Grain:
+    """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise."""
     layer, generator = SkyGrain(conditions.shape[1]), torch.Generator().manual_seed(0)
-    wanted, wanted_levels, wanted_lean = _summary(images, instruments)
+    kernels = grain.kernels  # whose scale cancels where strengths are compared
+    wanted, wanted_levels, wanted_lean = _summary(images, noise, instruments)
     smooth = plain = _smoothed(images, NEIGHBOURHOOD)
     side = images.shape[-1] + 2 * GRAIN_REACH
     level = instruments.sky.median()
@@ -238,14 +235,14 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, instruments: _I
             own = torch.randn(len(block), NUM_TRAITS, generator=generator)
             parts.append(layer(block, white, own, condition))
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
-        found, levels, lean = _summary(made, instruments)
+        found, levels, lean = _summary(made, _noise_of(made), instruments)
         # What clipping at black lifts, the galaxy's image must be darker by.
         plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
         # How strength depends on brightness is corrected against that of the sky, which the traits are about.
-        ratio = (_strengths(images, grain.kernels) / _strengths(made, grain.kernels).clamp_min(1e-6)).clamp(0.5, 2)
+        ratio = (instruments.strength / _strengths(made, kernels).clamp_min(1e-6)).clamp(0.5, 2)
         difference = (wanted - found) / torch.tensor([1.0, KERNEL_STEP, 1.0])
         grain = grain._replace(
-            kernels=_unit(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
+            kernels=of_unit_variance(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
             traits=_rising(grain.traits + _STEP * difference),
             lean=(grain.lean + fall * (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
@@ -260,10 +257,14 @@ def _rising(table: Tensor) -> Tensor:
     return torch.cat([below[:-1], table[middle:].cummax(0).values])
 
 
-def _summary(images: Tensor, instruments: _Instruments) -> tuple[Tensor, Tensor, Tensor]:
-    """Return quantiles of the traits (9, 3), logarithms of the colours' levels (3,) over their mean, and the lean."""
+def _noise_of(images: Tensor) -> Noise:
+    """Measure the noise of images (N, 3, S, S) in [-1, 1], not all at once."""
     parts = [measure_noise((block + 1) / 2) for block in images.split(_BLOCK)]
-    noise = Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _summary(images: Tensor, noise: Noise, instruments: _Instruments) -> tuple[Tensor, Tensor, Tensor]:
+    """Return quantiles of the traits (9, 3), logarithms of the colours' levels (3,) over their mean, and the lean."""
     levels = noise.level.log()
     levels = (levels - levels.mean(1, keepdim=True)).median(0).values
     return _quantiles(instruments.traits(noise)), levels, _lean(images)

@@ -12,6 +12,7 @@ Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3",
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -30,7 +31,6 @@ _LOW_WORD, _WORD_BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
 _BLOCK = 1024  # seeds at a time, so that the arrays stay in the processor's cache
 _TABLE_BLOCK = 16  # the same where each seed has thousands of numbers
 _HALF_WORD, _HALF_BITS = np.uint64(0xFFFF), np.uint64(16)
-_QUANTILES = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
 
 
 def philox4x32(counter: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -127,9 +127,15 @@ def coarse_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = P
     for start in range(0, len(seeds), _TABLE_BLOCK):
         rows = slice(start, start + _TABLE_BLOCK)
         words = random_words(seeds[rows], size // 2, stream)
-        normal[rows, 0::2] = _QUANTILES[words & _HALF_WORD]
-        normal[rows, 1::2] = _QUANTILES[words >> _HALF_BITS]
+        normal[rows, 0::2] = _quantiles()[words & _HALF_WORD]
+        normal[rows, 1::2] = _quantiles()[words >> _HALF_BITS]
     return torch.from_numpy(normal)[:, :count]
+
+
+@cache
+def _quantiles() -> np.ndarray:
+    """Return the normal distribution's 65,536 quantiles in the middle of equal parts, float32."""
+    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
 
 
 def random_index(seeds: Sequence[int] | np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -131,8 +131,12 @@ class SkyGrain(nn.Module):
         rest = kernels - grey
         found = rest.square().sum((1, 2, 3, 4)) / 3 / grey.square().sum((1, 2, 3, 4))
         factor = colour.exp() / found.clamp_min(1e-12).sqrt()
-        kernels = grey + factor[:, None, None, None, None] * rest
-        return kernels / (kernels.square().sum((1, 2, 3, 4), keepdim=True) / 3).sqrt()
+        return of_unit_variance(grey + factor[:, None, None, None, None] * rest)
+
+
+def of_unit_variance(kernels: Tensor) -> Tensor:
+    """Scale kernels (..., 3, 3, 7, 7) so that the mean variance of the colours is 1."""
+    return kernels / (kernels.square().sum((-4, -3, -2, -1), keepdim=True) / 3).sqrt()
 
 
 def _noise(white: Tensor, kernels: Tensor, lean: Tensor) -> Tensor:

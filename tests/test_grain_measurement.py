@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from config_physics import Config
 from engine import Engine
 from gan_learner import GanLearner
-from grain_measurement import measure_grain
+from grain_measurement import _smoothed, measure_grain
 from metrics import measure_noise
 from sky_grain import GRAIN_REACH, SkyGrain, between
 
@@ -26,12 +26,6 @@ def synthetic(strength, count=150, level=-0.5, seed=1, scatter=0.0):
     noise = F.conv2d(random(count, 1, 66, 66, seed=seed), SMOOTH[None, None])
     between_images = torch.exp(scatter * random(count, 1, 1, 1, seed=seed + 1))
     return level + (strength * between_images * noise).expand(-1, 3, -1, -1)
-
-
-def averaged(images, side):
-    for _ in range(2):
-        images = F.avg_pool2d(images, side, 1, side // 2, count_include_pad=False)
-    return images
 
 
 def measured(images, conditions=None):
@@ -167,9 +161,9 @@ def corrected():
 
 def test_corrected_grain_is_measured_to_be_that_of_the_images(corrected):
     _, images, conditions = survey(260, seed=40)
-    plain = smooth = averaged(images, 5)
+    plain = smooth = _smoothed(images, 5)
     for _ in range(3):  # what clipping at black lifts, a galaxy's image must be darker by
-        plain = (smooth - averaged(put_on(corrected, plain, conditions) - plain, 9)).clamp(-1, 1)
+        plain = (smooth - _smoothed(put_on(corrected, plain, conditions) - plain, 9)).clamp(-1, 1)
     made = (put_on(corrected, plain, conditions) * 127.5 + 127.5).round() / 127.5 - 1
     found, wanted = measure_noise((made + 1) / 2), measure_noise((images + 1) / 2)
     for name in ("level", "correlation", "grayness"):
