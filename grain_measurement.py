@@ -25,6 +25,7 @@ from sky_grain import (
     between,
     knot_place,
     of_unit_variance,
+    sky_place,
 )
 
 _SAMPLE, _FEWEST_MEASURED = 1024, 256  # images of 64 pixels a side that are measured, and larger ones at least
@@ -40,6 +41,9 @@ _TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that ea
 _ENOUGH = 200  # images below which quantiles are too uncertain to be worth the trials
 _TAIL = 0.05  # quantiles that tell how the noise leans, and
 _TAIL_SCORE = 1.645  # where they lie in a normal distribution
+_LEVEL = 2 / 255  # one grey level, of the range -1 to 1
+_WIDEST = 3 * _LEVEL  # toe
+_RARE = 1e-3  # share of pixels below which a level says nothing
 _BLOCK = 128
 
 
@@ -71,10 +75,11 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     strength = _strengths(images, kernels)
     instruments = _Instruments(strength, noise.correlation, sky_level((images + 1) / 2).mean(1) * 2 - 1)
     traits = instruments.traits(noise)
-    trend, scatter = _regression(conditions, torch.stack([_scores_among(x, x) for x in traits.T], 1))
+    known = torch.cat([conditions, sky_place(images)], 1)
+    trend, scatter = _regression(known, torch.stack([_scores_among(x, x) for x in traits.T], 1))
     table = _quantiles(traits)
     table[:, 1] = table[:, 1] / KERNEL_STEP + middle
-    grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS))
+    grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS), torch.tensor(0.0))
     return _corrected(grain, images, conditions, noise, instruments) if len(images) >= _ENOUGH else grain
 
 
@@ -205,9 +210,9 @@ def _quantiles(traits: Tensor) -> Tensor:
     return traits.quantile(torch.special.ndtr(scores), 0)
 
 
-def _regression(conditions: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how scores (N, 3) follow from conditions (N, C), (C + 1, 3), and the root (3, 3) of what remains."""
-    design = F.pad(conditions, (0, 1), value=1.0)
+def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how scores (N, 3) follow from condition and sky (N, C + 1), (C + 2, 3), and the root of what remains."""
+    design = F.pad(known, (0, 1), value=1.0)
     shrinkage = _SHRINKAGE * torch.eye(design.shape[1])
     shrinkage[-1, -1] = 1e-3
     trend = torch.linalg.solve(design.T @ design + shrinkage, design.T @ scores)
@@ -220,7 +225,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
     """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise."""
     layer, generator = SkyGrain(conditions.shape[1]), torch.Generator().manual_seed(0)
     kernels = grain.kernels  # whose scale cancels where strengths are compared
-    wanted, wanted_levels, wanted_lean = _summary(images, noise, instruments)
+    wanted = _Summary.of(images, noise, instruments)
     smooth = plain = _smoothed(images, NEIGHBOURHOOD)
     side = images.shape[-1] + 2 * GRAIN_REACH
     level = instruments.sky.median()
@@ -235,19 +240,41 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
             own = torch.randn(len(block), NUM_TRAITS, generator=generator)
             parts.append(layer(block, white, own, condition))
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
-        found, levels, lean = _summary(made, _noise_of(made), instruments)
+        found = _Summary.of(made, _noise_of(made), instruments)
         # What clipping at black lifts, the galaxy's image must be darker by.
         plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
         # How strength depends on brightness is corrected against that of the sky, which the traits are about.
         ratio = (instruments.strength / _strengths(made, kernels).clamp_min(1e-6)).clamp(0.5, 2)
-        difference = (wanted - found) / torch.tensor([1.0, KERNEL_STEP, 1.0])
+        # Not the place: images whose noise is like that of no kernel would drive it to the ends.
+        traits = grain.traits + _STEP * torch.tensor([1.0, 0.0, 1.0]) * (wanted.traits - found.traits)
+        # What a toe t lifts out of an evenly filled level into the next is as t^2.
+        toe = grain.toe.square() + 2 * _LEVEL**2 * (found.black - wanted.black)
         grain = grain._replace(
-            kernels=of_unit_variance(grain.kernels * (wanted_levels - levels).exp()[:, None, None, None]),
+            kernels=of_unit_variance(grain.kernels * (wanted.levels - found.levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
-            traits=_rising(grain.traits + _STEP * difference),
-            lean=(grain.lean + fall * (wanted_lean - lean) / _TAIL_SCORE).clamp_min(0),
+            traits=_rising(traits),
+            lean=(grain.lean + fall * (wanted.lean - found.lean) / _TAIL_SCORE).clamp_min(0),
+            toe=toe.clamp(0, _WIDEST**2).sqrt(),
         )
     return grain
+
+
+class _Summary(NamedTuple):
+    """What is compared between survey images and those with grain put on."""
+
+    traits: Tensor  # (9, 3), at the scores of the table
+    levels: Tensor  # (3,), logarithms of the colours' noise over their mean
+    lean: Tensor  # logarithm of how much farther noise reaches to the light
+    black: Tensor  # pixels in the corners that are black, over those one level above
+
+    @classmethod
+    def of(cls, images: Tensor, noise: Noise, instruments: _Instruments) -> _Summary:
+        """Summarise images (N, 3, S, S) in [-1, 1] with their noise."""
+        levels = noise.level.log()
+        levels = (levels - levels.mean(1, keepdim=True)).median(0).values
+        light = (_corners(images, min(_PATCH, images.shape[-1] // 2)) + 1) / _LEVEL
+        black, dim = (((light > n - 0.5) & (light < n + 0.5)).float().mean() for n in (0, 1))
+        return cls(_quantiles(instruments.traits(noise)), levels, _lean(images), black / dim.clamp_min(_RARE))
 
 
 def _rising(table: Tensor) -> Tensor:
@@ -261,13 +288,6 @@ def _noise_of(images: Tensor) -> Noise:
     """Measure the noise of images (N, 3, S, S) in [-1, 1], not all at once."""
     parts = [measure_noise((block + 1) / 2) for block in images.split(_BLOCK)]
     return Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def _summary(images: Tensor, noise: Noise, instruments: _Instruments) -> tuple[Tensor, Tensor, Tensor]:
-    """Return quantiles of the traits (9, 3), logarithms of the colours' levels (3,) over their mean, and the lean."""
-    levels = noise.level.log()
-    levels = (levels - levels.mean(1, keepdim=True)).median(0).values
-    return _quantiles(instruments.traits(noise)), levels, _lean(images)
 
 
 def _lean(images: Tensor) -> Tensor:

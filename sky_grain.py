@@ -17,15 +17,15 @@ NUM_KNOTS = 9  # brightnesses at which the strength is known, evenly spaced in t
 NEIGHBOURHOOD = 5  # pixels a side over which brightness is averaged
 _START = 0.027  # strength before anything was measured, of the range -1 to 1: 3.4 grey levels, as in SDSS
 _GREY = -7.0  # logarithm of how colourful grain is before anything was measured
-_BEYOND = 1.0  # kernels that may be extrapolated beyond the first and the last
 _SYMMETRIC = 1e-3  # lean below which noise counts as symmetric
+_NO_TOE = 1e-12  # square of a toe that is none, but has a gradient
 
 
 class Grain(NamedTuple):
     """The grain of survey images, as `grain_measurement.measure_grain` finds it.
 
-    An image's traits are normal scores first: what its condition lets expect, and a scatter of its own. A table turns
-    them into values.
+    An image's traits are normal scores first: what its condition and its sky let expect, and a scatter of its own. A
+    table turns them into values.
 
     Attributes
     ----------
@@ -33,8 +33,9 @@ class Grain(NamedTuple):
         What turns white noise into grain whose mean variance of the colours is 1: from the smoothest to the finest.
     strength : Tensor, (9,)
         Root mean square of the typical image's grain at the knots of brightness.
-    trend : Tensor, (C + 1, 3)
-        Expected scores of the traits: linear in the condition, the last row being added.
+    trend : Tensor, (C + 2, 3)
+        Expected scores of the traits: linear in the condition and in the sky's place among the knots of brightness, the
+        last row being added.
     scatter : Tensor, (3, 3)
         Lower triangle that turns three standard normal numbers into what else there is to an image's scores.
     traits : Tensor, (9, 3)
@@ -42,6 +43,9 @@ class Grain(NamedTuple):
         logarithm of how colourful the grain is, the root mean square of what differs from grey over that of the grey.
     lean : Tensor, (9,)
         Width of the lognormal distribution whose skewness the grain has at the knots of brightness: 0 for normal noise.
+    toe : Tensor, ()
+        How softly pictures end at black: a survey's pixels were clipped there before they were averaged into those of
+        the picture. 0 for a hard end; light of 0 becomes half of it.
     """
 
     kernels: Tensor
@@ -50,6 +54,7 @@ class Grain(NamedTuple):
     scatter: Tensor
     traits: Tensor
     lean: Tensor
+    toe: Tensor
 
 
 class SkyGrain(nn.Module):
@@ -58,8 +63,8 @@ class SkyGrain(nn.Module):
     Resampling and compression of a survey's pictures correlate the noise of neighbours and of the colours, the stretch
     makes it depend on the brightness and, where that is dark, lean to the light, and one picture has stronger, finer or
     more colourful grain than another, depending on what it shows: a small galaxy is a magnified picture, whose noise is
-    smooth. All of this is measured; nothing is trained. Where the result is not clipped at black or white, the image
-    gets the gradient that it would get without.
+    smooth, and a bright sky has more noise. All of this is measured; nothing is trained. Except near black, and where
+    the result is clipped at white, the image gets the gradient that it would get without.
 
     Parameters
     ----------
@@ -78,10 +83,11 @@ class SkyGrain(nn.Module):
         grain = Grain(
             kernels=kernels,
             strength=torch.full((NUM_KNOTS,), _START),
-            trend=torch.zeros(condition_dim + 1, NUM_TRAITS),
+            trend=torch.zeros(condition_dim + 2, NUM_TRAITS),
             scatter=torch.eye(NUM_TRAITS),
             traits=traits,
             lean=torch.zeros(NUM_KNOTS),
+            toe=torch.tensor(0.0),
         )
         for name, value in grain._asdict().items():
             # Of four dimensions at most, as layers that keep channels last demand.
@@ -92,6 +98,7 @@ class SkyGrain(nn.Module):
         """Take over what was measured; without any grain, none is added."""
         if grain is None:
             self.strength.zero_()
+            self.toe.zero_()
             return
         for name, value in grain._asdict().items():
             buffer = getattr(self, name)
@@ -116,17 +123,21 @@ class SkyGrain(nn.Module):
         # All in float32: a step of bfloat16 is half a grey level.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
-            expected = F.linear(condition.float(), self.trend[:-1].T, self.trend[-1])
+            known = torch.cat([condition.float(), sky_place(images.detach())], 1)
+            expected = F.linear(known, self.trend[:-1].T, self.trend[-1])
             rows = (expected + F.linear(own.float(), self.scatter)) / SCORE_STEP + NUM_SCORES // 2
             stronger, place, colour = (between(self.traits[:, i], rows[:, i]) for i in range(NUM_TRAITS))
             knots = knot_place(averaged(images.detach().mean(1, keepdim=True), NEIGHBOURHOOD))  # (N, 1, S, S)
             noise = _noise(white.float(), self._mixed_kernels(place, colour), between(self.lean, knots))
             strength = between(self.strength, knots) * stronger.exp()[:, None, None, None]
-            return (images + strength * noise).clamp(-1, 1)
+            light = images + strength * noise + 1
+            # The hyperbola that approaches 0 in the dark and the light itself otherwise.
+            light = (light + (light.square() + self.toe.square() + _NO_TOE).sqrt()) / 2
+            return (light - 1).clamp(-1, 1)
 
     def _mixed_kernels(self, place: Tensor, colour: Tensor) -> Tensor:
         """Return kernels (N, 3, 3, 7, 7) of unit mean variance at a place (N,) and as colourful as asked (N,)."""
-        kernels = between(self.kernels.unflatten(0, (NUM_KERNELS, 3)), place, _BEYOND)
+        kernels = between(self.kernels.unflatten(0, (NUM_KERNELS, 3)), place)
         grey = kernels.mean(1, keepdim=True)
         rest = kernels - grey
         found = rest.square().sum((1, 2, 3, 4)) / 3 / grey.square().sum((1, 2, 3, 4))
@@ -153,9 +164,9 @@ def averaged(images: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
-def between(values: Tensor, place: Tensor, beyond: float = 0.0) -> Tensor:
-    """Interpolate rows of `values` (K, ...) at a place in 0 .. K - 1 of any shape, or extrapolate by up to `beyond`."""
-    place = place.clamp(-beyond, len(values) - 1 + beyond)
+def between(values: Tensor, place: Tensor) -> Tensor:
+    """Interpolate rows of `values` (K, ...) at a place of any shape, from 0 to K - 1."""
+    place = place.clamp(0, len(values) - 1)
     below = place.long().clamp(0, len(values) - 2)  # a place that is no number must not read beyond the rows
     part = (place - below)[(..., *[None] * (values.ndim - 1))]
     return torch.lerp(values[below], values[below + 1], part)
@@ -164,6 +175,12 @@ def between(values: Tensor, place: Tensor, beyond: float = 0.0) -> Tensor:
 def knot_place(brightness: Tensor) -> Tensor:
     """Return where brightnesses in [-1, 1] lie, in knots from the first one."""
     return ((brightness + 1) / 2).clamp(0, 1).sqrt() * (NUM_KNOTS - 1)
+
+
+def sky_place(images: Tensor) -> Tensor:
+    """Return the place among the knots (N, 1) of the sky: of the two darker corners, an eighth of a side each."""
+    corners = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), 8)[:, 0, ::7, ::7].flatten(1)
+    return knot_place(corners.sort(1).values[:, :2].mean(1, keepdim=True))
 
 
 class GrainyGenerator(nn.Module):

@@ -5,9 +5,9 @@ r"""Train the generators that come with the program: both families, with their r
     python prepare_data.py join --inputs data/gz2 data/labelled --out data/real
     python train_release.py --data data/real --credit "Sloan Digital Sky Survey; Galaxy Zoo 2 (Willett et al. 2013)"
 
-The settings are made for a CPU: about an hour of one core for each family, so two hours in all, or one where two
-commands, each with one of the --families, share two cores (OMP_NUM_THREADS=1). With a GPU, --scale 20 trains twenty
-times as long. What is finished is kept: the same command goes on where it was stopped.
+The settings are made for a CPU: an hour and a half of one core for the GAN, an hour for the diffusion model, or both at
+once where two commands, each with one of the --families, share two cores (OMP_NUM_THREADS=1). With a GPU, --scale 20
+trains twenty times as long. What is finished is kept: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hardware import ROOT
 
 # Steps of the predictor and of the generator, images a step, and further options of galaxy.py.
 FAMILIES: dict[str, tuple[int, int, int, str]] = {
-    "gan": (1_440, 14_000, 32, "--width 32 --balanced"),
+    "gan": (1_440, 20_000, 32, "--width 32 --balanced"),
     "diffusion": (2_584, 9_044, 16, "--diffusion --width 16 --unet-blocks 1 --balanced"),
 }
 _CHECKPOINTS = 15  # over the whole of a training

@@ -102,6 +102,29 @@ def test_what_the_condition_tells_and_what_it_does_not():
     assert grain.scatter[1].norm().item() == pytest.approx(1, abs=0.1)
 
 
+def test_what_the_sky_tells():
+    knots = 2 + 2 * torch.rand(180, generator=torch.Generator().manual_seed(9))[:, None, None, None]
+    sky = 2 * (knots / 8).square() - 1
+    own = torch.exp(0.1 * random(180, 1, 1, 1, seed=10))
+    grain = measured(sky + 0.01 * own * (knots - 1.5) * (synthetic(1.0, count=180) + 0.5))
+    assert grain.trend.shape == (4, 3)
+    # The strength at the knots tells the most, and what it tells wrong of one image or the other, the trend corrects.
+    expected = grain.trend[-2, 0] * knots.flatten() + grain.trend[-1, 0]
+    strength = between(grain.strength, knots.flatten()).log() + between(grain.traits[:, 0], 2 * expected + 4)
+    wanted = (0.01 * (knots.flatten() - 1.5)).log()
+    assert (strength - wanted).std() < 0.12
+    assert (strength - wanted).mean().abs() < 0.12  # smooth noise is measured too low
+
+
+def test_a_soft_end_at_black_is_found():
+    fine = F.conv2d(random(260, 1, 262, 262, seed=11), SMOOTH[None, None])[..., :256, :256]
+    light = 0.02 * (1.2 * fine.expand(-1, 3, -1, -1) + 1)
+    found = []
+    for images in (F.avg_pool2d(light.clamp_min(0), 4), F.avg_pool2d(light, 4).clamp_min(0)):
+        found.append(measured((images * 127.5).round() / 127.5 - 1).toe.item())
+    assert found[0] > 0.004 > found[1]
+
+
 def test_galaxies_and_gradients_are_no_grain():
     axis = torch.linspace(-1, 1, 64)
     galaxy = 1.2 * torch.exp(-4 * torch.hypot(axis, axis[:, None]))
@@ -204,4 +227,3 @@ def test_interpolation_between_rows():
     assert between(values, torch.tensor([0.0, 0.5, 1.75, 2.0, 9.0, -3.0])).tolist() == [
         [0, 1], [1, 2], [5, 4.5], [6, 5], [6, 5], [0, 1],
     ]  # fmt: skip
-    assert between(values, torch.tensor([2.5, -1.0, 4.0]), beyond=1).tolist() == [[8, 6], [-2, -1], [10, 7]]

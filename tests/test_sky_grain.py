@@ -83,6 +83,37 @@ def test_scores_are_what_the_condition_tells_and_a_scatter(grain):
 
 
 @torch.no_grad()
+def test_the_sky_tells_of_the_grain_too(grain):
+    grain.traits[:, 0] = torch.linspace(-0.5, 0.5, 9)
+    usual = on_sky(grain).std().item()
+    grain.trend[-2, 0] = 0.5  # a knot
+    grain.trend[-1, 0] = -2.0  # at -0.5 the sky is half way in the root of the brightness: 4 knots
+    assert on_sky(grain).std().item() == pytest.approx(usual, rel=0.01)
+    # Of half the frame that is brighter, and of a galaxy, the sky knows nothing.
+    crowded = SKY.clone()
+    crowded[..., 32:] = crowded[:, :, 20:40, 20:40] = 0.5
+    assert on_sky(grain, images=crowded)[..., :16].std().item() == pytest.approx(usual, rel=0.02)
+    brighter = on_sky(grain, images=SKY * 0 + 2 * 0.75**2 - 1).std().item()  # by 2 knots
+    assert brighter / usual == pytest.approx(torch.tensor(0.25).exp().item(), rel=0.02)
+
+
+def test_a_toe_is_a_soft_end_at_black(grain):
+    grain.strength.zero_()
+    light = torch.tensor([-0.5, -0.1, 0.0, 0.1, 0.5, 1.9])
+    images = (light - 1).view(1, 1, 1, 6).expand(1, 3, 8, 6).clone().requires_grad_()
+    for toe in (0.0, 0.2):
+        grain.toe.fill_(toe)
+        found = grain(images, white(images), torch.zeros(1, 3), torch.zeros(1, 4))
+        expected = (light + torch.hypot(light, torch.tensor(toe))) / 2 - 1
+        torch.testing.assert_close(found[0, 0, 0], expected, atol=1e-6, rtol=0)
+        (slope,) = torch.autograd.grad(found.sum(), images)
+        expected = (
+            torch.tensor([0, 0, 0.5, 1, 1, 1]) if toe == 0 else (1 + light / torch.hypot(light, light * 0 + toe)) / 2
+        )
+        torch.testing.assert_close(slope[0, 0, 0], expected, atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
 def test_kernels_lie_between_those_that_were_measured(grain):
     kernels = torch.zeros(7, 3, 3, 7, 7)
     kernels[:, :, 0, 3, 3] = 1  # white
@@ -97,7 +128,7 @@ def test_kernels_lie_between_those_that_were_measured(grain):
     assert neighbours(0.0) == pytest.approx(2 / 3, abs=0.02)
     assert neighbours(6.0) == pytest.approx(0, abs=0.02)
     assert 0.3 < neighbours(0.5) < 0.6
-    assert neighbours(-9.0) == neighbours(-1.0) != neighbours(0.0)  # extrapolated by one kernel at most
+    assert neighbours(-9.0) == neighbours(0.0)
 
 
 @torch.no_grad()

@@ -56,8 +56,8 @@ def test_each_family_is_trained_validated_and_released(dataset_path, tmp_path, c
         for script in ("galaxy.py", "evaluate.py", "release_checkpoint.py")
     ]
     given = calls[0][2]
-    # A hundredth of 14,000 steps in epochs of the 4 whole batches of 32 among the fixture's training galaxies.
-    assert given[given.index("--epochs") + 1] == "35"
+    # A hundredth of 20,000 steps in epochs of the 4 whole batches of 32 among the fixture's training galaxies.
+    assert given[given.index("--epochs") + 1] == "50"
     assert "--balanced" in given and given[given.index("--run") + 1] == "gan"
     released = calls[2][2]
     assert released[released.index("--out") + 1] == str(tmp_path / "r/gan")
