@@ -93,6 +93,7 @@ def figures(report: dict[str, Any]) -> dict[str, float | None]:
         found[f"class accuracy, {words}"] = report["control"]["classes"][name].get("balanced", {}).get("value")
     for group, mean in report["realism"]["statistics"]["mean"].items():
         found[f"statistics, {group}: W1 / floor"] = mean.get("multiple")
+        found[f"statistics, {group}: W1 of all images"] = mean.get("whole")
     for space, entry in report["realism"]["features"].items():
         for distance in ("frechet", "kid"):
             found[f"{space}: {distance} / floor"] = entry.get(distance, {}).get("multiple")

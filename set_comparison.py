@@ -41,7 +41,8 @@ def compare_statistics(
     Returns
     -------
     dict
-        ``table``, {statistic: {group: cell}}, and ``mean``, {group: mean w1, its floor and the number of statistics}.
+        ``table``, {statistic: {group: cell}}, and ``mean``, {group: mean w1, of halves and whole, its floor and
+        the number of statistics}.
     """
     table: dict[str, dict[str, Any]] = {}
     for statistic in tqdm(STATISTICS, "comparing statistics", unit=" statistics", leave=False):
@@ -53,8 +54,8 @@ def compare_statistics(
     for group in groups:
         cells = [row[group]["w1"] for row in table.values() if "w1" in row[group]]
         if cells:
-            value, floor = (float(np.mean([cell[key] for cell in cells])) for key in ("value", "floor"))
-            means[group] = {"value": value, "floor": floor, "multiple": value / floor, "statistics": len(cells)}
+            means[group] = {key: float(np.mean([cell[key] for cell in cells])) for key in ("value", "floor", "whole")}
+            means[group] |= {"multiple": means[group]["value"] / means[group]["floor"], "statistics": len(cells)}
         else:
             means[group] = {"left_out": "no statistic has enough values"}
     return {"table": table, "mean": means}

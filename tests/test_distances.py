@@ -89,6 +89,10 @@ def test_a_perfect_generator_comes_out_at_the_floor_and_a_worse_one_above():
     assert abs(cell["shift"]) < 0.2
     low, high = cell["w1"]["interval"]
     assert low <= cell["w1"]["value"] <= high
+    # Of 400 from 900 values, chance makes less than of 200 from 200: by (1/400 + 1/900) / (2/200) of the variance.
+    assert cell["w1"]["whole"] < cell["w1"]["floor"]
+    shifted = compare_values(real + 0.25, real, 0)
+    assert shifted["w1"]["whole"] == pytest.approx(0.25 / real.std(), rel=1e-6)
     cell = compare_values(worse, real, 0)
     assert cell["w1"]["value"] == pytest.approx(0.5, abs=0.1)
     assert cell["w1"]["multiple"] > 3 and cell["ks"]["multiple"] > 2

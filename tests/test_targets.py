@@ -49,7 +49,7 @@ REPORT = {
         },
     },
     "realism": {
-        "statistics": {"mean": {"all": {"value": 0.2}}},
+        "statistics": {"mean": {"all": {"value": 0.05, "whole": 0.2}}},
         "features": {"judge": {"frechet": {"multiple": 1.5}}, "random": {"frechet": {"multiple": 3.0}}},
     },
     "honesty": {"copies": {"copies": {"value": 0.014, "interval": [0.007, 0.02]}}},
