@@ -2,7 +2,8 @@
 
 The number that matters is never a distance by itself: it depends on the number of images. Every distance is therefore
 taken between random halves of the real galaxies and as many generated ones, and between the two halves themselves. A
-perfect generator comes out at the second, the floor.
+perfect generator comes out at the second, the floor. Wasserstein distances are given of all images at once as well,
+for comparison with the numbers in papers: these have no floor, and mean little where there are few galaxies.
 """
 
 from __future__ import annotations

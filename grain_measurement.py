@@ -36,13 +36,13 @@ _FAINTEST = 1e-3  # root mean square of a patch below which it has no grain: an 
 _LIMIT, _MEAN_SIZE = 3, 0.782  # medians that limit the size of normal deviates, and the mean size that they then have
 _LIFT = 9  # pixels a side over which what clipping adds is averaged, so that it takes over no grain
 _GREYEST = 0.999  # correlation of the colours beyond which they count as one
-_SHRINKAGE = 10.0  # images' worth of belief that the condition tells nothing of the grain
+_SHRINKAGE = 10.0  # images' worth of belief that condition and sky tell nothing of the grain
 _TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that each corrects
 _ENOUGH = 200  # images below which quantiles are too uncertain to be worth the trials
 _TAIL = 0.05  # quantiles that tell how the noise leans, and
 _TAIL_SCORE = 1.645  # where they lie in a normal distribution
 _LEVEL = 2 / 255  # one grey level, of the range -1 to 1
-_WIDEST = 3 * _LEVEL  # toe
+_WIDEST = 3 * _LEVEL  # softest end at black that is looked for
 _RARE = 1e-3  # share of pixels below which a level says nothing
 _BLOCK = 128
 
@@ -53,9 +53,9 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
 
     An image's strength, fineness and colour are what the report's instruments find (`metrics.measure_noise`). Images
     are sorted by fineness, and the spectrum of each kind, with the correlation of the colours, is that of its quietest
-    corners. A regression tells what to expect of a condition. Since the grain is clipped at black and rounded to 8
-    bits, and the instruments have errors of their own, grain is then put on images without any, measured in the same
-    way, and corrected until the distributions agree.
+    corners. A regression tells what to expect of a condition and a sky. Since the grain is clipped at black and rounded
+    to 8 bits, and the instruments have errors of their own, grain is then put on images without any, measured in the
+    same way, and strength, colour, lean and toe are corrected until they agree.
 
     Parameters
     ----------
@@ -213,9 +213,10 @@ def _quantiles(traits: Tensor) -> Tensor:
 def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return how scores (N, 3) follow from condition and sky (N, C + 1), (C + 2, 3), and the root of what remains."""
     design = F.pad(known, (0, 1), value=1.0)
-    shrinkage = _SHRINKAGE * torch.eye(design.shape[1])
-    shrinkage[-1, -1] = 1e-3
-    trend = torch.linalg.solve(design.T @ design + shrinkage, design.T @ scores)
+    shrinkage = torch.full((design.shape[1],), _SHRINKAGE)
+    shrinkage[-2] *= known[:, -1].var(correction=0)  # conditions vary by about 1, skies by far less
+    shrinkage[-1] = 0
+    trend = torch.linalg.solve(design.T @ design + shrinkage.clamp_min(1e-3).diag(), design.T @ scores)
     rest = scores - design @ trend
     covariance = rest.T @ rest / len(rest) + 1e-4 * torch.eye(NUM_TRAITS)
     return trend, torch.linalg.cholesky(covariance)
@@ -241,14 +242,14 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
             parts.append(layer(block, white, own, condition))
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
         found = _Summary.of(made, _noise_of(made), instruments)
-        # What clipping at black lifts, the galaxy's image must be darker by.
+        # What the end at black lifts, the galaxy's image must be darker by.
         plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
         # How strength depends on brightness is corrected against that of the sky, which the traits are about.
         ratio = (instruments.strength / _strengths(made, kernels).clamp_min(1e-6)).clamp(0.5, 2)
         # Not the place: images whose noise is like that of no kernel would drive it to the ends.
         traits = grain.traits + _STEP * torch.tensor([1.0, 0.0, 1.0]) * (wanted.traits - found.traits)
-        # What a toe t lifts out of an evenly filled level into the next is as t^2.
-        toe = grain.toe.square() + 2 * _LEVEL**2 * (found.black - wanted.black)
+        # Of levels that are evenly filled, black loses t^2 / (2 L^2) to a toe t, of which two thirds stay in the next.
+        toe = grain.toe.square() + 2 * _LEVEL**2 * (found.black - wanted.black) / (1 + 2 / 3 * wanted.black)
         grain = grain._replace(
             kernels=of_unit_variance(grain.kernels * (wanted.levels - found.levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
@@ -265,7 +266,7 @@ class _Summary(NamedTuple):
     traits: Tensor  # (9, 3), at the scores of the table
     levels: Tensor  # (3,), logarithms of the colours' noise over their mean
     lean: Tensor  # logarithm of how much farther noise reaches to the light
-    black: Tensor  # pixels in the corners that are black, over those one level above
+    black: Tensor  # values in the corners, of any colour, that are black, over those one level above
 
     @classmethod
     def of(cls, images: Tensor, noise: Noise, instruments: _Instruments) -> _Summary:

@@ -222,10 +222,8 @@ def _realism(report: dict[str, Any], plots: dict[str, dict[str, bytes]]) -> str:
     ]
     means = statistics["mean"]
     rows.append(["mean", *(_multiple(means[g]) for g in _GROUPS), ""])
-    floors = [f"{means[g]['floor']:.3g}" if "floor" in means[g] else "–" for g in _GROUPS]
-    rows.append(["mean, real against real", *floors, ""])
-    whole = [f"{means[g]['whole']:.3g}" if "whole" in means[g] else "–" for g in _GROUPS]
-    rows.append(["mean, all images", *whole, ""])
+    for words, key in (("mean of all images, no multiple", "whole"), ("mean, real against real", "floor")):
+        rows.append([words, *(f"{means[g][key]:.3g}" if key in means[g] else "–" for g in _GROUPS), ""])
     head = ["× floor, W1 in standard deviations", *_GROUPS, "KS, all"]
     parts = [
         "<p>Every distance of generated from real galaxies is given as a multiple of its floor, the distance between "

@@ -106,6 +106,7 @@ def test_report_has_every_part(report, wide_data):
 def test_page_needs_nothing_else_and_shows_every_plot(report):
     page = (report / "report.html").read_text()
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)', page)
+    assert "<tr class=floor><th scope=row>mean, real against real</th>" in page
     assert "<script" not in page and "@import" not in page and "url(" not in page
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(pictures) == page.count("<figure>") == len(list(report.glob("*.png"))) >= 7

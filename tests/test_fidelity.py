@@ -98,6 +98,8 @@ def test_brighter_galaxies_stand_out_in_statistics_and_power():
     changed = compare_statistics(measure_images(brighter), real_values, groups, 0)
     assert changed["table"]["brightness"]["all"]["w1"]["multiple"] > 3
     assert changed["table"]["brightness"]["all"]["shift"] > 0.3
+    whole = [row["all"]["w1"]["whole"] for row in changed["table"].values()]
+    assert changed["mean"]["all"]["whole"] == pytest.approx(sum(whole) / len(whole))
     ratio = np.array(power_ratio(made.flip(2), made, groups, 0)["all"]["ratio"])
     assert ratio == pytest.approx(1, rel=1e-3)
     power = power_ratio(brighter, made, groups, 0)["all"]

@@ -70,7 +70,7 @@ def found(report=REPORT):
         ("size: gaming gap over that on real galaxies", 1.1, True),
         ("brightness: gaming gap over that on real galaxies", 1.2, False),
         ("mean squared error of the judge, of what a picture tells (slider ranges)", 0.004, True),
-        ("mean Wasserstein-1 of the statistics", 0.2, False),
+        ("mean Wasserstein-1 of the statistics, all images", 0.2, False),
         ("Fréchet distance over that of real from real, judge", 1.5, True),
         ("Fréchet distance over that of real from real, random", 3.0, False),
         ("suspected copies of training galaxies", 0.014, True),

@@ -155,6 +155,15 @@ def test_going_on_from_another_device_is_said(data, tmp_path, capsys):
     assert "saved on cuda, going on on cpu" in capsys.readouterr().out
 
 
+def test_networks_of_another_release_do_not_go_on(data, tmp_path):
+    state = make_trainer(data, tmp_path).state_dict()
+    weights = state["networks"]["generator"]
+    del weights[next(name for name in weights if "weight" in name)]
+    config = Config(**{**SETTINGS, "run": "r", "device": "cpu"})
+    with pytest.raises(UserError, match="holds networks of another release: train again"):
+        Trainer(config, data, tmp_path / "c", tmp_path / "s", state)
+
+
 def test_stop_at_the_end_of_phase_1_is_saved(data, tmp_path, monkeypatch):
     trainer = make_trainer(data, tmp_path)
     end_epoch = trainer._end_epoch
