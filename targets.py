@@ -48,13 +48,14 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
             lambda: _agreement(report, "size")["mae"]["value"] / _agreement(report, "size")["mean_requested"],
         ),
         _least("brightness, photometry: Spearman", 0.95, lambda: _agreement(report, "brightness")["spearman"]["value"]),
+    ]
+    found += [
         _most(
-            "class accuracy by the judge: distance from that on real galaxies",
+            f"class accuracy by the judge, {words}: distance from that on real galaxies",
             0.02,
-            lambda: abs(
-                control["classes"]["test"]["balanced"]["value"] - control["classes"]["real"]["balanced"]["value"]
-            ),
-        ),
+            lambda k=key: abs(control["classes"]["test"][k]["value"] - control["classes"]["real"][k]["value"]),
+        )
+        for key, words in (("all", "of all galaxies"), ("balanced", "mean of the classes"))
     ]
     found += [
         _most(f"{name}: gaming gap over that on real galaxies", 1.15, lambda gap=gap: gap["ratio"] / gap["real_ratio"])
