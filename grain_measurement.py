@@ -75,7 +75,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     strength = _strengths(images, kernels)
     instruments = _Instruments(strength, noise.correlation, sky_level((images + 1) / 2).mean(1) * 2 - 1)
     traits = instruments.traits(noise)
-    known = torch.cat([conditions, sky_place(images)], 1)
+    known = torch.cat([conditions, sky_place(images.mean(1, keepdim=True))], 1)
     trend, scatter = _regression(known, torch.stack([_scores_among(x, x) for x in traits.T], 1))
     table = _quantiles(traits)
     table[:, 1] = table[:, 1] / KERNEL_STEP + middle

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from config_physics import Config, attribute_table
+from config_physics import Config, UserError, attribute_table
 from dataset import Batch
 from engine import Engine
 from physics_model import PhysicsPredictor, physics_loss, variance_loss
@@ -192,14 +192,23 @@ class Learner(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        for name, module in self.networks.items():
-            module.load_state_dict(state["networks"][name])
-            optimizer = self.optimizers[name]
+        """Go on from `state_dict`.
+
+        Raises
+        ------
+        UserError
+            If the networks are not those of this release.
+        """
+        try:
+            for name, module in self.networks.items():
+                module.load_state_dict(state["networks"][name])
+            if self.average is not None:
+                self.average.load_state_dict(state["ema"])
+        except RuntimeError:
+            raise UserError("the checkpoint holds networks of another release: train again") from None
+        for name, optimizer in self.optimizers.items():
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
-        if self.average is not None:
-            self.average.load_state_dict(state["ema"])
         saved_on, device = state["random"]["noise_device"], self.engine.device.type
         if saved_on == device:
             self.noise.set_state(state["random"]["noise"])

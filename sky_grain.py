@@ -123,11 +123,12 @@ class SkyGrain(nn.Module):
         # All in float32: a step of bfloat16 is half a grey level.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
-            known = torch.cat([condition.float(), sky_place(images.detach())], 1)
+            brightness = images.detach().mean(1, keepdim=True)
+            known = torch.cat([condition.float(), sky_place(brightness)], 1)
             expected = F.linear(known, self.trend[:-1].T, self.trend[-1])
             rows = (expected + F.linear(own.float(), self.scatter)) / SCORE_STEP + NUM_SCORES // 2
             stronger, place, colour = (between(self.traits[:, i], rows[:, i]) for i in range(NUM_TRAITS))
-            knots = knot_place(averaged(images.detach().mean(1, keepdim=True), NEIGHBOURHOOD))  # (N, 1, S, S)
+            knots = knot_place(averaged(brightness, NEIGHBOURHOOD))  # (N, 1, S, S)
             noise = _noise(white.float(), self._mixed_kernels(place, colour), between(self.lean, knots))
             strength = between(self.strength, knots) * stronger.exp()[:, None, None, None]
             light = images + strength * noise + 1
@@ -177,9 +178,12 @@ def knot_place(brightness: Tensor) -> Tensor:
     return ((brightness + 1) / 2).clamp(0, 1).sqrt() * (NUM_KNOTS - 1)
 
 
-def sky_place(images: Tensor) -> Tensor:
-    """Return the place among the knots (N, 1) of the sky: of the two darker corners, an eighth of a side each."""
-    corners = F.adaptive_avg_pool2d(images.mean(1, keepdim=True), 8)[:, 0, ::7, ::7].flatten(1)
+def sky_place(brightness: Tensor) -> Tensor:
+    """Return the place among the knots (N, 1) of the sky in images' brightness (N, 1, S, S).
+
+    It is that of the two darker corners, an eighth of a side each.
+    """
+    corners = F.adaptive_avg_pool2d(brightness, 8)[:, 0, ::7, ::7].flatten(1)
     return knot_place(corners.sort(1).values[:, :2].mean(1, keepdim=True))
 
 

@@ -347,7 +347,4 @@ class Trainer:
         self.history = state["metrics"]
         self._active_warnings = set(state["warnings"])
         self.num_skipped = state["skipped"]
-        try:
-            self.learner.load_state_dict(state)  # last, since it restores the random generators
-        except RuntimeError:
-            raise UserError("the checkpoint holds networks of another release: train again") from None
+        self.learner.load_state_dict(state)  # last, since it restores the random generators
