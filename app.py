@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import (
+from config_physics import UserError
+from galaxies.command_line import (
     Parser,
     StopSignals,
     add_device_option,
@@ -27,12 +28,11 @@ from command_line import (
     solver_settings,
     whole_number,
 )
-from config_physics import UserError
 
 if TYPE_CHECKING:
     from flask import Flask, Response
 
-    from served_models import ServedModel
+    from galaxies.serving.models import ServedModel
 
 _FOLDER = Path(__file__).resolve().parent
 _FRONTEND, _OPENAPI = _FOLDER / "frontend", _FOLDER / "docs" / "openapi.json"
@@ -79,9 +79,9 @@ def create_app(
     from flask import Flask, request
     from werkzeug.exceptions import HTTPException
 
-    from galaxy_routes import answer, galaxy_routes
-    from galaxy_service import GalaxyService
-    from web_security import HEADERS, is_own_host
+    from galaxies.serving.routes import answer, galaxy_routes
+    from galaxies.serving.security import HEADERS, is_own_host
+    from galaxies.serving.service import GalaxyService
 
     models = _as_models(checkpoints, device)
     if len({model.id for model in models}) < len(models):
@@ -139,8 +139,8 @@ def create_app(
 
 
 def _as_models(checkpoints: Any, device: str) -> list[ServedModel]:
-    from sampling import GalaxySampler
-    from served_models import ServedModel
+    from galaxies.generation.sampler import GalaxySampler
+    from galaxies.serving.models import ServedModel
 
     def as_model(one: Any) -> ServedModel:
         if isinstance(one, ServedModel):
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     if options.debug and options.host not in ("127.0.0.1", "::1", "localhost"):
         raise UserError("--debug lets whoever reaches the server run code: leave out --host")
-    from http_server import address_of, bind, build_server
+    from galaxies.serving.server import address_of, bind, build_server
 
     with bind(options.host, options.port) as listener:  # before the seconds that loading takes
         models = _load(options.checkpoint, options.device, solver_settings(options))
@@ -182,8 +182,8 @@ def _stop() -> None:
 
 
 def _load(paths: Sequence[Path] | None, device: str, solver: dict[str, Any]) -> list[ServedModel]:
-    from release import find_checkpoints
-    from served_models import ServedModel, load_found
+    from galaxies.serving.models import ServedModel, load_found
+    from galaxies.storage.release import find_checkpoints
 
     if paths:
         models = [ServedModel.load(path, device, **solver) for path in paths]

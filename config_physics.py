@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from galaxy_properties import (
+from galaxies.common.properties import (
     ATTRIBUTES,
     CATALOGUE_ATTRIBUTES,
     MORPHOLOGIES,
@@ -22,7 +22,7 @@ from galaxy_properties import (
     attribute_table,
     morphology_index,
 )
-from setting_rules import KIND_WORDS, UserError, check_settings, setting
+from galaxies.common.settings import KIND_WORDS, UserError, check_settings, setting
 
 __all__ = [
     "ATTRIBUTES",

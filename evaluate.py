@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import (
+from config_physics import UserError
+from galaxies.command_line import (
     Parser,
     add_device_option,
     add_solver_options,
@@ -32,8 +33,7 @@ from command_line import (
     solver_settings,
     whole_number,
 )
-from config_physics import UserError
-from durable_files import write_output
+from galaxies.common.durable_files import write_output
 
 _NEEDED = ("scipy", "matplotlib")
 _FOR_STATMORPH = ("statmorph", "photutils")
@@ -135,10 +135,10 @@ def _report(options: argparse.Namespace) -> None:
     need_packages(*_NEEDED, *(_FOR_STATMORPH if options.statmorph else ()))
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: name a folder")
-    from evaluation import evaluate
-    from report_pages import build_page
-    from report_plots import draw_all
-    from report_texts import headline
+    from galaxies.validation.evaluation import evaluate
+    from galaxies.validation.report.figures import headline
+    from galaxies.validation.report.page import build_page
+    from galaxies.validation.report.plots import draw_all
 
     result = evaluate(
         options.checkpoint,
@@ -161,7 +161,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from report_texts import figures
+    from galaxies.validation.report.figures import figures
 
     columns = {}
     for run in options.runs:
@@ -188,9 +188,9 @@ def _compare(options: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from measurements import STATISTICS, measure_images
-    from photometry import FLAG_BITS
-    from picture_files import read_picture
+    from galaxies.images.reading import read_picture
+    from galaxies.measure.photometry import FLAG_BITS
+    from galaxies.measure.statistics_table import STATISTICS, measure_images
 
     rows: list[list[Any]] = [["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]
     for path in tqdm(options.images, "measuring", unit="img", leave=False, disable=len(options.images) < 8):
@@ -209,10 +209,10 @@ def _validate(options: argparse.Namespace) -> None:
     need_packages("scipy")
     import torch
 
-    from dataset import PreparedDataset
-    from engine import Engine
-    from evaluation import choose_spaces, load_judge, real_sample
-    from feature_spaces import validate
+    from galaxies.compute.engine import Engine
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.validation.evaluation import choose_spaces, load_judge, real_sample
+    from galaxies.validation.feature_spaces import validate
 
     engine = Engine.choose(options.device, "fp32")
     data = PreparedDataset.open(options.data)
@@ -239,11 +239,11 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _augmentation(options: argparse.Namespace) -> None:
-    from augmentation import try_augmentation, verdict
     from config_physics import morphology_index
-    from dataset import PreparedDataset
-    from evaluation import match
-    from sampling import GalaxySampler
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.generation.sampler import GalaxySampler
+    from galaxies.validation.evaluation import match
+    from galaxies.validation.rare_class import try_augmentation, verdict
 
     rare = morphology_index(options.rare)
     sampler = GalaxySampler.from_checkpoint(options.checkpoint, options.device)

@@ -23,8 +23,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, add_config_options, config_from_options, given_settings, run_script
 from config_physics import Config, UserError
+from galaxies.command_line import Parser, add_config_options, config_from_options, given_settings, run_script
 
 CHECKPOINTS, SAMPLES, DATA = Path("checkpoints"), Path("samples"), Path("data")
 _SIMULATED = {"cpu": 4096, "cuda": 16384}  # galaxies of the mock survey, where there are no data
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":  # the other processes of torchrun would say the same once more
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
-    from dataset import find_dataset  # torch loads only after the options are known to be right
-    from engine import Engine
+    from galaxies.compute.engine import Engine
+    from galaxies.datasets.prepared import find_dataset  # torch loads only after the options are known to be right
 
     found = find_dataset(DATA, getattr(options, "data", ""))
     if found is None:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def simulate(out: Path, count: int | None = None) -> Path:
     """Render a mock survey to train on, and say so; by default as many galaxies as suit the machine."""
-    from mock_survey import rendering_device, write_dataset
+    from galaxies.mock_survey.writing import rendering_device, write_dataset
     from prepare_data import print_summary
 
     device = rendering_device()
@@ -86,7 +86,7 @@ def simulate(out: Path, count: int | None = None) -> Path:
 
 def run(options: argparse.Namespace, path: Path) -> None:
     """Train on the dataset at `path`."""
-    from dataset import PreparedDataset
+    from galaxies.datasets.prepared import PreparedDataset
 
     data = PreparedDataset.open(path)
     config = resolve_config(options, data.path, data.image_size, len(data.rows("train")))
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, path: Path) -> None:
 
 def resolve_config(options: argparse.Namespace, data: Path, image_size: int, num_train: int) -> Config:
     """Complete the user's options: the dataset's size, a free run name, and on a CPU the quick setting."""
-    from engine import Engine
+    from galaxies.compute.engine import Engine
 
     config = config_from_options(options, image_size=image_size)
     engine = Engine.choose(config.device, config.precision)
@@ -163,8 +163,8 @@ def train(config: Config, data: object, dry_run: bool = False, state: dict | Non
         If a new run would overwrite an old one, another process trains it, it does not fit on the disk, or training
         fails.
     """
-    from run_folder import check_space, hold_run
-    from training import Trainer
+    from galaxies.storage.run_folder import check_space, hold_run
+    from galaxies.training.trainer import Trainer
 
     folder = CHECKPOINTS / config.run
     if state is None:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
-from style_network import init_linear, style_network
-from thin_conv import ThinConv2d
+from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
+from galaxies.networks.style_network import init_linear, style_network
+from galaxies.networks.thin_conv import ThinConv2d
 
 
 class Generator(nn.Module):

@@ -24,7 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import (
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
+from galaxies.command_line import (
     MAX_IMAGES,
     Parser,
     add_device_option,
@@ -35,12 +36,11 @@ from command_line import (
     solver_settings,
     whole_number,
 )
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
 
 if TYPE_CHECKING:
-    from ranks import Ranks
-    from requested_galaxies import Requests
-    from sampling import GalaxySampler
+    from galaxies.compute.ranks import Ranks
+    from galaxies.generation.requests import Requests
+    from galaxies.generation.sampler import GalaxySampler
 
 _FORMATS = ("png", "npz", "fits")
 _SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     # torch loads only after the options are known to be right
-    from ranks import Ranks
-    from release import default_checkpoint
-    from sampling import GalaxySampler
+    from galaxies.compute.ranks import Ranks
+    from galaxies.generation.sampler import GalaxySampler
+    from galaxies.storage.release import default_checkpoint
 
     rank = Ranks.from_environment()
     checkpoint = options.checkpoint or default_checkpoint(Path("checkpoints"))
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _requests(options: argparse.Namespace, given: dict[str, float], names: list[str]) -> Requests:
-    from requested_galaxies import Requests, read_requests
+    from galaxies.generation.requests import Requests, read_requests
 
     if options.requests is not None:
         return read_requests(options.requests, names, options.seed)
@@ -102,8 +102,8 @@ def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str
     import torch
     from tqdm import tqdm
 
-    from catalogue_shards import REQUEST_FILE
-    from generated_galaxies import generate_blocks, write_pictures
+    from galaxies.generation.catalogue import generate_blocks, write_pictures
+    from galaxies.generation.shards import REQUEST_FILE
 
     if (out / REQUEST_FILE).exists():
         raise UserError(f"{out} holds the shards of another request: name another folder with --out")
@@ -120,8 +120,8 @@ def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str
 def _write_shards(
     sampler: GalaxySampler, requests: Requests, checkpoint: Path, options: argparse.Namespace, rank: Ranks
 ) -> None:
-    from catalogue_shards import ShardFolder, write_shards
-    from dataset_writer import sha256_of
+    from galaxies.datasets.writing import sha256_of
+    from galaxies.generation.shards import ShardFolder, write_shards
 
     # Networks round differently on different kinds of device.
     origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.engine.device.type}

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import photometry
 from config_physics import Attribute
+from galaxies.measure import photometry
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
 # of the ranks' losses is the loss of the whole batch.

@@ -36,8 +36,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-import galaxy_zoo
-from command_line import Parser, run_script
 from config_physics import (
     ATTRIBUTES,
     CATALOGUE_ATTRIBUTES,
@@ -45,9 +43,11 @@ from config_physics import (
     PHOTOMETRIC_ATTRIBUTES,
     UserError,
 )
-from cutouts import CutoutSource, read_cutouts
-from dataset_writer import SPLITS, DatasetWriter
-from label_table import read_labels
+from galaxies.command_line import Parser, run_script
+from galaxies.datasets.cutouts import CutoutSource, read_cutouts
+from galaxies.datasets.sources import galaxy_zoo
+from galaxies.datasets.sources.labelled import read_labels
+from galaxies.datasets.writing import SPLITS, DatasetWriter
 
 _BLOCK = 64  # images measured and written at a time; they stay in the cache, so 256 take 20 % longer
 
@@ -164,7 +164,9 @@ def _prepare_gz2(options: argparse.Namespace, command_line: str) -> None:
     if options.out is None and not options.only_catalogue:
         raise UserError("gz2 needs --out, the folder to make")
     if options.download:
-        from download import fetch_release  # here, since it imports pooch and requests
+        from galaxies.datasets.sources.galaxy_zoo_files import (
+            fetch_release,  # here, since it imports pooch and requests
+        )
 
         options.path = options.path or Path(galaxy_zoo.FOLDER)
         fetch_release(options.path, options.only_catalogue)
@@ -198,7 +200,11 @@ def _prepare_labelled(options: argparse.Namespace, command_line: str) -> None:
 
 
 def _prepare_simulated(options: argparse.Namespace, command_line: str) -> None:
-    from mock_survey import rendering_device, write_dataset, write_release  # here, since it imports torch
+    from galaxies.mock_survey.writing import (  # here, since it imports torch
+        rendering_device,
+        write_dataset,
+        write_release,
+    )
 
     device = rendering_device(options.device)
     if options.as_gz2 is None:
@@ -215,7 +221,7 @@ def _prepare_simulated(options: argparse.Namespace, command_line: str) -> None:
 
 
 def _join(options: argparse.Namespace, command_line: str) -> None:
-    from join_datasets import join  # here, since it imports torch
+    from galaxies.datasets.joining import join  # here, since it imports torch
 
     print_summary(join(options.inputs, options.out, command_line, options.overwrite, options.allow_empty_class))
 
@@ -235,7 +241,9 @@ def _write(
     galaxies = galaxies.reset_index(drop=True)
     attributes = [name for name in ATTRIBUTES if name in galaxies]
     unmeasured = 0
-    from photometry import measure_attributes  # here, so that --help and errors in the tables come at once
+    from galaxies.measure.photometry import (
+        measure_attributes,  # here, so that --help and errors in the tables come at once
+    )
 
     with (
         CutoutSource(images) as source,

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import Parser, run_script
 from config_physics import MORPHOLOGIES, UserError
+from galaxies.command_line import Parser, run_script
 
 if TYPE_CHECKING:
-    from sampling import GalaxySampler
+    from galaxies.generation.sampler import GalaxySampler
 
 _LARGEST_BYTES = 12_000_000
 _COMPARED = 32  # images that must stay the same in half precision
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the release")
     options = parser.parse_args(argv)
 
-    from checkpoint import RUN_STATE, load_checkpoint
-    from dataset import PreparedDataset
-    from model_card import read_report, training_facts, write_card
-    from monitoring import sample_grid
-    from pictures import save_picture
-    from release import write_release
-    from sampling import GalaxySampler
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.generation.sampler import GalaxySampler
+    from galaxies.images.grids import save_picture
+    from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint
+    from galaxies.storage.release import write_release
+    from galaxies.training.monitoring import sample_grid
+    from galaxies.validation.report.model_card import read_report, training_facts, write_card
 
     state = load_checkpoint(options.checkpoint, RUN_STATE)
     report = read_report(options.report, state)
@@ -83,8 +83,8 @@ def choose_precision(state: dict[str, Any]) -> tuple[str, dict[str, float], int]
     """
     import torch
 
-    from release import write_release
-    from sampling import GalaxySampler
+    from galaxies.generation.sampler import GalaxySampler
+    from galaxies.storage.release import write_release
 
     drawn, sizes = [], {}
     for precision in (torch.float32, torch.float16):

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import Parser, add_config_options, given_settings, run_script
 from config_physics import UserError
+from galaxies.command_line import Parser, add_config_options, given_settings, run_script
 
 _CHANGEABLE = (
     "data",
@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_config_options(parser, _CHANGEABLE)
     options = parser.parse_args(argv)
 
-    from checkpoint import LATEST, RUN_STATE, load_checkpoint
+    from galaxies.storage.checkpoint import LATEST, RUN_STATE, load_checkpoint
+    from galaxies.storage.run_folder import hold_run, load_run
     from galaxy import CHECKPOINTS
-    from run_folder import hold_run, load_run
 
     path = options.checkpoint or CHECKPOINTS / options.run / LATEST
     if not path.parent.is_dir():
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _go_on(options: argparse.Namespace, path: Path, state: dict[str, Any]) -> None:
     """Train on from the checkpoint at `path`, whose content is `state`."""
-    from dataset import PreparedDataset
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.generation.sampler import config_of
     from galaxy import CHECKPOINTS, print_settings, train
-    from sampling import config_of
 
     changes = {name: value for name, value in given_settings(options).items() if name in _CHANGEABLE}
     config = dataclasses.replace(config_of(state, path), **changes)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import timing
-from command_line import Parser, add_device_option, run_script
 from config_physics import UserError
-from engine import Engine
+from galaxies.command_line import Parser, add_device_option, run_script
+from galaxies.common import hardware
+from galaxies.compute.engine import Engine
 
 
 class Outcomes:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import timing
-from command_line import Parser, add_device_option, run_script
-from engine import Engine
+from galaxies.command_line import Parser, add_device_option, run_script
+from galaxies.common import hardware
+from galaxies.compute.engine import Engine
 
 IMAGE_PX = 64
 NUM_CLASSES, NUM_ATTRIBUTES, LATENT_DIM = 4, 4, 100

@@ -18,16 +18,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import peaks
 import roofline
 import timing
-from command_line import Parser, add_config_options, config_from_options, run_script
 from config_physics import MORPHOLOGIES, Config, attribute_table
-from dataset import to_uint8
 from eager_reference import BATCH, LATENT_DIM, NUM_ATTRIBUTES, NUM_CLASSES, PlainGenerator, plain_settings
-from engine import Engine
-from sampling import GalaxySampler, Population, build_generator
+from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
+from galaxies.common import hardware
+from galaxies.compute.engine import Engine
+from galaxies.datasets.prepared import to_uint8
+from galaxies.generation.sampler import GalaxySampler, Population, build_generator
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,10 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import timing
-from command_line import Parser, run_script
 from config_physics import UserError
+from galaxies.command_line import Parser, run_script
+from galaxies.common import hardware
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

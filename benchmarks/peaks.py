@@ -16,10 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import timing
-from command_line import Parser, add_device_option, run_script
-from engine import Engine
+from galaxies.command_line import Parser, add_device_option, run_script
+from galaxies.common import hardware
+from galaxies.compute.engine import Engine
 from roofline import Peak
 
 _AMPERE = "NVIDIA Ampere GA102 GPU architecture, version 2.0, appendix A"

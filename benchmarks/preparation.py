@@ -25,12 +25,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import prepare_data
 import timing
-from command_line import Parser, run_script
 from config_physics import MORPHOLOGY_NAMES
-from cutouts import CutoutSource, read_cutouts
+from galaxies.command_line import Parser, run_script
+from galaxies.common import hardware
+from galaxies.datasets.cutouts import CutoutSource, read_cutouts
 from read_images import make_pictures
 from training_step import SURVEY
 

@@ -22,8 +22,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from command_line import Parser, run_script
-from cutouts import CutoutSource, read_cutout
+from galaxies.command_line import Parser, run_script
+from galaxies.datasets.cutouts import CutoutSource, read_cutout
 
 
 def make_pictures(folder: Path, count: int) -> None:

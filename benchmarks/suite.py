@@ -24,12 +24,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import hardware
 import table
 import timing
-from command_line import Parser, add_device_option, run_script
-from durable_files import replace_file
-from engine import Engine
+from galaxies.command_line import Parser, add_device_option, run_script
+from galaxies.common import hardware
+from galaxies.common.durable_files import replace_file
+from galaxies.compute.engine import Engine
 
 _TINY_STEPS = "--batch-size 4 --images 64 --periods 1 --warm-up 1 --repeats 1 --width 8"
 _PATIENCE_S = 400  # for a part on a processor, which others may be using

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from command_line import Parser
+from galaxies.command_line import Parser
 from roofline import Peak, Work
 
 

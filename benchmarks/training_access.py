@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from config_physics import ATTRIBUTES, Config
-from dataset import PreparedDataset
-from simulation import MockSurvey
-from training import Trainer
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.mock_survey.observation import MockSurvey
+from galaxies.training.trainer import Trainer
 
 _DIFFERENT = 128  # galaxies that are rendered; more images repeat them, since no step's time depends on them
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-import photometry
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
-from dataset import PreparedDataset
-from dataset_writer import DatasetWriter
-from monitoring import read_metrics
-from training import Trainer
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.datasets.writing import DatasetWriter
+from galaxies.measure import photometry
+from galaxies.training.monitoring import read_metrics
+from galaxies.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 

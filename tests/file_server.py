@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from config_physics import UserError
-from download import ReleaseFile, fetch_release
-from http_download import Patience
+from galaxies.datasets.sources.galaxy_zoo_files import ReleaseFile, fetch_release
+from galaxies.datasets.sources.http_download import Patience
 
 QUICK = Patience(timeout_s=0.4, attempts=3, pause_s=0.01, longest_pause_s=0.3)
 MAPPING, VOTES, IMAGES = "gz2_filename_mapping.csv", "gz2_hart16.csv.gz", "images_gz2.zip"

@@ -13,8 +13,9 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-PRELOAD = ["kill_jobs", "training", "galaxy", "resume_training", "prepare_data", "mock_survey", "run_folder"]
-PRELOAD += ["generate_from_checkpoint", "catalogue_shards", "generated_galaxies"]
+PRELOAD = ["kill_jobs", "galaxies.training.trainer", "galaxy", "resume_training", "prepare_data"]
+PRELOAD += ["galaxies.mock_survey.writing", "galaxies.storage.run_folder", "generate_from_checkpoint"]
+PRELOAD += ["galaxies.generation.shards", "galaxies.generation.catalogue"]
 
 
 def start(job, *arguments: object) -> multiprocessing.Process:
@@ -59,7 +60,7 @@ def script(
 
     torch.set_num_threads(1)
     main = import_module(name.removesuffix(".py")).main
-    from command_line import run_script
+    from galaxies.command_line import run_script
 
     if largest_file is not None:
         import resource
@@ -85,7 +86,7 @@ _RUN_STATE = ("config", "phase", "epoch", "step", "networks", "ema", "attributes
 
 def save_for_ever(folder: Path, number: int, connection: Connection) -> None:
     """Save checkpoint after checkpoint of a run, and report each that is done."""
-    from run_folder import clean_up, save_epoch, save_latest
+    from galaxies.storage.run_folder import clean_up, save_epoch, save_latest
 
     clean_up(folder)
     while True:
@@ -164,7 +165,7 @@ def die_at(operation: int, job: Callable[..., None], *arguments: object) -> None
 
 def save_once(kind: str, folder: Path, number: int) -> None:
     """Save one checkpoint of a run."""
-    from run_folder import save_epoch, save_latest
+    from galaxies.storage.run_folder import save_epoch, save_latest
 
     if kind == "epoch":
         save_epoch(folder, number, checkpoint_content(number))
@@ -174,7 +175,7 @@ def save_once(kind: str, folder: Path, number: int) -> None:
 
 def write_dataset(out: Path, level: int) -> None:
     """Write a small dataset of grey images over whatever is there."""
-    from dataset_writer import DatasetWriter
+    from galaxies.datasets.writing import DatasetWriter
 
     with DatasetWriter(out, 64, 0.5, {}, overwrite=True) as writer:
         append_grey_images(writer, level)
@@ -197,8 +198,8 @@ def train_long(data: Path, folder: Path, epochs: int, report: Path) -> None:
     import torch
 
     from config_physics import Config
-    from dataset import PreparedDataset
-    from training import Trainer
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.training.trainer import Trainer
 
     torch.set_num_threads(1)
     settings = {"width": 4, "latent_dim": 8, "batch_size": 5, "log_every": 5, "checkpoint_every": 10}

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoint import save_checkpoint
-from command_line import add_config_options, config_from_options
 from config_physics import UserError
 from conftest import ROOT
-from gan_learner import _reads
+from galaxies.command_line import add_config_options, config_from_options
+from galaxies.storage.checkpoint import save_checkpoint
+from galaxies.training.gan_learner import _reads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import ablation
-import script_runs
+from studies import ablation
+from studies import runs as script_runs
 
 
 @pytest.fixture

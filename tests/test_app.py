@@ -14,14 +14,14 @@ import torch
 from astropy.io import fits
 from PIL import Image
 
-import galaxy_service
 from app import create_app
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
-from galaxy_queries import LONGEST_QUERY, MAX_SEED, PIXELS
-from image_queue import BusyError
-from real_population import Population
-from sampling import GalaxySampler
-from web_security import HEADERS
+from galaxies.datasets.population import Population
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.serving import service as galaxy_service
+from galaxies.serving.batching import BusyError
+from galaxies.serving.queries import LONGEST_QUERY, MAX_SEED, PIXELS
+from galaxies.serving.security import HEADERS
 
 SET = "size=0.12&brightness=0.3&ellipticity=0.4&redshift=0.05"
 GALAXY = f"morphology=spiral&{SET}&seed=7"

@@ -12,8 +12,8 @@ from test_app import ask
 from test_app_openapi import DOCUMENT, ROUTES, parameters_of
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
-from galaxy_queries import MAX_SEED, PIXELS, SEEDS, STEPS, TILE_PIXELS
-from web_security import HEADERS
+from galaxies.serving.queries import MAX_SEED, PIXELS, SEEDS, STEPS, TILE_PIXELS
+from galaxies.serving.security import HEADERS
 
 KNOWN = ("size", "brightness", "ellipticity", "redshift")
 CHECKS = {"deadline": None, "database": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}

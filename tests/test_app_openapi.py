@@ -11,7 +11,7 @@ from test_app import ask
 from app import create_app
 from config_physics import ATTRIBUTES
 from conftest import ROOT
-from galaxy_queries import MAX_SEED
+from galaxies.serving.queries import MAX_SEED
 
 DOCUMENT = json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8"))
 

@@ -12,7 +12,7 @@ from test_app_openapi import DOCUMENT
 
 import app
 from app import create_app
-from web_security import HEADERS
+from galaxies.serving.security import HEADERS
 
 # What every answer has
 

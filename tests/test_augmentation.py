@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import augmentation
-from augmentation import ARMS, summarize, try_augmentation, turned_copies, verdict
 from config_physics import UserError
 from conftest import fork_script, write_dataset
-from dataset import PreparedDataset
-from sampling import GalaxySampler
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.validation import rare_class as augmentation
+from galaxies.validation.rare_class import ARMS, summarize, try_augmentation, turned_copies, verdict
 
 MERGER = 2
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-import simulation
 from config_physics import UserError
 from conftest import ROOT
+from galaxies.mock_survey import observation as simulation
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -18,7 +18,6 @@ import cuda_tests
 import eager_reference
 import epoch
 import generation
-import hardware
 import launches
 import measuring
 import peaks
@@ -29,6 +28,7 @@ import suite
 import table
 import timing
 import training_step
+from galaxies.common import hardware
 from roofline import Peak
 
 CPU = torch.device("cpu")

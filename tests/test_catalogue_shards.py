@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-import catalogue_shards
 import generate_from_checkpoint
 from config_physics import UserError
 from conftest import ROOT
-from ranks import Ranks
-from sampling import GalaxySampler
+from galaxies.compute.ranks import Ranks
+from galaxies.generation import shards as catalogue_shards
+from galaxies.generation.sampler import GalaxySampler
 
 COUNT, SIZE = 50, 16
 REQUEST = ["--morphology", "spiral", "--ellipticity", "0.3", "--count", str(COUNT), "--shard-size", str(SIZE)]

@@ -10,10 +10,10 @@ import sys
 import pytest
 import torch
 
-import checkpoint
-from checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 from config_physics import UserError
 from conftest import ROOT
+from galaxies.storage import checkpoint
+from galaxies.storage.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 
 
 def example(value: float = 1.0) -> dict:
@@ -63,7 +63,8 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path):
     save_checkpoint(path, {"old": 1})
     # In a process of its own, whose files cannot grow beyond 8 kB.
     code = (
-        "import resource, sys, torch; from pathlib import Path; from checkpoint import save_checkpoint\n"
+        "import resource, sys, torch; from pathlib import Path\n"
+        "from galaxies.storage.checkpoint import save_checkpoint\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "save_checkpoint(Path(sys.argv[1]), {'w': torch.ones(64, 64)})"

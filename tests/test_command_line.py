@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-import command_line
-from command_line import Parser, StopSignals, add_config_options, config_from_options, given_settings
 from config_physics import PAPER_ATTRIBUTES, Config, UserError
 from conftest import ROOT
+from galaxies import command_line
+from galaxies.command_line import Parser, StopSignals, add_config_options, config_from_options, given_settings
 
 
 def parse(*argv: str):
@@ -110,7 +110,8 @@ def test_settings_of_the_other_model_are_refused(options, sentence):
 
 def test_an_error_that_ends_the_process_at_once_skips_what_would_crash():
     code = (
-        "import atexit, os; from command_line import run_script; from ranks import LostRankError\n"
+        "import atexit, os; from galaxies.command_line import run_script\n"
+        "from galaxies.compute.ranks import LostRankError\n"
         "atexit.register(os.abort)\n"
         "def main(argv):\n    print('so far'); raise LostRankError('gone')\n"
         "run_script(main)"

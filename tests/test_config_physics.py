@@ -16,7 +16,7 @@ from config_physics import (
     attribute_table,
     morphology_index,
 )
-from recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 
 
 def test_class_indices_are_those_of_the_specification():

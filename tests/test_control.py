@@ -8,7 +8,10 @@ import torch
 from scipy.stats import spearmanr
 
 from config_physics import Config
-from control import (
+from galaxies.compute.engine import Engine
+from galaxies.datasets.population import Population
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.validation.agreement import (
     agreement,
     agreement_by_class,
     agreement_terms,
@@ -19,9 +22,6 @@ from control import (
     uniform_requests,
     unsupported_share,
 )
-from engine import Engine
-from real_population import Population
-from sampling import GalaxySampler
 
 
 @pytest.fixture

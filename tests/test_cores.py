@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from cores import map_on_cores
+from galaxies.compute.cores import map_on_cores
 
 
 @pytest.fixture(params=[1, 3])

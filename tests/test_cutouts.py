@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cutouts
 from config_physics import UserError
-from cutouts import CutoutSource, Rejection, decode_cutout, read_cutouts
+from galaxies.datasets import cutouts
+from galaxies.datasets.cutouts import CutoutSource, Rejection, decode_cutout, read_cutouts
 
 
 def galaxy(seed: int = 0, side: int = 424) -> Image.Image:

@@ -12,8 +12,16 @@ import torch
 
 from config_physics import Config, UserError
 from conftest import render_galaxies, write_dataset
-from dataset import DeviceBatches, PreparedDataset, condition_vector, dihedral, find_dataset, to_float, to_uint8
-from dataset_writer import DatasetWriter
+from galaxies.datasets.prepared import (
+    DeviceBatches,
+    PreparedDataset,
+    condition_vector,
+    dihedral,
+    find_dataset,
+    to_float,
+    to_uint8,
+)
+from galaxies.datasets.writing import DatasetWriter
 
 
 def batches(data, **settings) -> DeviceBatches:

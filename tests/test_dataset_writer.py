@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import dataset_writer
 from config_physics import MORPHOLOGY_NAMES, UserError
-from dataset_writer import DatasetWriter, split_of
+from conftest import ROOT
+from galaxies.datasets.writing import DatasetWriter, split_of
 
-ROOT = Path(dataset_writer.__file__).parent
 IDS = [f"58{i:016d}" for i in range(40)]
 CLASSES = [MORPHOLOGY_NAMES[i % 4] for i in range(40)]
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 64, 64), dtype=np.uint8)
@@ -211,8 +210,8 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background would ignore it
 sys.path.insert(0, {root!r})
 import numpy as np
-from command_line import run_script
-from dataset_writer import DatasetWriter
+from galaxies.command_line import run_script
+from galaxies.datasets.writing import DatasetWriter
 def main(argv):
     {limit}
     with DatasetWriter({out!r}, 64, 0.5, {{}}) as writer:

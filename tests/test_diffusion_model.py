@@ -9,7 +9,7 @@ import torch
 
 from conftest import Oracle
 from diffusion_model import ContextUnet, GaussianDiffusion, cosine_schedule, denoising_loss, linear_schedule
-from diffusion_sampling import (
+from galaxies.generation.solvers import (
     DiffusionGenerator,
     Solver,
     ddim_step,

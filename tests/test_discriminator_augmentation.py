@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
+from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
 
 
 def uniform(number, seed=0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from distances import (
+from galaxies.validation.distances import (
     accuracy_interval,
     against_floor,
     bootstrap_interval,

@@ -22,12 +22,12 @@ import pytest
 from file_server import IMAGES, MAPPING, QUICK, VOTES, contents, fetch, one, partial, ranges, release, sentence
 from test_prepare_data import make_gz2
 
-import download
 import prepare_data
 from config_physics import UserError
 from conftest import ROOT
-from download import fetch_release
-from durable_files import only_process
+from galaxies.common.durable_files import only_process
+from galaxies.datasets.sources import galaxy_zoo_files as download
+from galaxies.datasets.sources.galaxy_zoo_files import fetch_release
 
 
 def test_all_files_arrive_once(tmp_path, server, capsys):
@@ -206,7 +206,8 @@ def test_a_killed_download_goes_on_where_it_stopped(tmp_path, server):
     server.contents[MAPPING] += rows.encode()
     files = (*one(server, MAPPING, least=1), *one(server, VOTES, least=1, smallest=1))
     code = (
-        "import download, prepare_data\nfrom download import ReleaseFile\n"
+        "import prepare_data\nfrom galaxies.datasets.sources import galaxy_zoo_files as download\n"
+        "from galaxies.datasets.sources.galaxy_zoo_files import ReleaseFile\n"
         f"download.RELEASE = {files!r}\n"
         f"prepare_data.main(['gz2', '--download', '--only-catalogue', '--path', {str(tmp_path / 'gz2')!r}])"
     )
@@ -262,7 +263,11 @@ def test_mistakes_on_the_command_line(tmp_path, monkeypatch):
 
 
 def test_nothing_of_the_web_is_imported_without_a_download():
-    code = "import sys, prepare_data; assert not {'download', 'pooch', 'requests', 'urllib3'} & set(sys.modules)"
+    code = (
+        "import sys, prepare_data\n"
+        "unwanted = {'galaxies.datasets.sources.galaxy_zoo_files', 'pooch', 'requests', 'urllib3'}\n"
+        "assert not unwanted & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import durable_files
 from config_physics import UserError
 from conftest import ROOT
-from durable_files import (
+from galaxies.common import durable_files
+from galaxies.common.durable_files import (
     clean_up_after_dead_processes,
     only_process,
     put_in_place,
@@ -21,7 +21,7 @@ from durable_files import (
     write_output,
 )
 
-HOLD = "import sys; from pathlib import Path; from durable_files import only_process\n" + (
+HOLD = "import sys; from pathlib import Path; from galaxies.common.durable_files import only_process\n" + (
     "with only_process(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import encounter
-from encounter import HALO_RADIUS, MAX_RADIUS, Encounter, inner_share, particle_light
+from galaxies.mock_survey import encounter
+from galaxies.mock_survey.encounter import HALO_RADIUS, MAX_RADIUS, Encounter, inner_share, particle_light
 
 FAR = {"mass_ratio": 1e-6, "pericentre": 1000.0}  # a companion that pulls at nothing
 

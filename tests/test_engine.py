@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from config_physics import UserError
-from engine import Engine
+from galaxies.compute.engine import Engine
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

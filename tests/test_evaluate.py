@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 
 import evaluate
-import evaluation
-import photometry
-from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import UserError
 from conftest import ROOT, render_galaxies, run_script, write_dataset
-from dataset import PreparedDataset
-from measurements import STATISTIC_NAMES
-from report_texts import figures
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.measure import photometry
+from galaxies.measure.statistics_table import STATISTIC_NAMES
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.validation import evaluation
+from galaxies.validation.report.figures import figures
 
 
 class StandInJudge:
@@ -274,7 +274,7 @@ def test_a_mistake_ends_with_status_2(tmp_path):
 
 def test_every_figure_that_families_are_compared_by_is_in_a_report(report):
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import families
+    from studies import families
 
     rows = families.rows_of(json.loads((report / "report.json").read_text()))
     # Galaxies of a run of seconds may have no source to measure; the rows are there all the same.

@@ -9,11 +9,11 @@ import shutil
 import kill_jobs
 import pytest
 
-from checkpoint import load_checkpoint
 from config_physics import Config
 from conftest import MODERN, differences, records_of, write_dataset
-from dataset import PreparedDataset
-from training import Trainer
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.training.trainer import Trainer
 
 needs_fork = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork server for quick fresh processes")
 # What a run has from its settings and its data, and not from its past.

@@ -8,14 +8,13 @@ import sys
 import pytest
 from PIL import Image
 
-from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import UserError
 from conftest import ROOT, make_trainer
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import families
-import noise_schedules
+from studies import families, noise_schedules
 
 
 @pytest.fixture

@@ -27,12 +27,12 @@ import galaxy
 import generate_from_checkpoint
 import prepare_data
 import resume_training
-from checkpoint import RUN_STATE, load_checkpoint, save_checkpoint
 from config_physics import Config, UserError
 from conftest import TINY, differences, records_of, write_dataset
-from dataset import PreparedDataset
-from run_folder import load_run
-from training import Trainer
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint, save_checkpoint
+from galaxies.storage.run_folder import load_run
+from galaxies.training.trainer import Trainer
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no file-size limit and no fork server")
 slow = pytest.mark.slow
@@ -442,7 +442,7 @@ def test_malicious_checkpoints_and_datasets(dataset_path, tmp_path, monkeypatch,
     np.save(folder / "images.npy", np.array([_Call(open, str(canary), "w")]), allow_pickle=True)
     manifest = (folder / "manifest.json").read_text()
     old = PreparedDataset.open(dataset_path).manifest["sha256"]["images.npy"]
-    from dataset_writer import sha256_of
+    from galaxies.datasets.writing import sha256_of
 
     (folder / "manifest.json").write_text(manifest.replace(old, sha256_of(folder / "images.npy")))
     assert "is damaged" in one_sentence(galaxy.main, ["--data", "d", *SHORT])

@@ -8,8 +8,16 @@ import torch
 
 from config_physics import MORPHOLOGY_NAMES
 from conftest import render_galaxies
-from feature_spaces import DISTANCES, FeatureSpace, RandomFeatures, add_noise, blur, standardised, validate
-from measurements import STATISTIC_NAMES, measure_images
+from galaxies.measure.statistics_table import STATISTIC_NAMES, measure_images
+from galaxies.validation.feature_spaces import (
+    DISTANCES,
+    FeatureSpace,
+    RandomFeatures,
+    add_noise,
+    blur,
+    standardised,
+    validate,
+)
 
 
 @pytest.fixture(scope="module")

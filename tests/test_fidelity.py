@@ -8,11 +8,18 @@ import torch
 
 from config_physics import MORPHOLOGY_NAMES
 from conftest import render_galaxies
-from distances import compare_values
-from engine import Engine
-from fidelity import nearest_training, neighbourhoods
-from measurements import measure_images
-from set_comparison import compare_statistics, compare_variety, groups_of, look_for_copies, power_ratio, real_or_fake
+from galaxies.compute.engine import Engine
+from galaxies.measure.statistics_table import measure_images
+from galaxies.validation.comparison import (
+    compare_statistics,
+    compare_variety,
+    groups_of,
+    look_for_copies,
+    power_ratio,
+    real_or_fake,
+)
+from galaxies.validation.distances import compare_values
+from galaxies.validation.neighbours import nearest_training, neighbourhoods
 
 KEYS = ("precision", "recall", "density", "coverage")
 CPU = Engine(torch.device("cpu"), bf16=False)

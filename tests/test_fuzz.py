@@ -18,7 +18,6 @@ from PIL import Image
 from test_prepare_data import make_gz2
 
 import app
-import command_line
 import evaluate
 import galaxy
 import generate_from_checkpoint
@@ -27,8 +26,9 @@ import release_checkpoint
 import resume_training
 from config_physics import Config, UserError
 from conftest import ROOT, render_galaxies
-from label_table import read_labels
-from requested_galaxies import read_requests
+from galaxies import command_line
+from galaxies.datasets.sources.labelled import read_labels
+from galaxies.generation.requests import read_requests
 
 pytestmark = pytest.mark.filterwarnings("default")  # as for users, to whom a warning is no error
 slow = pytest.mark.slow
@@ -95,7 +95,7 @@ def test_options_that_are_written_about_exist(file):
     known = {flag for parser in PARSERS.values() for action in parser._actions for flag in action.option_strings}
     text = (ROOT / file).read_text(encoding="utf-8")
     known |= {"--nproc_per_node", "--compile"}  # of torchrun; the one that the guide says does not exist
-    for path in (ROOT / "benchmarks").glob("*.py"):
+    for path in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "studies").glob("*.py")):
         known |= set(re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8")))
     if file.endswith(".py"):
         text = text.split('"""')[1]  # the manual; code and messages have their own tests
@@ -135,13 +135,12 @@ def light_work(sandbox, monkeypatch):
     import flask
     import kill_jobs
 
-    import augmentation
-    import download
-    import evaluation
-    import feature_spaces
-    import http_server
-    import mock_survey
-    from dataset_writer import DatasetWriter
+    from galaxies.datasets.sources import galaxy_zoo_files as download
+    from galaxies.datasets.writing import DatasetWriter
+    from galaxies.mock_survey import writing as mock_survey
+    from galaxies.serving import server as http_server
+    from galaxies.validation import evaluation, feature_spaces
+    from galaxies.validation import rare_class as augmentation
 
     def stop(*_, **__):
         raise UserError("here the work would begin")

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from galaxy_frame import GalaxyFrame, Pose, frame_axes, symmetrize, turn_onto_sky
+from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, frame_axes, symmetrize, turn_onto_sky
 
 UPRIGHT = torch.tensor([[1.0, 0.0, 1.0]])
 QUARTER = torch.tensor([[0.0, 1.0, 1.0]])

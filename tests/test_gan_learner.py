@@ -8,13 +8,13 @@ from torch import Tensor
 
 from config_physics import Config, UserError
 from conftest import MODERN, differences, make_trainer
-from dataset import Batch
-from engine import Engine
-from gan_learner import GanLearner, build_discriminator
+from galaxies.compute.engine import Engine
+from galaxies.datasets.prepared import Batch
+from galaxies.generation.sampler import build_generator
+from galaxies.training.gan_learner import GanLearner, build_discriminator
+from galaxies.training.monitoring import health_warnings
+from galaxies.training.perceptual import Vgg16
 from gan_model import ProjectionDiscriminator, relativistic_loss
-from monitoring import health_warnings
-from perceptual_loss import Vgg16
-from sampling import build_generator
 
 
 def trainer_of(data, tmp_path, **settings):

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from config_physics import Config
-from engine import Engine
-from gan_learner import GanLearner
-from grain_measurement import _smoothed, measure_grain
-from metrics import measure_noise
-from sky_grain import GRAIN_REACH, SkyGrain, between
+from galaxies.compute.engine import Engine
+from galaxies.measure.image_statistics import measure_noise
+from galaxies.networks.grain_measurement import _smoothed, measure_grain
+from galaxies.networks.sky_grain import GRAIN_REACH, SkyGrain, between
+from galaxies.training.gan_learner import GanLearner
 
 MIDDLE, FINEST = 3, 6  # kernels
 SMOOTH = torch.outer(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])) / 6

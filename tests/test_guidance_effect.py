@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-import photometry
 from config_physics import Config
 from conftest import Oracle, render_galaxies
-from control import Requests
-from dataset import to_float
-from diffusion_sampling import Solver
-from engine import Engine
-from guidance_effect import guidance_effect
-from real_population import Population
-from report_pages import _guidance
-from sampling import GalaxySampler, build_generator
+from galaxies.compute.engine import Engine
+from galaxies.datasets.population import Population
+from galaxies.datasets.prepared import to_float
+from galaxies.generation.sampler import GalaxySampler, build_generator
+from galaxies.generation.solvers import Solver
+from galaxies.measure import photometry
+from galaxies.validation.agreement import Requests
+from galaxies.validation.guidance_effect import guidance_effect
+from galaxies.validation.report.page import _guidance
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from file_server import ETAG, IMAGES, MAPPING, QUICK, VOTES, fetch, one, partial, ranges, sentence
 
-import http_download
 from config_physics import UserError
-from download import fetch_release
+from galaxies.datasets.sources import http_download
+from galaxies.datasets.sources.galaxy_zoo_files import fetch_release
 
 PAGE = b"<!DOCTYPE html><html><body>We will be back soon</body></html>"
 

@@ -23,9 +23,9 @@ import app
 from app import create_app
 from config_physics import UserError
 from conftest import ROOT, run_script
-from http_server import MOST_BODY, address_of, bind, build_server
-from sampling import GalaxySampler
-from web_security import HEADERS, OneLineFormatter
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.serving.security import HEADERS, OneLineFormatter
+from galaxies.serving.server import MOST_BODY, address_of, bind, build_server
 
 GALAXY = "morphology=spiral&size=0.12&brightness=0.3&ellipticity=0.4&redshift=0.05"
 
@@ -355,7 +355,7 @@ def test_the_script_without_a_checkpoint(tmp_path, monkeypatch, capsys):
         served.append((application.test_client().get("/api/model").status_code, threads))
         return Server()
 
-    monkeypatch.setattr("http_server.build_server", build)
+    monkeypatch.setattr("galaxies.serving.server.build_server", build)
     monkeypatch.chdir(tmp_path)
     app.main(["--port", "0"])
     assert served == [(503, 40)]

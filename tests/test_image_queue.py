@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from bounded_cache import BoundedCache
-from image_queue import BusyError, ImageQueue
+from galaxies.serving.batching import BusyError, ImageQueue
+from galaxies.serving.cache import BoundedCache
 
 
 class Work:

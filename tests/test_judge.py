@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-import judge
 from config_physics import UserError
 from conftest import write_dataset
-from dataset import PreparedDataset
-from judge import Judge, dataset_key, fit_temperature, train_judge
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.validation import judge
+from galaxies.validation.judge import Judge, dataset_key, fit_temperature, train_judge
 
 CPU = torch.device("cpu")
 

@@ -12,11 +12,11 @@ import time
 import kill_jobs
 import pytest
 
-from checkpoint import load_checkpoint
 from conftest import TINY, differences, records_of, write_dataset
-from dataset import PreparedDataset
-from dataset_writer import sha256_of
-from run_folder import clean_up, load_run
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.datasets.writing import sha256_of
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.storage.run_folder import clean_up, load_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor a fork server")
 slow = pytest.mark.slow

@@ -8,9 +8,9 @@ import sys
 import kill_jobs
 import pytest
 
-from checkpoint import load_checkpoint
 from conftest import write_dataset
-from monitoring import read_metrics
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.training.monitoring import read_metrics
 
 _MEBIBYTES = 25  # that a run may grow by after its first hundred steps: the allocator's, not the program's
 

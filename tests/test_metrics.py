@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import (
+from galaxies.measure.image_statistics import (
     NUM_POWER_BINS,
     POWER_BANDS,
     band_power,

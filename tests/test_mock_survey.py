@@ -19,15 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
-import galaxy_zoo
-import mock_survey
 import prepare_data
-import simulation
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
 from conftest import run_script
-from dataset import PreparedDataset
-from mock_survey import TRUTH_COLUMNS, VOTE_COLUMNS, rendering_device, write_dataset, write_release
-from mock_votes import QUESTIONS
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.datasets.sources import galaxy_zoo
+from galaxies.mock_survey import observation as simulation
+from galaxies.mock_survey import writing as mock_survey
+from galaxies.mock_survey.votes import QUESTIONS
+from galaxies.mock_survey.writing import TRUTH_COLUMNS, VOTE_COLUMNS, rendering_device, write_dataset, write_release
 
 COUNT = 16
 FILES = {"gz2_hart16.csv", "gz2_filename_mapping.csv", "gz2sample.csv", "images_gz2.zip", "truth.csv"}

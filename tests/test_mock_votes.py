@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import galaxy_zoo
 from config_physics import MORPHOLOGY_NAMES
-from galaxy_structure import draw_structure
-from mock_votes import QUESTIONS, TOTAL_VOTES_RANGE, draw_votes, vote_fractions
+from galaxies.datasets.sources import galaxy_zoo
+from galaxies.mock_survey.structure import draw_structure
+from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, draw_votes, vote_fractions
 
 LOOKS = ("axis_ratio", "bulge_fraction", "bar_fraction", "arm_strength", "num_arms", "pitch", "dust_depth")
 EACH = 200  # galaxies of a class

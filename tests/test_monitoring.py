@@ -11,8 +11,8 @@ import torch
 
 from config_physics import Config, attribute_table
 from conftest import render_galaxies
-from gan_model import discriminator_loss, relativistic_loss
-from monitoring import (
+from galaxies.datasets.population import Population
+from galaxies.training.monitoring import (
     MetricsLog,
     bar_line,
     check_samples,
@@ -26,7 +26,7 @@ from monitoring import (
     read_metrics,
     sample_grid,
 )
-from real_population import Population
+from gan_model import discriminator_loss, relativistic_loss
 
 CONFIG = Config()
 

@@ -14,16 +14,16 @@ from PIL import Image
 from scipy.optimize import brentq
 from test_photometry import NOISE, assert_finite, binned, picture, profile, star
 
-import morphology_statistics as statistics
 from config_physics import UserError
 from conftest import ROOT
-from photometry import NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
-from source_mask import estimate_sky, find_source
+from galaxies.measure import structure as statistics
+from galaxies.measure.photometry import NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
+from galaxies.measure.source import estimate_sky, find_source
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import instruments
-from instruments import errors, measure_all, measure_with_statmorph, rank_correlation, render_galaxies
+from studies import instruments
+from studies.instruments import errors, measure_all, measure_with_statmorph, rank_correlation, render_galaxies
 
 REAL = os.environ.get("GALAXY_REAL_DATA")
 STRUCTURE = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from config_physics import UserError
-from perceptual_loss import _VGG_GROUPS, Vgg16, perceptual_loss
+from galaxies.training.perceptual import _VGG_GROUPS, Vgg16, perceptual_loss
 from physics_model import PhysicsPredictor
 
 

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from philox import DRAW, NOISE, PIXELS, coarse_normal, philox4x32, random_index, random_words, standard_normal
+from galaxies.compute.seeded_noise import (
+    DRAW,
+    NOISE,
+    PIXELS,
+    coarse_normal,
+    philox4x32,
+    random_index,
+    random_words,
+    standard_normal,
+)
 
 
 def words(text: str) -> list[np.ndarray]:
@@ -72,7 +81,10 @@ def test_longer_noise_begins_with_the_shorter():
 
 def test_extreme_words_give_finite_noise(monkeypatch):
     for word in (0, 2**32 - 1):
-        monkeypatch.setattr("philox.random_words", lambda s, n, _, w=word: np.full((len(s), n), w, np.uint64))
+        monkeypatch.setattr(
+            "galaxies.compute.seeded_noise.random_words",
+            lambda s, n, _, w=word: np.full((len(s), n), w, np.uint64),
+        )
         assert standard_normal([0], 4).abs().max() < 6.8
 
 

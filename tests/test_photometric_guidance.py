@@ -7,8 +7,8 @@ import torch
 
 from config_physics import attribute_table
 from conftest import render_galaxies
-from dataset import to_float
-from photometric_guidance import galaxy_changes, push_to_photometry
+from galaxies.datasets.prepared import to_float
+from galaxies.generation.photometric_guidance import galaxy_changes, push_to_photometry
 from physics_model import photometric_residuals
 
 TABLE = attribute_table(("size", "brightness", "ellipticity", "redshift"))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
 from conftest import render_galaxies
-from photometry import FLAG_BITS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
+from galaxies.measure.photometry import FLAG_BITS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
 
 OVERSAMPLING = 5
 SKY = (0.05, 0.04, 0.03)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import photometry
 from config_physics import attribute_table
+from galaxies.measure import photometry
 from physics_model import PhysicsPredictor, photometric_loss, physics_loss, variance_loss
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from config_physics import UserError
-from pictures import labelled_grid, plain_grid, plot_curves, save_picture, to_picture
+from galaxies.images.grids import labelled_grid, plain_grid, plot_curves, save_picture, to_picture
 
 
 def noise(*shape, seed=0):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-import cosmology
 from config_physics import MORPHOLOGY_NAMES
-from galaxy_structure import draw_structure, normal_within
-from galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
-from population import MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies
-from sky_field import MAX_NEIGHBOURS, draw_neighbours, draw_observation
+from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
+from galaxies.mock_survey import cosmology
+from galaxies.mock_survey.conditions import MAX_NEIGHBOURS, draw_neighbours, draw_observation
+from galaxies.mock_survey.population import MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies
+from galaxies.mock_survey.structure import draw_structure, normal_within
 
 COUNT = 200
 MIN_R90 = 3.0  # arcseconds, of Galaxy Zoo 2 (Willett et al. 2013)

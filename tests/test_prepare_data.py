@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import galaxy_zoo as gz
 import prepare_data
 from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES, UserError
-from cutouts import decode_cutout
-from dataset_writer import split_of
-from duplicates import merge_duplicates
+from galaxies.datasets.cutouts import decode_cutout
+from galaxies.datasets.duplicates import merge_duplicates
+from galaxies.datasets.sources import galaxy_zoo as gz
+from galaxies.datasets.writing import split_of
 
 CLASSES = ("spiral", "elliptical", "merger", "edge-on")
 ROOT = Path(prepare_data.__file__).parent
@@ -320,7 +320,7 @@ def test_the_light_commands_do_not_import_torch():
 def test_a_killed_run_leaves_only_what_the_next_one_removes(tmp_path):
     folder = make_labelled(tmp_path / "a")
     code = (
-        "import sys, time, photometry, prepare_data as p\n"
+        "import sys, time, prepare_data as p; from galaxies.measure import photometry\n"
         "def measure(images):\n    print('measuring', flush=True); time.sleep(60)\n"
         "photometry.measure_attributes = measure\n"
         f"p.main(['labelled', '--images', {str(folder)!r}, '--labels', {str(folder / 'labels.csv')!r}, "

@@ -13,12 +13,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from checkpoint import load_checkpoint
 from config_physics import Config, UserError
 from conftest import MODERN, ROOT, run_script
-from dataset import DeviceBatches
-from monitoring import read_metrics
-from ranks import Ranks
+from galaxies.compute.ranks import Ranks
+from galaxies.datasets.prepared import DeviceBatches
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.training.monitoring import read_metrics
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a resolvable host name there")
 
@@ -102,7 +102,7 @@ def compare(one, two, _):
 
 NORM = """
 import torch, torch.distributed as dist
-from ranks import Ranks
+from galaxies.compute.ranks import Ranks
 
 ranks = Ranks.from_environment()
 ranks.connect(torch.device("cpu"))

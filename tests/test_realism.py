@@ -14,13 +14,13 @@ from PIL import Image
 
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, UserError
 from conftest import ROOT, render_galaxies, run_script
-from dataset_writer import DatasetWriter
-from engine import Engine
+from galaxies.compute.engine import Engine
+from galaxies.datasets.writing import DatasetWriter
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import realism
-from real_or_mock import halves, judge_images, judge_statistics, pair_up
+from galaxies.validation.real_or_generated import halves, judge_images, judge_statistics, pair_up
+from studies import realism
 
 GROUPS = {*MORPHOLOGY_NAMES, "all"}
 
@@ -161,7 +161,7 @@ def test_the_seed_decides_everything(real, brightened, against_brightened, tmp_p
 
 def test_the_script_runs_and_writes_below_samples(real, tmp_path):
     options = ["--mock", real, "--real", real, "--count", 12, "--no-classifier"]
-    result = run_script("benchmarks/realism.py", *options, cwd=tmp_path)
+    result = run_script("studies/realism.py", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[3].split() == ["galaxies", *["12", "/", "12"] * 4, "48", "/", "48"]
     names = {path.name for path in (tmp_path / "samples" / "realism").iterdir()}

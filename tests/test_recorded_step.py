@@ -8,12 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from config_physics import Config
 from conftest import MODERN, make_trainer
-from dataset import DeviceBatches
-from engine import Engine, RecordedStep
-from gan_learner import GanLearner
-from learner import Variant
-from recipes import RECIPES
-from stepping import PhaseSteps
+from galaxies.compute.engine import Engine, RecordedStep
+from galaxies.datasets.prepared import DeviceBatches
+from galaxies.recipes import RECIPES
+from galaxies.training.gan_learner import GanLearner
+from galaxies.training.learner import Variant
+from galaxies.training.steps import PhaseSteps
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -54,7 +54,7 @@ class Watch(TorchDispatchMode):
 @pytest.fixture
 def as_if_recording(monkeypatch):
     """Take the branch of a recording where code has one: it asks whether the tensor is on CUDA, too."""
-    import source_mask
+    from galaxies.measure import source as source_mask
 
     def fixed_number_of_steps(marker, ceiling):
         for _ in range(8):
@@ -195,7 +195,7 @@ def test_every_replay_draws_new_noise(data):
 
 @needs_cuda
 def test_streamed_images_are_those_of_the_store_on_the_device(data, monkeypatch):
-    import image_store
+    from galaxies.datasets import image_store
 
     config = Config(batch_size=16, device="cuda")
     device = torch.device("cuda")

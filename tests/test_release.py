@@ -8,13 +8,13 @@ import re
 import pytest
 import torch
 
-import photometry
-from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import RELEASED, Config, UserError
 from conftest import ROOT, fork_script, run_script
-from model_card import training_facts
-from release import SETTINGS, WEIGHTS, default_checkpoint, load_state, write_release
-from sampling import GalaxySampler
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.measure import photometry
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.storage.release import SETTINGS, WEIGHTS, default_checkpoint, load_state, write_release
+from galaxies.validation.report.model_card import training_facts
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from resampling import Halve, fold, look_up, turned
+from galaxies.images.resampling import Halve, fold, look_up, turned
 
 
 def smooth_images(number=2, size=32):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from galaxies.networks.residual_gan import ResidualDiscriminator, ResidualGenerator
 from gan_model import gradient_penalty, relativistic_loss
-from residual_gan import ResidualDiscriminator, ResidualGenerator
 
 
 def random(*shape, seed=0):

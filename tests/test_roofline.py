@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-import thin_conv
 from config_physics import Config
 from conftest import MODERN, ROOT
-from learner import build_predictor
-from recipes import RECIPES
+from galaxies.networks import thin_conv
+from galaxies.recipes import RECIPES
+from galaxies.training.learner import build_predictor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

@@ -11,10 +11,10 @@ import torch
 
 import galaxy
 import resume_training
-from checkpoint import RUN_STATE, link_checkpoint, load_checkpoint, save_checkpoint
 from config_physics import Config, UserError
 from conftest import TINY
-from run_folder import check_space, clean_up, hold_run, kept_epochs, load_run, save_epoch, save_latest
+from galaxies.storage.checkpoint import RUN_STATE, link_checkpoint, load_checkpoint, save_checkpoint
+from galaxies.storage.run_folder import check_space, clean_up, hold_run, kept_epochs, load_run, save_epoch, save_latest
 
 
 def content(number: int) -> dict:
@@ -135,7 +135,7 @@ def test_no_good_checkpoint_is_one_sentence(saved):
 
 
 def test_a_newer_release_is_no_damage(saved, monkeypatch):
-    monkeypatch.setattr("checkpoint.FORMAT_VERSION", 99)
+    monkeypatch.setattr("galaxies.storage.checkpoint.FORMAT_VERSION", 99)
     with pytest.raises(UserError, match="has format version 1 and this program reads 99"):
         load_run(saved)
 

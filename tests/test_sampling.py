@@ -8,13 +8,13 @@ import threading
 import pytest
 import torch
 
-from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import Config, UserError
 from conftest import make_trainer
-from engine import Engine
+from galaxies.compute.engine import Engine
+from galaxies.datasets.population import Population
+from galaxies.generation.sampler import GalaxySampler, _ExactKernels, build_generator, chunk_size, generator_weights
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from gan_model import Generator
-from real_population import Population
-from sampling import GalaxySampler, _ExactKernels, build_generator, chunk_size, generator_weights
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
@@ -108,7 +108,7 @@ def test_several_callers_at_once(sampler):
 @pytest.mark.parametrize("count", [1, 16, 33, 65])
 def test_way_of_an_accelerator_in_blocks(sampler, monkeypatch, count):
     expected = sampler.generate(*request(count))
-    monkeypatch.setattr("sampling._CHUNKS_AHEAD", 2)  # of 16 images each
+    monkeypatch.setattr("galaxies.generation.sampler._CHUNKS_AHEAD", 2)  # of 16 images each
     monkeypatch.setattr(sampler, "_on_cores", sampler._on_accelerator)
     # Here the threads share each chunk, so that a last bit may differ.
     assert (sampler.generate(*request(count)).int() - expected.int()).abs().max() <= 1
@@ -200,7 +200,7 @@ def test_drawing_together_is_drawing_one_by_one(sampler):
 
 @pytest.mark.parametrize("table", [1, 2**18])
 def test_drawing_takes_each_of_the_nearest_alike(sampler, monkeypatch, table):
-    monkeypatch.setattr("real_population._TABLE_SIZE", table)
+    monkeypatch.setattr("galaxies.datasets.population._TABLE_SIZE", table)
     count = 4000
     requested = torch.tensor([[0.15, math.nan], [0.12, math.nan]]).repeat(count // 2, 1)
     drawn = sampler.complete_all(torch.zeros(count, dtype=torch.int64), requested, range(count))

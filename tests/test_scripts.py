@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 import galaxy
-import photometry
-from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import UserError
 from conftest import ROOT, TINY, fork_script, run_script
-from dataset import PreparedDataset
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.measure import photometry
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 
 SCRIPTS = ("galaxy.py", "resume_training.py", "generate_from_checkpoint.py", "prepare_data.py")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sersic import TRUNCATION, SersicTransform, enclosed_light, sersic_b
+from galaxies.mock_survey.sersic import TRUNCATION, SersicTransform, enclosed_light, sersic_b
 
 INDICES = torch.tensor([0.5, 0.8, 1.0, 1.5, 2.5, 4.0, 5.0], dtype=torch.float64)
 FREQUENCIES = np.array([0, 1e-4, 0.001, 0.01, 0.0437, 0.1, 0.2, 0.311, 0.5, 1.0, 1.7, 3.0, 4.0, 8.0, 11.9])

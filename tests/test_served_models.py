@@ -8,10 +8,10 @@ import shutil
 import pytest
 import torch
 
-from checkpoint import load_checkpoint, save_checkpoint
 from config_physics import UserError
-from release import WEIGHTS, find_checkpoints, write_release
-from served_models import ServedModel, load_found
+from galaxies.serving.models import ServedModel, load_found
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.storage.release import WEIGHTS, find_checkpoints, write_release
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import encounter
-import photometry
-import simulation
 from config_physics import MORPHOLOGY_NAMES
-from cosmology import arcsec_per_kpc
-from galaxy_light import Grid, draw_light
-from galaxy_structure import NUM_KNOTS, NUM_WAVES
-from simulation import BLOCK, SDSS_PIXEL_ARCSEC, MockSurvey
+from galaxies.measure import photometry
+from galaxies.mock_survey import encounter
+from galaxies.mock_survey import observation as simulation
+from galaxies.mock_survey.cosmology import arcsec_per_kpc
+from galaxies.mock_survey.light import Grid, draw_light
+from galaxies.mock_survey.observation import BLOCK, SDSS_PIXEL_ARCSEC, MockSurvey
+from galaxies.mock_survey.structure import NUM_KNOTS, NUM_WAVES
 
 R_BAND = 1
 CROP_PX = 212  # of a 424-pixel frame, what a picture shows

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from config_physics import Config
-from sampling import build_generator
-from sky_grain import GRAIN_REACH, GrainyGenerator, SkyGrain
+from galaxies.generation.sampler import build_generator
+from galaxies.networks.sky_grain import GRAIN_REACH, GrainyGenerator, SkyGrain
 
 SKY = torch.full((8, 3, 64, 64), -0.5)
 

@@ -14,8 +14,8 @@ from conftest import ROOT, write_dataset
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import solvers
-from evaluation import load_judge
+from galaxies.validation.evaluation import load_judge
+from studies import solvers
 
 
 @pytest.fixture(scope="module")

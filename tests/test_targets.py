@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from config_physics import ATTRIBUTES
-from targets import table, verdicts
+from galaxies.validation.targets import table, verdicts
 
 
 def agreement(mae, spearman, mean, squared):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_targets import REPORT
 
-import script_runs
-import train_release
-from checkpoint import save_checkpoint
-from command_line import Parser, add_config_options, config_from_options
 from config_physics import UserError
+from galaxies.command_line import Parser, add_config_options, config_from_options
+from galaxies.storage.checkpoint import save_checkpoint
+from studies import runs as script_runs
+from studies import train_release
 
 
 @pytest.fixture

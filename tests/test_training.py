@@ -13,13 +13,13 @@ import time
 import pytest
 import torch
 
-from checkpoint import load_checkpoint
 from config_physics import Config, UserError
 from conftest import ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
-from monitoring import read_metrics
-from recipes import DIFFUSION_RECIPES, RECIPES
-from sampling import GalaxySampler
-from training import Trainer
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.training.monitoring import read_metrics
+from galaxies.training.trainer import Trainer
 
 
 def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
@@ -241,7 +241,7 @@ def test_a_skipped_step_changes_nothing_that_is_trained(data, tmp_path, monkeypa
 
 
 def test_skipping_ends_when_nothing_is_finite_any_more(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("training._TOO_MANY_SKIPPED", 20)
+    monkeypatch.setattr("galaxies.training.trainer._TOO_MANY_SKIPPED", 20)
     trainer = make_trainer(data, tmp_path, epochs=100, on_nan="skip")
     break_noise(trainer, monkeypatch, *range(3, 1000))
     with pytest.raises(UserError, match="not finite"):

@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
-import untrusted_files
 from config_physics import UserError
-from cutouts import CutoutSource, Rejection, read_cutouts
-from untrusted_files import TableStream, UntrustedFileError, check_archive, picture_entries, read_entry, survey_table
+from galaxies.common import untrusted_files
+from galaxies.common.untrusted_files import (
+    TableStream,
+    UntrustedFileError,
+    check_archive,
+    picture_entries,
+    read_entry,
+    survey_table,
+)
+from galaxies.datasets.cutouts import CutoutSource, Rejection, read_cutouts
 
 PICTURE = b"\xff\xd8\xff" + os.urandom(3000)
 
@@ -196,7 +203,7 @@ def test_names_asked_for_are_never_paths(tmp_path):
 
 
 def test_a_file_that_is_far_too_large_is_one_rejection(tmp_path, monkeypatch):
-    monkeypatch.setattr("cutouts.MAX_PICTURE_BYTES", 1000)
+    monkeypatch.setattr("galaxies.datasets.cutouts.MAX_PICTURE_BYTES", 1000)
     (tmp_path / "1.jpg").write_bytes(PICTURE)
     with CutoutSource(tmp_path) as source:
         with pytest.raises(OSError, match="has more than 1000 bytes"):

@@ -1,0 +1,1 @@
+"""The machinery behind the scripts, in folders; docs/architecture.md walks through them."""

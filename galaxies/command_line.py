@@ -1,0 +1,214 @@
+"""What the command lines share: options made from `Config`, one-sentence errors, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from config_physics import SOLVERS, Config, UserError
+from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+
+MAX_IMAGES = 100_000_000  # of one call: a terabyte at 64 pixels
+_MAX_SEED = 2**63 - 1 - MAX_IMAGES
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, and whose options are never abbreviated."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UserError` instead of printing the whole usage."""
+        raise UserError(f"{message} ({self.prog} --help lists the options)")
+
+
+def add_config_options(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Add one option for each `Config` field, or for the named ones; a default is never written twice.
+
+    An option that is not given leaves nothing in the namespace, so that a recipe or a checkpoint decides.
+    """
+    wanted = None if names is None else set(names)
+    for setting in dataclasses.fields(Config):
+        if setting.metadata.get("option") is False or (wanted is not None and setting.name not in wanted):
+            continue
+        flag = "--" + setting.name.replace("_", "-")
+        default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+        help_text = setting.metadata["help"] + ("" if default == "" else f" (default: {default})")
+        kwargs: dict[str, Any] = {"dest": setting.name, "default": argparse.SUPPRESS, "help": help_text}
+        if isinstance(setting.default, bool):
+            kwargs["action"] = "store_true" if setting.name == "diffusion" else argparse.BooleanOptionalAction
+        elif isinstance(setting.default, tuple):
+            kwargs |= {"type": _name_list, "metavar": "LIST"}
+        else:
+            kwargs |= {"type": type(setting.default), "metavar": _METAVARS.get(setting.name)}
+            if "choices" in setting.metadata:
+                kwargs |= {"choices": setting.metadata["choices"], "metavar": None}
+            elif kwargs["metavar"] is None:
+                kwargs["metavar"] = "N" if isinstance(setting.default, int) else "X"
+        parser.add_argument(flag, **kwargs)
+
+
+_METAVARS = {"data": "DIR", "run": "NAME", "device": "D", "vgg_weights": "FILE"}
+
+
+def _name_list(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def finite_number(text: str) -> float:
+    """Read an option's or a cell's number that single precision can hold."""
+    value = float(text)
+    if not abs(value) < 1e30:  # not a number, infinite, or beyond the networks' arithmetic
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of an option's whole number between two limits, both allowed."""
+
+    def whole_number(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
+        return value
+
+    return whole_number
+
+
+def seed_number(text: str) -> int:
+    """Read the seed of an image; those of the `MAX_IMAGES` images after it fit 64 bits too."""
+    if not 0 <= (value := int(text)) <= _MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MAX_SEED}")
+    return value
+
+
+def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
+    """Return the `Config` settings that the user gave on the command line."""
+    return {s.name: getattr(namespace, s.name) for s in dataclasses.fields(Config) if hasattr(namespace, s.name)}
+
+
+def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Config:
+    """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then what the user gave."""
+    given = given_settings(namespace)
+    recipe = given.get("recipe", Config.recipe)
+    diffusion = DIFFUSION_RECIPES[recipe] if given.get("diffusion") else {}
+    return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **given})
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute, for scripts without a run's settings; see `engine.Engine.choose`."""
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def need_packages(*packages: str) -> None:
+    """Refuse to begin without the packages of the reports.
+
+    Raises
+    ------
+    UserError
+        Naming those that are not installed.
+    """
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise UserError(
+            f"this needs {', '.join(missing)}: python -m pip install -r requirements-evaluate.txt installs all of it"
+        )
+
+
+def add_solver_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a diffusion model is sampled; see `solver_settings`."""
+    group = parser.add_argument_group("diffusion", "How a diffusion model is sampled; by default as its run chose.")
+    group.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        help="DPM-Solver++ with or without noise, DDIM, or ancestral",
+    )
+    group.add_argument(
+        "--solver-steps", type=whole_number(1, 100_000), metavar="N", help="steps of the solver, 1 to 100000"
+    )
+    group.add_argument(
+        "--guidance", type=_weight, metavar="W", help="weight of classifier-free guidance, 0 to 100; 1 is none"
+    )
+    group.add_argument(
+        "--photometric-guidance",
+        type=_weight,
+        metavar="S",
+        help="how far each step is moved towards the photometry that is asked for, 0 to 100; 0 is not at all",
+    )
+
+
+def solver_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `diffusion_sampling.Solver` that the user gave."""
+    given = {
+        "name": options.solver,
+        "num_steps": options.solver_steps,
+        "guidance": options.guidance,
+        "photometry": options.photometric_guidance,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _weight(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 100")
+    return value
+
+
+def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
+    """Run a script's `main` and end the process with its exit status.
+
+    0 when it returns; 2 after a `UserError` or a failing disk, printed to standard error as one sentence; 130 after
+    Ctrl-C.
+    """
+    program = os.path.basename(sys.argv[0])  # noqa: PTH119 - argv[0] is text, not a path to open
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a Windows console may not know every character of a report
+            stream.reconfigure(errors="replace")
+    try:
+        main(None)
+    except UserError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if error.at_once:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except OSError as error:  # a full disk or a folder without permission, wherever it was met
+        print(f"{program}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        # MemoryError, and torch.OutOfMemoryError without importing torch for it.
+        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):
+            raise
+        print(f"{program}: error: there is not enough memory: try a smaller batch or image size", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+class StopSignals:
+    """While entered, call `request` on Ctrl-C and on SIGTERM, so that a loop can finish its step and save."""
+
+    def __init__(self, request: Callable[[], None]) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        def handle(number: int, frame: object) -> None:
+            self._request()
+
+        self._previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,233 @@
+"""Files that survive: replaced whole, held by one process at a time, and cleaned up after processes that died."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from galaxies.common.settings import UserError
+
+_PATIENCE_S = 2.0
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk; Windows opens no folders and does so by itself.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be opened or the disk fails.
+    """
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def free_space(folder: Path) -> tuple[Path, int]:
+    """Return the nearest folder above (or the folder itself) that exists, and the free bytes of its disk."""
+    folder = folder.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return existing, shutil.disk_usage(existing).free
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Give a complete file its final name, in place of the old one.
+
+    Windows refuses while another program, such as a picture viewer or a virus scanner, has the old file open; that
+    usually passes within seconds.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be replaced; the old one is still there.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that gets its name at the end of the block, whole; its folder is made.
+
+    After an error in the block `path` is what it was before.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        replace_file(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that the user asked for, as `whole_file` does.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written.
+    """
+    try:
+        with whole_file(path) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user asked for, whole or not at all; raise `UserError` if that fails."""
+    with output_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def only_process(lock: Path) -> Iterator[None]:
+    """Keep other processes out while the block runs.
+
+    The operating system itself lets go of the lock of a process that dies. The file is removed at the end.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process is in its block.
+    OSError
+        If the file cannot be made.
+    """
+    while True:
+        stream = lock.open("ab")
+        try:
+            _lock(stream)
+            if os.name != "posix" or os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()  # what was locked is a file that the process before has just removed
+    try:
+        yield
+    finally:
+        if os.name == "posix":
+            lock.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
+        stream.close()
+        if os.name != "posix":  # Windows removes no open file, and so nobody else's
+            with suppress(OSError):
+                lock.unlink(missing_ok=True)
+
+
+def _lock(stream: IO[bytes]) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise BlockingIOError(errno.EAGAIN, "held by another process") from None
+        # Some network file systems have no locks. That is no reason to refuse the only process.
+
+
+def hidden_beside(out: Path, kind: str) -> Path:
+    """Return the hidden name, beside `out`, under which this process keeps something of its own for a while."""
+    return out.with_name(f".{out.name}.{kind}-{os.getpid()}")
+
+
+def put_in_place(partial: Path, out: Path) -> None:
+    """Give a complete folder its final name; the one that had it is out of place for one rename only, then removed.
+
+    Raises
+    ------
+    OSError
+        If that fails; what `out` was is still there.
+    """
+    replaced = hidden_beside(out, "replaced")
+    sync_folder(partial)
+    if out.exists():
+        out.rename(replaced)
+    try:
+        partial.rename(out)
+    except BaseException:
+        if replaced.exists() and not out.exists():
+            replaced.rename(out)
+        raise
+    sync_folder(out.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def clean_up_after_dead_processes(out: Path) -> None:
+    """Remove the hidden folders of processes that were killed while they made `out`; put back what one had replaced."""
+    if not out.parent.is_dir():
+        return
+    for kind in ("replaced", "partial"):
+        prefix = f".{out.name}.{kind}-"
+        for stale in sorted(p for p in out.parent.iterdir() if p.name.startswith(prefix)):
+            owner = stale.name.removeprefix(prefix)
+            if not owner.isdecimal() or (int(owner) != os.getpid() and _is_in_use(stale, int(owner))):
+                continue
+            if kind == "replaced" and not out.exists():
+                stale.rename(out)
+            else:
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+def _is_in_use(path: Path, pid: int) -> bool:
+    """Tell whether the process that writes a hidden file or folder still runs."""
+    if os.name == "nt":
+        # Asking for a process there would end it. But what is open, or has an open file in it, cannot be renamed.
+        try:
+            path.rename(probe := path.with_name(path.name + "-probe"))
+            probe.rename(path)
+        except OSError:
+            return True
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it runs under another user
+        pass
+    return True
+
+
+def remove_dead_temporaries(path: Path) -> None:
+    """Remove the temporary files `.<name>.<process>.tmp` of processes that were killed while they wrote `path`."""
+    prefix = f".{path.name}."
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = stale.name.removeprefix(prefix).removesuffix(".tmp")
+        if owner.isdecimal() and int(owner) != os.getpid() and not _is_in_use(stale, int(owner)):
+            with suppress(OSError):
+                stale.unlink()

@@ -1,0 +1,301 @@
+"""Everything known about the tables of Galaxy Zoo 2: their columns, the class rules, attributes and joins.
+
+`gz2_hart16.csv` (Hart et al. 2016) holds the votes, `gz2_filename_mapping.csv` leads from an object to its
+picture, and `gz2sample.csv` holds what the SDSS measured. Each may be compressed with gzip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from config_physics import MORPHOLOGY_NAMES, UserError
+from galaxies.common.untrusted_files import READ_ERRORS, TableStream, shown
+
+FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
+VOTES_FILE = "gz2_hart16.csv"
+MAPPING_FILE = "gz2_filename_mapping.csv"
+SAMPLE_FILE = "gz2sample.csv"
+RULES = ("gated", "paper")
+FRACTIONS = {"debiased": "_debiased", "weighted": "_weighted_fraction"}
+
+SMOOTH = "t01_smooth_or_features_a01_smooth"
+FEATURES = "t01_smooth_or_features_a02_features_or_disk"
+EDGE_ON = "t02_edgeon_a04_yes"
+ODD = "t06_odd_a14_yes"
+ROUND = "t07_rounded_a16_completely_round"
+IN_BETWEEN = "t07_rounded_a17_in_between"
+CIGAR = "t07_rounded_a18_cigar_shaped"
+MERGER = "t08_odd_feature_a24_merger"
+
+# Attribute (and the Petrosian R90) to its column of gz2sample.csv; STELLAR_MASS is one that a user may add.
+SAMPLE_COLUMNS = {
+    "redshift": "redshift",
+    "petro_r50_kpc": "petror50_r_kpc",
+    "absolute_magnitude": "petromag_mr",
+    "stellar_mass": "stellar_mass",
+    "petro_r90_arcsec": "petror90_r",
+}
+# What a galaxy can have at all, to tell a value from a sentinel such as -9999; the low end is excluded.
+PLAUSIBLE = {
+    "redshift": (0.0, 10.0),
+    "petro_r50_kpc": (0.0, 200.0),
+    "absolute_magnitude": (-30.0, -5.0),
+    "stellar_mass": (4.0, 14.0),
+    "petro_r90_arcsec": (0.0, 1000.0),
+}
+# GZ2 pictures were scaled to this many Petrosian R90 a pixel (Willett et al. 2013, section 2).
+FRAME_SCALE_R90 = 0.02
+FRAME_PX = 424  # pixels a side of a picture
+
+
+class Catalogue(NamedTuple):
+    """The galaxies of Galaxy Zoo 2 that have a class and a picture.
+
+    Attributes
+    ----------
+    galaxies : DataFrame
+        One row a galaxy in the order of the votes file: object_id, asset_id and image (text), morphology,
+        the attributes of the catalogue and of the votes (float64, NaN where unknown), and frame_scale, the
+        arcseconds of a pixel of the original picture.
+    counts : dict of str to int
+        Galaxies of each class.
+    unused : int
+        Galaxies that no condition of the class rule fits.
+    unmapped : int
+        Galaxies with a class and without a picture of their own in the mapping.
+    """
+
+    galaxies: pd.DataFrame
+    counts: dict[str, int]
+    unused: int
+    unmapped: int
+
+
+def read_catalogue(
+    path: Path | str, rule: str = "gated", fractions: str = "debiased", allow_empty_class: bool = False
+) -> Catalogue:
+    """Read and join the tables of Galaxy Zoo 2 and give every galaxy its class and attributes.
+
+    Parameters
+    ----------
+    path : Path or str
+        Folder with `gz2_hart16.csv`, `gz2_filename_mapping.csv` and, if there, `gz2sample.csv`, each plain or
+        as .csv.gz.
+    rule : {"gated", "paper"}
+        Class rule, see `classify`.
+    fractions : {"debiased", "weighted"}
+        Which vote fractions decide.
+    allow_empty_class : bool
+        Accept that a class has no galaxy.
+
+    Returns
+    -------
+    Catalogue
+
+    Raises
+    ------
+    UserError
+        If a file or column is missing or damaged, object ids are repeated or were rounded, the tables do not
+        belong together, or a class is empty.
+    """
+    folder = Path(path)
+    suffix = FRACTIONS[fractions]
+    answers = [SMOOTH, FEATURES, EDGE_ON, ROUND, IN_BETWEEN, CIGAR, MERGER]
+    if rule == "gated":
+        answers.append(ODD)
+    votes_file, mapping_file = _find(folder, VOTES_FILE), _find(folder, MAPPING_FILE)
+    votes = _read_table(votes_file, ["dr7objid"], ["total_votes", *(a + suffix for a in answers)])
+    votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in answers})
+    repeated = votes["object_id"].duplicated()
+    if repeated.any():
+        raise UserError(
+            f"column dr7objid of {votes_file} holds {repeated.sum()} repeated ids, such as "
+            f"{votes['object_id'][repeated].iloc[0]}: download the file again, ids may have been rounded"
+        )
+    votes["morphology"] = classify(votes, rule)
+    used = votes[votes["morphology"].notna()]
+    unused = len(votes) - len(used)
+
+    mapping = _read_table(mapping_file, ["objid", "asset_id"], [])
+    # One picture shows one galaxy: of repeated rows, on either side, the first counts.
+    mapping = mapping.drop_duplicates("objid").rename(columns={"objid": "object_id"})
+    if not votes["object_id"].isin(mapping["object_id"]).any():
+        raise UserError(f"no dr7objid of {votes_file} is in column objid of {mapping_file}: one of them is damaged")
+    galaxies = used.merge(mapping, on="object_id", how="inner").drop_duplicates("asset_id")
+    galaxies = galaxies.reset_index(drop=True)
+    counts = {name: int((galaxies["morphology"] == name).sum()) for name in MORPHOLOGY_NAMES}
+    empty = [name for name, count in counts.items() if count == 0]
+    if empty and not allow_empty_class:
+        raise UserError(
+            f"class {empty[0]} has no galaxy in {votes_file} with rule '{rule}' and {fractions} fractions: "
+            "try other ones, or go on with --allow-empty-class"
+        )
+    galaxies["image"] = galaxies["asset_id"] + ".jpg"
+    result = pd.concat([galaxies[["object_id", "asset_id", "image", "morphology"]], vote_attributes(galaxies)], axis=1)
+    result = result.join(_sample_attributes(folder, result["object_id"]))
+    result["frame_scale"] = FRAME_SCALE_R90 * result.pop("petro_r90_arcsec")
+    return Catalogue(result, counts, unused, len(used) - len(galaxies))
+
+
+def classify(votes: pd.DataFrame, rule: str = "gated") -> pd.Series:
+    """Give each galaxy the first class whose condition its vote fractions meet.
+
+    In this order: merger if merger > 0.4; edge-on if edge-on > 0.5; elliptical if smooth > 0.6 and smooth >
+    features; spiral if features > 0.5. A missing fraction meets no condition.
+
+    Parameters
+    ----------
+    votes : DataFrame
+        Fractions, in columns named after the answers without the suffix of the kind of fraction.
+    rule : {"gated", "paper"}
+        "paper" is the rule above, of the original recipe. "gated" also asks that the question was reached by
+        enough voters: odd > 0.42 for a merger and features > 0.43 for edge-on (Willett et al. 2013, Table 3,
+        for at least 20 votes). Without it, one vote of one voter can decide.
+
+    Returns
+    -------
+    Series of object
+        Class names, None where no condition is met.
+    """
+    merger = votes[MERGER] > 0.4
+    edge_on = votes[EDGE_ON] > 0.5
+    if rule == "gated":
+        merger &= votes[ODD] > 0.42
+        edge_on &= votes[FEATURES] > 0.43
+    elliptical = (votes[SMOOTH] > 0.6) & (votes[SMOOTH] > votes[FEATURES])
+    spiral = votes[FEATURES] > 0.5
+    names = np.array([None, "merger", "edge-on", "elliptical", "spiral"], dtype=object)
+    choice = np.select([merger, edge_on, elliptical, spiral], [1, 2, 3, 4], default=0)
+    return pd.Series(names[choice], index=votes.index, dtype=object)
+
+
+def vote_attributes(galaxies: pd.DataFrame, votes_range: tuple[float, float] | None = None) -> pd.DataFrame:
+    """Compute the four attributes of the original recipe: three from votes and a random number.
+
+    Parameters
+    ----------
+    galaxies : DataFrame
+        object_id, total_votes and vote fractions named as for `classify`, of all galaxies used: the votes are
+        normalised over them.
+    votes_range : tuple of float
+        Fewest and most votes a galaxy, for the normalisation; by default those of `galaxies`.
+
+    Returns
+    -------
+    DataFrame of float64
+        vote_count in [0.3, 1], vote_smoothness in [0.2, 1], vote_elongation in [0, 0.9] and random_redshift
+        in [0, 0.5); NaN where votes are missing.
+    """
+    total = galaxies["total_votes"]
+    fewest, most = votes_range or (total.min(), total.max())
+    spread = most - fewest
+    roundness = galaxies[[ROUND, IN_BETWEEN, CIGAR]].to_numpy(dtype=np.float64)
+    sums = roundness.sum(axis=1)  # NaN if any is missing
+    elongation = np.full(len(galaxies), np.nan)
+    np.divide(roundness @ [0.0, 0.45, 0.9], sums, out=elongation, where=sums > 0)
+    return pd.DataFrame(
+        {
+            "vote_count": (total - fewest) / spread * 0.7 + 0.3 if spread > 0 else np.nan,
+            "vote_smoothness": galaxies[SMOOTH] * 0.8 + 0.2,
+            "vote_elongation": elongation,
+            "random_redshift": [random_redshift(i) for i in galaxies["object_id"]],
+        },
+        index=galaxies.index,
+        dtype=np.float64,
+    )
+
+
+def random_redshift(object_id: str) -> float:
+    """Draw the original recipe's placeholder from U(0, 0.5), the same for an object in any run and order."""
+    digest = hashlib.sha256(f"random_redshift {object_id}".encode()).digest()
+    return 0.5 * (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
+    """Look up the attributes of `SAMPLE_COLUMNS` for each object; NaN without file, column, row or value."""
+    unknown = pd.DataFrame(np.nan, index=object_ids.index, columns=list(SAMPLE_COLUMNS))
+    if not any((folder / name).is_file() for name in (SAMPLE_FILE, SAMPLE_FILE + ".gz")):
+        return unknown
+    sample = _read_table(_find(folder, SAMPLE_FILE), ["objid"], [], tuple(SAMPLE_COLUMNS.values()))
+    sample = sample.drop_duplicates("objid").set_index("objid").reindex(object_ids)
+    for name, column in SAMPLE_COLUMNS.items():
+        if column in sample:
+            values = sample[column].to_numpy()
+            low, high = PLAUSIBLE[name]
+            unknown[name] = np.where((values > low) & (values <= high), values, np.nan)
+    return unknown
+
+
+def _find(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz"):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{folder / name} (or {name}.gz) is missing: --download fetches it")
+
+
+def _read_table(file: Path, id_columns: list[str], columns: list[str], optional: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read columns by name, in any order and case: ids as checked text, the others as float64."""
+    wanted = {*id_columns, *columns, *optional}
+    try:
+        with io.BufferedReader(TableStream(file), 1 << 16) as stream:
+            start = stream.peek().lstrip(b"\xef\xbb\xbf \t\r\n")
+            if not start:
+                raise UserError(f"{file} is empty: download it again")
+            if start.startswith((b"<", b"{")):
+                raise UserError(f"{file} is a web page and no table: download it again")
+            table = pd.read_csv(
+                stream,
+                dtype=str,  # ids of 18 digits do not survive as floating-point numbers
+                usecols=lambda name: name.strip().lower() in wanted,
+                compression=None,
+                encoding="utf-8-sig",
+                index_col=False,  # a comma at the end of every row must not shift the columns
+            )
+    except READ_ERRORS as error:  # pandas' and decoding errors are ValueErrors
+        raise UserError(f"{file} cannot be read ({error}): download it again") from error
+    table.columns = [name.strip().lower() for name in table.columns]
+    if (repeated := table.columns[table.columns.duplicated()]).size:
+        raise UserError(f"{file} has two columns {repeated[0]}: remove one")
+    for column in (*id_columns, *columns):
+        if column not in table:
+            raise UserError(f"{file} has no column {column}: it is not the table that it should be")
+    if table.empty:
+        raise UserError(f"{file} has a header and no row: download it again")
+    for column in table.columns:
+        if column in id_columns:
+            table[column] = table[column].str.strip()
+            _check_ids(table[column], file)
+        else:
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            wrong = numbers.isna() & table[column].notna()
+            if wrong.any():
+                value = shown(table[column][wrong].iloc[0])
+                raise UserError(f"column {column} of {file} holds {value}, which is no number")
+            table[column] = numbers.astype(np.float64)
+    return table
+
+
+def _check_ids(ids: pd.Series, file: Path) -> None:
+    """Refuse ids that are missing, not whole numbers, or were rounded by a spreadsheet or a float column."""
+    damaged = ids[~ids.str.fullmatch(r"[0-9]{1,20}", na=False).astype(bool)]
+    if len(damaged):
+        value = damaged.iloc[0]
+        raise UserError(
+            f"column {ids.name} of {file} holds {'an empty cell' if pd.isna(value) else shown(value)} and "
+            "not a whole number: ids must be kept as text (a spreadsheet damages them), so download it again"
+        )
+    # Above 2**53 not every whole number is a float, and a spreadsheet keeps 15 digits; an id looks rounded
+    # by chance once in 128 or 1000 times.
+    long = [int(i) for i in ids if len(i) > 16]
+    rounded = sum(int(float(i)) == i or i % 1000 == 0 for i in long)
+    if len(long) >= 5 and rounded > len(long) / 2:
+        raise UserError(
+            f"column {ids.name} of {file} holds rounded ids, such as {long[0]}: they went through "
+            "floating-point numbers and no longer name a galaxy, so download it again"
+        )

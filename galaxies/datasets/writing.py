@@ -1,0 +1,292 @@
+"""Write a prepared dataset: all of it or nothing, whatever interrupts the work."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+import PIL
+
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
+from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
+
+FORMAT_VERSION = 1
+SOFTWARE = "galaxy-physics 1"
+SPLITS = ("train", "judge", "test")
+VALUE_COLUMNS = (*ATTRIBUTES, "pixel_scale")
+
+
+def split_of(object_id: str) -> str:
+    """Return the split of a galaxy: 80 % train, 10 % judge, 10 % test, decided by its id alone.
+
+    The first 8 bytes of the id's SHA-256, as a big-endian number modulo 100, are below 80, below 90 or not.
+    A galaxy so stays in its split whatever else is in the dataset.
+    """
+    place = int.from_bytes(hashlib.sha256(object_id.encode()).digest()[:8], "big") % 100
+    return "train" if place < 80 else "judge" if place < 90 else "test"
+
+
+class DatasetWriter:
+    """Write `images.npy`, `catalogue.csv` and `manifest.json` of a prepared dataset; a context manager.
+
+    Everything is written in a hidden folder beside `out` that gets the name `out` at the end of the `with`
+    block. If the block raises, or the process is interrupted or terminated, the hidden folder is removed and
+    what `out` was before stays. One left by a killed process is removed when the same `out` is written next.
+
+    Parameters
+    ----------
+    out : Path or str
+        Folder to make.
+    image_size : int
+        Pixels a side, S.
+    crop : float
+        Fraction of the original pictures that is kept, for the manifest.
+    provenance : dict
+        More entries for the manifest: source, rule, fractions, command_line and so on (JSON values).
+    overwrite : bool
+        Replace an existing prepared dataset, at the very end.
+    allow_empty_class : bool
+        Accept that a class has no image.
+    extra_columns : sequence of str
+        Names of further numbers in the catalogue, after those of `VALUE_COLUMNS`.
+
+    Attributes
+    ----------
+    unused : int
+        Galaxies of the source that fit no class; to be set by the caller.
+    manifest : dict
+        What `manifest.json` holds, once the block has ended.
+
+    Raises
+    ------
+    UserError
+        On entering, if `out` exists and may not be replaced or cannot be written; while writing, if the disk
+        is full; at the end, if there is no image or a class is empty.
+    """
+
+    def __init__(
+        self,
+        out: Path | str,
+        image_size: int,
+        crop: float,
+        provenance: Mapping[str, Any],
+        overwrite: bool = False,
+        allow_empty_class: bool = False,
+        extra_columns: Sequence[str] = (),
+    ) -> None:
+        self.out = Path(out).resolve()
+        self.image_size = image_size
+        self.crop = crop
+        self.provenance = dict(provenance)
+        self.overwrite = overwrite
+        self.allow_empty_class = allow_empty_class
+        self.unused = 0
+        self.manifest: dict[str, Any] = {}
+        self._partial = hidden_beside(self.out, "partial")
+        self._object_ids: list[str] = []
+        self._known_ids: set[str] = set()
+        self._morphologies: list[str] = []
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in (*VALUE_COLUMNS, *extra_columns)}
+        self._rejected: list[tuple[str, str]] = []
+
+    def __enter__(self) -> DatasetWriter:
+        with _plain_errors(self.out):
+            clean_up_after_dead_processes(self.out)
+            self._check_out()
+            self._partial.mkdir(parents=True)
+            self._images = (self._partial / "images.npy").open("w+b")
+        self._write_header(0)
+        try:
+            self._handler = signal.signal(signal.SIGTERM, _exit_on_signal)
+        except ValueError:  # only the main thread may set handlers
+            self._handler = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            with suppress(OSError):  # on a full disk, closing tries to write once more
+                self._images.close()
+            shutil.rmtree(self._partial, ignore_errors=True)
+            if self._handler is not None:
+                signal.signal(signal.SIGTERM, self._handler)
+
+    def append(
+        self,
+        images: np.ndarray,
+        object_ids: Sequence[str],
+        morphologies: Sequence[str],
+        values: Mapping[str, np.ndarray],
+    ) -> None:
+        """Add images with their rows of the catalogue.
+
+        Parameters
+        ----------
+        images : ndarray, (N, 3, S, S), uint8
+        object_ids, morphologies : sequence of str, (N,)
+            Ids, which must not repeat, and class names as in `MORPHOLOGY_NAMES`.
+        values : dict of str to ndarray, (N,), float
+            Attributes, pixel_scale (arcseconds a pixel) and extra columns, NaN where unknown; what is absent is
+            unknown.
+
+        Raises
+        ------
+        UserError
+            If an id repeats or the disk is full.
+        ValueError
+            If a shape, type, class or name is wrong.
+        """
+        expected = (len(object_ids), 3, self.image_size, self.image_size)
+        if images.shape != expected or images.dtype != np.uint8:
+            raise ValueError(f"images are {images.shape} {images.dtype}, not {expected} uint8")
+        if len(morphologies) != len(images) or any(len(v) != len(images) for v in values.values()):
+            raise ValueError("images, ids, classes and values differ in length")
+        if strange := (set(values) - set(self._values)) | (set(morphologies) - set(MORPHOLOGY_NAMES)):
+            raise ValueError(f"neither attributes nor classes: {sorted(strange)}")
+        for object_id in object_ids:
+            if object_id in self._known_ids:
+                raise UserError(f"object id {object_id} occurs twice: every galaxy may have one image")
+            self._known_ids.add(object_id)
+        with _plain_errors(self.out):
+            self._images.write(np.ascontiguousarray(images).data)
+        self._object_ids.extend(object_ids)
+        self._morphologies.extend(morphologies)
+        unknown = np.full(len(images), np.nan)
+        for name, parts in self._values.items():
+            parts.append(np.array(values.get(name, unknown), dtype=np.float64))
+
+    def reject(self, name: str, reason: str) -> None:
+        """Record a picture that is left out, for the manifest."""
+        self._rejected.append((name, reason))
+
+    def _check_out(self) -> None:
+        if not self.out.exists():
+            return
+        if not self.out.is_dir():
+            raise UserError(f"{self.out} is a file: choose another --out")
+        if not any(self.out.iterdir()):
+            return
+        if not self.overwrite:
+            raise UserError(f"{self.out} exists: choose another --out, or replace it with --overwrite")
+        if not (self.out / "manifest.json").is_file():
+            raise UserError(f"{self.out} is not a prepared dataset (it has no manifest.json): it is not replaced")
+
+    def _write_header(self, count: int) -> None:
+        """Write the .npy header; numpy pads it so that its length does not depend on the count."""
+        shape = (count, 3, self.image_size, self.image_size)
+        with _plain_errors(self.out):
+            self._images.seek(0)
+            np.lib.format.write_array_header_1_0(self._images, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    def _finish(self) -> None:
+        counts = Counter(self._morphologies)
+        if not self._object_ids:
+            reasons = ", ".join(f"{n} {r}" for r, n in Counter(r for _, r in self._rejected).items())
+            raise UserError(f"no image is left to write{f' ({reasons})' if reasons else ''}")
+        empty = [name for name in MORPHOLOGY_NAMES if counts[name] == 0]
+        if empty and not self.allow_empty_class:
+            raise UserError(
+                f"class {empty[0]} has no image: add some, or go on with --allow-empty-class if that is meant"
+            )
+        splits = [split_of(object_id) for object_id in self._object_ids]
+        self._write_header(len(self._object_ids))
+        with _plain_errors(self.out):
+            _sync_and_close(self._images)
+            known = self._write_catalogue(splits)
+            self.manifest = self._make_manifest(splits, known)
+            # A file name that is no text in any encoding can stand in a command line.
+            with (self._partial / "manifest.json").open("w", encoding="utf-8", errors="backslashreplace") as stream:
+                json.dump(self.manifest, stream, indent=1, ensure_ascii=False)
+                _sync_and_close(stream)
+            self._check_out()
+            put_in_place(self._partial, self.out)
+
+    def _write_catalogue(self, splits: Sequence[str]) -> dict[str, int]:
+        """Write `catalogue.csv`; return how many values of each attribute are known."""
+        values = {name: np.concatenate(parts) for name, parts in self._values.items()}
+        known = {name: int(np.isfinite(column).sum()) for name, column in values.items()}
+        columns = [name for name in values if known[name]]
+        table = np.stack([values[name] for name in columns], axis=1) if columns else np.empty((len(splits), 0))
+        with (self._partial / "catalogue.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["object_id", "morphology", "split", *columns])
+            for *labels, row in zip(self._object_ids, self._morphologies, splits, table, strict=True):
+                writer.writerow([*labels, *(f"{v:.7g}" if math.isfinite(v) else "" for v in row)])
+            _sync_and_close(stream)
+        return {name: known[name] for name in columns}
+
+    def _make_manifest(self, splits: Sequence[str], known: Mapping[str, int]) -> dict[str, Any]:
+        pairs = Counter(zip(splits, self._morphologies, strict=True))
+        counts: dict[str, Any] = {split: {name: pairs[split, name] for name in MORPHOLOGY_NAMES} for split in SPLITS}
+        counts |= {name: sum(pairs[split, name] for split in SPLITS) for name in MORPHOLOGY_NAMES}
+        return {
+            "format_version": FORMAT_VERSION,
+            "source": "",
+            "rule": None,
+            "fractions": None,
+            "command_line": None,
+            **self.provenance,
+            "crop": self.crop,
+            "image_size": self.image_size,
+            "count": len(self._object_ids),
+            "counts": counts,
+            "attributes": {name: count for name, count in known.items() if name in ATTRIBUTES},
+            "unused": self.unused,
+            "rejected": dict(Counter(reason for _, reason in self._rejected)),
+            "rejected_files": [{"name": name, "reason": reason} for name, reason in self._rejected],
+            "sha256": {name: sha256_of(self._partial / name) for name in ("images.npy", "catalogue.csv")},
+            "software": {
+                "version": SOFTWARE,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "pillow": PIL.__version__,
+            },
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's contents in hexadecimal, reading a megabyte at a time."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _plain_errors(out: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and their like into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _sync_and_close(stream: Any) -> None:
+    """Close a file after its contents have reached the disk."""
+    stream.flush()
+    os.fsync(stream.fileno())
+    stream.close()

@@ -1,0 +1,1 @@
+"""From a checkpoint to galaxies: networks from a state, solvers, guidance, requests, catalogues, shards."""

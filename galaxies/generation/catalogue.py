@@ -1,0 +1,170 @@
+"""Generate and measure requested galaxies, and write a small number of them: pictures, a grid, a catalogue."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from config_physics import MORPHOLOGIES, Attribute, UserError
+from galaxies.common.durable_files import whole_file
+from galaxies.compute.cores import map_on_cores
+from galaxies.generation.requests import Requests
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.images.grids import plain_grid, save_picture, to_picture
+from galaxies.measure import photometry
+
+GRID_LIMIT = 256  # images in the grid
+_MEASURED_TOGETHER = {"cpu": 32, "accelerator": 1024}
+
+
+def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tuple[Tensor, pd.DataFrame]]:
+    """Generate the requested images and measure them, a block at a time.
+
+    Yields
+    ------
+    images : Tensor, (B, 3, S, S), uint8
+        About a thousand on a CPU and eight thousand elsewhere.
+    catalogue : DataFrame, B rows
+        seed, morphology, ``requested_<attribute>`` (drawn ones included; empty where unknown), ``set_by_user``,
+        ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy), measurement ``flag``,
+        ``supported``.
+    """
+    for block in requests.blocks(1024 if sampler.engine.device.type == "cpu" else 8192):
+        values = sampler.complete_all(block.classes, block.values, block.seeds)
+        images = sampler.generate(block.classes, values, block.seeds)
+        yield images, catalogue_of(sampler, block, values, measure_images(images, sampler.engine.device))
+
+
+def measure_images(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
+    """Measure images (N, 3, S, S) uint8 by photometry; on a CPU with the same result for any number of threads.
+
+    Returns
+    -------
+    dict of str to ndarray, (N,)
+        As `photometry.measure` does.
+    """
+    if device.type == "cpu":
+        parts = map_on_cores(partial(_measure_part, device=device), images.split(_MEASURED_TOGETHER["cpu"]))
+    else:
+        parts = [_measure_part(part, device) for part in images.split(_MEASURED_TOGETHER["accelerator"])]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _measure_part(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
+    with torch.inference_mode():
+        measured = photometry.measure(images.to(device).float() / 255)
+    return {name: column.cpu().numpy() for name, column in measured.items()}
+
+
+def catalogue_of(
+    sampler: GalaxySampler, requests: Requests, values: Tensor, measured: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """Return the catalogue that `generate_blocks` yields.
+
+    Parameters
+    ----------
+    sampler : GalaxySampler
+    requests : Requests
+        N of them.
+    values : Tensor, (N, A), float32
+        With the drawn attributes.
+    measured : dict of str to ndarray, (N,)
+        From `measure_images`.
+    """
+    names = np.array([morphology.name for morphology in MORPHOLOGIES], dtype=object)
+    columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}
+    columns["morphology"] = names[requests.classes.numpy()]
+    found = measured["flag"] & photometry.NO_SOURCE == 0
+    for column, attribute in enumerate(sampler.attributes):
+        columns[f"requested_{attribute.name}"] = values[:, column].numpy()
+        if attribute.name in measured:
+            columns[f"measured_{attribute.name}"] = np.where(found, measured[attribute.name], np.float32(np.nan))
+    given, pattern = requests.values.isfinite().unique(dim=0, return_inverse=True)
+    labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in given]
+    columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]
+    columns["flag"] = measured["flag"]
+    columns["supported"] = sampler.supports(requests.classes, requests.values).numpy()
+    return pd.DataFrame(columns)
+
+
+def write_pictures(
+    out: Path, formats: set[str], images: Tensor, catalogue: pd.DataFrame, attributes: Sequence[Attribute]
+) -> None:
+    """Write a grid, a catalogue and the images in the chosen formats; what an earlier call left there goes.
+
+    Parameters
+    ----------
+    out : Path
+        Folder, made if it is not there.
+    formats : set of {"png", "npz", "fits"}
+    images : Tensor, (N, 3, S, S), uint8
+    catalogue : DataFrame, N rows
+        As `generate_blocks` makes it; ``file`` is added as the first column.
+    attributes : sequence of Attribute
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be written.
+    """
+    digits = max(5, len(str(len(catalogue) - 1)))
+    catalogue = catalogue.copy()
+    catalogue.insert(0, "file", [f"galaxy_{k:0{digits}d}" for k in range(len(catalogue))])
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+        # What an earlier call left here would be mistaken for part of this catalogue.
+        for old in (*(out / "images").glob("galaxy_[0-9]*.*"), out / "images.npz"):
+            old.unlink(missing_ok=True)
+        save_picture(plain_grid(images[:GRID_LIMIT]), out / "grid.png")
+        for k, name in enumerate(catalogue["file"]):
+            if "png" in formats:
+                save_picture(to_picture(images[k]), out / "images" / f"{name}.png")
+            if "fits" in formats:
+                with whole_file(out / "images" / f"{name}.fits") as file:
+                    write_fits(file, images[k], catalogue.iloc[k], attributes)
+        if "npz" in formats:
+            columns = {name: catalogue[name].to_numpy() for name in catalogue if catalogue[name].dtype.kind in "fib"}
+            classes = catalogue["morphology"].to_numpy(dtype=np.str_)
+            with whole_file(out / "images.npz") as file:
+                np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)
+        with whole_file(out / "catalogue.csv") as file:
+            file.write(catalogue.to_csv(index=False).encode())
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}") from None
+
+
+def write_fits(file: IO[bytes], image: Tensor, row: pd.Series, attributes: Sequence[Attribute]) -> None:
+    """Write one image as a FITS cube (R, G, B planes) with its condition in the header.
+
+    Parameters
+    ----------
+    file : binary file
+    image : Tensor, (3, S, S), uint8
+    row : Series
+        Of the catalogue.
+    attributes : sequence of Attribute
+    """
+    from astropy.io import fits
+
+    header = fits.Header()
+    header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
+    header["MORPHOL"] = (row["morphology"], "requested morphology")
+    header["SEED"] = (str(row["seed"]), "seed of this image")
+    for number, attribute in enumerate(attributes, 1):
+        header[f"ATTR{number}"] = (attribute.name, attribute.unit or "dimensionless")
+        for key, prefix in (("REQ", "requested"), ("MEAS", "measured")):
+            value = row.get(f"{prefix}_{attribute.name}", math.nan)
+            if math.isfinite(value):
+                header[f"{key}{number}"] = (float(value), f"{prefix} {attribute.name}")
+    header["FLAG"] = (int(row["flag"]), "0: sound measurement; see photometry.py")
+    header["SUPPORT"] = (bool(row["supported"]), "request within the training data")
+    # FITS counts rows from the bottom.
+    fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)

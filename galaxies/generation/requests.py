@@ -1,0 +1,142 @@
+"""Requests for galaxies: many alike, or one a row of a CSV file; never more of them in memory than there is need."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config_physics import UserError, morphology_index
+from galaxies.command_line import finite_number, seed_number
+
+_BLOCK = 65_536  # requests looked at together
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Wanted images.
+
+    Attributes
+    ----------
+    classes : Tensor, (N,), int64
+    values : Tensor, (N, A), float32
+        Physical units, NaN for what is unset.
+    seeds : sequence of int, N
+    """
+
+    classes: Tensor
+    values: Tensor
+    seeds: Sequence[int]
+
+    @classmethod
+    def alike(cls, class_index: int, values: Sequence[float], seed: int, count: int) -> Requests:
+        """Ask for `count` images of one class with the same values (A), of consecutive seeds; takes no memory."""
+        one = torch.tensor(values, dtype=torch.float32)
+        return cls(torch.tensor(class_index).expand(count), one.expand(count, -1), range(seed, seed + count))
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, start: int, stop: int) -> Requests:
+        """Return the requests from `start` to before `stop`."""
+        return Requests(self.classes[start:stop], self.values[start:stop], self.seeds[start:stop])
+
+    def blocks(self, size: int) -> Iterator[Requests]:
+        """Go through all requests, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.part(start, start + size)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 in hexadecimal that is another one for other requests."""
+        digest = hashlib.sha256()
+        for block in self.blocks(_BLOCK):
+            digest.update(np.asarray(block.seeds, np.int64).tobytes())
+            for part in (block.classes, block.values):
+                digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def warnings(
+        self,
+        supports: Callable[[Tensor, Tensor], Tensor],
+        unsupported: Callable[[int, Tensor], list[str]],
+        limit: int = 20,
+    ) -> list[str]:
+        """Collect, once each, what is asked beyond the training data.
+
+        Parameters
+        ----------
+        supports, unsupported : callable
+            Those of `GalaxySampler`.
+        limit : int
+            Most sentences.
+        """
+        seen: dict[str, None] = {}
+        for block in self.blocks(_BLOCK):
+            beyond = ~supports(block.classes, block.values)
+            # Equal ones once; infinite is unset here, since no NaN is equal to another.
+            values = block.values[beyond].nan_to_num(nan=torch.inf).double()
+            for row in torch.cat([block.classes[beyond, None], values], 1).unique(dim=0):
+                wanted = torch.where(row[1:].isinf(), math.nan, row[1:]).float()
+                seen |= dict.fromkeys(unsupported(int(row[0]), wanted))
+                if len(seen) > limit:
+                    return [*list(seen)[:limit], "and there is more beyond the training data"]
+        return list(seen)
+
+
+def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
+    """Read a CSV of requests.
+
+    Parameters
+    ----------
+    path : Path
+        Columns ``morphology``, any of `names` (physical units, empty: unset), and optionally ``seed``.
+    names : sequence of str
+        Attributes of the checkpoint.
+    seed : int
+        Row k gets seed + k where the file gives none.
+
+    Raises
+    ------
+    UserError
+        Naming the file, and where it applies the column and the row.
+    """
+    import pandas as pd
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # what pandas would leave out
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except pd.errors.ParserWarning:
+        raise UserError(f"{path} has rows with more cells than its header") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a CSV file: {error}") from None
+    table.columns = [str(column).strip() for column in table.columns]
+    if "morphology" not in table or len(table) == 0:
+        raise UserError(f"{path} needs a column morphology and at least one row")
+    columns = [c for c in table.columns if c not in ("morphology", "seed")]
+    if strange := [c for c in columns if c not in names]:
+        raise UserError(f"{path} has a column '{strange[0]}': this checkpoint knows {', '.join(names)}")
+
+    classes, seeds = np.empty(len(table), np.int64), np.empty(len(table), np.int64)
+    values = np.full((len(table), len(names)), np.nan, np.float32)
+    given_seeds = table["seed"] if "seed" in table else [""] * len(table)
+    places = [list(names).index(column) for column in columns]
+    cells = zip(*(table[column] for column in columns), strict=True) if columns else [()] * len(table)
+    for row, (label, text, texts) in enumerate(zip(table["morphology"], given_seeds, cells, strict=True)):
+        try:
+            classes[row] = morphology_index(label)
+            for place, cell in zip(places, texts, strict=True):
+                if cell.strip():
+                    values[row, place] = finite_number(cell)
+            seeds[row] = seed_number(text) if text.strip() else seed + row
+        except (ValueError, argparse.ArgumentTypeError, UserError) as error:
+            raise UserError(f"{path}, row {row + 2}: {error}") from None
+    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds)

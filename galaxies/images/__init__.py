@@ -1,0 +1,1 @@
+"""Pixels, whatever is on them: resampling, grids of pictures, reading pictures."""

@@ -1,0 +1,1 @@
+"""Measurements on images of galaxies: sky, source, photometry, structure, spectrum."""

@@ -1,0 +1,283 @@
+"""The light of mock galaxies before the telescope sees it: spheroids, spiral, barred and edge-on discs, mergers.
+
+A galaxy becomes a `Light`: planes sampled on a grid, where discs are smooth enough for that, and spheroids that are
+kept as parameters, since their cusps are exact in Fourier space only (`sersic.py`). Everything is batched over
+galaxies of one kind. Lengths are arcseconds, fluxes nanomaggies in g, r and i; x runs along rows and y down columns;
+angles count from +x towards +y.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from galaxies.mock_survey import encounter
+
+KINDS = ("spiral", "elliptical", "dry merger", "wet merger", "edge-on")
+EXPONENTIAL_HALF_LIGHT = 1.678  # half-light radius of an exponential disc, scale lengths
+NUM_PARTICLES = 1200  # a disc of a wet merger
+_ARM_CONTRAST = (1.0, 0.85, 0.72)  # of g, r and i: young stars are blue
+_KNOT_COLOR = (1.6, 1.0, 0.65)  # light of star-forming knots over the disc's
+_DUST_OPACITY = (1.25, 1.0, 0.75)  # over that in r (close to the Milky Way's curve, Cardelli et al. 1989)
+_HOLE_RADIUS = 0.8  # of the faint middle of a disc, scale lengths
+# The light of an exponential disc times exp(-(r / a)^2), in closed form.
+_HOLE_LIGHT = _HOLE_RADIUS**2 / 2 - _HOLE_RADIUS**3 * math.sqrt(math.pi) / 4 * math.exp(
+    _HOLE_RADIUS**2 / 4
+) * math.erfc(_HOLE_RADIUS / 2)
+_PARTICLE_SMOOTHING = 0.16  # standard deviation of a particle's light, scale lengths
+
+Columns = dict[str, Tensor]
+
+
+@dataclass
+class Spheroid:
+    """Sersic spheroids, one a galaxy: flux (N, 3); the rest (N,), with size the semi-major half-light radius."""
+
+    flux: Tensor
+    size: Tensor
+    n: Tensor
+    axis_ratio: Tensor
+    position_angle: Tensor
+    x: Tensor | float = 0.0
+    y: Tensor | float = 0.0
+
+
+@dataclass
+class Light:
+    """Light of N galaxies of one kind: `planes` (N, 3, W, W) a pixel, spheroids, and particles still to be smoothed.
+
+    `particles` (N, W, W) holds a unit of light, to be blurred by `particle_sigma` (N,) and given `particle_flux`
+    (N, 3).
+    """
+
+    planes: Tensor | None
+    spheroids: list[Spheroid]
+    particles: Tensor | None = None
+    particle_sigma: Tensor | None = None
+    particle_flux: Tensor | None = None
+
+
+class Grid:
+    """A square pixel grid for each of N galaxies, centred on it.
+
+    Parameters
+    ----------
+    side : int
+        Pixels a side, W.
+    pixel_scale : Tensor, (N,), float32
+        Arcseconds a pixel.
+    """
+
+    def __init__(self, side: int, pixel_scale: Tensor) -> None:
+        self.side = side
+        self.pixel_scale = pixel_scale
+        axis = torch.arange(side, device=pixel_scale.device, dtype=torch.float32) - (side - 1) / 2
+        scale = pixel_scale[:, None, None]
+        self.x = scale * axis[None, None, :]  # (N, 1, W)
+        self.y = scale * axis[None, :, None]  # (N, W, 1)
+        self.pixel_area = scale.square()
+
+    def deposit(self, points: Tensor, light: Tensor) -> Tensor:
+        """Spread points (N, P, 2) with their light (N, P) over the four nearest pixels each; drop those outside."""
+        place = points / self.pixel_scale[:, None, None] + (self.side - 1) / 2
+        corner = place.floor()
+        part = place - corner
+        planes = torch.zeros(len(points), self.side * self.side, device=points.device)
+        for right in (0, 1):
+            for down in (0, 1):
+                column, row = corner[..., 0].long() + right, corner[..., 1].long() + down
+                weight = (part[..., 0] if right else 1 - part[..., 0]) * (part[..., 1] if down else 1 - part[..., 1])
+                inside = (column >= 0) & (column < self.side) & (row >= 0) & (row < self.side)
+                index = (row * self.side + column).clamp(0, self.side * self.side - 1)
+                planes.scatter_add_(1, index, torch.where(inside, weight * light, torch.zeros_like(light)))
+        return planes.view(-1, self.side, self.side)
+
+    def turned(self, angle: Tensor, x: Tensor | float = 0.0, y: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return coordinates (N, W, W) along and across an axis at `angle` (N,) through (x, y)."""
+        dx, dy = (self.x - _wide(x), self.y - _wide(y))
+        cos, sin = _wide(angle.cos()), _wide(angle.sin())
+        return cos * dx + sin * dy, cos * dy - sin * dx
+
+
+def _wide(values: Tensor | float) -> Tensor | float:
+    return values[:, None, None] if isinstance(values, Tensor) else values
+
+
+def draw_light(kind: str, galaxies: Columns, grid: Grid, pair: encounter.Encounter | None = None) -> Light:
+    """Draw the light of galaxies of one kind (one of `KINDS`); `galaxies` is described in `population.py`.
+
+    `pair` is what `meet` returned for wet mergers, if it was called already.
+    """
+    if kind == "spiral":
+        return _spiral(galaxies, grid)
+    if kind == "elliptical":
+        return _elliptical(galaxies)
+    if kind == "edge-on":
+        return _edge_on(galaxies, grid)
+    if kind == "dry merger":
+        return _dry_merger(galaxies)
+    return _wet_merger(galaxies, grid, pair or meet(galaxies))
+
+
+def _elliptical(p: Columns) -> Light:
+    """Draw a cusp in an exponential body."""
+    body = Spheroid(p["disc_flux"], p["size"], torch.ones_like(p["size"]), p["axis_ratio"], p["position_angle"])
+    core = _spheroid(p, p["bulge_flux"], p["size"] / EXPONENTIAL_HALF_LIGHT * p["bulge_size"], p["bulge_axis_ratio"])
+    return Light(None, [body, core])
+
+
+def _spheroid(p: Columns, flux: Tensor, size: Tensor, axis_ratio: Tensor) -> Spheroid:
+    return Spheroid(flux, size, p["bulge_n"], axis_ratio, p["position_angle"])
+
+
+def _spiral(p: Columns, grid: Grid) -> Light:
+    """Draw an inclined thin disc with logarithmic arms, fine structure, a bar and star-forming knots."""
+    scale_length = p["size"] / EXPONENTIAL_HALF_LIGHT
+    u, v = grid.turned(p["position_angle"])
+    v = v / _wide(p["axis_ratio"])
+    radius = (u.square() + v.square()).sqrt() / _wide(scale_length)
+    azimuth = torch.atan2(v, u) * _wide(p["winding"])
+    # Many discs are fainter in the middle than an exponential (type II of Freeman 1970).
+    disc = torch.exp(-radius) * (1 - _wide(p["hole"]) * torch.exp(-(radius / _HOLE_RADIUS).square()))
+    disc = disc / _wide(2 * math.pi * scale_length.square() * p["axis_ratio"] * (1 - _HOLE_LIGHT * p["hole"]))
+    disc = disc * grid.pixel_area
+    log_radius = radius.clamp_min(0.05).log()
+
+    # Arms r = exp(tan(pitch) angle): a von Mises profile about each ridge, whose mean over the angle is 1, so that
+    # the disc keeps its light at every radius.
+    sharpness = p["arm_sharpness"]
+    phase = _wide(p["num_arms"]) * (azimuth - log_radius / _wide(p["pitch"].tan())) + _wide(p["arm_phase"])
+    arms = torch.exp(_wide(sharpness) * (phase.cos() - 1)) / _wide(torch.special.i0e(sharpness)) - 1
+    lopsided = _wide(p["arm_asymmetry"] * (p["num_arms"] > 1))
+    begin = torch.sigmoid((radius - _wide(p["arm_start"])) / 0.12)
+    texture = _wide(p["arm_strength"]) * arms * (1 + lopsided * azimuth.cos()) * begin
+    for wave in range(p["waves"].shape[1]):
+        number, frequency, offset, size = (_wide(p["waves"][:, wave, k]) for k in range(4))
+        ripple = torch.cos(number * azimuth - frequency * log_radius + offset)
+        texture = texture + _wide(p["wave_strength"]) * size * ripple * begin
+    texture = texture.clamp_min(-0.95)
+
+    bar_u = radius * torch.cos(azimuth - _wide(p["bar_angle"])) / _wide(p["bar_size"])
+    bar_v = radius * torch.sin(azimuth - _wide(p["bar_angle"])) / _wide(p["bar_size"] * p["bar_axis_ratio"])
+    boxy = (bar_u.abs() ** 3 + bar_v.abs() ** 3) ** (2 / 3)  # squared radius of a box with round corners
+    bar = torch.exp(-math.log(2) * boxy)
+    bar = bar / bar.sum((1, 2), keepdim=True)
+    knots = grid.deposit(_knot_places(p, scale_length), _normalised(p["knot_light"]))
+
+    old = p["bulge_flux"] / p["bulge_flux"][:, 1:2]  # colours of the bulge, which are the bar's too
+    planes = []
+    for band in range(3):
+        flux = p["disc_flux"][:, band]
+        knot_fraction = p["knot_fraction"] * _KNOT_COLOR[band]
+        smooth = disc * (1 + _ARM_CONTRAST[band] * texture)
+        planes.append(
+            _wide(flux * (1 - p["bar_fraction"]) * (1 - knot_fraction)) * smooth
+            + _wide(p["bar_fraction"] * p["disc_flux"][:, 1] * old[:, band]) * bar
+            + _wide(flux * (1 - p["bar_fraction"]) * knot_fraction) * knots
+        )
+    bulge = _spheroid(p, p["bulge_flux"], scale_length * p["bulge_size"], p["bulge_axis_ratio"])
+    return Light(torch.stack(planes, 1), [bulge])
+
+
+def _normalised(light: Tensor) -> Tensor:
+    return light / light.sum(1, keepdim=True)
+
+
+def _knot_places(p: Columns, scale_length: Tensor) -> Tensor:
+    """Return where knots lie (N, K, 2): near the ridges of the arms."""
+    radius = p["knot_radius"].clamp_min(0.2)
+    turns = 2 * math.pi * p["knot_arm"] + p["knot_angle"] - p["arm_phase"][:, None]
+    azimuth = radius.log() / p["pitch"].tan()[:, None] + turns / p["num_arms"][:, None]
+    azimuth = azimuth * p["winding"][:, None]
+    u = radius * scale_length[:, None] * azimuth.cos()
+    v = radius * (scale_length * p["axis_ratio"])[:, None] * azimuth.sin()
+    cos, sin = p["position_angle"].cos()[:, None], p["position_angle"].sin()[:, None]
+    return torch.stack([cos * u - sin * v, sin * u + cos * v], -1)
+
+
+def _edge_on(p: Columns, grid: Grid) -> Light:
+    """Draw a self-gravitating exponential disc from the side (van der Kruit & Searle 1981, eq. 1) with a dust lane."""
+    scale_length = p["size"] / EXPONENTIAL_HALF_LIGHT
+    height = scale_length * p["thickness"]  # z0 of sech^2(z / z0)
+    u, z = grid.turned(p["position_angle"])
+    along = (u / _wide(scale_length)).abs().clamp_min(1e-4)
+    disc = along * torch.special.modified_bessel_k1(along) / torch.cosh((z / _wide(height)).clamp(-40, 40)).square()
+    disc = disc * grid.pixel_area / _wide(2 * math.pi * scale_length * height)
+    # Less than edge-on, it is the ellipse that any inclined disc is.
+    axis_ratio = _wide(p["axis_ratio"])
+    radius = (along.square() + (z / _wide(scale_length) / axis_ratio).square()).sqrt()
+    ellipse = torch.exp(-radius) * grid.pixel_area / (2 * math.pi * _wide(scale_length).square() * axis_ratio)
+    disc = torch.where(_wide(p["inclined"]) > 0, ellipse, disc)
+    disc = disc * (1 + _wide(p["lopsidedness"]) * torch.tanh(u / _wide(scale_length)))
+    # Half of the light lies behind the lane.
+    lane = (z / _wide(height) - _wide(p["dust_offset"])) / 0.35
+    depth = _wide(p["dust_depth"]) * torch.exp(-along / 1.3 - 0.5 * lane.square())
+    planes = [disc * (0.5 + 0.5 * torch.exp(-opacity * depth)) for opacity in _DUST_OPACITY]
+    # The fluxes are what is seen: dust changes where the light and its colour are, not how much there is in r.
+    seen = planes[1].sum((1, 2), keepdim=True)
+    planes = [_wide(p["disc_flux"][:, band]) * plane / seen for band, plane in enumerate(planes)]
+    bulge = _spheroid(p, p["bulge_flux"], scale_length * p["bulge_size"], p["bulge_axis_ratio"])
+    return Light(torch.stack(planes, 1), [bulge])
+
+
+def _dry_merger(p: Columns) -> Light:
+    """Draw two spheroids and the faint envelope that their stars already share."""
+    flux = p["bulge_flux"] + p["disc_flux"]
+    ratio = p["light_ratio"]
+    envelope = 0.2 * flux
+    first = (flux - envelope) / (1 + ratio)[:, None]
+    x, y = (p["separation"] * p["size"] * part for part in (p["direction"].cos(), p["direction"].sin()))
+    one, two = p["spheroid_axis_ratio"].unbind(1)
+    angle_one, angle_two = p["spheroid_angle"].unbind(1)
+    n_one, n_two = p["bulge_n"].unbind(1)
+    small = p["size"] * ratio**0.6
+    return Light(
+        None,
+        [
+            Spheroid(first, p["size"] * 0.8, n_one, one, angle_one),
+            Spheroid(first * ratio[:, None], small * 0.8, n_two, two, angle_two, x, y),
+            Spheroid(envelope, 1.8 * p["size"], torch.ones_like(ratio), 0.5 + 0.5 * one, p["direction"], x / 2, y / 2),
+        ],
+    )
+
+
+def meet(p: Columns) -> encounter.Encounter:
+    """Follow the encounters of wet mergers; `particle_draws` (N, 2, P, 3) places particles and makes some shine."""
+    names = ("mass_ratio", "pericentre", "speed", "time_after", "disc_tilt", "disc_node", "view")
+    return encounter.simulate(*(p[name] for name in names), p["particle_draws"][..., :2])
+
+
+def _wet_merger(p: Columns, grid: Grid, pair: encounter.Encounter) -> Light:
+    """Draw two discs after an encounter: their inner parts smooth, their outskirts as particles, and two bulges."""
+    device = grid.pixel_scale.device
+    unit = p["size"] / EXPONENTIAL_HALF_LIGHT  # arcseconds of the encounter's unit of length
+    part = torch.stack([torch.ones_like(p["light_ratio"]), p["light_ratio"]], 1)
+    part = part / part.sum(1, keepdim=True)  # (N, 2)
+    carried = encounter.particle_light()[2]
+
+    # Some particles shine more than others: the clumps in which an encounter makes stars.
+    luck = p["particle_draws"][..., 2]
+    weight = part[..., None] * (0.3 - luck.clamp_min(1e-6).log() * p["clumpiness"][:, None, None])
+    points = (pair.particles * unit[:, None, None, None]).flatten(1, 2)
+    particles = grid.deposit(points, _normalised(weight.flatten(1)))
+
+    planes: Tensor | float = 0.0
+    spheroids = []
+    for galaxy in (0, 1):
+        x, y = (galaxy * pair.companion[:, axis] * unit for axis in (0, 1))
+        scale_length = pair.scale_length[:, galaxy] * unit
+        axis_ratio, angle = pair.axis_ratio[:, galaxy], pair.position_angle[:, galaxy]
+        u, v = grid.turned(angle, x, y)
+        radius = (u.square() + (v / _wide(axis_ratio)).square()).sqrt() / _wide(scale_length)
+        disc = torch.exp(-radius) * encounter.inner_share(radius) * grid.pixel_area
+        disc = disc / _wide(2 * math.pi * scale_length.square() * axis_ratio)  # holds 1 - carried of the light
+        planes = planes + (p["disc_flux"] * part[:, galaxy, None])[..., None, None] * disc[:, None]
+        bulge_ratio = (0.5 * axis_ratio.square() + 0.5).sqrt()
+        size = scale_length * p["bulge_size"]
+        flux = p["bulge_flux"] * part[:, galaxy, None]
+        spheroids.append(Spheroid(flux, size, p["bulge_n"][:, galaxy], bulge_ratio, angle, x, y))
+    color = torch.tensor([1.1, 1.0, 0.95], device=device)  # outskirts and tails are a little bluer
+    return Light(planes, spheroids, particles, _PARTICLE_SMOOTHING * unit, p["disc_flux"] * carried * color)

@@ -1,0 +1,358 @@
+"""A mock survey of galaxies with exact truth: drawn, blurred, made noisy and stretched to a picture as SDSS does it.
+
+    survey = MockSurvey(seed=0, image_size=64)
+    for batch in survey.batches(4096):
+        batch.images, batch.truth
+
+`population.py` says what there is, `galaxy_light.py` draws its light, and this file observes it: a point-spread
+function of two Gaussians, sky and photon noise, an asinh composite of i, r and g (Lupton et al. 2004), JPEG's losses,
+8 bits. Galaxy k depends on the seed and on k alone; on a GPU only the noise's random numbers differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from config_physics import MORPHOLOGY_NAMES
+from galaxies.datasets.sources.galaxy_zoo import FRAME_PX
+from galaxies.mock_survey import population
+from galaxies.mock_survey.light import (
+    EXPONENTIAL_HALF_LIGHT,
+    NUM_PARTICLES,
+    Columns,
+    Grid,
+    Light,
+    Spheroid,
+    draw_light,
+    meet,
+)
+from galaxies.mock_survey.sersic import SersicTransform
+from galaxies.mock_survey.votes import draw_votes
+
+BLOCK = 64  # galaxies that share their random streams: 16 of each class
+SDSS_PIXEL_ARCSEC = 0.396
+_WING_FRACTION, _WING_WIDTH = 0.07, 2.5  # of the point-spread function: light in the wing, its width over the core's
+_PHOTON_VARIANCE = (1.0e-3, 1.06e-3, 1.35e-3)  # nanomaggies squared a nanomaggie in g, r, i: zero point over gain
+# The composite: nanomaggies a pixel to red (i), green (r) and blue (g), and Lupton's Q.
+_DISPLAY_GAIN = (1.95, 2.45, 3.6)
+_DISPLAY_Q = 7.0
+# JPEG's loss: of detail finer than a standard deviation (survey pixels), what is fainter than a threshold is dropped;
+# of brightness the less the brighter the place is.
+_LUMA_LOSS, _LOSSLESS_ABOVE = (0.6, 0.012), 0.05
+_CHROMA_LOSS = (1.9, 0.065)
+
+
+@dataclass
+class Galaxies:
+    """A batch of the survey.
+
+    Attributes
+    ----------
+    images : ndarray, (N, 3, S, S), uint8
+    object_ids, morphologies : list of str, (N,)
+    truth : dict of str to ndarray, (N,), float64
+        redshift, absolute_magnitude, stellar_mass (log10 solar masses), petro_r50_kpc, petro_r50 and petro_r90
+        (arcseconds), magnitude (r), pixel_scale (arcseconds a pixel of the images), frame_scale (of a 424-pixel
+        frame), and those that only a simulation knows: true_half_light_radius (arcseconds, of the circle about the
+        light's centroid, before seeing), true_axis_ratio (of the disc or the spheroid; in a merger, the primary's)
+        and true_flux (nanomaggies in r).
+    votes : dict of str to ndarray, (N,), int64
+        What people would say, see `mock_votes.py`.
+    """
+
+    images: np.ndarray
+    object_ids: list[str]
+    morphologies: list[str]
+    truth: dict[str, np.ndarray]
+    votes: dict[str, np.ndarray]
+
+
+_KNOWN = ("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc", "petro_r50", "petro_r90", "magnitude")
+_JUDGED = ("axis_ratio", "bulge_fraction", "bar_fraction", "arm_strength", "num_arms", "pitch", "dust_depth")
+
+
+class MockSurvey:
+    """The mock survey of one seed.
+
+    Parameters
+    ----------
+    seed : int
+    image_size : int
+        Pixels a side, S: 64, 128, 256 or, with the whole frame, 424.
+    whole_frame : bool
+        Show the frame of 424 survey-scaled pixels instead of its central half.
+    device : torch.device
+    """
+
+    def __init__(
+        self, seed: int, image_size: int = 64, whole_frame: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
+        self.seed = seed
+        self.image_size = image_size
+        self.frame_px = FRAME_PX if whole_frame else FRAME_PX // 2
+        self.device = torch.device(device)
+        self.oversampling = 2 if image_size <= 64 else 1
+        self._transform = SersicTransform(self.device)
+
+    def batches(self, count: int, blocks_at_once: int = 1) -> Iterator[Galaxies]:
+        """Yield galaxies 0 to count - 1 in order, in batches of up to `BLOCK * blocks_at_once`."""
+        for first in range(0, count, BLOCK * blocks_at_once):
+            last = min(count, first + BLOCK * blocks_at_once)
+            yield self._observe(first // BLOCK, math.ceil(last / BLOCK), last - first)
+
+    def _observe(self, first_block: int, end_block: int, keep: int) -> Galaxies:
+        """Draw and observe whole blocks and keep the first galaxies of them."""
+        num_classes = len(MORPHOLOGY_NAMES)
+        numbers = np.arange(first_block * BLOCK, end_block * BLOCK)
+        images = torch.empty(len(numbers), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        truth: dict[str, np.ndarray] = {}
+        structure = {name: np.full(len(numbers), np.nan) for name in _JUDGED}
+        for index, morphology in enumerate(MORPHOLOGY_NAMES):
+            streams = [np.random.default_rng([self.seed, block, index]) for block in range(first_block, end_block)]
+            drawn = [population.draw_galaxies(morphology, BLOCK // num_classes, rng) for rng in streams]
+            columns = {name: np.concatenate([block[name] for block in drawn]) for name in drawn[0]}
+            rows = np.arange(index, len(numbers), num_classes)
+            kinds = np.full(len(rows), morphology, dtype=object)
+            if morphology == "merger":
+                kinds = np.where(columns["dry"] > 0, "dry merger", "wet merger")
+            known = {name: columns[name] for name in _KNOWN}
+            known |= {"frame_scale": columns["frame_scale"], "true_axis_ratio": columns["axis_ratio"].copy()}
+            known["pixel_scale"] = columns["frame_scale"] * self.frame_px / self.image_size
+            known["true_flux"] = (columns["disc_flux"] + columns["bulge_flux"])[:, 1]
+            known["true_half_light_radius"] = np.empty(len(rows))
+            for kind in sorted(set(kinds)):
+                chosen = np.flatnonzero(kinds == kind)
+                pixels, told = self._render(kind, columns, chosen, numbers[rows[chosen]])
+                images[rows[chosen]] = pixels.cpu()
+                for name, values in told.items():
+                    known[name][chosen] = values.cpu().double().numpy()
+            for name in structure.keys() & columns.keys():
+                structure[name][rows] = columns[name]
+            for name, values in known.items():
+                truth.setdefault(name, np.empty(len(numbers)))[rows] = values
+        morphologies = population.class_of(numbers)
+        votes = []
+        for place, block in enumerate(range(first_block, end_block)):
+            part = slice(place * BLOCK, (place + 1) * BLOCK)
+            rng = np.random.default_rng([self.seed, block, num_classes])
+            looks = {name: values[part] for name, values in structure.items()}
+            votes.append(draw_votes(morphologies[part], looks, rng))
+        return Galaxies(
+            images[:keep].numpy(),
+            [f"7{self.seed:010d}{number:08d}" for number in numbers[:keep]],
+            morphologies[:keep].tolist(),
+            {name: values[:keep] for name, values in truth.items()},
+            {name: np.concatenate([block[name] for block in votes])[:keep] for name in votes[0]},
+        )
+
+    def _render(
+        self, kind: str, columns: dict[str, np.ndarray], chosen: np.ndarray, numbers: np.ndarray
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return images (n, 3, S, S) uint8 of galaxies of one kind, and the truth that only their light tells."""
+        p = {name: torch.from_numpy(values[chosen]).to(self.device, torch.float32) for name, values in columns.items()}
+        side = _fft_size(self.image_size * self.oversampling)
+        frame_width = p["frame_scale"] * self.frame_px  # arcseconds
+        grid = Grid(side, frame_width / (self.image_size * self.oversampling))
+        # Every galaxy has its own stream, so that batches of any size draw the same numbers.
+        streams = [torch.Generator(self.device).manual_seed(self._stream(number)) for number in numbers]
+        if kind == "wet merger":
+            # Drawn on the CPU, since they belong to the truth.
+            luck = [torch.Generator().manual_seed(self._stream(number) + 1) for number in numbers]
+            p["particle_draws"] = torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=g) for g in luck]).to(
+                self.device
+            )
+        pair = meet(p) if kind == "wet merger" else None
+        field = _FourierGrid(grid)
+        source = self._transformed(draw_light(kind, p, grid, pair), field, p)  # (n, 3, W, W/2 + 1) complex
+        truth = {"true_half_light_radius": _half_light_radius(source, field)}
+        if "merger" in kind:  # which may outgrow the picture
+            wide = _FourierGrid(Grid(side, 2.5 * grid.pixel_scale))
+            truth["true_half_light_radius"] = _half_light_radius(
+                self._transformed(draw_light(kind, p, wide.grid, pair), wide, p), wide
+            )
+        if pair is not None:
+            truth["true_axis_ratio"] = pair.axis_ratio[:, 0]
+        noise = torch.stack([torch.randn(3, side, side, generator=g, device=self.device) for g in streams])
+        picture = self._crop(_compress(_compose(_expose(source, _neighbours(p, grid), field, noise, p)), field))
+        return picture.mul(255).round().clamp(0, 255).byte(), truth
+
+    def _stream(self, number: int) -> int:
+        """Return the seed of a galaxy's noise."""
+        return int(np.random.SeedSequence([self.seed, int(number)]).generate_state(1, np.uint64)[0] >> 1)
+
+    def _transformed(self, light: Light, field: _FourierGrid, p: Columns) -> Tensor:
+        """Return the Fourier transform of a galaxy's light in three bands, moved to its place in the frame."""
+        parts = [self._spheroid(spheroid, field) for spheroid in light.spheroids]
+        if light.planes is not None:
+            parts.append(torch.fft.rfft2(light.planes))
+        if light.particles is not None:
+            blurred = torch.fft.rfft2(light.particles) * field.gaussian(light.particle_sigma)
+            parts.append(blurred[:, None] * light.particle_flux[..., None, None])
+        shift = p["centre"] * (p["frame_scale"] * FRAME_PX / 2)[:, None]
+        return sum(parts) * field.shift(shift[:, 0], shift[:, 1])[:, None]
+
+    def _spheroid(self, s: Spheroid, field: _FourierGrid) -> Tensor:
+        along, across = field.turned(s.position_angle)
+        frequency = s.size[:, None, None] * (along.square() + (s.axis_ratio[:, None, None] * across).square()).sqrt()
+        plane = self._transform(frequency, s.n) * field.origin
+        if isinstance(s.x, Tensor):
+            plane = plane * field.shift(s.x, s.y)
+        return plane[:, None] * s.flux[..., None, None]
+
+    def _crop(self, planes: Tensor) -> Tensor:
+        """Cut the margin off and average the pixels that make one of the picture's."""
+        inner = self.image_size * self.oversampling
+        margin = (planes.shape[-1] - inner) // 2
+        planes = planes[..., margin : margin + inner, margin : margin + inner]
+        return F.avg_pool2d(planes, self.oversampling) if self.oversampling > 1 else planes
+
+
+class _FourierGrid:
+    """Frequencies of a grid's real Fourier transform: `x` (N, 1, K) and `y` (N, W, 1), cycles an arcsecond."""
+
+    def __init__(self, grid: Grid) -> None:
+        side, device = grid.side, grid.pixel_scale.device
+        scale = grid.pixel_scale[:, None, None]
+        self.grid = grid
+        self.side = side
+        self.pixel_scale = grid.pixel_scale
+        self.x = torch.fft.rfftfreq(side, device=device)[None, None, :] / scale
+        self.y = torch.fft.fftfreq(side, device=device)[None, :, None] / scale
+        self.radius_squared = self.x.square() + self.y.square()
+        # What lies at the grid's centre lies half a grid from where the transform has its origin.
+        centre = (grid.side - 1) / 2 * grid.pixel_scale
+        self.origin = self.shift(centre, centre)
+
+    def shift(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the phases that move an image by (x, y) arcseconds, (N,) each."""
+        angle = -2 * math.pi * (self.x * x[:, None, None] + self.y * y[:, None, None])
+        return torch.polar(torch.ones_like(angle), angle)
+
+    def turned(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frequencies along and across an axis at `angle` (N,)."""
+        cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+        return cos * self.x + sin * self.y, cos * self.y - sin * self.x
+
+    def gaussian(self, sigma: Tensor) -> Tensor:
+        """Return the transform of a Gaussian of unit light and standard deviation `sigma` (N,), arcseconds."""
+        return torch.exp(-2 * math.pi**2 * sigma.square()[:, None, None] * self.radius_squared)
+
+    def image(self, transform: Tensor) -> Tensor:
+        """Transform back to pixels."""
+        return torch.fft.irfft2(transform, s=(self.side, self.side))
+
+
+def _fft_size(pixels: int) -> int:
+    """Return an even size, at least a fifth larger than the frame, that the fast Fourier transform likes."""
+    size = math.ceil(1.2 * pixels / 2) * 2
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 2
+
+
+def _half_light_radius(source: Tensor, field: _FourierGrid) -> Tensor:
+    """Return the radius (n,) in arcseconds of the circle about the centroid that holds half of the light in r."""
+    grid = field.grid
+    image = field.image(source[:, 1] * field.gaussian(0.6 * grid.pixel_scale))  # a little blur tames the cusps
+    total = image.sum((1, 2))
+    x0, y0 = ((image * axis).sum((1, 2)) / total for axis in (grid.x, grid.y))
+    distance = ((grid.x - x0[:, None, None]).square() + (grid.y - y0[:, None, None]).square()).sqrt()
+    scale = grid.pixel_scale
+    low, high = torch.zeros_like(total), scale * grid.side / 2
+    for _ in range(18):
+        middle = (low + high) / 2
+        # A pixel on the rim counts by how far the circle reaches into it.
+        inside = ((middle[:, None, None] - distance) / scale[:, None, None] + 0.5).clamp(0, 1)
+        more = (image * inside).sum((1, 2)) < total / 2
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    return (low + high) / 2
+
+
+def _neighbours(p: Columns, grid: Grid) -> Tensor:
+    """Return the light (n, 3, W, W) of the other objects in the frame.
+
+    A small galaxy is an exponential disc of `_SUNFLOWER` points, which lie evenly in its light; a star is all of
+    them in one place.
+    """
+    points = _sunflower(p["neighbour_size"].device)  # (M, 2), unit half-light radius
+    u = p["neighbour_size"][..., None] * points[:, 0]  # (n, K, M)
+    v = (p["neighbour_size"] * p["neighbour_axis_ratio"])[..., None] * points[:, 1]
+    cos, sin = p["neighbour_angle"].cos()[..., None], p["neighbour_angle"].sin()[..., None]
+    place = torch.stack([cos * u - sin * v, sin * u + cos * v], -1) + p["neighbour_place"][:, :, None]
+    # A neighbour on top of the galaxy would have been the galaxy.
+    apart = p["neighbour_place"].norm(dim=-1) > 0.8 * p["petro_r90"][:, None]
+    flux = p["neighbour_flux"] * apart[..., None] / len(points)  # (n, K, 3)
+    flux = flux[:, :, None].expand(-1, -1, len(points), -1).flatten(1, 2)
+    return torch.stack([grid.deposit(place.flatten(1, 2), flux[..., band]) for band in range(3)], 1)
+
+
+def _sunflower(device: torch.device, count: int = 64) -> Tensor:
+    """Return points (count, 2) that share an exponential disc's light equally (Vogel's spiral, 1979)."""
+    radius = torch.linspace(0, 8, 801, dtype=torch.float64)
+    light = 1 - (1 + radius) * torch.exp(-radius)  # of scale length 1
+    share = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    place = torch.searchsorted(light / light[-1], share)
+    angle = math.pi * (3 - math.sqrt(5)) * torch.arange(count)
+    points = radius[place, None] * torch.stack([angle.cos(), angle.sin()], -1) / EXPONENTIAL_HALF_LIGHT
+    return points.to(device, torch.float32)
+
+
+def _expose(source: Tensor, neighbours: Tensor, field: _FourierGrid, noise: Tensor, p: Columns) -> Tensor:
+    """Blur the light, add the noise of sky and photons; nanomaggies a survey pixel, (n, 3, W, W)."""
+    area = (SDSS_PIXEL_ARCSEC / field.pixel_scale).square()[:, None, None]  # grid pixels a survey pixel
+    # What the survey's pixels can hold, less what their interpolation to the frame takes off.
+    interpolation = 1 / (1 + ((2.3 * SDSS_PIXEL_ARCSEC) ** 2 * field.radius_squared) ** 2)
+    planes = []
+    for band in range(3):
+        core = p["psf_fwhm"][:, band] / 2.355
+        psf = (1 - _WING_FRACTION) * field.gaussian(core) + _WING_FRACTION * field.gaussian(_WING_WIDTH * core)
+        offset = p["misregistration"][:, band]
+        blurred = (source[:, band] + torch.fft.rfft2(neighbours[:, band])) * psf
+        image = field.image(blurred * field.shift(offset[:, 0], offset[:, 1])) * area
+        variance = p["sky_noise"][:, band, None, None].square() + _PHOTON_VARIANCE[band] * image.clamp_min(0)
+        # White noise of the same power as the survey's pixels have.
+        grain = field.image(torch.fft.rfft2(noise[:, band] * (variance * area).sqrt()) * interpolation)
+        planes.append(image + grain + (p["sky_error"][:, band] * p["sky_noise"][:, band])[:, None, None])
+    return torch.stack(planes, 1)
+
+
+def _compose(planes: Tensor) -> Tensor:
+    """Stretch g, r and i (n, 3, W, W) to a picture in [0, 1] (Lupton et al. 2004, eqs. 1 and 2).
+
+    What is darker than the sky is black: that makes the mean of an empty sky positive.
+    """
+    rgb = planes.flip(1) * torch.tensor(_DISPLAY_GAIN, device=planes.device)[:, None, None]  # i, r, g
+    intensity = rgb.mean(1, keepdim=True).clamp_min(1e-6)
+    stretched = rgb * torch.asinh(_DISPLAY_Q * intensity) / (_DISPLAY_Q * intensity)
+    # Where a plane is too bright, all are dimmed, which keeps the colour.
+    return (stretched / stretched.amax(1, keepdim=True).clamp_min(1)).clamp_min(0)
+
+
+def _compress(rgb: Tensor, field: _FourierGrid) -> Tensor:
+    """Drop the faint detail of a picture (n, 3, W, W) as JPEG does: of brightness a little, of colours more.
+
+    Bright places have coarse detail already, beside which JPEG keeps the fine one.
+    """
+    luma = (rgb * torch.tensor([0.299, 0.587, 0.114], device=rgb.device)[:, None, None]).sum(1, keepdim=True)
+    native = torch.full_like(field.pixel_scale, SDSS_PIXEL_ARCSEC)
+    smooth = [field.image(torch.fft.rfft2(luma) * field.gaussian(_LUMA_LOSS[0] * native)[:, None])]
+    smooth.append(field.image(torch.fft.rfft2(rgb - luma) * field.gaussian(_CHROMA_LOSS[0] * native)[:, None]))
+    faint = torch.exp(-smooth[0].clamp_min(0) / _LOSSLESS_ABOVE)
+    kept_luma = _shrunk(luma - smooth[0], _LUMA_LOSS[1] * faint)
+    return smooth[0] + kept_luma + smooth[1] + F.softshrink(rgb - luma - smooth[1], _CHROMA_LOSS[1])
+
+
+def _shrunk(values: Tensor, threshold: Tensor) -> Tensor:
+    return values.sign() * (values.abs() - threshold).clamp_min(0)

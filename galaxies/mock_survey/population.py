@@ -1,0 +1,181 @@
+"""The galaxies of the mock survey: what they are, how far away, how large, how bright and of which colours.
+
+Luminosities and redshifts are those of a flux-limited survey between Galaxy Zoo 2 (r < 17, Petrosian R90 above 3
+arcseconds; Willett et al. 2013) and the SDSS main galaxy sample (r < 17.77; Strauss et al. 2002). Masses follow from
+colours (Bell et al. 2003), sizes from masses (Shen et al. 2003), angles and magnitudes from the standard cosmology.
+What is left free was chosen to match real galaxies class by class (`studies/realism.py`). Everything is numpy in
+float64, the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from config_physics import MORPHOLOGY_NAMES
+from galaxies.mock_survey import sersic
+from galaxies.mock_survey.conditions import draw_neighbours, draw_observation
+from galaxies.mock_survey.cosmology import arcsec_per_kpc, distance_modulus, redshift_at
+from galaxies.mock_survey.structure import Columns, draw_structure, normal_within
+
+MAGNITUDE_LIMIT = 17.5
+REDSHIFT_RANGE = (0.01, 0.25)
+_SUN_R = 4.64  # absolute AB magnitude of the Sun in r (Willmer 2018)
+
+
+def draw_galaxies(morphology: str, count: int, rng: np.random.Generator) -> Columns:
+    """Draw galaxies of one class with everything that a picture of them needs.
+
+    Returns
+    -------
+    dict of str to ndarray, (count, ...), float64
+        redshift; absolute_magnitude and magnitude (r); stellar_mass (log10 solar masses); disc_flux and
+        bulge_flux (g, r, i in nanomaggies); size (arcseconds, see `_trial`), petro_r50 and petro_r90 (arcseconds)
+        and petro_r50_kpc; the structure (`galaxy_structure.py`); the observation (`sky_field.py`).
+    """
+    galaxies = draw_structure(morphology, count, rng)
+    galaxies |= _luminosity_and_distance(_FAMILIES[morphology], galaxies, count, rng)
+    galaxies |= draw_observation(galaxies["petro_r90"], _FAMILIES[morphology].r90_error, rng)
+    galaxies |= draw_neighbours(galaxies["frame_scale"], rng)
+    return galaxies
+
+
+class _Family(NamedTuple):
+    """What the galaxies of a class have in common."""
+
+    magnitude: float  # absolute, in r: mean and standard deviation
+    magnitude_spread: float
+    size_factor: float  # over the size-mass relation
+    reddening: float  # of those with young stars, magnitudes of g-r
+    min_r90: float  # arcseconds; the survey's limit is 3, and in smaller ones people see no arms, tails or edges
+    r90_error: float  # by which the survey overestimates R90 of such galaxies, natural logarithm
+    red_bulge: bool = True  # the bulge has old stars even if the rest has not
+
+
+_FAMILIES = {
+    "spiral": _Family(-20.9, 0.9, 1.33, 0.0, 4.7, -0.12),
+    "elliptical": _Family(-21.5, 0.9, 1.4, -0.04, 3.0, 0.0, False),
+    "merger": _Family(-21.2, 0.9, 1.06, 0.0, 4.0, -0.13),
+    "edge-on": _Family(-20.2, 0.9, 1.45, 0.15, 3.8, -0.01),
+}
+_RED_GR, _RED_RI = 0.76, 0.39  # colours of old stars at redshift 0
+
+
+def _luminosity_and_distance(family: _Family, s: Columns, count: int, rng: np.random.Generator) -> Columns:
+    """Draw absolute magnitudes, distances within the survey's limits, colours, masses and angular sizes."""
+    r50, r90 = _petrosian_radii(s)
+    columns: Columns = {}
+    todo = np.ones(count, dtype=bool)
+    for _ in range(60):  # draw again what the survey would not have picked
+        trial = _trial(family, s, count, rng)
+        trial |= {"petro_r50": trial["size"] * r50, "petro_r90": trial["size"] * r90}
+        for name, values in trial.items():
+            columns[name] = np.where(todo.reshape(-1, *[1] * (values.ndim - 1)), values, columns.get(name, values))
+        todo &= ~((trial["petro_r90"] > family.min_r90) & (trial["redshift"] > REDSHIFT_RANGE[0]))
+        if not todo.any():
+            break
+    columns["petro_r90"] = columns["petro_r90"].clip(family.min_r90)
+    columns["petro_r50_kpc"] = columns["petro_r50"] / arcsec_per_kpc(columns["redshift"])
+    return columns
+
+
+def _trial(family: _Family, s: Columns, count: int, rng: np.random.Generator) -> Columns:
+    """Draw what depends on luminosity and distance, whether or not the survey would have picked it."""
+    old = s.get("old", np.zeros(count))
+    mean, sigma = family.magnitude, family.magnitude_spread
+    magnitude_r = normal_within(rng, mean, sigma, mean - 2 * sigma, mean + 2.5 * sigma, count)
+    # A flux-limited volume: uniform in the cube of the distance up to where the galaxy is too faint.
+    farthest = MAGNITUDE_LIMIT - magnitude_r
+    modulus = farthest + 5 * np.log10(rng.random(count)) / 3
+    redshift = redshift_at(modulus).clip(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1])
+
+    # Colours at rest: the red sequence is tight; blue galaxies are redder when luminous or inclined.
+    tilt = -0.02 * (magnitude_r + 21)
+    red_gr = _RED_GR + tilt + rng.normal(0, 0.035, count)
+    blue_gr = 0.42 + family.reddening - 0.055 * (magnitude_r + 21) + 0.12 * (1 - s["axis_ratio"])
+    blue_gr = np.minimum(blue_gr + rng.normal(0, 0.14, count), red_gr)
+    disc_gr = np.where(old > 0, red_gr, blue_gr)
+    disc_ri = 0.04 + 0.46 * disc_gr + rng.normal(0, 0.025, count)
+    # The spectrum moves through the bands: linear K-corrections, steeper for old stars (sizes as Chilingarian et
+    # al. 2010 give them for g-r and r-i below redshift 0.25).
+    redness = ((disc_gr - 0.3) / 0.45).clip(0, 1)
+    disc_gr_seen = disc_gr + redshift * (0.7 + 1.3 * redness)
+    disc_ri_seen = disc_ri + redshift * (0.2 + 0.4 * redness)
+    bulge_gr_seen = red_gr + 2.0 * redshift
+    bulge_ri_seen = _RED_RI + 0.6 * redshift + 0.46 * (red_gr - _RED_GR)
+
+    magnitude = magnitude_r + distance_modulus(redshift) + redshift * (0.6 + 0.4 * redness)
+    fraction = s["bulge_fraction"]
+    total = 10 ** (0.4 * (22.5 - magnitude))  # nanomaggies in r
+    disc_flux = (total * (1 - fraction))[:, None] * _band_ratios(disc_gr_seen, disc_ri_seen)
+    if not family.red_bulge:
+        bulge_gr_seen, bulge_ri_seen = disc_gr_seen, disc_ri_seen
+    bulge_flux = (total * fraction)[:, None] * _band_ratios(bulge_gr_seen, bulge_ri_seen)
+
+    mean_gr = disc_gr * (1 - fraction) + red_gr * fraction
+    mass = -0.306 + 1.097 * mean_gr - 0.15 - 0.4 * (magnitude_r - _SUN_R)  # Bell et al. (2003), Kroupa stars
+    size_kpc = _size_of_mass(mass, old) * np.exp(rng.normal(0, 0.28, count)) * family.size_factor
+    size = size_kpc * arcsec_per_kpc(redshift)
+    return {
+        "redshift": redshift,
+        "absolute_magnitude": magnitude_r,
+        "magnitude": magnitude,
+        "stellar_mass": mass,
+        "disc_flux": disc_flux,
+        "bulge_flux": bulge_flux,
+        "size": size,  # half-light radius of the spheroid or of the disc alone, along the major axis, arcseconds
+    }
+
+
+def _band_ratios(gr: np.ndarray, ri: np.ndarray) -> np.ndarray:
+    """Return fluxes in g, r and i over that in r, (N, 3)."""
+    return np.stack([10 ** (-0.4 * gr), np.ones_like(gr), 10 ** (0.4 * ri)], 1)
+
+
+def _size_of_mass(mass: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Return the median half-light radius in kpc at a mass (Shen et al. 2003, eqs. 17 and 18, Table 1)."""
+    m = 10**mass
+    early = 2.88e-6 * m**0.56
+    late = 0.1 * m**0.14 * (1 + m / 3.98e10) ** (0.39 - 0.14)
+    return np.where(old > 0, early, late)
+
+
+def _petrosian_radii(s: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Return Petrosian R50 and R90 in units of the main component's half-light radius, before seeing.
+
+    Circular apertures, Petrosian ratio 0.2, flux within two Petrosian radii (Blanton et al. 2001).
+    """
+    whole = s.get("dry", np.zeros_like(s["bulge_fraction"])) > 0  # no disc at all
+    fraction = np.where(whole, 1.0, s["bulge_fraction"])
+    n = s["bulge_n"] if s["bulge_n"].ndim == 1 else s["bulge_n"][:, 0]
+    radius = np.geomspace(0.05, 8.0, 56)
+    disc = _aperture_light(radius, np.ones_like(n), s["axis_ratio"])
+    scale = np.where(whole, 1.0, s["bulge_size"] / 1.678)
+    bulge_ratio = np.where(whole, s["axis_ratio"], s["bulge_axis_ratio"])
+    bulge = _aperture_light(radius / scale[:, None], n, bulge_ratio)
+    growth = fraction[:, None] * bulge + (1 - fraction)[:, None] * disc  # (N, radii)
+    result = np.empty((2, len(n)))
+    for k, curve in enumerate(growth):
+        ring = np.interp(1.25 * radius, radius, curve) - np.interp(0.8 * radius, radius, curve)
+        ratio = ring / (1.25**2 - 0.8**2) / curve
+        petrosian = radius[min(np.argmax(ratio < 0.2), len(radius) - 1)]
+        flux = np.interp(2 * petrosian, radius, curve)
+        result[:, k] = np.interp([0.5 * flux, 0.9 * flux], curve, radius)
+    return result[0], result[1]
+
+
+def _aperture_light(radius: np.ndarray, n: np.ndarray, axis_ratio: np.ndarray) -> np.ndarray:
+    """Return the part of elliptical Sersic profiles' light in circles of given radii (over the semi-major axis)."""
+    angle = (np.arange(16) + 0.5) * math.pi / 32
+    stretch = np.sqrt(np.cos(angle) ** 2 + (np.sin(angle) / axis_ratio[:, None]) ** 2)  # (N, angles)
+    radii = torch.from_numpy(np.broadcast_to(radius, (len(n), radius.shape[-1]))[:, :, None] * stretch[:, None])
+    light = sersic.enclosed_light(radii, torch.from_numpy(n)[:, None, None]).numpy()
+    return (light / stretch[:, None] ** 2).mean(-1) / axis_ratio[:, None]
+
+
+def class_of(index: np.ndarray) -> np.ndarray:
+    """Return the class names of the survey's galaxies by number: the four classes in turn."""
+    return np.array(MORPHOLOGY_NAMES)[index % len(MORPHOLOGY_NAMES)]

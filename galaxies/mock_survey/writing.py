@@ -1,0 +1,294 @@
+"""Write the mock survey: as a prepared dataset, or as files in the formats of Galaxy Zoo 2."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import signal
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from config_physics import UserError
+from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
+from galaxies.datasets.sources import galaxy_zoo
+from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
+from galaxies.measure.photometry import measure_attributes
+from galaxies.mock_survey.observation import Galaxies, MockSurvey
+from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, vote_fractions
+
+TRUTH_COLUMNS = ("true_half_light_radius", "true_axis_ratio", "true_flux")
+IMAGES_FILE, TRUTH_FILE = "images_gz2.zip", "truth.csv"
+_RELEASE_FILES = (
+    IMAGES_FILE,
+    galaxy_zoo.VOTES_FILE,
+    galaxy_zoo.MAPPING_FILE,
+    galaxy_zoo.SAMPLE_FILE,
+    TRUTH_FILE,
+)
+CROP = 0.5  # of a frame, as `prepare_data.py gz2` takes it by default
+_ANSWERS = tuple(f"{question}_{answer}" for question, (_, answers) in QUESTIONS.items() for answer in answers)
+_VOTES_TAKEN = tuple(  # what the class rules look at
+    getattr(galaxy_zoo, name)
+    for name in ("SMOOTH", "FEATURES", "EDGE_ON", "ODD", "ROUND", "IN_BETWEEN", "CIGAR", "MERGER")
+)
+VOTE_COLUMNS = ("total_votes", *(f"{answer}_debiased" for answer in _VOTES_TAKEN))
+_BLOCKS_AT_ONCE = {"cpu": 1, "cuda": 16}  # of 64-pixel images; about a gigabyte of a GPU's memory
+
+
+def rendering_device(wanted: str = "auto") -> str:
+    """Return cpu or cuda; `auto` takes CUDA where it is. (MPS lacks some of the special functions.)
+
+    Raises
+    ------
+    UserError
+        If CUDA is wanted and not there.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' cannot be used here: try --device cpu")
+    return wanted
+
+
+def write_dataset(
+    out: Path, count: int, seed: int, image_size: int, device: str, command_line: str, overwrite: bool = False
+) -> DatasetWriter:
+    """Simulate galaxies and write them as a prepared dataset, in as much memory for many as for few.
+
+    Parameters
+    ----------
+    out : Path
+        Folder to make.
+    count : int
+        Number of galaxies; the four classes take turns.
+    seed : int
+        Of the survey. A larger survey of the same seed begins with the galaxies of a smaller one.
+    image_size : int
+        64, 128 or 256 pixels a side.
+    device : str
+        Where to render: cpu or cuda.
+    command_line : str
+        For the manifest.
+    overwrite : bool
+        Replace an existing prepared dataset.
+
+    Returns
+    -------
+    DatasetWriter
+        With the manifest of what was written. Beside the usual columns the catalogue has `TRUTH_COLUMNS` and
+        `VOTE_COLUMNS`.
+
+    Raises
+    ------
+    UserError
+        If `out` exists and may not be replaced, or cannot be written.
+    """
+    provenance = {"source": f"mock survey of seed {seed}", "rule": "truth", "command_line": command_line}
+    extra = (*TRUTH_COLUMNS, *VOTE_COLUMNS)
+    # Fewer than four galaxies cannot hold every class.
+    writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, count < 4, extra)
+    survey = MockSurvey(seed, image_size, device=device)
+    with writer:
+        for batch in _with_progress(survey, count):
+            values = _catalogue(batch, (*VALUE_COLUMNS, *extra)) | measure_attributes(batch.images, device)
+            writer.append(batch.images, batch.object_ids, batch.morphologies, values)
+    return writer
+
+
+def _with_progress(survey: MockSurvey, count: int) -> Iterator[Galaxies]:
+    """Yield batches while a bar counts their galaxies."""
+    with tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
+        blocks = round(_BLOCKS_AT_ONCE[survey.device.type] * (64 / survey.image_size) ** 2)
+        for batch in survey.batches(count, max(1, blocks)):
+            yield batch
+            bar.update(len(batch.images))
+
+
+def _catalogue(batch: Galaxies, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return those columns of a catalogue that are known without looking at the pictures."""
+    fractions = vote_fractions(batch.votes)
+    votes = pd.DataFrame({answer: fractions[answer] for answer in _VOTES_TAKEN})
+    votes["total_votes"] = sum(batch.votes[answer] for answer in _ANSWERS).clip(*TOTAL_VOTES_RANGE)
+    votes["object_id"] = batch.object_ids
+    proxies = galaxy_zoo.vote_attributes(votes, TOTAL_VOTES_RANGE)
+    known = batch.truth | {name: proxies[name].to_numpy() for name in proxies}
+    known |= {f"{answer}_debiased": fractions[answer] for answer in _VOTES_TAKEN}
+    known["total_votes"] = votes["total_votes"].to_numpy(np.float64)
+    return {name: known[name] for name in columns if name in known}
+
+
+def write_release(folder: Path, count: int, seed: int, device: str, overwrite: bool = False) -> None:
+    """Write galaxies in the formats of the files of Galaxy Zoo 2, with a table of the truth beside them.
+
+    The folder gets gz2_hart16.csv, gz2_filename_mapping.csv, gz2sample.csv and images_gz2.zip, and truth.csv. It
+    appears when all of it is complete. A hidden one left by a killed process is removed when the same folder is
+    written next.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder to make.
+    count, seed, device
+        As for `write_dataset`; the galaxies are the same.
+    overwrite : bool
+        Replace a folder that an earlier call made.
+
+    Raises
+    ------
+    UserError
+        If `folder` exists and may not be replaced, or cannot be written.
+    """
+    folder = Path(folder).resolve()
+    with _plain_errors(folder):
+        clean_up_after_dead_processes(folder)
+    _check_release(folder, overwrite)
+    survey = MockSurvey(seed, galaxy_zoo.FRAME_PX, whole_frame=True, device=device)
+    partial = hidden_beside(folder, "partial")
+    with _plain_errors(folder), _exits_when_terminated():
+        try:
+            partial.mkdir(parents=True)
+            _write_files(partial, survey, count)
+            _check_release(folder, overwrite)
+            put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_release(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that exists, unless it is empty or holds an earlier release, and nothing else, to overwrite."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(f"{folder} exists: choose another folder for --as-gz2, or replace it with --overwrite")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if TRUTH_FILE not in there or not there <= set(_RELEASE_FILES):
+        raise UserError(f"{folder} holds other things than a mock release: it is not replaced")
+
+
+def _write_files(folder: Path, survey: MockSurvey, count: int) -> None:
+    with (
+        zipfile.ZipFile(folder / IMAGES_FILE, "w", zipfile.ZIP_STORED) as archive,
+        _Table(folder / galaxy_zoo.VOTES_FILE) as votes,
+        _Table(folder / galaxy_zoo.MAPPING_FILE) as mapping,
+        _Table(folder / galaxy_zoo.SAMPLE_FILE) as sample,
+        _Table(folder / TRUTH_FILE) as truth,
+    ):
+        number = 0
+        for batch in _with_progress(survey, count):
+            for row, picture in enumerate(batch.images):
+                number += 1
+                archive.writestr(_entry(number), _jpeg(picture))
+                known = {name: float(values[row]) for name, values in batch.truth.items()}
+                object_id = batch.object_ids[row]
+                votes.write(_vote_row(batch, row))
+                mapping.write({"objid": object_id, "sample": "original", "asset_id": number})
+                sample.write(_sample_row(object_id, known))
+                truth.write({"object_id": object_id, "morphology": batch.morphologies[row], **known})
+
+
+@contextmanager
+def _plain_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _exits_when_terminated() -> Iterator[None]:
+    """Let SIGTERM end the process in an orderly way, so that nothing half-made stays."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    except ValueError:  # only the main thread may set handlers
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Table:
+    """A CSV file that takes its header from the first row."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("w", encoding="utf-8", newline="")
+        self._writer: csv.DictWriter | None = None
+
+    def write(self, row: dict[str, object]) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._stream, list(row), lineterminator="\n")
+            self._writer.writeheader()
+        self._writer.writerow({k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()})
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+
+def _entry(number: int) -> zipfile.ZipInfo:
+    """Name a picture; without the time, so that equal surveys make equal files."""
+    return zipfile.ZipInfo(f"images/{number}.jpg")
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    """Compress a picture (3, S, S) as the release's are: quality 75, colours at half resolution."""
+    stream = io.BytesIO()
+    Image.fromarray(picture.transpose(1, 2, 0)).save(stream, "JPEG", quality=75, subsampling="4:2:0")
+    return stream.getvalue()
+
+
+def _vote_row(batch: Galaxies, row: int) -> dict[str, object]:
+    """Return a row of gz2_hart16.csv; weights are counts and nothing is biased, since all mock voters are equal."""
+    votes = {name: values[row] for name, values in batch.votes.items()}
+    fractions = {
+        name: float(values[0]) for name, values in vote_fractions({k: v[None] for k, v in votes.items()}).items()
+    }
+    result: dict[str, object] = {
+        "dr7objid": batch.object_ids[row],
+        **dict.fromkeys(("ra", "dec", "rastring", "decstring"), ""),
+        "sample": "original",
+        "gz2_class": "",
+        "total_classifications": votes["total_classifications"],
+        "total_votes": sum(votes[answer] for answer in _ANSWERS),
+    }
+    for answer in _ANSWERS:
+        fraction = fractions[answer]
+        result |= {
+            f"{answer}_count": votes[answer],
+            f"{answer}_weight": votes[answer],
+            f"{answer}_fraction": fraction,
+            f"{answer}_weighted_fraction": fraction,
+            f"{answer}_debiased": fraction,
+            f"{answer}_flag": int(fraction > 0.8),
+        }
+    return result
+
+
+def _sample_row(object_id: str, known: dict[str, float]) -> dict[str, object]:
+    """Return a row of gz2sample.csv: its columns that the mock survey has a value for."""
+    return {
+        "OBJID": object_id,
+        "PETROR50_R": known["petro_r50"],
+        "PETROR90_R": known["frame_scale"] / galaxy_zoo.FRAME_SCALE_R90,  # with the survey's error, as the frames
+        "PETROMAG_R": known["magnitude"],
+        "REDSHIFT": known["redshift"],
+        "PETROMAG_MR": known["absolute_magnitude"],
+        "PETROR50_R_KPC": known["petro_r50_kpc"],
+        "STELLAR_MASS": known["stellar_mass"],
+    }

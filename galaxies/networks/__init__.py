@@ -1,0 +1,1 @@
+"""Layers and parts that the models at the top are built of."""

@@ -1,0 +1,308 @@
+"""Measure the grain of survey images, and find by trial the numbers with which `sky_grain` makes the same."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from galaxies.measure.image_statistics import Noise, measure_noise, sky_level
+from galaxies.networks.sky_grain import (
+    GRAIN_REACH,
+    KERNEL_STEP,
+    NEIGHBOURHOOD,
+    NUM_KERNELS,
+    NUM_KNOTS,
+    NUM_SCORES,
+    NUM_TRAITS,
+    SCORE_STEP,
+    Grain,
+    SkyGrain,
+    averaged,
+    between,
+    knot_place,
+    of_unit_variance,
+    sky_place,
+)
+
+_SAMPLE, _FEWEST_MEASURED = 1024, 256  # images of 64 pixels a side that are measured, and larger ones at least
+_PATCH = 20  # pixels a side of the corners that the spectrum is measured in
+_QUIET = 0.3  # part of the corners that count as sky
+_FEWEST = 30  # images that a kernel is made of, if there are as many
+_FAINTEST = 1e-3  # root mean square of a patch below which it has no grain: an eighth of a grey level
+_LIMIT, _MEAN_SIZE = 3, 0.782  # medians that limit the size of normal deviates, and the mean size that they then have
+_LIFT = 9  # pixels a side over which what clipping adds is averaged, so that it takes over no grain
+_GREYEST = 0.999  # correlation of the colours beyond which they count as one
+_SHRINKAGE = 10.0  # images' worth of belief that condition and sky tell nothing of the grain
+_TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that each corrects
+_ENOUGH = 200  # images below which quantiles are too uncertain to be worth the trials
+_TAIL = 0.05  # quantiles that tell how the noise leans, and
+_TAIL_SCORE = 1.645  # where they lie in a normal distribution
+_LEVEL = 2 / 255  # one grey level, of the range -1 to 1
+_WIDEST = 3 * _LEVEL  # softest end at black that is looked for
+_RARE = 1e-3  # share of pixels below which a level says nothing
+_BLOCK = 128
+
+
+@torch.no_grad()
+def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
+    """Measure the grain of survey images; None if no corner of theirs has any.
+
+    An image's strength, fineness and colour are what the report's instruments find (`metrics.measure_noise`). Images
+    are sorted by fineness, and the spectrum of each kind, with the correlation of the colours, is that of its quietest
+    corners. A regression tells what to expect of a condition and a sky. Since the grain is clipped at black and rounded
+    to 8 bits, and the instruments have errors of their own, grain is then put on images without any, measured in the
+    same way, and strength, colour, lean and toe are corrected until they agree.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, S, S), in [-1, 1]
+    conditions : Tensor, (N, C)
+    """
+    step = -(-len(images) // max(_FEWEST_MEASURED, _SAMPLE * 64**2 // images.shape[-1] ** 2))
+    images, conditions = images[::step], conditions[::step].float()
+    patches = _Patches.of(images)
+    grainy = (patches.power(2.5) > _FAINTEST**2).all(0)
+    if not grainy.any():
+        return None
+    images, conditions, patches = images[grainy], conditions[grainy], patches.only(grainy)
+    noise = _noise_of(images)
+    middle = NUM_KERNELS // 2
+    kernels = patches.kernels(_scores_among(-noise.correlation, -noise.correlation) / KERNEL_STEP + middle)
+    strength = _strengths(images, kernels)
+    instruments = _Instruments(strength, noise.correlation, sky_level((images + 1) / 2).mean(1) * 2 - 1)
+    traits = instruments.traits(noise)
+    known = torch.cat([conditions, sky_place(images.mean(1, keepdim=True))], 1)
+    trend, scatter = _regression(known, torch.stack([_scores_among(x, x) for x in traits.T], 1))
+    table = _quantiles(traits)
+    table[:, 1] = table[:, 1] / KERNEL_STEP + middle
+    grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS), torch.tensor(0.0))
+    return _corrected(grain, images, conditions, noise, instruments) if len(images) >= _ENOUGH else grain
+
+
+class _Patches(NamedTuple):
+    """Windowed Fourier transforms of M images' four corners."""
+
+    waves: Tensor  # (4, M, 3, n, n), complex
+    length: Tensor  # (n, n): waves across the patch
+    window: Tensor  # (n,)
+
+    @classmethod
+    def of(cls, images: Tensor) -> _Patches:
+        side = min(_PATCH, images.shape[-1])
+        corners = _corners(images, side)
+        window = torch.hann_window(side, periodic=False)
+        waves = torch.fft.fft2((corners - corners.mean((3, 4), keepdim=True)) * window * window[:, None])
+        number = torch.fft.fftfreq(side, 1 / side)
+        return cls(waves, torch.hypot(number, number[:, None]), window)
+
+    def only(self, chosen: Tensor) -> _Patches:
+        return self._replace(waves=self.waves[:, chosen])
+
+    def power(self, longest: float, shortest: float = torch.inf) -> Tensor:
+        """Return the mean square (4, M) of the waves of which that many fit into the patch, over all colours."""
+        chosen = (self.length > longest) & (self.length < shortest)
+        return self.waves[..., chosen].abs().square().sum(2).mean(-1) / self.window.square().sum() ** 2 / 3
+
+    def kernels(self, places: Tensor) -> Tensor:
+        """Return the kernels (7, 3, 3, 7, 7) of images sorted by their places (M,) among them.
+
+        Quiet are those corners that have the least power in waves as long as the patch, which is of galaxies' wings and
+        of gradients in the sky.
+        """
+        grain = self.power(2.5)
+        waves, unrest = self.waves / grain.sqrt()[..., None, None, None], self.power(0.5, 1.5) / grain
+        found = []
+        for number in range(NUM_KERNELS):
+            distance = (places.clamp(0, NUM_KERNELS - 1) - number).abs()
+            fewest = distance.sort().values[min(len(distance), _FEWEST) - 1]
+            chosen = distance <= fewest.clamp_min(0.5)
+            quiet = unrest[:, chosen] <= unrest[:, chosen].quantile(_QUIET)
+            found.append(_kernel(waves[:, chosen][quiet], self.length, self.window))
+        return torch.stack(found)
+
+
+def _corners(images: Tensor, side: int) -> Tensor:
+    """Return the corners (4, N, 3, side, side) of images (N, 3, S, S)."""
+    ends = slice(side), slice(-side, None)
+    return torch.stack([images[:, :, rows, columns] for rows in ends for columns in ends])
+
+
+def _kernel(waves: Tensor, length: Tensor, window: Tensor) -> Tensor:
+    """Return the kernel (3, 3, 7, 7) of patches' windowed transforms (M, 3, n, n), of unit mean variance.
+
+    Waves as long as the patch get the power of those half as long, since the patches were chosen by them.
+    """
+    spectrum = torch.einsum("nihw,njhw->hwij", waves, waves.conj()).real / len(waves)
+    spectrum[length < 1.5] = spectrum[(length > 1.5) & (length < 2.5)].mean(0)
+    # The window has multiplied the correlation at each lag by its own, which would flatten what is steep.
+    lags = torch.fft.fft(window, 2 * len(window)).abs().square()
+    lags = torch.fft.ifft(lags).real[: len(window)]
+    kept = torch.fft.fftfreq(len(window), 1 / len(window)).abs()
+    taper = torch.where(kept <= 2 * GRAIN_REACH, lags[0] / lags[kept.long()].clamp_min(1e-6), 0.0)
+    correlation = torch.fft.ifft2(spectrum, dim=(0, 1)).real * (taper * taper[:, None])[..., None, None]
+    values, vectors = torch.linalg.eigh(torch.fft.fft2(correlation, dim=(0, 1)).real)
+    root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
+    kernel = torch.fft.ifft2(root, dim=(0, 1)).real.roll((GRAIN_REACH, GRAIN_REACH), (0, 1))
+    return of_unit_variance(kernel[: 2 * GRAIN_REACH + 1, : 2 * GRAIN_REACH + 1].permute(2, 3, 0, 1))
+
+
+def _strengths(images: Tensor, kernels: Tensor) -> Tensor:
+    """Return the strength of the grain (9,) at the knots of brightness, from how pixels differ from their neighbours.
+
+    How noise of unit variance differs follows from the kernels (7, 3, 3, 7, 7).
+    """
+    ripples = _ripples(images).abs().mean(1).flatten(1)
+    around = averaged(images.mean(1, keepdim=True), NEIGHBOURHOOD)[:, 0, 1:-1, 1:-1].flatten(1)
+    place = knot_place(around).round().long().masked_fill(around <= -1, -1)  # nothing is known of what is all black
+    unit = _ripples(F.pad(kernels, (2, 2, 2, 2))).square().sum((2, 3, 4)).sqrt()  # (7, 3)
+    scale = _MEAN_SIZE * unit.mean()
+    found: list[Tensor | None] = []
+    for knot in range(NUM_KNOTS):
+        sizes = ripples[place == knot]
+        # Stars and arms have ripples of their own, of which the limit keeps most out.
+        value = sizes.clamp_max(_LIMIT * sizes.median()).mean() / scale if len(sizes) else None
+        found.append(found[-1] if value is None and found else value)
+    first = next((value for value in found if value is not None), torch.tensor(0.0))
+    strength = torch.stack([first if value is None else value for value in found])
+    # The stretch makes grain fainter towards the light; what rises again there are the galaxies' cores.
+    peak = int(strength[: NUM_KNOTS // 2].argmax())
+    strength[peak:] = strength[peak:].cummin(0).values
+    return strength
+
+
+def _ripples(images: Tensor) -> Tensor:
+    """Return by how much pixels differ from the mean of their four neighbours, without the border."""
+    rows = images[..., :-2, 1:-1] + images[..., 2:, 1:-1]
+    columns = images[..., 1:-1, :-2] + images[..., 1:-1, 2:]
+    return images[..., 1:-1, 1:-1] - (rows + columns) / 4
+
+
+class _Instruments(NamedTuple):
+    """Read the traits of an image's grain off its noise, in comparison with N survey images."""
+
+    strength: Tensor  # (9,), expected at the knots of brightness
+    correlation: Tensor  # (N,) of neighbours in the survey images
+    sky: Tensor  # (N,), their level
+
+    def traits(self, noise: Noise) -> Tensor:
+        """Return logarithm of the strength over the expected one, normal score of the fineness, colour; all (N, 3)."""
+        stronger = 2 * noise.level.mean(1) / between(self.strength, knot_place(self.sky)).clamp_min(1e-6)
+        # From the correlation of the colours follows the variance of what is not grey over that of the grey.
+        grayness = noise.grayness.clamp(0, _GREYEST)
+        colour = (1 - grayness) / (grayness + 0.5)
+        fineness = _scores_among(-noise.correlation, -self.correlation)
+        return torch.stack([stronger.clamp_min(1e-6).log(), fineness, colour.log() / 2], 1)
+
+
+def _scores_among(values: Tensor, sample: Tensor) -> Tensor:
+    """Return where values (M,) lie in the order of a sample (N,), as normal deviates."""
+    rank = torch.searchsorted(sample.sort().values, values.contiguous())
+    return torch.special.ndtri(((rank + 0.5) / len(sample)).clamp_max(1 - 0.5 / len(sample)))
+
+
+def _quantiles(traits: Tensor) -> Tensor:
+    """Return the values of traits (N, 3) at the scores of the table, (9, 3)."""
+    scores = (torch.arange(NUM_SCORES) - NUM_SCORES // 2) * SCORE_STEP
+    return traits.quantile(torch.special.ndtr(scores), 0)
+
+
+def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how scores (N, 3) follow from condition and sky (N, C + 1), (C + 2, 3), and the root of what remains."""
+    design = F.pad(known, (0, 1), value=1.0)
+    shrinkage = torch.full((design.shape[1],), _SHRINKAGE)
+    shrinkage[-2] *= known[:, -1].var(correction=0)  # conditions vary by about 1, skies by far less
+    shrinkage[-1] = 0
+    trend = torch.linalg.solve(design.T @ design + shrinkage.clamp_min(1e-3).diag(), design.T @ scores)
+    rest = scores - design @ trend
+    covariance = rest.T @ rest / len(rest) + 1e-4 * torch.eye(NUM_TRAITS)
+    return trend, torch.linalg.cholesky(covariance)
+
+
+def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, instruments: _Instruments) -> Grain:
+    """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise."""
+    layer, generator = SkyGrain(conditions.shape[1]), torch.Generator().manual_seed(0)
+    kernels = grain.kernels  # whose scale cancels where strengths are compared
+    wanted = _Summary.of(images, noise, instruments)
+    smooth = plain = _smoothed(images, NEIGHBOURHOOD)
+    side = images.shape[-1] + 2 * GRAIN_REACH
+    level = instruments.sky.median()
+    sky = knot_place(level).round().long()
+    # Noise leans because it cannot be darker than black, which matters less the farther that is.
+    fall = (((level + 1) / 2).clamp_min(1e-4) / (torch.arange(NUM_KNOTS) / (NUM_KNOTS - 1)).square()).clamp_max(1)
+    for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
+        layer.learn(grain)
+        parts = []
+        for block, condition in zip(plain.split(_BLOCK), conditions.split(_BLOCK), strict=True):
+            white = torch.randn(len(block), 3, side, side, generator=generator)
+            own = torch.randn(len(block), NUM_TRAITS, generator=generator)
+            parts.append(layer(block, white, own, condition))
+        made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
+        found = _Summary.of(made, _noise_of(made), instruments)
+        # What the end at black lifts, the galaxy's image must be darker by.
+        plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
+        # How strength depends on brightness is corrected against that of the sky, which the traits are about.
+        ratio = (instruments.strength / _strengths(made, kernels).clamp_min(1e-6)).clamp(0.5, 2)
+        # Not the place: images whose noise is like that of no kernel would drive it to the ends.
+        traits = grain.traits + _STEP * torch.tensor([1.0, 0.0, 1.0]) * (wanted.traits - found.traits)
+        # Of levels that are evenly filled, black loses t^2 / (2 L^2) to a toe t, of which two thirds stay in the next.
+        toe = grain.toe.square() + 2 * _LEVEL**2 * (found.black - wanted.black) / (1 + 2 / 3 * wanted.black)
+        grain = grain._replace(
+            kernels=of_unit_variance(grain.kernels * (wanted.levels - found.levels).exp()[:, None, None, None]),
+            strength=grain.strength * ratio / ratio[sky],
+            traits=_rising(traits),
+            lean=(grain.lean + fall * (wanted.lean - found.lean) / _TAIL_SCORE).clamp_min(0),
+            toe=toe.clamp(0, _WIDEST**2).sqrt(),
+        )
+    return grain
+
+
+class _Summary(NamedTuple):
+    """What is compared between survey images and those with grain put on."""
+
+    traits: Tensor  # (9, 3), at the scores of the table
+    levels: Tensor  # (3,), logarithms of the colours' noise over their mean
+    lean: Tensor  # logarithm of how much farther noise reaches to the light
+    black: Tensor  # values in the corners, of any colour, that are black, over those one level above
+
+    @classmethod
+    def of(cls, images: Tensor, noise: Noise, instruments: _Instruments) -> _Summary:
+        """Summarise images (N, 3, S, S) in [-1, 1] with their noise."""
+        levels = noise.level.log()
+        levels = (levels - levels.mean(1, keepdim=True)).median(0).values
+        light = (_corners(images, min(_PATCH, images.shape[-1] // 2)) + 1) / _LEVEL
+        black, dim = (((light > n - 0.5) & (light < n + 0.5)).float().mean() for n in (0, 1))
+        return cls(_quantiles(instruments.traits(noise)), levels, _lean(images), black / dim.clamp_min(_RARE))
+
+
+def _rising(table: Tensor) -> Tensor:
+    """Make the columns of a table rise, starting from its middle row: at the ends the instruments' errors rule."""
+    middle = len(table) // 2
+    below = table[: middle + 1].flip(0).cummin(0).values.flip(0)
+    return torch.cat([below[:-1], table[middle:].cummax(0).values])
+
+
+def _noise_of(images: Tensor) -> Noise:
+    """Measure the noise of images (N, 3, S, S) in [-1, 1], not all at once."""
+    parts = [measure_noise((block + 1) / 2) for block in images.split(_BLOCK)]
+    return Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _lean(images: Tensor) -> Tensor:
+    """Return by how much noise reaches further to the light: logarithm of the ratio of the quantiles' distances."""
+    side = min(_PATCH, images.shape[-1] // 2)
+    background = _smoothed(images, NEIGHBOURHOOD)
+    behind = _corners(background, side).flatten(3).std(-1).mean(2)  # (4, N)
+    calm = behind.argsort(0)[:2, :, None, None]
+    noise = _corners(images - background, side).flatten(3)  # (4, N, 3, n * n)
+    noise = noise.gather(0, calm.expand(2, *noise.shape[1:])).permute(1, 2, 0, 3).flatten(2)
+    low, middle, high = noise.quantile(torch.tensor([_TAIL, 0.5, 1 - _TAIL]), -1)
+    return ((high - middle).clamp_min(1e-3) / (middle - low).clamp_min(1e-3)).log().mean(1).median()
+
+
+def _smoothed(images: Tensor, side: int) -> Tensor:
+    """Return images averaged twice over squares of `side` pixels."""
+    return averaged(averaged(images, side), side)

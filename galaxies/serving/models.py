@@ -1,0 +1,155 @@
+"""The models of the page: which checkpoints there are, and what each of them is, for people and for caches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute, UserError
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.storage.release import SETTINGS, load_state, without_folders
+
+FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # by id, in the order of preference
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model with what is known of its checkpoint.
+
+    Attributes
+    ----------
+    sampler : GalaxySampler
+    checkpoint : str
+        Run folder and file, for people.
+    step : int or None
+        Of the training.
+    training_data : dict
+        ``source`` and ``count``; empty where unknown.
+    """
+
+    sampler: GalaxySampler
+    checkpoint: str = ""
+    step: int | None = None
+    training_data: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto", **solver: Any) -> ServedModel:
+        """Load a checkpoint; `solver` changes fields of a diffusion model's solver.
+
+        Raises
+        ------
+        UserError
+            If it cannot be used.
+        """
+        state = load_state(path)
+        options = solver if family_of(state["config"]) == "diffusion" else {}
+        return cls(
+            GalaxySampler.from_state(state, path, device, **options),
+            f"{path.resolve().parent.name}/{path.name}",
+            state["step"],
+            _training_data(state["provenance"]),
+        )
+
+    @property
+    def id(self) -> str:
+        """Name of the model in requests."""
+        return family_of(self.sampler.config.to_dict())
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 in hexadecimal of all that decides a picture besides the request."""
+        sampler = self.sampler
+        digest = hashlib.sha256()
+        told = [sampler.config.to_dict(), sampler.describe(), sampler.engine.device.type, torch.__version__]
+        digest.update(json.dumps(told, sort_keys=True).encode())
+        tensors = [*sampler.network.state_dict().values(), sampler.population.classes, sampler.population.values]
+        for tensor in tensors:
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+        return digest.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `/api/model` says of the model."""
+        sampler = self.sampler
+        return {
+            "id": self.id,
+            "family": FAMILIES[self.id],
+            "checkpoint": self.checkpoint,
+            "description": sampler.describe(),
+            "image_size": sampler.config.image_size,
+            "training_data": self.training_data or {"source": None, "count": None},
+            "step": self.step,
+            "attributes": [self._attribute_facts(*pair) for pair in enumerate(sampler.attributes)],
+        }
+
+    def _attribute_facts(self, index: int, attribute: Attribute) -> dict[str, Any]:
+        names = ("name", "label", "unit", "description", "low", "high")
+        supported, typical = {}, {}
+        for class_index, morphology in enumerate(MORPHOLOGIES):
+            limits = self.sampler.supported[class_index][index]
+            supported[morphology.name] = limits and [rounded(limit) for limit in limits]
+            known = [v for v in self.sampler.population.members(class_index)[:, index].tolist() if math.isfinite(v)]
+            typical[morphology.name] = rounded(statistics.median(known)) if known else None
+        return {
+            **{name: getattr(attribute, name) for name in names},
+            "step": 10.0 ** math.floor(math.log10((attribute.high - attribute.low) / 100)),
+            "measured": attribute.name in PHOTOMETRIC_ATTRIBUTES,
+            "supported": supported,
+            "typical": typical,
+        }
+
+
+def _training_data(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return where the training data came from and how much it is; paths lose their folders, which tell of a disk."""
+    source, count = provenance.get("source"), provenance.get("count")
+    return {"source": source and without_folders(source), "count": count}
+
+
+def rounded(value: float) -> float:
+    """Return a single-precision value without the digits that mean nothing."""
+    return float(f"{value:.6g}")
+
+
+def family_of(settings: dict[str, Any]) -> str:
+    """Return the id of the model that a checkpoint's settings describe."""
+    return "diffusion" if settings.get("diffusion") else "gan"
+
+
+def load_found(paths: Sequence[Path], device: str = "auto", **solver: Any) -> list[ServedModel]:
+    """Load the first usable checkpoint, and the first one of the other family beside it.
+
+    One that cannot be used costs a sentence on standard error; the next one takes its place.
+    """
+    models: dict[str, ServedModel] = {}
+    for path in paths:
+        if models and _family_in(path) in (*models, None):
+            continue
+        try:
+            model = ServedModel.load(path, device, **solver)
+        except UserError as error:
+            print(f"app.py: {error}; trying the next one", file=sys.stderr)
+            continue
+        models.setdefault(model.id, model)
+        if len(models) == len(FAMILIES):
+            break
+    return [models[name] for name in FAMILIES if name in models]
+
+
+def _family_in(path: Path) -> str | None:
+    """Look what a checkpoint holds without reading it whole; None if that cannot be told."""
+    try:
+        if path.suffix == ".safetensors":
+            state = json.loads(path.with_name(SETTINGS).read_text(encoding="utf-8"))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return family_of(state["config"])
+    except Exception:  # a damaged file fails anywhere in the reader, with any error
+        return None

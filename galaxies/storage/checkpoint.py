@@ -1,0 +1,160 @@
+"""Checkpoints: one file of tensors and plain values, written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from config_physics import UserError
+from galaxies.common.durable_files import remove_dead_temporaries, replace_file, sync_folder
+
+FORMAT_VERSION = 1
+LATEST = "latest.pt"
+# What the checkpoint of a training run holds at least; others, such as the judge's, hold other things.
+RUN_STATE = ("config", "phase", "epoch", "step", "networks", "ema", "attributes", "population", "provenance")
+
+
+class DamagedError(UserError):
+    """A file that is no complete checkpoint."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint so that `path` names the old file or the whole new one, whatever happens meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+    state : dict
+        Tensors, numbers, text, None, and lists or dicts of these. The format version and a checksum are added.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written (disk full, no permission); the old file is untouched.
+    """
+    state = {**state, "format_version": FORMAT_VERSION}
+    state["sha256"] = _digest(state)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_dead_temporaries(path)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        replace_file(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {error}") from None
+
+
+def link_checkpoint(path: Path, name: str) -> None:
+    """Give a complete checkpoint a further name in its folder: a hard link, or a copy where links fail.
+
+    Raises
+    ------
+    UserError
+        If that fails; what had the name before is untouched.
+    """
+    target = path.with_name(name)
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            _copy(path, temporary)
+        replace_file(temporary, target)
+        # Renaming one name of a file to another of the same file does nothing, and leaves both.
+        temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{target} could not be written: {error}") from None
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as old, target.open("wb") as new:
+        shutil.copyfileobj(old, new)
+        new.flush()
+        os.fsync(new.fileno())
+
+
+def load_checkpoint(path: Path, holds: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : Path
+    holds : tuple of str
+        What the content must have an entry of.
+
+    Raises
+    ------
+    DamagedError
+        If the file is no checkpoint or is damaged.
+    UserError
+        If it is missing, cannot be opened, has another format version, or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: train one with galaxy.py")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    with file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch remarks on strange files, the sentences below say
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception:  # a damaged file fails anywhere in the reader, with any error
+            raise DamagedError(f"{path} is damaged or is not a checkpoint of this program: use another one") from None
+    if not isinstance(state, dict) or "format_version" not in state:
+        raise DamagedError(f"{path} is not a checkpoint of this program: use another one")
+    if state["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {state['format_version']} and this program reads {FORMAT_VERSION}: "
+            "use the release that wrote it, or train again"
+        )
+    if state.pop("sha256", None) != _digest(state):
+        raise DamagedError(f"{path} is damaged (its checksum is wrong): use another one")
+    if not state.keys() >= set(holds):
+        raise UserError(f"{path} is no checkpoint of a training run: use another one")
+    return state
+
+
+def _digest(value: Any) -> str:
+    """Hash nested tensors and plain values, each with its type and shape."""
+    digest = hashlib.sha256()
+
+    def feed(item: Any) -> None:
+        if isinstance(item, Tensor):
+            item = item.detach().cpu().contiguous()
+            digest.update(f"tensor {item.dtype} {tuple(item.shape)};".encode())
+            digest.update(item.reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(item, dict):
+            digest.update(f"dict {len(item)};".encode())
+            for key in sorted(item, key=repr):
+                digest.update(f"{key!r}:".encode())
+                feed(item[key])
+        elif isinstance(item, (list, tuple)):
+            digest.update(f"list {len(item)};".encode())
+            for member in item:
+                feed(member)
+        else:
+            digest.update(f"{item!r};".encode())
+
+    feed(value)
+    return digest.hexdigest()

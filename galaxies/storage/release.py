@@ -1,0 +1,177 @@
+"""Released generators: what drawing and judging need of a run, as safetensors with a JSON file beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from config_physics import RELEASED, Config, UserError
+from galaxies.common.durable_files import whole_file
+from galaxies.storage.checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
+
+WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
+_FORMAT_VERSION = 1
+_FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")
+_NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints in a folder such as checkpoints/, the most wanted first.
+
+    Those of the runs come first, the newest before older ones; then those that came with the program, the GAN before
+    others: it draws faster and closer to what is asked for.
+    """
+    runs = [path for path in folder.glob(f"*/{LATEST}") if path.parent.name != RELEASED and path.is_file()]
+    released = sorted((folder / RELEASED).glob(f"*/{WEIGHTS}"), key=lambda path: (path.parent.name != "gan", path))
+    return sorted(runs, key=lambda path: -path.stat().st_mtime) + released
+
+
+def default_checkpoint(folder: Path) -> Path:
+    """Return the first of `find_checkpoints` whose generator has been trained; another one costs a sentence.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    for path in find_checkpoints(folder):
+        try:
+            state = load_state(path)
+        except UserError as error:
+            print(f"{error}; trying the next one", file=sys.stderr)
+            continue
+        if state["phase"] == "generator" and state["step"] > 0:
+            return path
+        print(f"{path} has no trained generator yet; trying the next one", file=sys.stderr)
+    raise UserError(f"there is no checkpoint in {folder}/: train one with galaxy.py, or name one with --checkpoint")
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what a generator is drawn from: the checkpoint of a run, or a released ``.safetensors`` file.
+
+    Returns
+    -------
+    dict
+        As `checkpoint.load_checkpoint` returns it; of a release, what inference and evaluation take from it.
+
+    Raises
+    ------
+    UserError
+        As `load_checkpoint` does.
+    """
+    return read_release(path) if path.suffix == ".safetensors" else load_checkpoint(path, RUN_STATE)
+
+
+def write_release(state: dict[str, Any], folder: Path, precision: torch.dtype, facts: dict[str, Any]) -> Path:
+    """Write the two files of a release.
+
+    Parameters
+    ----------
+    state : dict
+        A run's checkpoint; the running average is released where there is one.
+    folder : Path
+    precision : torch.dtype
+        Of the weights. Read again, they are float32.
+    facts : dict
+        Plain values that go into the JSON file as they are.
+
+    Returns
+    -------
+    Path
+        Of the weights.
+    """
+    from safetensors.torch import save
+
+    average = state["ema"]
+    generator = state["networks"]["generator"] if average is None else average
+    networks = {"generator": generator, "predictor": state["networks"]["predictor"]}
+    tensors = {
+        f"{network}.{name}": _at_precision(value, precision)
+        for network, values in networks.items()
+        for name, value in values.items()
+        if name != "num_averaged"
+    }
+    tensors |= {f"population.{name}": value.contiguous() for name, value in state["population"].items()}
+    content = save(tensors)
+    provenance = state["provenance"]
+    settings = {
+        "format_version": _FORMAT_VERSION,
+        **{name: state[name] for name in ("attributes", "epoch", "step")},
+        "config": state["config"] | {"data": ""},
+        "provenance": provenance | {"source": without_folders(provenance["source"] or "")},
+        "facts": facts,
+    }
+    settings["sha256"] = _digest(content, settings)
+    with whole_file(folder / WEIGHTS) as file:
+        file.write(content)
+    with whole_file(folder / SETTINGS) as file:
+        file.write((json.dumps(settings, indent=1) + "\n").encode())
+    return folder / WEIGHTS
+
+
+def without_folders(text: str) -> str:
+    """Take the folders off the paths in a text: they tell of the disk that a run was made on."""
+    return _FOLDERS.sub("", text)
+
+
+def _digest(weights: bytes, settings: dict[str, Any]) -> str:
+    """Hash both files, the settings but for the hash itself and whatever their layout."""
+    return hashlib.sha256(weights + json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _at_precision(value: Tensor, precision: torch.dtype) -> Tensor:
+    return (value.to(precision) if value.is_floating_point() else value).contiguous()
+
+
+def read_release(path: Path) -> dict[str, Any]:
+    """Read a release; see `load_state`.
+
+    A setting that the release does not know has its default of today, and so have those of the other family.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    beside = path.with_name(SETTINGS)
+    try:
+        content, text = path.read_bytes(), beside.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {error.filename}: a release is {WEIGHTS} with {SETTINGS} beside it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        settings = json.loads(text)
+        version, sha256 = settings["format_version"], settings.pop("sha256")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedError(f"{beside} is damaged or is no release of this program: get it again") from None
+    if version != _FORMAT_VERSION:
+        raise UserError(f"{beside} has format version {version} and this program reads {_FORMAT_VERSION}")
+    if _digest(content, settings) != sha256:
+        raise DamagedError(f"{path} or {SETTINGS} beside it is damaged (the checksum is wrong): get both again")
+    try:
+        tensors = load(content)
+        other = "GAN" if settings["config"]["diffusion"] else "diffusion"
+        # What is of the other family, or not known to the release, has its default of today.
+        defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+        foreign = {f.name: f.default for f in dataclasses.fields(Config) if f.metadata.get("family") == other}
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, key = name.partition(".")
+            parts.setdefault(part, {})[key] = value.float() if value.dtype == torch.float16 else value
+        return {
+            "config": defaults | settings["config"] | foreign,
+            **{name: settings[name] for name in ("attributes", "epoch", "step", "provenance")},
+            "phase": "generator",
+            "networks": {name: parts[name] for name in _NETWORKS},
+            "ema": None,
+            "population": parts["population"],
+        }
+    except (SafetensorError, KeyError, TypeError):
+        raise DamagedError(f"{path} is no release of this program: get it again") from None

@@ -1,0 +1,224 @@
+"""What every training has: the physics predictor, optimisers, the average, and the state of it all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from config_physics import Config, UserError, attribute_table
+from galaxies.compute.engine import Engine
+from galaxies.compute.ranks import Ranks
+from galaxies.datasets.prepared import Batch
+from galaxies.training.weight_average import WeightAverage
+from physics_model import PhysicsPredictor, physics_loss, variance_loss
+
+PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
+_VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
+
+# Terms of one step, then the sum (E,) and the number of known values (E,) of each of `Learner.errors`.
+StepResult = tuple[list[Tensor], Tensor, Tensor]
+
+
+class Variant(NamedTuple):
+    """What a step does besides the usual.
+
+    Attributes
+    ----------
+    phase : {"predictor", "generator"}
+    penalised : bool
+        The discriminator's loss has its gradient penalties.
+    photometric : bool
+        The generator's loss has its photometric part.
+    """
+
+    phase: str
+    penalised: bool = False
+    photometric: bool = False
+
+
+class Learner(ABC):
+    """The networks of a run and their updates: what the two families, GAN and diffusion, have in common.
+
+    A step never makes the host wait for the device, and all that it changes are tensors that stay in place, so that
+    `engine.RecordedStep` can record it. An update whose gradient is not finite is left out; the returned terms tell.
+
+    Parameters
+    ----------
+    networks : dict of str to nn.Module
+        All networks but the predictor, on the CPU; one is the ``generator``.
+    config : Config
+    engine : Engine
+    ranks : Ranks
+
+    Attributes
+    ----------
+    terms : dict of str to tuple of str
+        The scalar terms that each phase's steps return, in order.
+    """
+
+    terms: dict[str, tuple[str, ...]]
+
+    def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
+        self.config, self.engine, self.ranks = config, engine, ranks
+        self.attributes = attribute_table(config.attributes)
+        networks = networks | {"predictor": build_predictor(config)}
+        self.networks = {name: self._place(network) for name, network in networks.items()}
+        self.generator, self.predictor = self.networks["generator"], self.networks["predictor"]
+        rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
+        self.optimizers = {
+            name: engine.adam(module, rates[name], (config.beta1, config.beta2))
+            for name, module in self.networks.items()
+        }
+        self._statistics = engine.join_statistics(self.generator)
+        self.average = WeightAverage(self.generator, config.ema_decay) if config.ema_decay else None
+        self.noise = torch.Generator(engine.device).manual_seed(config.seed)
+
+    def _place(self, network: nn.Module) -> nn.Module:
+        network = self.engine.prepare(self.ranks.couple_batch_norm(network))
+        self.ranks.share(network)
+        return network
+
+    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
+        """Take over what a new run should know of its data.
+
+        Parameters
+        ----------
+        attribute_variance : Tensor, (A,)
+            Of the scaled attributes.
+        images : Tensor, (N, 3, S, S), in [-1, 1]
+            Some of the training images.
+        conditions : Tensor, (N, C)
+            What they show.
+        """
+        self.predictor.prior_variance.copy_(attribute_variance)
+
+    def errors(self, phase: str) -> tuple[str, ...]:
+        """Return the names of the squared errors that a phase's steps return, in order."""
+        return tuple(f"physics_{name}" for name in self.config.attributes)
+
+    @abstractmethod
+    def with_sums(self, means: dict[str, float]) -> dict[str, float]:
+        """Return the means of the generator's phase with those of the losses that are sums of terms."""
+
+    def _physics_sum(self, means: dict[str, float]) -> float:
+        """Return the physics' part of the generator's loss."""
+        return self.config.physics_weight * means["physics"] + self.config.photometry_weight * means["photometry"]
+
+    def variant(self, phase: str, step: int) -> Variant:
+        """Return what the step with this number in its phase does."""
+        photometric = self.config.photometry_weight > 0 and step % PHOTOMETRY_EVERY == PHOTOMETRY_EVERY // 2
+        return Variant(phase, photometric=photometric and phase == "generator")
+
+    def schedule(self, phase: str, progress: float) -> None:
+        """Set the step size for the part of the phase, 0 to 1, that is done; to be called between steps."""
+        config = self.config
+        if phase == "predictor" and config.pretrain_decay:
+            self.engine.set_learning_rate(self.optimizers["predictor"], config.pretrain_learning_rate * (1 - progress))
+        elif phase == "generator" and config.decay > 0:
+            rate = config.learning_rate * min(1.0, (1 - progress) / config.decay)
+            for name in self.networks.keys() - {"predictor"}:
+                self.engine.set_learning_rate(self.optimizers[name], rate)
+
+    def step(self, batch: Batch, variant: Variant) -> StepResult:
+        """Take the step that the variant describes."""
+        if variant.phase == "predictor":
+            return self._predictor_step(batch)
+        self.predictor.eval().requires_grad_(False)
+        return self._generator_step(batch, variant)
+
+    def _predictor_step(self, batch: Batch) -> StepResult:
+        """Update the predictor on real images."""
+        self.predictor.train()
+        known, share_count = batch.known, self.ranks.mean
+        with self.engine.autocast():
+            predicted, log_variance = self.predictor.distribution(batch.images)
+        loss, squared_errors, counts = physics_loss(predicted, batch.scaled, known, share_count=share_count)
+        total = loss
+        if log_variance is not None:
+            doubt = variance_loss(predicted, log_variance, batch.scaled, known, share_count)
+            total = loss + _VARIANCE_WEIGHT * doubt
+        return [loss.detach(), self._update("predictor", total)], squared_errors, counts
+
+    @abstractmethod
+    def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
+        """Update the generator on one batch; the predictor is frozen."""
+
+    def _draw(self, *shape: int, uniform: bool = False) -> Tensor:
+        """Draw numbers for the whole batch of all ranks, the same on each, and return this rank's rows.
+
+        Standard normal ones of `shape` an image, or uniform ones between 0 and 1.
+        """
+        size, draw = self.config.batch_size, torch.rand if uniform else torch.randn
+        drawn = draw(self.ranks.size * size, *shape, generator=self.noise, device=self.engine.device)
+        return drawn[self.ranks.rows(size)]
+
+    def _update(self, name: str, loss: Tensor) -> Tensor:
+        """Take one clipped optimiser step unless the gradient is not finite; return its norm before clipping."""
+        optimizer, parameters = self.optimizers[name], list(self.networks[name].parameters())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.ranks.average_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        self.engine.step_if_finite(optimizer, norm)
+        return norm
+
+    def _update_generator(self, loss: Tensor, statistics: Tensor) -> Tensor:
+        """Update generator and average; return the gradient's norm.
+
+        `statistics` are a copy of the generator's running statistics before the step: a pass that overflowed has left
+        its traces in them.
+        """
+        norm = self._update("generator", loss)
+        self._statistics.copy_(torch.where(torch.isfinite(norm), self._statistics, statistics))
+        if self.average is not None:
+            self.average.update(self.generator)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return networks, optimisers, the average, and the states of all random generators."""
+        return {
+            "networks": {name: module.state_dict() for name, module in self.networks.items()},
+            # Their settings follow from the run's settings and the device.
+            "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()},
+            "ema": self.average.state_dict() if self.average is not None else None,
+            "random": {
+                **self.engine.random_states(),
+                "noise": self.noise.get_state(),
+                "noise_device": self.engine.device.type,
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Raises
+        ------
+        UserError
+            If the networks are not those of this release.
+        """
+        try:
+            for name, module in self.networks.items():
+                module.load_state_dict(state["networks"][name])
+            if self.average is not None:
+                self.average.load_state_dict(state["ema"])
+        except RuntimeError:
+            raise UserError("the checkpoint holds networks of another release: train again") from None
+        for name, optimizer in self.optimizers.items():
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+        saved_on, device = state["random"]["noise_device"], self.engine.device.type
+        if saved_on == device:
+            self.noise.set_state(state["random"]["noise"])
+        else:
+            # Generators of different devices share no state: go on with noise of the run's own that was not used yet.
+            self.noise.manual_seed(self.config.seed + 1 + state["step"])
+            print(f"saved on {saved_on}, going on on {device}: the run continues, but not to the same bits")
+        self.engine.restore_random_states(state["random"])
+
+
+def build_predictor(config: Config) -> PhysicsPredictor:
+    """Return a new predictor of the settings' shape, on the CPU."""
+    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty)

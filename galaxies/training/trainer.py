@@ -1,0 +1,350 @@
+"""The training loops: phase 1, the physics predictor on real images; phase 2, the GAN with the predictor frozen."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from config_physics import Config, UserError, attribute_table
+from galaxies.command_line import StopSignals
+from galaxies.common.hardware import describe
+from galaxies.compute.engine import Engine
+from galaxies.compute.ranks import LostRankError, Ranks, is_lost_connection
+from galaxies.datasets.population import Population
+from galaxies.datasets.prepared import DeviceBatches, PreparedDataset
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.images.grids import save_picture
+from galaxies.storage.checkpoint import LATEST
+from galaxies.storage.run_folder import clean_up, save_epoch, save_latest
+from galaxies.training.diffusion_learner import DiffusionLearner
+from galaxies.training.gan_learner import GanLearner
+from galaxies.training.meters import Reading
+from galaxies.training.monitoring import (
+    MetricsLog,
+    bar_line,
+    check_samples,
+    collapse_warnings,
+    curves_picture,
+    evaluate_predictor,
+    health_warnings,
+    phase_order,
+    predictor_lines,
+    sample_grid,
+)
+from galaxies.training.progress import TrainingBar
+from galaxies.training.steps import PhaseSteps
+
+_SAVE_SECONDS = 60  # `latest.pt` is renewed when it is older than this, with a line of the log
+_TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one without
+
+
+class Trainer:
+    """One run of two phases, from any state to its end.
+
+    Parameters
+    ----------
+    config : Config
+    data : PreparedDataset
+    checkpoints, samples : Path
+        The run's own two folders.
+    state : dict, optional
+        A checkpoint's content to go on from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: PreparedDataset,
+        checkpoints: Path,
+        samples: Path,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self.config, self.data, self.checkpoints, self.samples = config, data, checkpoints, samples
+        self.ranks = Ranks.from_environment()
+        self.engine = Engine.choose(self.ranks.own_device(config.device), config.precision, config.engine)
+        device = self.engine.device
+        self.ranks.connect(device)
+        torch.manual_seed(config.seed)
+        self.batches = DeviceBatches(data, "train", config, device, self.ranks)
+        self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
+
+        family = DiffusionLearner if config.diffusion else GanLearner
+        self.learner = family(config, self.engine, self.ranks)
+        self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
+        self._active_warnings: set[str] = set()
+        self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
+        self.num_skipped = 0  # steps left out because something was not finite
+        self._bad_in_a_row = 0  # those since the last interval that had another step
+        if state is not None:
+            self._load(state)
+        if not self.ranks.is_first:  # dropout is drawn from the global generator
+            torch.manual_seed(config.seed + self.ranks.rank * 2**32 + self.step)
+        self.log = MetricsLog(checkpoints / "metrics.jsonl")
+        self.stop_requested = False
+        self._last_save = time.monotonic()
+        scaled, known = self.batches.scaled.cpu(), self.batches.known.cpu()
+        values = scaled.masked_fill(known == 0, math.nan)
+        spread = (values - values.nanmean(0)).square().nanmean(0)
+        self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
+        if state is None:
+            self.learner.learn_statistics(torch.nan_to_num(spread, nan=1.0), *self.batches.some_images())
+
+    def train(self) -> None:
+        """Run what is left of both phases.
+
+        Raises
+        ------
+        UserError
+            If something stops being finite, memory runs out or another rank is lost, naming the last good checkpoint.
+        """
+        if self.ranks.is_first:
+            self.log.drop_after(self.phase, self.step)
+            clean_up(self.checkpoints, self.samples)
+        self._record("start", {"machine": describe(self.engine.device), "ranks": self.ranks.size})
+        try:
+            with StopSignals(self._request_stop):
+                self._train()
+        except torch.OutOfMemoryError:
+            smaller = self.config.batch_size // 2
+            raise UserError(
+                f"{self.engine.device} has not enough memory: start again with --batch-size {smaller}; "
+                + self._last_good_checkpoint()
+            ) from None
+        except RuntimeError as error:
+            if self.ranks.size == 1 or not is_lost_connection(error):
+                raise
+            raise LostRankError(
+                f"rank {self.ranks.rank} has lost another rank of this run; {self._last_good_checkpoint()}"
+            ) from None
+
+    def _train(self) -> None:
+        if self.phase == "predictor":
+            self.run_phase(self.config.pretrain_epochs)
+            if self.stop_requested:
+                self._save_latest()
+                return
+            self._finish_predictor()
+        self.run_phase(self.config.epochs)
+        if self.epoch < self.config.epochs:
+            self._save_latest()
+            return
+        self.stop_requested = False  # a request during the last epoch's end has nothing left to stop
+        self.save_curves()
+
+    def try_steps(self) -> None:
+        """Take one step of each phase without writing anything, to show that a run can start."""
+        for phase in self.learner.terms:
+            self.start_phase(phase)
+            self.take_step(total_steps=1)
+            self._check_finite(self._steps.interval.read())
+
+    def _request_stop(self) -> None:
+        if self.stop_requested:  # asked twice: do not wait for the step
+            raise KeyboardInterrupt
+        self.stop_requested = True
+
+    def run_phase(self, num_epochs: int) -> None:
+        """Train the phase that the run is in until it has had `num_epochs` or a stop is requested."""
+        per_epoch, size = len(self.batches), self.config.batch_size * self.ranks.size
+        label = f"phase {phase_order(self.phase) + 1} ({self.phase})"
+        total = num_epochs * per_epoch
+        with TrainingBar(label, self.step * size, total * size, quiet=not self.ranks.is_first) as bar:
+            while self.epoch < num_epochs:
+                if self.batches.position == 0:
+                    self.batches.start_epoch()
+                while not self.batches.is_over:
+                    self.take_step(total)
+                    bar.advance(size)
+                    log_now = self.step % self.config.log_every == 0 or self.batches.is_over
+                    if log_now:
+                        record = self._log_interval()
+                        bar.say(f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes))
+                        if not self.batches.is_over:  # else the epoch's end sees to it
+                            self._save_if_due()
+                    if self._agree_to_stop(log_now):
+                        self._check_finite(self._steps.interval.read(self.ranks))
+                        return
+                self._end_epoch(num_epochs)
+
+    def _agree_to_stop(self, may_wait: bool) -> bool:
+        """Tell whether to stop here; several ranks ask each other only where they wait anyway."""
+        if self.ranks.size > 1:
+            if not may_wait:
+                return False
+            self.stop_requested = self.ranks.any(self.stop_requested, self.engine.device)
+        return self.stop_requested
+
+    def start_phase(self, phase: str) -> None:
+        """Begin a phase at its first step."""
+        self.phase, self.epoch, self.step = phase, 0, 0
+        self.batches.end_epoch()
+        self._steps = PhaseSteps(phase, self.learner, self.batches)
+
+    def take_step(self, total_steps: int) -> None:
+        """Take the next step of the phase, out of `total_steps`; the host waits for nothing."""
+        self._steps.take(self.step, total_steps)
+        self.step += 1
+
+    def _end_epoch(self, num_epochs: int) -> None:
+        self.epoch += 1
+        self.batches.end_epoch()
+        means = self._means(self._steps.epoch_total.read(self.ranks))
+        self._steps.epoch_total.clear()
+        self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
+        if self.phase == "generator" and means:
+            self._warn(health_warnings(means, self.config, self._attribute_variance), ("discriminator", "no_control"))
+        if self.phase == "generator" and (self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs):
+            if self.ranks.is_first:
+                self._checkpoint_epoch()
+            self._steps.interval.restart_clock()
+            return
+        self._save_if_due()
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self._last_save > _SAVE_SECONDS:
+            self._save_latest()
+
+    def _checkpoint_epoch(self) -> None:
+        """Draw the sample grid, check the samples with instruments, and write the numbered checkpoint.
+
+        The checkpoint comes last: a run killed in between repeats the epoch, and nothing is missing.
+        """
+        sampler = self.sampler()
+        title = f"{self.checkpoints.name}, epoch {self.epoch}"
+        save_picture(sample_grid(sampler, title), self.samples / f"epoch_{self.epoch:04d}.png")
+        report = check_samples(sampler, self.batches.examples())
+        self.history.append(self._record("check", report))
+        self._warn(collapse_warnings(report), ("collapse",))
+        save_epoch(self.checkpoints, self.epoch, self.state_dict())
+        self._last_save = time.monotonic()
+
+    def _finish_predictor(self) -> None:
+        """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
+        if self.ranks.is_first:
+            try:
+                report = evaluate_predictor(
+                    self.learner.predictor, self.data, self.config.attributes, self.engine.device
+                )
+            except UserError:  # its files have changed; when they are back, the run goes on from here
+                self._save_latest()
+                raise
+            self.history.append(self._record("test", report))
+            for line in predictor_lines(report, self.config.attributes):
+                tqdm.write(line)
+        self.start_phase("generator")
+        self._save_latest()
+
+    def _means(self, reading: Reading) -> dict[str, float]:
+        if self.phase == "generator" and reading.means:
+            return self.learner.with_sums(reading.means)
+        return reading.means
+
+    def _log_interval(self) -> dict[str, float]:
+        reading = self._steps.interval.read(self.ranks)
+        self._check_finite(reading)
+        self._bad_in_a_row = self._bad_in_a_row + reading.num_bad if not reading.means else 0
+        means = self._means(reading)
+        means["images_per_s"] = self._steps.interval.steps_per_second() * self.config.batch_size * self.ranks.size
+        if self.config.on_nan == "skip":
+            self.num_skipped += reading.num_bad
+            means["skipped"] = self.num_skipped
+        self._record("train", means)
+        self._steps.interval.clear()
+        return means
+
+    def _check_finite(self, reading: Reading) -> None:
+        """Stop if a term of the interval was not finite; with `on_nan` skip if that no longer ends."""
+        if not reading.num_bad:
+            return
+        if self.config.on_nan == "skip" and self._bad_in_a_row + reading.num_bad < _TOO_MANY_SKIPPED:
+            return
+        first = min(reading.first_bad.values(), default=self._steps.interval.steps)
+        names = [name for name, step in reading.first_bad.items() if step == first]
+        where = self.step - self._steps.interval.steps + first
+        advice = "a lower --learning-rate or with --precision fp32"
+        raise UserError(
+            f"not finite at step {where} of phase {phase_order(self.phase) + 1}: {', '.join(names) or 'a term'}; "
+            f"{self._last_good_checkpoint()}, or start a new run with {advice}"
+        )
+
+    def _last_good_checkpoint(self) -> str:
+        latest = self.checkpoints / LATEST
+        if not latest.exists():
+            return "no checkpoint was saved yet"
+        return f"resume_training.py --run {self.checkpoints.name} goes on from {latest}, the last good checkpoint"
+
+    def _record(self, kind: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Write a record of where the run stands to the metrics file, and return it."""
+        # The epoch is the one in progress while training, and the one just finished in a check.
+        epoch = self.epoch + 1 if kind == "train" else self.epoch
+        record = {"kind": kind, "phase": self.phase, "epoch": epoch, "step": self.step, **values}
+        if self.ranks.is_first:
+            self.log.write(record)
+        return record
+
+    def _warn(self, warnings: dict[str, str], kinds: tuple[str, ...]) -> None:
+        """Print each warning when it appears, and again only after it had gone."""
+        for name, sentence in warnings.items():
+            if name not in self._active_warnings and self.ranks.is_first:
+                tqdm.write(f"warning, epoch {self.epoch}: {sentence}")
+                self._record("warning", {"name": name, "message": sentence})
+        self._active_warnings = {w for w in self._active_warnings if not w.startswith(kinds)} | set(warnings)
+
+    def sampler(self) -> GalaxySampler:
+        """Return a sampler of the averaged generator (or of the generator itself), sharing its weights."""
+        learner = self.learner
+        network = learner.generator if learner.average is None else learner.average.module
+        return GalaxySampler(network, self.config, self.population, Engine(self.engine.device, bf16=False))
+
+    def save_curves(self) -> None:
+        """Draw the loss curves into the run's sample folder."""
+        if not self.ranks.is_first:
+            return
+        picture = curves_picture(self.log.path, self.config.attributes, f"{self.checkpoints.name}: training")
+        save_picture(picture, self.samples / "curves.png")
+
+    def _save_latest(self) -> None:
+        if self.ranks.is_first:
+            save_latest(self.checkpoints, self.state_dict())
+        self._last_save = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on, and what generation needs."""
+        return {
+            "config": self.config.to_dict(),
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "step": self.step,
+            **self.learner.state_dict(),
+            "batches": self.batches.state_dict(),
+            "metrics": self.history,
+            "warnings": sorted(self._active_warnings),
+            "skipped": self.num_skipped,
+            "meters": self._steps.state_dict(),
+            "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
+            "population": {"classes": self.population.classes, "values": self.population.values},
+            "provenance": {
+                "source": self.data.manifest.get("source"),
+                "count": len(self.data.images),
+                "sha256": self.data.manifest["sha256"],
+            },
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if state["provenance"]["sha256"] != self.data.manifest["sha256"]:
+            raise UserError(
+                f"{self.data.path} is not the dataset that this run was trained on: its files have other checksums"
+            )
+        self.phase, self.epoch, self.step = state["phase"], state["epoch"], state["step"]
+        self.batches.load_state_dict(state["batches"])
+        self._steps = PhaseSteps(self.phase, self.learner, self.batches)
+        self._steps.load_state_dict(state["meters"])
+        self.history = state["metrics"]
+        self._active_warnings = set(state["warnings"])
+        self.num_skipped = state["skipped"]
+        self.learner.load_state_dict(state)  # last, since it restores the random generators

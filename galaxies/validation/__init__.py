@@ -1,0 +1,1 @@
+"""How good a generator is, by instruments and networks that took no part in its training."""

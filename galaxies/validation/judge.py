@@ -1,0 +1,303 @@
+"""An independent judge of class and attributes, which no generator is ever trained to please.
+
+The judge has another architecture than the predictor of the physics loss and sees only the `judge` split, which no
+other network sees. `training.py` must not import this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import trange
+
+from config_physics import ATTRIBUTES, MORPHOLOGIES, UserError
+from galaxies.common.durable_files import sync_folder
+from galaxies.compute.engine import Engine
+from galaxies.datasets.prepared import PreparedDataset, dihedral
+from galaxies.images.resampling import turned
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+
+_SEED = 20_011  # of its own: the judge shares no random number with a run
+_WIDTH = 32
+_HELD_OUT = 0.25  # part of the split that decides when to stop and calibrates
+_EPOCHS, _PATIENCE, _BATCH = 120, 30, 32
+_LEARNING_RATE = 3e-3
+_FEWEST_KNOWN = 64  # galaxies with a known value that an attribute needs
+_FEWEST_GALAXIES = 100
+_FORMAT = 1  # of the network below: another number trains judges anew
+
+
+class JudgeNetwork(nn.Module):
+    """A residual network with group normalisation for class and attributes (He et al. 2016; Wu & He 2018)."""
+
+    def __init__(self, num_attributes: int, width: int = _WIDTH) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 5, stride=2, padding=2)
+        self.blocks = nn.Sequential(
+            _Residual(width, width, 2), _Residual(width, 2 * width, 2), _Residual(2 * width, 4 * width, 2)
+        )
+        self.gather = nn.Linear(8 * width, 4 * width)
+        self.drop = nn.Dropout(0.3)
+        self.classify = nn.Linear(4 * width, len(MORPHOLOGIES))
+        self.regress = nn.Linear(4 * width, num_attributes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the penultimate layer (N, 128) of images (N, 3, S, S) in [0, 1]."""
+        maps = F.silu(self.blocks(self.stem(4 * images)))
+        return F.silu(self.gather(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits (N, 4) and standardised attributes (N, A)."""
+        features = self.drop(self.features(images))
+        return self.classify(features), self.regress(features)
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside a strided identity."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(8, c_in),
+            nn.SiLU(),
+            nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1),
+            nn.GroupNorm(8, c_out),
+            nn.SiLU(),
+            nn.Conv2d(c_out, c_out, 3, padding=1),
+        )
+        self.skip = nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(c_in, c_out, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.layers(maps) + self.skip(maps)
+
+
+class Judge:
+    """A trained judge of one dataset.
+
+    Attributes
+    ----------
+    attributes : tuple of str
+        What it reads: photometric and catalogue attributes that the judge split knows, in the table's order.
+    card : dict
+        How it was trained and how well it does on galaxies held out from its training.
+    """
+
+    def __init__(self, state: dict[str, Any], device: torch.device) -> None:
+        self.attributes: tuple[str, ...] = tuple(state["attributes"])
+        self.card: dict[str, Any] = state["card"]
+        self.device = device
+        self._temperature = float(state["temperature"])
+        self._centre, self._spread = state["centre"].to(device), state["spread"].to(device)
+        self._network = JudgeNetwork(len(self.attributes)).to(device)
+        self._network.load_state_dict(state["network"])
+        self._network.eval().requires_grad_(False)
+
+    @classmethod
+    def of_dataset(cls, data: PreparedDataset, device: str = "auto") -> Judge:
+        """Load the judge that is stored beside a dataset, or train it once and store it there.
+
+        Raises
+        ------
+        UserError
+            If the judge split is too small to train on.
+        """
+        chosen = Engine.choose(device, "fp32").device
+        key = dataset_key(data)
+        path = data.path / f"judge-{key[:16]}.pt"
+        if path.exists():
+            try:
+                state = load_checkpoint(path)
+                if state.get("judge") == [_FORMAT, key]:
+                    return cls(state, chosen)
+            except UserError as error:
+                print(f"{error}; the judge is trained again")
+        state = {"judge": [_FORMAT, key], **train_judge(data, chosen)}
+        try:
+            save_checkpoint(path, state)
+            sync_folder(path.parent)
+        except UserError as error:
+            print(f"{error}: the judge works, but will be trained again next time")
+        return cls(state, chosen)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Return calibrated class probabilities (N, 4) of images (N, 3, S, S), uint8 or floats in [0, 1].
+
+        Calibrated for classes that are equally frequent, averaged over the eight flips and quarter turns.
+        """
+        return self._over_turns(images, lambda out: (out[0] / self._temperature).softmax(1))
+
+    def read(self, images: Tensor) -> Tensor:
+        """Return attribute values in physical units (N, A), averaged over the eight flips and quarter turns."""
+        return self._over_turns(images, lambda out: out[1] * self._spread + self._centre)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Return the penultimate layer (N, 128), float32 on the CPU, of images as in `classify`."""
+        return torch.cat([self._network.features(chunk).cpu() for chunk in self._chunks(images)])
+
+    @torch.inference_mode()
+    def _over_turns(self, images: Tensor, read: Callable[[tuple[Tensor, Tensor]], Tensor]) -> Tensor:
+        means = []
+        for chunk in self._chunks(images):
+            turned = (dihedral(chunk, torch.full((len(chunk),), turn, device=self.device)) for turn in range(8))
+            means.append(torch.stack([read(self._network(t)) for t in turned]).mean(0).cpu())
+        return torch.cat(means)
+
+    def _chunks(self, images: Tensor) -> list[Tensor]:
+        if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+            raise ValueError(f"images must have the shape (N, 3, S, S) with N > 0, not {tuple(images.shape)}")
+        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        return [chunk.to(self.device).float() * scale for chunk in images.split(256)]
+
+
+def dataset_key(data: PreparedDataset) -> str:
+    """Return a hash of the manifest's checksums, which name every pixel and every catalogue entry."""
+    return hashlib.sha256(repr(sorted(data.manifest["sha256"].items())).encode()).hexdigest()
+
+
+def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOCHS) -> dict[str, Any]:
+    """Train a judge on the judge split; a held-out quarter decides when to stop and calibrates.
+
+    Raises
+    ------
+    UserError
+        If the split has fewer than 100 galaxies.
+    """
+    rows = data.rows("judge")
+    if len(rows) < _FEWEST_GALAXIES:
+        raise UserError(
+            f"{data.path} has {len(rows)} galaxies for the judge, which needs {_FEWEST_GALAXIES}: prepare more data"
+        )
+    random = torch.Generator().manual_seed(_SEED)
+    images = torch.from_numpy(np.ascontiguousarray(data.images[rows]))
+    classes = torch.from_numpy(data.classes(rows))
+    names = _readable_attributes(data, rows)
+    values = torch.from_numpy(data.attributes(names, rows)) if names else torch.zeros(len(rows), 0)
+    held, kept = _split_by_class(classes, random)
+    centre, spread = _moments(values[kept])
+    targets = torch.where(torch.isfinite(values), (values - centre) / spread, torch.nan)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = JudgeNetwork(len(names)).to(device)
+        optimizer = torch.optim.AdamW(network.parameters(), _LEARNING_RATE, weight_decay=0.01)
+        per_epoch = max(1, len(kept) // _BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=epochs * per_epoch)
+        # A rare class is drawn as often as a frequent one: the judge must know it too.
+        weights = 1.0 / torch.bincount(classes[kept], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[kept]]
+        best, best_loss, best_epoch = None, math.inf, 0
+        held_balance = 1.0 / torch.bincount(classes[held], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[held]]
+        for epoch in trange(epochs, desc="training the judge", unit="epoch", leave=False):
+            network.train()
+            for _ in range(per_epoch):
+                chosen = kept[torch.multinomial(weights, _BATCH, True, generator=random)]
+                batch = _move_at_random(images[chosen].to(device).float() / 255, random)
+                loss = _loss(network(batch), classes[chosen].to(device), targets[chosen].to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            logits, read = _predict(network, images[held], device)
+            held_loss = float(_loss((logits, read), classes[held], targets[held], held_balance))
+            if held_loss < best_loss:
+                best_loss, best_epoch = held_loss, epoch + 1
+                best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            elif epoch + 1 - best_epoch >= _PATIENCE:
+                break
+    if best is None:
+        raise UserError(f"the judge of {data.path} did not train: its loss was never finite")
+    network.load_state_dict(best)
+    logits, read = _predict(network, images[held], device)
+    temperature = fit_temperature(logits, classes[held], held_balance)
+    errors = ((read - targets[held]).abs() * spread).nanmean(0)
+    right = (logits.argmax(1) == classes[held]).float()
+    card = {
+        "galaxies": len(kept),
+        "held_out": len(held),
+        "epochs": best_epoch,
+        "accuracy_held_out": float((right * held_balance).sum() / held_balance.sum()),
+        "mae_held_out": dict(zip(names, errors.tolist(), strict=True)),
+    }
+    return {
+        "attributes": list(names),
+        "network": best,
+        "temperature": temperature,
+        "centre": centre,
+        "spread": spread,
+        "card": card,
+    }
+
+
+def _readable_attributes(data: PreparedDataset, rows: np.ndarray) -> tuple[str, ...]:
+    """Return the attributes that a picture may show and that enough galaxies know."""
+    names = []
+    for attribute in ATTRIBUTES.values():
+        if attribute.source in ("photometry", "catalogue") and attribute.name in data.catalogue:
+            known = data.catalogue[attribute.name].iloc[rows].dropna()
+            if len(known) >= _FEWEST_KNOWN and known.std() > 0:
+                names.append(attribute.name)
+    return tuple(names)
+
+
+def _split_by_class(classes: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the row numbers held out and kept, `_HELD_OUT` of each class, at least one of two or more."""
+    held, kept = [], []
+    for index in range(len(MORPHOLOGIES)):
+        members = torch.nonzero(classes == index)[:, 0]
+        members = members[torch.randperm(len(members), generator=random)]
+        count = max(1, round(_HELD_OUT * len(members))) if len(members) > 1 else 0
+        held.append(members[:count])
+        kept.append(members[count:])
+    return torch.cat(held), torch.cat(kept)
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each column's known values."""
+    centre = values.nanmean(0)
+    spread = (values - centre).square().nanmean(0).sqrt()
+    return torch.nan_to_num(centre), torch.nan_to_num(spread, nan=1.0).clamp_min(1e-6)
+
+
+def _move_at_random(images: Tensor, random: torch.Generator) -> Tensor:
+    """Turn by any angle, mirror, and shift by up to a pixel: what changes neither class nor attributes."""
+    number, size = len(images), images.shape[-1]
+    angle = 2 * math.pi * torch.rand(number, generator=random)
+    mirror = torch.where(torch.rand(number, generator=random) < 0.5, -1.0, 1.0)
+    shift = (torch.rand(number, 2, generator=random) * 2 - 1) * 2 / size
+    return turned(images, *(part.to(images.device) for part in (angle, mirror, shift)))
+
+
+def _loss(outputs: tuple[Tensor, Tensor], classes: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return cross-entropy plus the mean squared error of the known standardised attributes."""
+    logits, read = outputs
+    entropy = F.cross_entropy(logits, classes, reduction="none")
+    entropy = entropy.mean() if weights is None else (entropy * weights).sum() / weights.sum()
+    known = torch.isfinite(targets)
+    squared = torch.where(known, read - torch.nan_to_num(targets), torch.zeros_like(read)).square()
+    return entropy + squared.sum() / known.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def _predict(network: JudgeNetwork, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    network.eval()
+    parts = [network(chunk.to(device).float() / 255) for chunk in images.split(256)]
+    return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
+
+
+def fit_temperature(logits: Tensor, classes: Tensor, weights: Tensor) -> float:
+    """Return the temperature that minimises the weighted cross-entropy of logits / temperature.
+
+    References
+    ----------
+    Guo et al. 2017, arXiv:1706.04599, section 4.2. The loss has one minimum in the logarithm; a fine grid finds it.
+    """
+    grid = torch.logspace(-1.5, 1.5, 601, dtype=torch.float64)
+    entropy = [F.cross_entropy(logits.double() / t, classes, reduction="none") for t in grid]
+    return float(grid[torch.stack([(e * weights).sum() for e in entropy]).argmin()])

@@ -1,0 +1,87 @@
+"""Whether generated galaxies look real, whether they show all there is, and whether they are copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from galaxies.datasets.prepared import dihedral
+
+NEIGHBOURS = 5
+_POOLED_PX = 16  # side of the pictures in which copies are looked for
+_BLOCK = 512
+
+
+def neighbourhoods(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Return precision, recall, density and coverage of generated features.
+
+    A galaxy's neighbourhood is the open ball that reaches to the k-th nearest of its own set. Precision: share of
+    generated galaxies in the neighbourhood of a real one; recall: share of real galaxies in that of a generated one;
+    density: real neighbourhoods around a generated galaxy over k, on average, 1 for equal sets; coverage: share of
+    real galaxies with a generated one in their neighbourhood.
+
+    Parameters
+    ----------
+    real, generated : ndarray, (N, D) and (M, D), float
+        More than k rows each.
+
+    References
+    ----------
+    Kynkäänniemi et al. 2019 (arXiv:1904.06991), section 3; Naeem et al. 2020 (arXiv:2002.09797), eqs. 4 and 5.
+    """
+    from scipy.spatial.distance import cdist
+
+    if min(len(real), len(generated)) <= k:
+        raise ValueError(f"neighbourhoods of {k} need more rows than {len(real)} and {len(generated)}")
+
+    def radii(features: np.ndarray) -> np.ndarray:
+        # Each row counts as its own first neighbour, so that the ball of identical sets holds exactly k.
+        return np.partition(cdist(features, features), k, axis=1)[:, k]
+
+    distances = cdist(real, generated)  # (N, M)
+    in_real = distances < radii(real)[:, None]
+    in_generated = distances < radii(generated)[None, :]
+    return {
+        "precision": float(in_real.any(0).mean()),
+        "recall": float(in_generated.any(1).mean()),
+        "density": float(in_real.sum(0).mean() / k),
+        "coverage": float(in_real.any(1).mean()),
+    }
+
+
+def nearest_training(images: Tensor, training: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Find the training image that each image resembles most, in any of the eight flips and quarter turns.
+
+    Compared are pictures of 16 x 16 pixels, in which noise counts for little: a copy with other noise is a copy.
+
+    Parameters
+    ----------
+    images, training : Tensor, (N, 3, S, S) and (M, 3, S, S), uint8
+
+    Returns
+    -------
+    distance : Tensor, (N,), float32
+        Root mean square difference, in grey levels of 255.
+    index : Tensor, (N,), int64
+        Row of the training image.
+    """
+    pool = [_pooled(block.to(device)) for block in training.split(_BLOCK)]
+    best = torch.full((len(images),), torch.inf)
+    index = torch.zeros(len(images), dtype=torch.int64)
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK].to(device)
+        rows = slice(start, start + len(block))
+        for turn in range(8):
+            turned = _pooled(dihedral(block, torch.full((len(block),), turn, device=block.device)))
+            for number, candidates in enumerate(pool):
+                distance, where = (part.cpu() for part in torch.cdist(turned, candidates).min(1))
+                nearer = distance < best[rows]
+                index[rows] = torch.where(nearer, where + number * _BLOCK, index[rows])
+                best[rows] = torch.where(nearer, distance, best[rows])
+    return best / (3 * _POOLED_PX**2) ** 0.5, index
+
+
+def _pooled(images: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(images.float(), _POOLED_PX).flatten(1)

@@ -1,0 +1,1 @@
+"""What `evaluate.py report` writes: figures, plots, the page, the card of a release."""

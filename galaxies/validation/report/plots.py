@@ -1,0 +1,282 @@
+"""The plots of the validation report, drawn with matplotlib for a light and for a dark page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES
+from galaxies.measure.statistics_table import STATISTICS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+THEMES = {
+    "light": {"paper": "#ffffff", "ink": "#1d2129", "faint": "#c9ced8", "real": "#6b7280"},
+    "dark": {"paper": "#14161d", "ink": "#e2e4ec", "faint": "#3a3f4d", "real": "#9aa2b1"},
+}
+# After Okabe & Ito 2008: told apart by people who confuse red and green, and readable on both papers.
+CLASS_COLORS = ("#3b8ed0", "#e69f00", "#cc79a7", "#009e73")
+_MADE = "#d9622b"  # generated galaxies
+_POINTS = 600  # of a scatter plot; more hide each other
+
+Plot = Callable[[dict[str, Any], dict[str, Any], dict[str, str]], "Figure | None"]
+
+
+def draw_all(report: dict[str, Any], pictures: dict[str, Any]) -> dict[str, dict[str, bytes]]:
+    """Draw every plot that the report has the numbers for.
+
+    Returns
+    -------
+    dict
+        {plot: {theme: PNG}}.
+    """
+    drawn: dict[str, dict[str, bytes]] = {}
+    for name, plot in PLOTS.items():
+        for theme, colors in THEMES.items():
+            figure = plot(report, pictures, colors)
+            if figure is not None:
+                drawn.setdefault(name, {})[theme] = _png(figure)
+    return drawn
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # No date and no version in the file: the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _panels(count: int, columns: int, size: tuple[float, float], colors: dict[str, str]) -> tuple[Figure, list[Any]]:
+    """Return a figure in the theme's colours and its axes, of which `count` are shown."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure((size[0] * columns, size[1] * rows), facecolor=colors["paper"], layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    for axis in axes[:count]:
+        axis.set_facecolor(colors["paper"])
+        axis.tick_params(colors=colors["ink"], labelsize=8)
+        for side, spine in axis.spines.items():
+            spine.set_color(colors["faint"])
+            spine.set_visible(side in ("left", "bottom"))
+        axis.title.set_color(colors["ink"])
+        for label in (axis.xaxis.label, axis.yaxis.label):
+            label.set_color(colors["ink"])
+            label.set_size(8.5)
+        axis.title.set_size(10)
+    return figure, axes[:count]
+
+
+def _legend(axis: Any, colors: dict[str, str], **options: Any) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, labelcolor=colors["ink"], fontsize=8, **options)
+
+
+def plot_samples(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Show real and generated galaxies of each class, drawn at random."""
+    real, made = pictures["real"], pictures["test"]
+    present = [i for i in range(len(MORPHOLOGIES)) if (real.classes == i).any() and (made.classes == i).any()]
+    if not present:
+        return None
+    columns = 10
+    figure, axes = _panels(2 * len(present), 1, (11, 1.22), colors)
+    for row, axis in enumerate(axes):
+        index, galaxies = present[row // 2], made if row % 2 else real
+        images = galaxies.images[np.flatnonzero(galaxies.classes == index)[:columns]].permute(0, 2, 3, 1).numpy()
+        side = images.shape[1]
+        strip = np.full((side, columns * (side + 2), 3), _rgb(colors["paper"]), dtype=np.uint8)
+        for k, image in enumerate(images):
+            strip[:, k * (side + 2) : k * (side + 2) + side] = image
+        axis.imshow(strip, interpolation="lanczos")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        word = f"{MORPHOLOGIES[index].label}\ngenerated" if row % 2 else f"{MORPHOLOGIES[index].label}\nreal"
+        axis.set_ylabel(word, rotation=0, ha="right", va="center", color=_MADE if row % 2 else colors["ink"])
+    return figure
+
+
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
+
+
+def plot_control(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw requested against measured values of the uniform requests, one panel an attribute and instrument."""
+    galaxies = pictures["uniform"]
+    shown = [
+        (column, attribute, instrument, readings[attribute.name])
+        for column, attribute in enumerate(pictures["attributes"])
+        for instrument, readings in galaxies.readings().items()
+        if attribute.name in readings and np.isfinite(galaxies.values[:, column]).any()
+    ]
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown), 3, (3.7, 3.4), colors)
+    for axis, (column, attribute, instrument, measured) in zip(axes, shown, strict=True):
+        requested = galaxies.values[:_POINTS, column]
+        for index, name in enumerate(MORPHOLOGY_NAMES):
+            rows = np.flatnonzero(galaxies.classes[:_POINTS] == index)
+            axis.scatter(requested[rows], measured[rows], s=7, color=CLASS_COLORS[index], alpha=0.65, lw=0, label=name)
+        low, high = np.nanmin(requested), np.nanmax(requested)
+        axis.plot([low, high], [low, high], color=colors["ink"], lw=1)
+        axis.set_title(f"{attribute.label}, by {instrument}")
+        axis.set_xlabel(f"requested{f' [{attribute.unit}]' if attribute.unit else ''}")
+        axis.set_ylabel("measured")
+    _legend(axes[0], colors, handletextpad=0.1, markerscale=2)
+    return figure
+
+
+def plot_confusion(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw which class the judge sees, in real, generated and uniformly requested galaxies."""
+    classes = report["control"]["classes"]
+    shown = {name: classes[name] for name in ("real", "test", "uniform") if "confusion" in classes[name]}
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown), 3, (3.7, 3.4), colors)
+    titles = {"real": "real test galaxies", "test": "generated, as the test split", "uniform": "generated, uniform"}
+    for axis, (name, entry) in zip(axes, shown.items(), strict=True):
+        shares = np.array(entry["confusion"])
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row in range(4):
+            for column in range(4):
+                ink = "white" if shares[row, column] > 0.5 else "#1d2129"
+                axis.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", color=ink, fontsize=9)
+        axis.set_xticks(range(4), MORPHOLOGY_NAMES, rotation=20)
+        axis.set_yticks(range(4), MORPHOLOGY_NAMES)
+        axis.set_xlabel("judged")
+        axis.set_ylabel("true" if name == "real" else "requested")
+        axis.set_title(titles[name])
+    return figure
+
+
+def plot_distributions(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw the distribution of every statistic of real and generated galaxies."""
+    real, made = pictures["real"].measured.values, pictures["test"].measured.values
+    figure, axes = _panels(len(STATISTICS), 5, (2.5, 1.9), colors)
+    for axis, statistic in zip(axes, STATISTICS, strict=True):
+        both = [values[statistic.name][np.isfinite(values[statistic.name])] for values in (real, made)]
+        together = np.concatenate(both)
+        if min(map(len, both)) == 0 or np.ptp(together) == 0:
+            axis.set_visible(False)
+            continue
+        edges = np.linspace(*np.percentile(together, (0.5, 99.5)), 31)
+        if edges[0] < edges[-1]:
+            axis.hist(both[0], edges, density=True, color=colors["real"], alpha=0.45, label="real")
+            axis.hist(both[1], edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
+        axis.set_title(statistic.label, fontsize=9)
+        axis.set_yticks([])
+        axis.set_xlabel(statistic.unit)
+    _legend(axes[0], colors)
+    return figure
+
+
+def plot_multiples(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw how many times further than real from real galaxies each statistic of each class is."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    table = report["realism"]["statistics"]["table"]
+    figure, (axis,) = _panels(1, 1, (8.4, 0.29 * len(table) + 1.2), colors)
+    groups = {"all": colors["ink"], **dict(zip(MORPHOLOGY_NAMES, CLASS_COLORS, strict=True))}
+    for group, color in groups.items():
+        cells = [(k, table[s.name][group]) for k, s in enumerate(STATISTICS)]
+        points = [(c["w1"]["multiple"], k) for k, c in cells if "w1" in c and c["w1"]["multiple"]]
+        if points:
+            x, y = zip(*points, strict=True)
+            size, marker = (38, "D") if group == "all" else (24, "o")
+            axis.scatter(x, y, s=size, marker=marker, color=color, alpha=0.85, lw=0, label=group)
+    axis.axvline(1, color=colors["ink"], lw=1)
+    axis.set_xscale("log")
+    axis.set_yticks(range(len(STATISTICS)), [s.label for s in STATISTICS])
+    axis.grid(axis="y", color=colors["faint"], lw=0.5)
+    axis.set_axisbelow(True)
+    axis.invert_yaxis()
+    axis.set_xlabel("Wasserstein-1 distance of generated from real, over that of real from real (1: as good as real)")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+    _legend(axis, colors, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+    return figure
+
+
+def plot_power(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw the ratio of the power spectra, with the range that chance gives."""
+    power = report["realism"]["power"]
+    shown = {group: cell for group, cell in power.items() if group != "cycles" and "ratio" in cell}
+    if not shown:
+        return None
+    figure, (axis,) = _panels(1, 1, (8.4, 3.6), colors)
+    if "all" in shown:
+        axis.fill_between(power["cycles"], *shown["all"]["floor"], color=colors["real"], alpha=0.3, lw=0)
+        axis.fill_between(power["cycles"], *shown["all"]["interval"], color=_MADE, alpha=0.3, lw=0)
+    palette = {"all": _MADE, **dict(zip(MORPHOLOGY_NAMES, CLASS_COLORS, strict=True))}
+    for group, cell in shown.items():
+        axis.plot(power["cycles"], cell["ratio"], color=palette[group], lw=2.4 if group == "all" else 1.2, label=group)
+    axis.axhline(1, color=colors["ink"], lw=0.8)
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    ticks = [1, 2, 4, 8, 16, 32]
+    axis.set_xticks(ticks, ticks)
+    axis.set_xlabel("spatial frequency [cycles a frame]; grey: two halves of the real galaxies")
+    axis.set_ylabel("power, generated / real")
+    _legend(axis, colors)
+    return figure
+
+
+def plot_validation(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw how the Fréchet distance grows with each damage in each space."""
+    validation = report["validation"]
+    if "left_out" in validation:
+        return None
+    figure, axes = _panels(len(validation["damages"]), 4, (2.9, 2.7), colors)
+    for axis, (damage, entry) in zip(axes, validation["damages"].items(), strict=True):
+        for color, (space, cells) in zip(CLASS_COLORS, validation["spaces"].items(), strict=False):
+            values = np.array(cells[damage]["frechet"]["values"])
+            axis.plot(entry["levels"], values / values[0], "o-", color=color, ms=4, lw=1.4, label=space)
+        axis.set_yscale("log")
+        axis.set_title({"single": "one image", "class": "a class missing"}.get(damage, damage))
+        axis.set_xlabel(entry["label"])
+    axes[0].set_ylabel("Fréchet distance / undamaged")
+    _legend(axes[0], colors)
+    return figure
+
+
+def plot_copies(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+    """Draw distances to the nearest training galaxy, and the nearest pairs."""
+    found = pictures["neighbours"]
+    if not found:
+        return None
+    figure, axes = _panels(2, 2, (5.4, 2.6), colors)
+    edges = np.linspace(0, np.percentile(np.concatenate([found["generated"], found["held_out"]]), 99.5), 41)
+    axes[0].hist(found["held_out"], edges, density=True, color=colors["real"], alpha=0.45, label="held-out real")
+    axes[0].hist(found["generated"], edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
+    axes[0].set_yticks([])
+    axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")
+    _legend(axes[0], colors)
+    made, nearest, _ = found["pairs"]
+    rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), 1) for part in (made, nearest)]
+    axes[1].imshow(np.concatenate(rows, 0), interpolation="lanczos")
+    axes[1].set_xticks([])
+    side = made.shape[-1]
+    axes[1].set_yticks([side / 2, 1.5 * side], ["generated", "training"])
+    axes[1].set_title("the nearest pairs")
+    return figure
+
+
+PLOTS: dict[str, Plot] = {
+    "samples": plot_samples,
+    "control": plot_control,
+    "classes": plot_confusion,
+    "statistics": plot_multiples,
+    "distributions": plot_distributions,
+    "power": plot_power,
+    "copies": plot_copies,
+    "validation": plot_validation,
+}

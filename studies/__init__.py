@@ -1,0 +1,1 @@
+"""Long experiments whose numbers the documents quote."""
