@@ -19,15 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config_physics import UserError
-from galaxies.command_line import (
-    Parser,
-    StopSignals,
-    add_device_option,
-    add_solver_options,
-    run_script,
-    solver_settings,
-    whole_number,
-)
+from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
+from galaxies.common.parsing import whole_number
+from galaxies.common.signals import StopSignals
 
 if TYPE_CHECKING:
     from flask import Flask, Response

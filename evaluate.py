@@ -31,9 +31,9 @@ from galaxies.command_line import (
     need_packages,
     run_script,
     solver_settings,
-    whole_number,
 )
 from galaxies.common.durable_files import write_output
+from galaxies.common.parsing import whole_number
 
 _NEEDED = ("scipy", "matplotlib")
 _FOR_STATMORPH = ("statmorph", "photutils")

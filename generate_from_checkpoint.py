@@ -25,17 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
-from galaxies.command_line import (
-    MAX_IMAGES,
-    Parser,
-    add_device_option,
-    add_solver_options,
-    finite_number,
-    run_script,
-    seed_number,
-    solver_settings,
-    whole_number,
-)
+from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
+from galaxies.common.parsing import MAX_IMAGES, finite_number, seed_number, whole_number
 
 if TYPE_CHECKING:
     from galaxies.compute.ranks import Ranks

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import Attribute
+from config_physics import Attribute, Config
 from galaxies.measure import photometry
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
@@ -214,3 +214,8 @@ def photometric_loss(
     """
     errors, compared = photometric_errors(images, requested, known, attributes)
     return errors.sum() / share_count(compared.sum()).clamp_min(1e-6)
+
+
+def build_predictor(config: Config) -> PhysicsPredictor:
+    """Return a new predictor of the settings' shape, on the CPU."""
+    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty)

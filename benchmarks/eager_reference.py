@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import timing
+from benchmarks import timing
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.compute.engine import Engine

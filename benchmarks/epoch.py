@@ -22,15 +22,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import peaks
-import roofline
-import timing
-from eager_reference import PlainTraining
+from benchmarks import peaks, roofline, timing
+from benchmarks.eager_reference import PlainTraining
+from benchmarks.training_access import made_data, make_trainer
+from benchmarks.training_step import CONFIG_OPTIONS, PHASES, SURVEY, describe_config, has_reference, memory_facts
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
 from galaxies.training.trainer import Trainer
-from training_access import made_data, make_trainer
-from training_step import CONFIG_OPTIONS, PHASES, SURVEY, describe_config, has_reference, memory_facts
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,11 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import peaks
-import roofline
-import timing
+from benchmarks import peaks, roofline, timing
+from benchmarks.eager_reference import BATCH, LATENT_DIM, NUM_ATTRIBUTES, NUM_CLASSES, PlainGenerator, plain_settings
 from config_physics import MORPHOLOGIES, Config, attribute_table
-from eager_reference import BATCH, LATENT_DIM, NUM_ATTRIBUTES, NUM_CLASSES, PlainGenerator, plain_settings
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
 from galaxies.compute.engine import Engine

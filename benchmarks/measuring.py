@@ -21,15 +21,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import peaks
-import roofline
-import timing
+from benchmarks import peaks, roofline, timing
+from benchmarks.training_access import made_data
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.compute.engine import Engine
 from galaxies.measure import photometry
 from studies.instruments import measure_with_statmorph
-from training_access import made_data
 
 _ALONE = 16  # images that the reference measures, one at a time
 

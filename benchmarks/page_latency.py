@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import timing
+from benchmarks import timing
 from config_physics import UserError
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware

@@ -26,13 +26,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import prepare_data
-import timing
+from benchmarks import timing
+from benchmarks.read_images import make_pictures
+from benchmarks.training_step import SURVEY
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
 from galaxies.datasets.cutouts import CutoutSource, read_cutouts
-from read_images import make_pictures
-from training_step import SURVEY
 
 _DIFFERENT = 64  # pictures that are made; a larger archive holds them several times
 

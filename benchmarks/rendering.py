@@ -18,12 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import timing
+from benchmarks import timing
+from benchmarks.training_step import SURVEY
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
 from galaxies.mock_survey.observation import BLOCK, MockSurvey
 from galaxies.mock_survey.writing import rendering_device, write_dataset
-from training_step import SURVEY
 
 _BLOCKS_AT_ONCE = {"cpu": 1, "cuda": 16}  # as `write_dataset` renders them
 

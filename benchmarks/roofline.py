@@ -27,7 +27,8 @@ from torch.overrides import TorchFunctionMode
 from config_physics import Config
 from galaxies.generation.sampler import build_generator
 from galaxies.training.gan_learner import PENALTY_EVERY, build_discriminator, choose_features
-from galaxies.training.learner import PHOTOMETRY_EVERY, build_predictor
+from galaxies.training.learner import PHOTOMETRY_EVERY
+from physics_model import build_predictor
 
 _OPTIMIZER_VALUES = 7  # Adam reads weight, gradient and two moments, and writes all but the gradient
 _CLIPPING_VALUES = 1  # the gradient's norm has to be known before the first weight moves

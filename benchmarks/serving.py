@@ -31,14 +31,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import timing
+from benchmarks import timing
 from config_physics import MORPHOLOGY_NAMES, Config, UserError, attribute_table
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.compute.engine import Engine
 from galaxies.generation.sampler import build_generator
 from galaxies.storage.checkpoint import save_checkpoint
-from galaxies.training.learner import build_predictor
+from physics_model import build_predictor
 
 _START_S = 60  # after which a server that says nothing is given up
 

@@ -24,8 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import table
-import timing
+from benchmarks import table, timing
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.common.durable_files import replace_file

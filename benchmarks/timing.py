@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.roofline import Peak, Work
 from galaxies.command_line import Parser
-from roofline import Peak, Work
 
 
 def at_least(least: int) -> Callable[[str], int]:

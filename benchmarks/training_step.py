@@ -22,14 +22,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import peaks
-import roofline
-import timing
+from benchmarks import peaks, roofline, timing
+from benchmarks.eager_reference import PlainTraining
+from benchmarks.training_access import TOTAL_STEPS, made_data, make_trainer
 from config_physics import Config
-from eager_reference import PlainTraining
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
-from training_access import TOTAL_STEPS, made_data, make_trainer
 
 SURVEY = 240_000  # images that the whole recipe is counted for
 PHASES = ("predictor", "generator")

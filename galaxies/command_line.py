@@ -6,16 +6,13 @@ import argparse
 import dataclasses
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from config_physics import SOLVERS, Config, UserError
+from galaxies.common.parsing import whole_number
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
-
-MAX_IMAGES = 100_000_000  # of one call: a terabyte at 64 pixels
-_MAX_SEED = 2**63 - 1 - MAX_IMAGES
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,32 +58,6 @@ _METAVARS = {"data": "DIR", "run": "NAME", "device": "D", "vgg_weights": "FILE"}
 
 def _name_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def finite_number(text: str) -> float:
-    """Read an option's or a cell's number that single precision can hold."""
-    value = float(text)
-    if not abs(value) < 1e30:  # not a number, infinite, or beyond the networks' arithmetic
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
-
-
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Return a reader of an option's whole number between two limits, both allowed."""
-
-    def whole_number(text: str) -> int:
-        if not low <= (value := int(text)) <= high:
-            raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
-        return value
-
-    return whole_number
-
-
-def seed_number(text: str) -> int:
-    """Read the seed of an image; those of the `MAX_IMAGES` images after it fit 64 bits too."""
-    if not 0 <= (value := int(text)) <= _MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MAX_SEED}")
-    return value
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
@@ -195,20 +166,3 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         print(f"\n{program}: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
-
-
-class StopSignals:
-    """While entered, call `request` on Ctrl-C and on SIGTERM, so that a loop can finish its step and save."""
-
-    def __init__(self, request: Callable[[], None]) -> None:
-        self._request = request
-
-    def __enter__(self) -> None:
-        def handle(number: int, frame: object) -> None:
-            self._request()
-
-        self._previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

@@ -25,8 +25,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import Config, UserError
-from galaxies.command_line import Parser, add_device_option, need_packages, run_script, whole_number
+from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.parsing import whole_number
 from galaxies.datasets.prepared import PreparedDataset
 from studies import runs as script_runs
 

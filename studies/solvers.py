@@ -25,8 +25,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import SOLVERS, UserError
-from galaxies.command_line import Parser, add_device_option, run_script, whole_number
+from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.parsing import whole_number
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler

@@ -22,8 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import RELEASED, UserError
-from galaxies.command_line import Parser, add_device_option, finite_number, need_packages, run_script, whole_number
+from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.hardware import ROOT
+from galaxies.common.parsing import finite_number, whole_number
 
 # Steps of the predictor and of the generator, images a step, and further options of galaxy.py.
 FAMILIES: dict[str, tuple[int, int, int, str]] = {

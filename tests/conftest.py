@@ -12,7 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import kill_jobs
 import numpy as np
 import pytest
 import torch
@@ -21,8 +20,9 @@ from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure import photometry
-from galaxies.training.monitoring import read_metrics
+from galaxies.storage.metrics_log import read_metrics
 from galaxies.training.trainer import Trainer
+from tests import kill_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -200,8 +200,7 @@ class Oracle(torch.nn.Module):
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of a GAN and of a diffusion model that were never trained, and answer in milliseconds."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from serving import write_untrained
+    from benchmarks.serving import write_untrained
 
     folder = tmp_path_factory.mktemp("untrained")
     paths = {name: folder / name / "latest.pt" for name in ("gan", "diffusion")}
@@ -222,7 +221,7 @@ def client(untrained):
 @pytest.fixture
 def server(monkeypatch):
     """Run the web server of file_server.py, reached directly."""
-    from file_server import serving  # here, since only few tests need pooch
+    from tests.file_server import serving  # here, since only few tests need pooch
 
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "GALAXY_ZOO_MIRROR"):
         monkeypatch.delenv(name, raising=False)

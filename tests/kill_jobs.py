@@ -13,7 +13,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-PRELOAD = ["kill_jobs", "galaxies.training.trainer", "galaxy", "resume_training", "prepare_data"]
+PRELOAD = ["tests.kill_jobs", "galaxies.training.trainer", "galaxy", "resume_training", "prepare_data"]
 PRELOAD += ["galaxies.mock_survey.writing", "galaxies.storage.run_folder", "generate_from_checkpoint"]
 PRELOAD += ["galaxies.generation.shards", "galaxies.generation.catalogue"]
 

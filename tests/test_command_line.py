@@ -11,9 +11,10 @@ import sys
 import pytest
 
 from config_physics import PAPER_ATTRIBUTES, Config, UserError
-from conftest import ROOT
 from galaxies import command_line
-from galaxies.command_line import Parser, StopSignals, add_config_options, config_from_options, given_settings
+from galaxies.command_line import Parser, add_config_options, config_from_options, given_settings
+from galaxies.common.signals import StopSignals
+from tests.conftest import ROOT
 
 
 def parse(*argv: str):

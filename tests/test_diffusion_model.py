@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from conftest import Oracle
 from diffusion_model import ContextUnet, GaussianDiffusion, cosine_schedule, denoising_loss, linear_schedule
 from galaxies.generation.solvers import (
     DiffusionGenerator,
@@ -18,6 +17,7 @@ from galaxies.generation.solvers import (
     posterior_deviation,
     solver_times,
 )
+from tests.conftest import Oracle
 
 SHAPE = (3, 64, 64)
 

@@ -17,13 +17,13 @@ from PIL import Image
 
 import evaluate
 from config_physics import UserError
-from conftest import ROOT, render_galaxies, run_script, write_dataset
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.measure.statistics_table import STATISTIC_NAMES
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.validation import evaluation
 from galaxies.validation.report.figures import figures
+from tests.conftest import ROOT, render_galaxies, run_script, write_dataset
 
 
 class StandInJudge:
@@ -273,7 +273,6 @@ def test_a_mistake_ends_with_status_2(tmp_path):
 
 
 def test_every_figure_that_families_are_compared_by_is_in_a_report(report):
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from studies import families
 
     rows = families.rows_of(json.loads((report / "report.json").read_text()))

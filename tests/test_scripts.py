@@ -15,10 +15,10 @@ from PIL import Image
 
 import galaxy
 from config_physics import UserError
-from conftest import ROOT, TINY, fork_script, run_script
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from tests.conftest import ROOT, TINY, fork_script, run_script
 
 SCRIPTS = ("galaxy.py", "resume_training.py", "generate_from_checkpoint.py", "prepare_data.py")
 
@@ -176,7 +176,7 @@ def test_resuming_needs_one_of_run_and_checkpoint(tmp_path):
 
 
 def test_resuming_refuses_other_data(trained, tmp_path):
-    from conftest import write_dataset
+    from tests.conftest import write_dataset
 
     other = write_dataset(tmp_path / "other", 160, seed=7)
     result = fork_script("resume_training.py", "--run", "tiny", "--epochs", 3, "--data", other, cwd=trained)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from config_physics import UserError, morphology_index
-from galaxies.command_line import finite_number, seed_number
+from galaxies.common.parsing import finite_number, seed_number
 
 _BLOCK = 65_536  # requests looked at together
 

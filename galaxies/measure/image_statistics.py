@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -267,3 +268,9 @@ def _clipped_std(values: Tensor) -> Tensor:
         squares = offsets.square().where(kept, 0).sum(-1, keepdim=True)
         sigma = (squares / kept.sum(-1, keepdim=True).clamp_min(1) / kept_variance).sqrt().clamp_min(_SIGMA_FLOOR)
     return sigma[..., 0]
+
+
+def diversity(images: Tensor) -> float:
+    """Return the mean distance between pairs of images (N, 3, S, S) uint8, after pooling them to 16 x 16."""
+    small = F.adaptive_avg_pool2d(images.float() / 255, 16).flatten(1)
+    return float(torch.pdist(small).mean()) if len(images) > 1 else math.nan

@@ -13,7 +13,7 @@ from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.prepared import Batch
 from galaxies.training.weight_average import WeightAverage
-from physics_model import PhysicsPredictor, physics_loss, variance_loss
+from physics_model import build_predictor, physics_loss, variance_loss
 
 PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
 _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
@@ -217,8 +217,3 @@ class Learner(ABC):
             self.noise.manual_seed(self.config.seed + 1 + state["step"])
             print(f"saved on {saved_on}, going on on {device}: the run continues, but not to the same bits")
         self.engine.restore_random_states(state["random"])
-
-
-def build_predictor(config: Config) -> PhysicsPredictor:
-    """Return a new predictor of the settings' shape, on the CPU."""
-    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty)

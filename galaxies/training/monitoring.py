@@ -2,87 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
-from galaxies.common.durable_files import whole_file
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import labelled_grid, plot_curves
 from galaxies.measure import photometry
+from galaxies.measure.image_statistics import diversity
+from galaxies.storage.metrics_log import read_metrics
 from physics_model import PhysicsPredictor
 
 _GRID_COLUMNS = 8
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported
-
-
-class MetricsLog:
-    """Append records to `metrics.jsonl`, one JSON object a line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def drop_after(self, phase: str, step: int) -> None:
-        """Drop the records after a point of the run: they belong to the part that is about to be repeated.
-
-        Raises
-        ------
-        UserError
-            If the file cannot be written; it is what it was.
-        """
-        if not self.path.exists():
-            return
-        until = (_PHASE_ORDER[phase], step)
-        kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
-        try:
-            with whole_file(self.path) as file:
-                file.writelines((json.dumps(record) + "\n").encode() for record in kept)
-        except OSError as error:
-            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record and hand it to the operating system at once.
-
-        Raises
-        ------
-        UserError
-            If it cannot be written.
-        """
-        line = json.dumps(record, allow_nan=False) + "\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
-
-
-_PHASE_ORDER = {"predictor": 0, "generator": 1}
-
-
-def phase_order(phase: str) -> int:
-    """Return 0 for the predictor's phase and 1 for the generator's."""
-    return _PHASE_ORDER[phase]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a metrics file; a last line cut short by a crash is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
 
 
 def label_entropy(label: float) -> float:
@@ -182,12 +121,6 @@ def predictor_lines(report: dict[str, float], attributes: tuple[str, ...]) -> li
                 f"{report[f'mae_{attribute.name}']:.4g}{unit}, R2 {report[f'r2_{attribute.name}']:.2f}"
             )
     return lines
-
-
-def diversity(images: Tensor) -> float:
-    """Return the mean distance between pairs of images (N, 3, S, S) uint8, after pooling them to 16 x 16."""
-    small = F.adaptive_avg_pool2d(images.float() / 255, 16).flatten(1)
-    return float(torch.pdist(small).mean()) if len(images) > 1 else math.nan
 
 
 def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: int = 32) -> dict[str, float]:

@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from config_physics import Config, UserError, attribute_table
-from galaxies.command_line import StopSignals
 from galaxies.common.hardware import describe
+from galaxies.common.signals import StopSignals
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import LostRankError, Ranks, is_lost_connection
 from galaxies.datasets.population import Population
@@ -20,19 +20,18 @@ from galaxies.datasets.prepared import DeviceBatches, PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import save_picture
 from galaxies.storage.checkpoint import LATEST
+from galaxies.storage.metrics_log import MetricsLog, phase_order
 from galaxies.storage.run_folder import clean_up, save_epoch, save_latest
 from galaxies.training.diffusion_learner import DiffusionLearner
 from galaxies.training.gan_learner import GanLearner
 from galaxies.training.meters import Reading
 from galaxies.training.monitoring import (
-    MetricsLog,
     bar_line,
     check_samples,
     collapse_warnings,
     curves_picture,
     evaluate_predictor,
     health_warnings,
-    phase_order,
     predictor_lines,
     sample_grid,
 )

@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.engine import Engine
-from galaxies.measure.image_statistics import NUM_POWER_BINS, power_spectrum, roc_auc
+from galaxies.measure.image_statistics import NUM_POWER_BINS, diversity, power_spectrum, roc_auc
 from galaxies.measure.statistics_table import STATISTICS, Measured
-from galaxies.training.monitoring import diversity
 from galaxies.validation.distances import (
     against_floor,
     bootstrap_interval,

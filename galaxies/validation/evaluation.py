@@ -19,7 +19,6 @@ from galaxies.measure import photometry
 from galaxies.measure.statistics_table import Measured, measure_images
 from galaxies.measure.with_statmorph import READS, read_with_statmorph
 from galaxies.storage.release import load_state
-from galaxies.training.learner import build_predictor
 from galaxies.validation.agreement import (
     agreement_by_class,
     class_accuracy,
@@ -43,6 +42,7 @@ from galaxies.validation.distances import accuracy_interval
 from galaxies.validation.feature_spaces import FeatureSpace, build_spaces, validate
 from galaxies.validation.guidance_effect import guidance_effect
 from galaxies.validation.judge import Judge
+from physics_model import build_predictor
 
 FORMAT_VERSION = 1
 _VALIDATED = 400  # real galaxies that the distances are checked with

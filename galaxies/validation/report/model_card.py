@@ -9,7 +9,7 @@ from typing import Any
 
 from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
 from galaxies.common.durable_files import whole_file
-from galaxies.training.monitoring import read_metrics
+from galaxies.storage.metrics_log import read_metrics
 from galaxies.validation.report.figures import figures
 from galaxies.validation.targets import table, verdicts
 

@@ -1,0 +1,1 @@
+"""How fast the program is, beside what the device could do at most."""

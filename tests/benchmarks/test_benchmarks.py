@@ -1,0 +1,358 @@
+"""The benchmarks: that each runs with tiny sizes and says what it should. How fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import (
+    cuda_tests,
+    eager_reference,
+    epoch,
+    generation,
+    launches,
+    measuring,
+    peaks,
+    preparation,
+    rendering,
+    serving,
+    suite,
+    table,
+    timing,
+    training_step,
+)
+from benchmarks.roofline import Peak
+from config_physics import UserError
+from galaxies.common import hardware
+from galaxies.mock_survey import observation as simulation
+
+CPU = torch.device("cpu")
+PEAK = Peak({"fp32": 1e9, "bf16": 1e9}, 1e9, "made up")
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch):
+    """Measure no peaks and render few galaxies, which would take most of the time."""
+    monkeypatch.setattr(peaks, "measured_peak", lambda *_: PEAK)
+    monkeypatch.setattr(simulation, "BLOCK", 4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Images this small are slower to share among threads than to compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(script, capsys, *options):
+    """Run a script in this process, which saves starting another, and return the JSON object that it printed."""
+    script.main([str(option) for option in options])
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert set(result) == {"benchmark", "machine", "sizes", "rows", "facts"}
+    assert result["benchmark"] == script.__name__.split(".")[-1]
+    assert {"device", "cores", "threads", "torch", "python", "commit", "clean"} <= set(result["machine"])
+    for row in result["rows"]:
+        assert row["quartiles_ms"][0] <= row["ms"] <= row["quartiles_ms"][1]
+        assert row["images_per_s"] == pytest.approx(row["images"] / row["ms"] * 1e3, rel=2e-3)
+        if "ratio" in row:
+            assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ms"], rel=2e-3)
+        if "least_ms" in row:
+            assert row["part_of_limit"] == pytest.approx(row["least_ms"] / row["ms"], rel=2e-3)
+    return result
+
+
+# The scripts
+
+TINY_RUN = ("--width", 4, "--batch-size", 4, "--device", "cpu", "--precision", "fp32")
+
+
+def test_training_step(capsys):
+    options = (*TINY_RUN, "--images", 16, "--periods", 1, "--warm-up", 1, "--repeats", 2)
+    result = run(training_step, capsys, *options)
+    assert [row["what"].split()[0] for row in result["rows"]] == ["predictor", "generator"]
+    assert all("least_ms" in row and "ratio" not in row for row in result["rows"])  # the reference has another width
+    assert result["facts"]["recipe_steps"] == {"predictor": 30 * 60_000, "generator": 150 * 60_000}
+    hours = sum(n * row["ms"] / 3.6e6 for n, row in zip((1_800_000, 9_000_000), result["rows"], strict=True))
+    assert result["facts"]["recipe_hours"] == pytest.approx(hours, rel=1e-3)
+
+
+def test_training_step_against_the_reference(capsys):
+    options = ("--batch-size", 2, "--device", "cpu", "--precision", "fp32", "--images", 16, "--periods", 1)
+    (row,) = run(training_step, capsys, *options, "--repeats", 1, "--warm-up", 0, "--phases", "predictor")["rows"]
+    assert row["ratio"] > 0
+
+
+def test_epoch(capsys):
+    result = run(epoch, capsys, *TINY_RUN, "--images", 18, "--repeats", 1)
+    assert [row["images"] for row in result["rows"]] == [16, 16]  # whole batches
+    assert result["facts"]["checkpoint_and_grid_s"] > 0
+    assert result["facts"]["recipe_hours"] > 0
+
+
+def test_generation(capsys):
+    result = run(generation, capsys, "--images", 3, "--repeats", 1, "--device", "cpu", "--width", 4)
+    assert [row["images"] for row in result["rows"]] == [3, 1]
+    assert all({"ratio", "least_ms"} <= set(row) for row in result["rows"])
+
+
+def test_measuring(capsys):
+    result = run(measuring, capsys, "--images", 3, "--repeats", 1, "--device", "cpu", "--statmorph", 0)
+    assert [row["what"] for row in result["rows"]] == ["attributes, batch 64", "attributes and structure, batch 64"]
+
+
+def test_rendering(capsys):
+    result = run(rendering, capsys, "--count", 4, "--repeats", 1, "--device", "cpu")
+    assert len(result["rows"]) == 2
+    assert result["facts"]["minutes_for_240000"] > 0
+
+
+def test_preparation(capsys):
+    result = run(preparation, capsys, "--images", 4, "--repeats", 1, "--workers", 1)
+    assert [row["what"] for row in result["rows"]] == ["pictures read, 1 thread", "dataset prepared, 1 thread"]
+
+
+def test_serving(capsys):
+    options = ["--width", 4, "--users", 1, 3, "--seconds", 1, "--requests", 50, "--clients", 8, "--pixels", 64]
+    options += ["--threads", 2]
+    result = run(serving, capsys, *options, "--device", "cpu")
+    assert [row["what"] for row in result["rows"]] == ["picture of 64 px, 1 user", "picture of 64 px, 3 users"]
+    assert all(row["ms"] <= row["p99_ms"] and row["requests_per_s"] > 0 for row in result["rows"])
+    facts = result["facts"]
+    assert facts["1 user"]["errors"] == 0 and facts["1 user"]["requests"] > 0
+    overload = facts["overload"]
+    assert overload["served"] > 0 and overload["refused"] > 0
+    assert overload["other"] == overload["healthz_failed"] == 0
+
+
+def test_eager_reference(capsys):
+    result = run(eager_reference, capsys, "--batch-size", 2, "--steps", 1, "--repeats", 1, "--device", "cpu")
+    facts = result["facts"]
+    assert facts["generator_parameters"] == 2_154_371
+    assert facts["discriminator_parameters"] == 1_720_641
+    assert facts["predictor_parameters"] == 438_532
+
+
+def test_peaks(capsys):
+    result = run(peaks, capsys, "--device", "cpu")
+    assert result["facts"]["measured_source"] == "made up"
+    assert result["facts"]["measured_fp32_tflop_per_s"] == 0.001
+
+
+def test_launches_need_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="CUDA device, and there is none here"):
+        launches.main([])
+
+
+@pytest.mark.parametrize(
+    "script", [training_step, epoch, generation, measuring, rendering, preparation, serving, suite]
+)
+def test_mistakes_are_user_errors(script):
+    with pytest.raises(UserError, match="--help lists the options"):
+        script.main(["--seconds" if script in (serving, suite) else "--repeats", "0"])
+
+
+# Their parts
+
+
+def test_measured_peak():
+    peak = peaks_measured(CPU, 32, 4096)
+    assert set(peak.flops_per_s) == {"fp32", "bf16"}
+    assert min(*peak.flops_per_s.values(), peak.bytes_per_s) > 0
+
+
+peaks_measured = peaks.measured_peak  # the real one, which the fixture replaces
+
+
+def test_data_sheets_come_first(monkeypatch):
+    monkeypatch.setattr(hardware, "device_name", lambda _: "NVIDIA H200")
+    assert peaks.peak_of(CPU).bytes_per_s == 4.8e12
+    monkeypatch.setattr(hardware, "device_name", lambda _: "NVIDIA H200 NVL")
+    assert peaks.peak_of(CPU) is PEAK
+
+
+@pytest.mark.parametrize("name", peaks.DATA_SHEETS)
+def test_data_sheets_are_plausible(name):
+    peak = peaks.DATA_SHEETS[name]
+    assert 1.5 < peak.flops_per_s["bf16"] / peak.flops_per_s["fp32"] < 20
+    assert 1e11 < peak.bytes_per_s < 1e13
+
+
+def test_the_reference_leaves_settings_as_they_were():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    with eager_reference.plain_settings():
+        assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (False, True, False)
+    assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
+def test_works_are_timed_in_turns():
+    calls = []
+    works = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = timing.in_turns(works, 2, CPU)
+    assert calls == list("ababab")  # the first of each is not timed
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_row_by_hand():
+    row = timing.row("it", [1.0, 2.0, 9.0], images=10, times=4, reference=[12.0], reference_images=20)
+    assert row["ms"] == 500
+    assert row["quartiles_ms"] == [375, 1375]
+    assert row["images_per_s"] == 20
+    assert row["reference_ms"] == 1500  # 3 s a piece, for half as many images
+    assert row["ratio"] == 3
+
+
+def test_the_machine():
+    machine = hardware.describe(CPU, commit="abc")
+    assert machine["commit"] == "abc"
+    assert machine["cores"] >= 1
+    assert machine["cuda"] is None
+    json.dumps(machine)
+
+
+def test_the_machine_without_git(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    machine = hardware.describe(CPU)
+    assert (machine["commit"], machine["clean"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("NVIDIA H200", "nvidia-h200"), ("AMD EPYC 7R13", "amd-epyc-7r13"), ("Intel(R) i7", "intel-r-i7")],
+)
+def test_names_of_results(name, stem):
+    assert hardware.file_stem(name) == stem
+
+
+def test_launches_are_counted():
+    names = ["cudaLaunchKernel", "cudaLaunchKernelExC", "aten::add", "cudaGraphLaunch", "cudaMemcpyAsync"]
+    counts = launches.count_calls(names * 2, steps=4)
+    assert counts == {"kernel_launches": 1, "graph_launches": 0.5, "waits": 0, "copies": 0.5}
+
+
+def test_outcomes_of_tests_are_counted():
+    class Report:
+        def __init__(self, when, outcome):
+            self.when, self.outcome, self.failed, self.nodeid = when, outcome, outcome == "failed", f"{when}-{outcome}"
+
+    outcomes = cuda_tests.Outcomes()
+    for when, outcome in (("setup", "passed"), ("call", "passed"), ("setup", "skipped"), ("teardown", "failed")):
+        outcomes.pytest_runtest_logreport(Report(when, outcome))
+    assert outcomes.counts == {"passed": 1, "skipped": 1, "failed": 1}
+    assert outcomes.failed == ["teardown-failed"]
+
+
+# The suite
+
+
+@pytest.fixture
+def scripts(tmp_path):
+    """Scripts that stand for benchmarks: one works, one fails, one does not end, and two say something else."""
+    result = {"benchmark": "x", "machine": {}, "sizes": {}, "rows": [], "facts": {"n": 1}}
+    texts = {
+        "good": f"print('a word before')\nprint({json.dumps(json.dumps(result))})",
+        "bad": "raise SystemExit('it is broken')",
+        "silent": "",
+        "chatty": "print('done')",
+        "slow": "import time\ntime.sleep(60)",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    return {name: str(tmp_path / f"{name}.py") for name in texts}
+
+
+def test_a_bad_part_costs_the_others_nothing(scripts):
+    saved = []
+    results = {"parts": {}}
+    parts = [
+        suite.Part(name, 1 if name == "slow" else 20, scripts[name])
+        for name in ("bad", "slow", "silent", "chatty", "good")
+    ]
+    assert not suite.run_parts(parts, "cpu", 60, results, lambda: saved.append(len(results["parts"])))
+    assert {name: entry["status"] for name, entry in results["parts"].items()} == {
+        "bad": "failed",
+        "slow": "out of time",
+        "silent": "failed",
+        "chatty": "failed",
+        "good": "ok",
+    }
+    assert results["parts"]["bad"]["error"] == "it is broken"
+    assert results["parts"]["good"]["facts"] == {"n": 1}
+    assert saved == [1, 2, 3, 4, 5]
+
+
+def test_parts_without_time_are_left_out(scripts):
+    results = {"parts": {}}
+    assert not suite.run_parts([suite.Part("good", 20, scripts["good"])], "cpu", 1, results, lambda: None)
+    assert results["parts"]["good"]["status"] == "left out"
+
+
+def test_the_suite_writes_where_it_is_told(scripts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(suite, "QUICK", [suite.Part("good", 20, scripts["good"])])
+    monkeypatch.setenv("OUT", str(tmp_path / "out"))
+    suite.main(["--quick", "--device", "cpu", "--commit", "abc"])
+    (path,) = (tmp_path / "out").iterdir()
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert (result["machine"]["commit"], result["quick"]) == ("abc", True)
+    assert "- good: n 1" in capsys.readouterr().out
+
+
+def test_every_part_is_a_script_with_options_that_it_has(monkeypatch):
+    for part in {part.command: part for parts in (*suite.PARTS.values(), suite.QUICK) for part in parts}.values():
+        script, *options = part.arguments("cpu")
+        module = sys.modules["benchmarks." + script.removesuffix(".py")]
+        monkeypatch.setattr(module.Parser, "parse_args", refuse_after(module.Parser.parse_args))
+        with pytest.raises(Parsed):
+            module.main(options)
+        monkeypatch.undo()
+
+
+class Parsed(Exception):  # noqa: N818 - not an error
+    pass
+
+
+def refuse_after(parse):
+    def parse_and_stop(*arguments):
+        parse(*arguments)
+        raise Parsed
+
+    return parse_and_stop
+
+
+def test_a_gpu_takes_less_than_nine_minutes():
+    assert suite._SECONDS["cuda"] < 540
+
+
+# The table
+
+
+def test_a_table():
+    row = timing.row("a step", [0.001], 64, reference=[0.01])
+    machine = hardware.describe(CPU, commit="0123456789abcdef")
+    parts = {
+        "one": {"status": "ok", "rows": [row], "facts": {"recipe_hours": 1.5, "captured": True, "steps": {"a": 1000}}},
+        "two": {"status": "out of time"},
+    }
+    text = table.of_device({"machine": machine, "parts": parts})
+    assert "| a step | 1 (1 to 1) | 6.4e+04 | 10 | 10 | – | – |" in text
+    assert "- one: recipe hours 1.5; captured yes; steps a 1,000" in text
+    assert "- two: out of time" in text
+    assert "Commit 0123456789" in text
+
+
+def test_a_text_without_marks(tmp_path):
+    with pytest.raises(UserError, match="has lost the lines"):
+        table.with_tables("nothing", tmp_path)
+
+
+def test_the_table_is_up_to_date():
+    text = table.README.read_text(encoding="utf-8")
+    assert table.with_tables(text, table.RESULTS) == text

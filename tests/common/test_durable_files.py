@@ -1,0 +1,148 @@
+"""Files that survive: the lock, folders put in place, and what killed processes leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config_physics import UserError
+from galaxies.common import durable_files
+from galaxies.common.durable_files import (
+    clean_up_after_dead_processes,
+    only_process,
+    put_in_place,
+    remove_dead_temporaries,
+    whole_file,
+    write_output,
+)
+from tests.conftest import ROOT
+
+HOLD = "import sys; from pathlib import Path; from galaxies.common.durable_files import only_process\n" + (
+    "with only_process(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+posix = pytest.mark.skipif(os.name == "nt", reason="there, an open file and not a number tells a living process")
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait(timeout=60)
+    return process.pid
+
+
+def test_lock_keeps_other_processes_out_and_dies_with_its_own(tmp_path):
+    lock = tmp_path / "lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError), only_process(lock):
+            pass
+        holder.kill()
+    assert lock.exists() or os.name == "nt"  # it left the file behind, and with it no lock
+    with only_process(lock):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_is_let_go_after_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt), only_process(tmp_path / "lock"):
+        raise KeyboardInterrupt
+    with only_process(tmp_path / "lock"):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_a_lock_on_a_file_that_was_just_removed_is_none(tmp_path, monkeypatch):
+    # The process before removes the file after this one has opened it and before it has locked it.
+    lock, tried = tmp_path / "lock", []
+    real = durable_files._lock
+
+    def lock_late(stream):
+        if not tried:
+            lock.unlink()
+        tried.append(1)
+        real(stream)
+
+    monkeypatch.setattr(durable_files, "_lock", lock_late)
+    with only_process(lock):
+        assert lock.exists()
+        with pytest.raises(BlockingIOError), only_process(lock):
+            pass
+    assert len(tried) == 3
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a"
+    with whole_file(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), whole_file(path) as file:
+        file.write(b"second")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in path.parent.iterdir()] == ["a"]
+
+
+def test_a_file_that_was_asked_for_is_written_or_said(tmp_path):
+    write_output(tmp_path / "new" / "a", b"content")
+    assert (tmp_path / "new" / "a").read_bytes() == b"content"
+    with pytest.raises(UserError, match="b could not be written: "):
+        write_output(tmp_path / "new" / "a" / "b", b"content")
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    for name in ("new", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    put_in_place(tmp_path / "new", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/file").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_put_in_place_changes_nothing(tmp_path, monkeypatch):
+    for name in ("new", "out"):
+        (tmp_path / name).mkdir()
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        put_in_place(tmp_path / "new", tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "out"]
+
+
+@posix
+def test_only_folders_of_dead_processes_are_removed(tmp_path, dead):
+    names = [f".out.partial-{dead}", f".out.partial-{os.getppid()}", ".out.partial-mine", f".other.partial-{dead}"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    clean_up_after_dead_processes(tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_what_a_dead_process_had_replaced_is_put_back(tmp_path, dead):
+    (tmp_path / f".out.replaced-{dead}").mkdir()
+    (tmp_path / f".out.partial-{dead}").mkdir()
+    clean_up_after_dead_processes(tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@posix
+def test_only_temporary_files_of_dead_processes_are_removed(tmp_path, dead):
+    names = [f".[a].pt.{dead}.tmp", f".[a].pt.{os.getppid()}.tmp", f".a.pt.{dead}.tmp", "[a].pt", ".[a].pt.x.tmp"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    remove_dead_temporaries(tmp_path / "[a].pt")
+    assert {p.name for p in tmp_path.iterdir()} == set(names[1:])

@@ -1,0 +1,242 @@
+"""Steps that can be recorded as CUDA graphs: nothing waits for the device, and replaying equals running."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from config_physics import Config
+from galaxies.compute.engine import Engine, RecordedStep
+from galaxies.datasets.prepared import DeviceBatches
+from galaxies.recipes import RECIPES
+from galaxies.training.gan_learner import GanLearner
+from galaxies.training.learner import Variant
+from galaxies.training.steps import PhaseSteps
+from tests.conftest import MODERN, make_trainer
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+NETWORKS = {
+    "default": {},
+    "dcgan": {"generator": "transposed", "discriminator": "dcgan"},
+    # Every option of the GAN, in two combinations.
+    "modern": MODERN,
+    "modern frame": MODERN
+    | {"generator": "frame", "batch_norm": False, "discriminator": "projection", "adversarial": "bce"}
+    | {"augment_discriminator": "fixed"},
+}
+
+# What makes the host wait for the device, or copies from the host's ordinary memory.
+_WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "unique", "lift_fresh", "item")
+
+
+class Watch(TorchDispatchMode):
+    """Collect the operations that a CUDA graph cannot hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.split("::")[1]
+        by_mask = name.startswith("index") and any(
+            isinstance(part, torch.Tensor) and part.dtype in (torch.bool, torch.uint8)
+            for arg in args
+            if isinstance(arg, (list, tuple))
+            for part in arg
+        )
+        if name in _WAITING or by_mask:
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def as_if_recording(monkeypatch):
+    """Take the branch of a recording where code has one: it asks whether the tensor is on CUDA, too."""
+    from galaxies.measure import source as source_mask
+
+    def fixed_number_of_steps(marker, ceiling):
+        for _ in range(8):
+            marker = torch.minimum(source_mask.dilate(marker), ceiling)
+        return marker
+
+    monkeypatch.setattr(source_mask, "reconstruct", fixed_number_of_steps)
+
+
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_no_step_waits_for_the_device(data, tmp_path, networks, as_if_recording):
+    settings = NETWORKS[networks]
+    trainer = make_trainer(data, tmp_path, precision="fp32", **settings)
+    trainer.batches.start_epoch()
+    variants = [Variant("predictor"), *(trainer.learner.variant("generator", step) for step in range(4))]
+    assert len(set(variants)) == 4  # predictor, penalised, photometric, plain
+    found = {}
+    for variant in variants:
+        trainer.start_phase(variant.phase)
+        trainer.batches.start_epoch()
+        for _ in range(2):  # the first fills what is kept from then on
+            trainer.batches.stage()
+            with Watch() as watch:
+                trainer._steps._run(variant)
+        found[variant] = watch.found
+    assert all(names == [] for names in found.values()), found
+
+
+def test_the_watch_sees_what_waits():
+    with Watch() as watch:
+        values = torch.arange(4.0)
+        values[values > 1]
+        float(values.sum())
+        torch.tensor(3.0)
+    assert {"index", "_local_scalar_dense", "lift_fresh"} <= set(watch.found)
+
+
+@pytest.mark.parametrize("networks", ["default", "modern"])
+def test_a_step_that_changes_place_would_be_noticed(data, tmp_path, networks):
+    """What a recorded step reads and writes must stay where it is: every state keeps its address."""
+    trainer = make_trainer(data, tmp_path, **NETWORKS[networks])
+
+    def addresses():
+        found = {}
+
+        def visit(value, path):
+            if isinstance(value, dict):
+                for key, item in value.items():
+                    visit(item, f"{path}.{key}")
+            elif isinstance(value, torch.Tensor):
+                found[path] = value.data_ptr()
+
+        learner = trainer.learner
+        for name, network in learner.networks.items():
+            visit(network.state_dict(), name)
+            visit(learner.optimizers[name].state_dict()["state"], f"{name} optimizer")
+        visit(learner.average.module.state_dict(), "average")
+        if learner.augmentation is not None:
+            visit(learner.augmentation.state_dict(), "augmentation")
+        visit({k: v for k, v in vars(trainer.batches).items() if k.startswith("_device") or k == "_start"}, "batches")
+        visit({"interval": trainer._steps.interval._sums, "epoch": trainer._steps.epoch_total._sums}, "meters")
+        return found
+
+    for phase in ("predictor", "generator"):
+        trainer.start_phase(phase)
+        trainer.take_step(100)
+        before = addresses()
+        for _ in range(2 * len(trainer.batches) + 1):  # into another epoch
+            trainer.take_step(100)
+        assert addresses() == before
+
+
+def test_without_graphs_a_recorded_step_is_the_step():
+    seen = []
+    recorded = RecordedStep(seen.append, Engine.choose("cpu", mode="graph"))
+    for variant in ("a", "b", "a"):
+        recorded(variant)
+    assert seen == ["a", "b", "a"]
+    assert recorded.num_graphs == 0
+
+
+def test_the_engine_says_why_it_records_nothing():
+    assert "no CUDA graphs on cpu" in Engine.choose("cpu", mode="graph").describe()
+
+
+# On a GPU
+
+
+def run(data, mode: str, device: str, phase: str, steps: int, **settings):
+    config = Config(width=8, latent_dim=8, batch_size=16, device=device, engine=mode, precision="fp32", **settings)
+    engine = Engine.choose(device, "fp32", mode)
+    torch.manual_seed(0)
+    batches = DeviceBatches(data, "train", config, engine.device)
+    learner = GanLearner(config, engine)
+    phases = PhaseSteps(phase, learner, batches)
+    for step in range(steps):
+        phases.take(step, steps)
+    return phases, learner
+
+
+@needs_cuda
+@pytest.mark.parametrize("networks", NETWORKS)
+@pytest.mark.parametrize("phase", ["predictor", "generator"])
+def test_replaying_equals_running(data, phase, networks):
+    eager, _ = run(data, "eager", "cuda", phase, 24, **NETWORKS[networks])
+    recorded, _ = run(data, "graph", "cuda", phase, 24, **NETWORKS[networks])
+    assert recorded._recorded.num_graphs == (1 if phase == "predictor" else 3)
+    one, other = eager.interval.read().means, recorded.interval.read().means
+    assert other == pytest.approx(one, rel=2e-2, abs=1e-4)
+
+
+@needs_cuda
+def test_the_step_size_of_a_recorded_step_falls(data):
+    _, learner = run(data, "graph", "cuda", "predictor", 20)
+    rate = learner.optimizers["predictor"].param_groups[0]["lr"]
+    assert float(rate) == pytest.approx(Config.pretrain_learning_rate / 20)
+
+
+@needs_cuda
+def test_every_replay_draws_new_noise(data):
+    torch.manual_seed(0)
+    engine = Engine.choose("cuda", "fp32", "graph")
+    generator = torch.Generator("cuda").manual_seed(1)
+    drawn = torch.zeros(4, device="cuda")
+    recorded = RecordedStep(
+        lambda _: drawn.copy_(torch.randn(4, device="cuda", generator=generator)), engine, (generator,)
+    )
+    seen = []
+    for _ in range(6):
+        recorded(None)
+        seen.append(tuple(drawn.tolist()))
+    assert recorded.num_graphs == 1
+    assert len(set(seen)) == 6
+    expected = torch.Generator("cuda").manual_seed(1)
+    for values in seen:
+        assert values == tuple(torch.randn(4, device="cuda", generator=expected).tolist())
+
+
+@needs_cuda
+def test_streamed_images_are_those_of_the_store_on_the_device(data, monkeypatch):
+    from galaxies.datasets import image_store
+
+    config = Config(batch_size=16, device="cuda")
+    device = torch.device("cuda")
+    resident = DeviceBatches(data, "train", config, device)
+    monkeypatch.setattr(image_store, "_RESIDENT_PART", 0.0)
+    streamed = DeviceBatches(data, "train", config, device)
+    assert isinstance(streamed.store, image_store.StreamedImages)
+    for _ in range(2):
+        for batches in (resident, streamed):
+            batches.start_epoch()
+        while not resident.is_over:
+            assert torch.equal(resident.next_batch().images, streamed.next_batch().images)
+
+
+@needs_cuda
+def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(capsys):
+    engine = Engine.choose("cuda", "fp32", "graph")
+    total = torch.zeros((), device="cuda")
+
+    def waits(_):
+        total.add_(1)
+        float(total)
+
+    recorded = RecordedStep(waits, engine)
+    for _ in range(5):
+        recorded(None)
+    assert float(total) == 5
+    assert "cannot be recorded" in capsys.readouterr().out
+
+
+@needs_cuda
+def test_the_paper_recipe_is_recorded_too(data):
+    settings = {k: RECIPES["paper"][k] for k in ("generator", "discriminator", "r1_weight", "photometry_weight")}
+    recorded, _ = run(data, "graph", "cuda", "generator", 8, **settings)
+    assert recorded._recorded.num_graphs == 1
+
+
+@needs_cuda
+def test_weights_after_replays_are_those_after_running(data):
+    weights_of = {}
+    for mode in ("eager", "graph"):
+        _, learner = run(data, mode, "cuda", "predictor", 12, dropout=0.0)
+        weights_of[mode] = torch.cat([p.flatten() for p in learner.predictor.parameters()])
+    torch.testing.assert_close(weights_of["graph"], weights_of["eager"], rtol=1e-2, atol=1e-3)

@@ -1,0 +1,136 @@
+"""The description of the server's requests, held against the routes, their parameters and what they answer."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from app import create_app
+from config_physics import ATTRIBUTES
+from galaxies.serving.queries import MAX_SEED
+from tests.conftest import ROOT
+from tests.serving.test_app import ask
+
+DOCUMENT = json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8"))
+
+
+def parameters_of(path: str) -> list[dict]:
+    references = DOCUMENT["paths"][path]["get"].get("parameters", [])
+    return [DOCUMENT["components"]["parameters"][r["$ref"].rsplit("/", 1)[1]] for r in references]
+
+
+def test_every_route_is_described_and_every_description_is_a_route():
+    files = {"/"} | {f"/{path.name}" for path in (ROOT / "frontend").glob("*")}
+    routes = {str(rule) for rule in create_app().url_map.iter_rules()} - files
+    assert routes == set(DOCUMENT["paths"])
+    assert all(set(operations) == {"get"} for operations in DOCUMENT["paths"].values())
+
+
+def test_described_attributes_are_those_of_the_table():
+    described = {p["name"]: p for p in DOCUMENT["components"]["parameters"].values() if p["schema"]["type"] == "number"}
+    assert list(described) == list(ATTRIBUTES)
+    for name, attribute in ATTRIBUTES.items():
+        assert described[name]["schema"] == {"type": "number", "minimum": attribute.low, "maximum": attribute.high}
+        assert attribute.label in described[name]["description"] and attribute.unit in described[name]["description"]
+
+
+ROUTES = [path for path in DOCUMENT["paths"] if parameters_of(path)]
+
+
+def example_of(path: str, known: list[str]) -> dict[str, object]:
+    """Return a request with every described parameter, but what excludes another."""
+    given = {p["name"]: p["example"] for p in parameters_of(path) if p["name"] not in ATTRIBUTES or p["name"] in known}
+    given.pop("seeds", None)
+    return given
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_what_is_described_is_what_is_accepted(client, path):
+    known = ["size", "brightness", "ellipticity", "redshift"]
+    example = example_of(path, known)
+    assert client.get(path, query_string=example).status_code == 200
+    refused = client.get(path, query_string={"nothing": 1}).json
+    assert set(refused["allowed"].split(", ")) == {p["name"] for p in parameters_of(path)}
+    for parameter in parameters_of(path):
+        name, schema = parameter["name"], parameter["schema"]
+        if name in ATTRIBUTES and name not in known:
+            continue
+        base = {k: v for k, v in example.items() if not (name == "seeds" and k in ("sweep", "steps"))}
+        without = client.get(path, query_string={k: v for k, v in base.items() if k not in (name, "steps")})
+        is_needed = parameter["required"] or (name == "sweep")
+        assert without.status_code == (400 if is_needed else 200 if name != "seeds" else 400)
+        if "enum" in schema:
+            right, wrong = schema["enum"], ["nothing"]
+            right = known if name == "sweep" else right
+        else:
+            right, wrong = [schema["minimum"], schema["maximum"]], [schema["minimum"] - 1, schema["maximum"] + 1]
+        if name == "seed":
+            right = [0, MAX_SEED - 64]
+        for value in right:
+            assert client.get(path, query_string={**base, name: value}).status_code == 200, (name, value)
+        for value in wrong:
+            answer = client.get(path, query_string={**base, name: value})
+            assert (answer.status_code, answer.json["parameter"]) == (400, name)
+
+
+def test_what_is_left_out_has_the_described_default(client):
+    base = {"morphology": "spiral", "size": 0.12}
+    for path, others in (("/api/image.png", {}), ("/api/sheet.png", {"sweep": "size"})):
+        defaults = {p["name"]: p["schema"]["default"] for p in parameters_of(path) if "default" in p["schema"]}
+        answers = [client.get(path, query_string={**base, **others, **more}) for more in ({}, defaults)]
+        assert answers[0].data == answers[1].data
+        assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/generation.md"])
+def test_requests_that_are_written_about_work(client, file):
+    found = re.findall(r'curl [^"]*"http://127\.0\.0\.1:5000(/[^"]*)"', (ROOT / file).read_text(encoding="utf-8"))
+    assert found
+    for target in found:
+        assert ask(client, target).status_code == 200, target
+
+
+def check_schema(value, schema, place="answer") -> None:
+    """Check a JSON value against the few words of JSON Schema that the description uses."""
+    if "$ref" in schema:
+        schema = DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}
+    types["number"] = (int, float)
+    assert not kinds or any(
+        isinstance(value, types[kind]) and (kind == "boolean" or not isinstance(value, bool)) for kind in kinds
+    ), place
+    if "const" in schema:
+        assert value == schema["const"], place
+    if "enum" in schema:
+        assert value in schema["enum"], place
+    if isinstance(value, dict):
+        assert set(schema.get("required", ())) <= set(value), place
+        more = schema.get("additionalProperties", True)
+        for name, entry in value.items():
+            inner = schema.get("properties", {}).get(name, more)
+            assert inner is not False, f"{place}.{name} is not described"
+            if isinstance(inner, dict):
+                check_schema(entry, inner, f"{place}.{name}")
+    if isinstance(value, list):
+        for k, entry in enumerate(value):
+            check_schema(entry, schema.get("items", {}), f"{place}[{k}]")
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_answers_are_as_described(client, path):
+    query = example_of(path, ["size", "brightness"])
+    answer = client.get(path, query_string=query)
+    described = DOCUMENT["paths"][path]["get"]["responses"]
+    assert answer.mimetype in described["200"]["content"]
+    if answer.mimetype == "application/json":
+        check_schema(answer.json, described["200"]["content"]["application/json"]["schema"])
+    for name in described["200"].get("headers", {}):
+        assert name in answer.headers
+    if parameters_of(path):
+        check_schema(client.get(path).json, {"$ref": "#/components/schemas/Error"})
+        assert {"400", "503"} <= set(described)
+    assert ("304" in described) == ("ETag" in described["200"].get("headers", {}))

@@ -1,0 +1,184 @@
+"""Releases: the same galaxies from half the bytes, damage noticed, and a card in the run's own numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from config_physics import RELEASED, Config, UserError
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.measure import photometry
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.storage.release import SETTINGS, WEIGHTS, default_checkpoint, load_state, write_release
+from galaxies.validation.report.model_card import training_facts
+from tests.conftest import ROOT, fork_script, run_script
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained):
+    return trained / "checkpoints/tiny/latest.pt"
+
+
+@pytest.fixture
+def released(checkpoint, tmp_path):
+    return write_release(load_checkpoint(checkpoint), tmp_path / "released", torch.float16, {"credit": "nobody"})
+
+
+def draw(path):
+    sampler = GalaxySampler.from_checkpoint(path, "cpu")
+    values = torch.stack([sampler.complete(index, torch.full((4,), torch.nan), index) for index in range(4)])
+    return sampler.generate(torch.arange(4), values, [0, 1, 2, 3]).float()
+
+
+def test_a_release_draws_the_same_galaxies(checkpoint, released):
+    assert (draw(released) - draw(checkpoint)).abs().max() <= 2
+
+
+def test_single_precision_changes_nothing(checkpoint, tmp_path):
+    path = write_release(load_checkpoint(checkpoint), tmp_path, torch.float32, {})
+    assert torch.equal(draw(path), draw(checkpoint))
+
+
+def test_a_release_holds_no_more_than_drawing_needs(checkpoint, released):
+    assert released.stat().st_size < 0.3 * checkpoint.stat().st_size
+    state = load_state(released)
+    assert set(state["networks"]) == {"generator", "predictor"}
+    # No path of the disk that it was made on.
+    assert state["config"] == load_checkpoint(checkpoint)["config"] | {"data": ""}
+    assert "/" not in state["provenance"]["source"]
+
+
+def test_settings_that_are_newer_than_a_release_have_their_defaults(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint)
+    state["config"] = {name: value for name, value in state["config"].items() if name != "decay"}
+    path = write_release(state, tmp_path, torch.float32, {})
+    assert load_state(path)["config"]["decay"] == Config.decay
+    assert torch.equal(draw(path), draw(checkpoint))
+
+
+def test_settings_of_the_other_family_may_have_had_other_defaults(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint)
+    state["config"] = state["config"] | {"noise_shift": 3.0}
+    path = write_release(state, tmp_path, torch.float32, {})
+    assert torch.equal(draw(path), draw(checkpoint))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, SETTINGS])
+def test_damage_is_noticed(released, name):
+    path = released.with_name(name)
+    content = bytearray(path.read_bytes())
+    place = content.index(b'"epoch": ') + 9 if name == SETTINGS else len(content) // 2
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        load_state(released)
+
+
+def test_networks_of_another_release_are_refused_in_one_sentence(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint)
+    state["ema"] = {name: value for name, value in state["ema"].items() if "grain" not in name}
+    path = write_release(state, tmp_path, torch.float32, {})
+    with pytest.raises(UserError, match="holds a network of another release: train again"):
+        GalaxySampler.from_checkpoint(path, "cpu")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, SETTINGS])
+def test_half_a_release_is_none(released, name):
+    released.with_name(name).unlink()
+    with pytest.raises(UserError, match=r"there is no .*a release is generator.safetensors with generator.json"):
+        load_state(released)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 99, "sha256": ""}', '{"format_version": 1}'])
+def test_strange_settings_are_refused(released, text):
+    released.with_name(SETTINGS).write_text(text)
+    with pytest.raises(UserError, match=r"generator\.json"):
+        load_state(released)
+
+
+def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp_path):
+    report = tmp_path / "report"
+    (report).mkdir()
+    state = load_checkpoint(checkpoint)
+    content = {
+        "checkpoint": {"run": "tiny", "step": state["step"], "attributes": ["size"]},
+        "control": {
+            "attributes": {"uniform": {"size": {"judge": {"all": {"mae": {"value": 0.0123}}}}}},
+            "gaming": {"test": {}},
+            "classes": {"test": {}, "real": {}},
+        },
+        "realism": {"statistics": {"mean": {}}, "features": {}, "real_or_fake": {}},
+        "honesty": {"copies": {}, "variety": {}},
+        "counts": {"test": 10, "uniform": 10, "real": 5},
+        "seconds": {"generation": 1.0},
+        "photometry_was_trained_on": True,
+    }
+    (report / "report.json").write_text(json.dumps(content))
+    out = tmp_path / "released"
+    options = ["--checkpoint", checkpoint, "--report", report, "--data", dataset_path, "--credit", "the makers"]
+    done = run_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {WEIGHTS, SETTINGS, "samples.png", "card.md"}
+    card = (out / "card.md").read_text(encoding="utf-8")
+    assert "Credit: the makers" in card and "| size, judge: mae [frame widths] | 0.0123 |" in card
+    assert "| half-light radius, photometry: MAE over the mean | ≤ 0.1 | – | left out |" in card
+    assert "`width` 4" in card and "/ floor" in card
+    assert re.search(r"Machine: .+, \d+ cores, torch \d", card)
+    facts = json.loads((out / SETTINGS).read_text())["facts"]
+    assert facts["precision"] == "float16" and facts["half_precision_difference"]["most"] <= 2
+
+    (report / "report.json").write_text(json.dumps(content | {"checkpoint": {"run": "other", "step": 1}}))
+    done = fork_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
+    assert done.returncode == 2 and "is about step 1 of run other" in done.stderr
+
+
+def test_facts_tell_both_phases_and_the_machine(checkpoint):
+    facts = training_facts(checkpoint, load_checkpoint(checkpoint))
+    assert facts["steps"] == load_checkpoint(checkpoint)["step"]
+    assert facts["minutes"].keys() == {"predictor", "generator"}
+    assert facts["machine"]["cores"] >= 1 and facts["machine"]["torch"] == torch.__version__
+
+
+def test_a_newest_run_without_a_trained_generator_is_passed_over(checkpoint, tmp_path, capsys):
+    state = load_checkpoint(checkpoint)
+    for name in ("another", "gan"):
+        write_release(state, tmp_path / "released" / name, torch.float16, {})
+    save_checkpoint(tmp_path / "early/latest.pt", state | {"phase": "predictor"})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/latest.pt").write_bytes(b"not a checkpoint")
+    assert default_checkpoint(tmp_path) == tmp_path / "released/gan" / WEIGHTS
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.endswith("trying the next one") for line in lines)
+    with pytest.raises(UserError, match="there is no checkpoint in"):
+        default_checkpoint(tmp_path / "damaged")
+
+
+def test_several_ranks_count_in_the_facts(checkpoint, tmp_path):
+    state = load_checkpoint(checkpoint) | {"step": 60}
+    lines = [
+        {"kind": "start", "phase": "predictor", "step": 0, "machine": {"cores": 8}, "ranks": 4},
+        {"kind": "train", "phase": "generator", "step": 60, "images_per_s": 64.0},
+    ]
+    save_checkpoint(tmp_path / "latest.pt", state)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = training_facts(tmp_path / "latest.pt", state)
+    # 60 steps of 4 x 16 images at 64 images/s
+    assert (facts["images_per_step"], facts["minutes"]["generator"]) == (64, 1.0)
+
+
+@pytest.mark.parametrize("name", ["gan", "diffusion"])
+def test_what_comes_with_the_program_draws_galaxies(name):
+    folder = ROOT / "checkpoints" / RELEASED / name
+    assert sum(path.stat().st_size for path in folder.iterdir() if path.name != "samples.png") < 12_000_000
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert "Sloan Digital Sky Survey" in card and "| judge: frechet / floor |" in card
+    sampler = GalaxySampler.from_checkpoint(folder / WEIGHTS, "cpu")
+    classes, seeds = torch.arange(4).repeat(2), list(range(8))
+    values = sampler.complete_all(classes, torch.full((8, len(sampler.attributes)), torch.nan), seeds)
+    measured = photometry.measure(sampler.generate(classes, values, seeds).float() / 255)
+    assert (measured["flag"] & photometry.NO_SOURCE == 0).all()
+    size = [a.name for a in sampler.attributes].index("size")
+    assert (measured["size"] - values[:, size]).abs().median() < 0.03

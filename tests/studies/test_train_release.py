@@ -1,0 +1,99 @@
+"""The release's training: what each family is asked for, what is kept, and how failures end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from config_physics import UserError
+from galaxies.command_line import Parser, add_config_options, config_from_options
+from galaxies.storage.checkpoint import save_checkpoint
+from studies import runs as script_runs
+from studies import train_release
+from tests.validation.test_targets import REPORT
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Let the scripts leave what they would leave, without the work; return what was asked of them."""
+    made = []
+
+    def call(out, run, script, options):
+        words = [str(word) for word in options]
+        made.append((run, script, words))
+        if script == "galaxy.py":
+            epochs = int(words[words.index("--epochs") + 1])
+            state = {"phase": "generator", "epoch": epochs, "config": {"epochs": epochs}, "x": torch.zeros(1)}
+            save_checkpoint(out / "checkpoints" / run / "latest.pt", state)
+        elif script == "evaluate.py":
+            (out / "reports" / run).mkdir(parents=True)
+            (out / "reports" / run / "report.json").write_text(json.dumps(REPORT))
+
+    monkeypatch.setattr(script_runs, "call", call)
+    return made
+
+
+def run(dataset_path, folder, *options):
+    where = ["--data", dataset_path, "--credit", "the makers", "--out", folder / "o", "--released", folder / "r"]
+    train_release.main([*map(str, where), *map(str, options)])
+
+
+@pytest.mark.parametrize("family", train_release.FAMILIES)
+def test_families_are_settings_that_galaxy_py_takes(family):
+    parser = Parser()
+    add_config_options(parser)
+    *_, options = train_release.FAMILIES[family]
+    assert config_from_options(parser.parse_args(options.split())).diffusion == (family == "diffusion")
+
+
+def test_each_family_is_trained_validated_and_released(dataset_path, tmp_path, calls, capsys):
+    run(dataset_path, tmp_path, "--scale", 0.01, "--count", 40)
+    assert [(name, script) for name, script, _ in calls] == [
+        (family, script)
+        for family in ("gan", "diffusion")
+        for script in ("galaxy.py", "evaluate.py", "release_checkpoint.py")
+    ]
+    given = calls[0][2]
+    # A hundredth of 20,000 steps in epochs of the 4 whole batches of 32 among the fixture's training galaxies.
+    assert given[given.index("--epochs") + 1] == "50"
+    assert "--balanced" in given and given[given.index("--run") + 1] == "gan"
+    released = calls[2][2]
+    assert released[released.index("--out") + 1] == str(tmp_path / "r/gan")
+    assert released[released.index("--credit") + 1] == "the makers"
+    assert released[released.index("--checkpoint") + 1] == str(tmp_path / "o/checkpoints/gan/latest.pt")
+    assert capsys.readouterr().out.count("| ellipticity, photometry: MAE | ≤ 0.05 | 0.06 | **missed** |") == 2
+
+
+def test_what_is_finished_is_kept(dataset_path, tmp_path, calls):
+    run(dataset_path, tmp_path, "--families", "gan")
+    calls.clear()
+    run(dataset_path, tmp_path)
+    assert [(name, script) for name, script, _ in calls] == [
+        ("gan", "release_checkpoint.py"),
+        ("diffusion", "galaxy.py"),
+        ("diffusion", "evaluate.py"),
+        ("diffusion", "release_checkpoint.py"),
+    ]
+
+
+def test_failures_end_in_one_sentence(dataset_path, tmp_path):
+    with pytest.raises(UserError, match="--scale is 0: it must lie between"):
+        run(dataset_path, tmp_path, "--scale", 0)
+    (tmp_path / "o").write_text("")
+    with pytest.raises(UserError, match=r"settings\.json could not be written"):
+        run(dataset_path, tmp_path)
+
+
+@pytest.mark.parametrize("change", [("--scale", 2), ("--count", 50)])
+def test_what_is_kept_was_made_as_asked(dataset_path, tmp_path, calls, change):
+    run(dataset_path, tmp_path, "--families", "gan")
+    with pytest.raises(UserError, match=f"was begun with another {change[0][2:]}: choose another --out"):
+        run(dataset_path, tmp_path, "--families", "gan", *change)
+
+
+def test_a_log_that_cannot_be_written_ends_in_one_sentence(tmp_path):
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(UserError, match=r"gan\.log could not be written"):
+        script_runs.call(tmp_path, "gan", "galaxy.py", [])

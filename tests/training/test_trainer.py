@@ -1,0 +1,404 @@
+"""The training loops: what a step does, exact resuming, and stopping on broken numbers."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from config_physics import Config, UserError
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.storage.metrics_log import read_metrics
+from galaxies.training.trainer import Trainer
+from tests.conftest import ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
+
+
+def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
+    return {
+        name: [p.detach().clone() for p in module.parameters()] for name, module in trainer.learner.networks.items()
+    }
+
+
+def changed(trainer: Trainer, before: dict[str, list[torch.Tensor]]) -> set[str]:
+    after = weights(trainer)
+    return {
+        name for name in before if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
+    }
+
+
+def generator_step(trainer: Trainer, step: int) -> None:
+    trainer.learner.step(trainer.batches.next_batch(), trainer.learner.variant("generator", step))
+
+
+def assert_same(first, second):
+    """Compare nested states bit for bit."""
+    assert differences(first, second) == []
+
+
+def test_each_step_updates_only_its_networks(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    trainer.batches.start_epoch()
+    before = weights(trainer)
+    trainer.learner.step(trainer.batches.next_batch(), trainer.learner.variant("predictor", 0))
+    assert changed(trainer, before) == {"predictor"}
+    before = weights(trainer)
+    statistics = [b.clone() for b in trainer.learner.predictor.buffers()]
+    generator_step(trainer, 0)
+    assert changed(trainer, before) == {"generator", "discriminator"}
+    assert all(torch.equal(a, b) for a, b in zip(statistics, trainer.learner.predictor.buffers(), strict=True))
+
+
+def test_physics_weight_reaches_the_generator_and_not_the_discriminator(data, tmp_path):
+    results = {}
+    for weight in (0.0, 30.0):
+        trainer = make_trainer(data, tmp_path, physics_weight=weight, precision="fp32")
+        trainer.batches.start_epoch()
+        generator_step(trainer, 0)
+        results[weight] = weights(trainer)
+    same = {
+        n: all(torch.equal(a, b) for a, b in zip(results[0.0][n], results[30.0][n], strict=True)) for n in results[0.0]
+    }
+    assert same == {"generator": False, "discriminator": True, "predictor": True}
+
+
+def test_penalty_is_taken_on_every_fourth_step(data, tmp_path):
+    def discriminator_after(step: int, weight: float) -> list[torch.Tensor]:
+        trainer = make_trainer(data, tmp_path, r1_weight=weight, precision="fp32")
+        trainer.batches.start_epoch()
+        generator_step(trainer, step)
+        return weights(trainer)["discriminator"]
+
+    def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+    assert equal(discriminator_after(1, 100.0), discriminator_after(1, 0.0))
+    assert not equal(discriminator_after(4, 100.0), discriminator_after(4, 0.0))
+
+
+def test_predictor_learns_to_read_the_images(data, tmp_path):
+    trainer = make_trainer(
+        data, tmp_path, pretrain_epochs=12, pretrain_decay=False, attributes=("size", "ellipticity"), width=8
+    )
+    trainer.run_phase(12)
+    losses = [r["physics"] for r in read_metrics(trainer.log.path)]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_predictor_rate_falls_to_zero_or_stays(data, tmp_path):
+    rates = {}
+    for decay in (True, False):
+        trainer = make_trainer(
+            data, tmp_path / str(decay), pretrain_epochs=2, pretrain_learning_rate=0.01, pretrain_decay=decay
+        )
+        trainer.run_phase(2)
+        rates[decay] = trainer.learner.optimizers["predictor"].param_groups[0]["lr"]
+    # The last of the steps is taken with one step's share of the rate left.
+    steps = 2 * len(trainer.batches)
+    assert rates == {True: pytest.approx(0.01 / steps), False: 0.01}
+
+
+@pytest.mark.parametrize(("decay", "middle", "last"), [(0.0, 1.0, 1.0), (0.5, 1.0, 0.2), (1.0, 0.5, 0.1)])
+def test_the_generators_rate_falls_over_the_last_part(data, tmp_path, decay, middle, last):
+    learner = make_trainer(data, tmp_path, decay=decay, learning_rate=0.01).learner
+    for progress, part in ((0.0, 1.0), (0.5, middle), (0.9, last)):
+        learner.schedule("generator", progress)
+        for name in ("generator", "discriminator"):
+            assert learner.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.01 * part)
+    assert learner.optimizers["predictor"].param_groups[0]["lr"] == learner.config.pretrain_learning_rate
+
+
+def test_averaged_generator_follows_the_generator(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    trainer.batches.start_epoch()
+    generator_step(trainer, 0)
+    first = [p.clone() for p in trainer.learner.average.module.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(first, trainer.learner.generator.parameters(), strict=True))
+    generator_step(trainer, 0)
+    for old, average, new in zip(
+        first, trainer.learner.average.module.parameters(), trainer.learner.generator.parameters(), strict=True
+    ):
+        # The second average forgets at the warm-up rate 1/10.
+        torch.testing.assert_close(average, torch.lerp(old, new, 1 - 1 / 10))
+
+
+def test_paper_recipe_runs_without_averaging_and_flags(tmp_path, data):
+    data.catalogue["vote_count"] = 0.5
+    try:
+        recipe = {**RECIPES["paper"], **SETTINGS, "attributes": ("vote_count",)}
+        trainer = make_trainer(data, tmp_path, recipe="paper", **recipe)
+        trainer.try_steps()
+    finally:
+        del data.catalogue["vote_count"]
+    assert trainer.learner.average is None
+    assert trainer.learner.generator.project.in_features == 8 + 4 + 1
+
+
+def test_trying_steps_writes_nothing(data, tmp_path):
+    make_trainer(data, tmp_path).try_steps()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_going_on_from_another_device_is_said(data, tmp_path, capsys):
+    state = make_trainer(data, tmp_path).state_dict()
+    state["random"]["noise_device"], state["random"]["noise"] = "cuda", torch.zeros(16, dtype=torch.uint8)
+    config = Config(**{**SETTINGS, "run": "r", "device": "cpu"})
+    Trainer(config, data, tmp_path / "c", tmp_path / "s", state).try_steps()
+    assert "saved on cuda, going on on cpu" in capsys.readouterr().out
+
+
+def test_networks_of_another_release_do_not_go_on(data, tmp_path):
+    state = make_trainer(data, tmp_path).state_dict()
+    weights = state["networks"]["generator"]
+    del weights[next(name for name in weights if "weight" in name)]
+    config = Config(**{**SETTINGS, "run": "r", "device": "cpu"})
+    with pytest.raises(UserError, match="holds networks of another release: train again"):
+        Trainer(config, data, tmp_path / "c", tmp_path / "s", state)
+
+
+def test_stop_at_the_end_of_phase_1_is_saved(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path)
+    end_epoch = trainer._end_epoch
+
+    def stop_after(num_epochs):
+        end_epoch(num_epochs)
+        trainer.stop_requested = True
+
+    monkeypatch.setattr(trainer, "_end_epoch", stop_after)
+    trainer.train()
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert (state["phase"], state["epoch"]) == ("predictor", 1)
+
+
+def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, learning_rate=1.0, epochs=3)
+    with torch.no_grad():
+        next(trainer.learner.predictor.parameters()).fill_(torch.nan)
+    with pytest.raises(
+        UserError, match=r"not finite at step 1 of phase 1: physics, grad_norm; no checkpoint was saved yet"
+    ):
+        trainer.train()
+
+
+def break_noise(trainer, monkeypatch, *steps):
+    """Make the noise of these steps of phase 2 (from 1) infinite."""
+    draw, drawn = trainer.learner._draw, []
+
+    def noise(*shape):
+        drawn.append(None)
+        return draw(*shape) * (torch.inf if len(drawn) in steps else 1)
+
+    monkeypatch.setattr(trainer.learner, "_draw", noise)
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_is_named(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=3, log_every=4)
+    break_noise(trainer, monkeypatch, 3, 4)
+    with pytest.raises(
+        UserError, match=r"not finite at step 3 of phase 2: .*g_adversarial.*resume_training.py --run r"
+    ):
+        trainer.train()
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert (state["phase"], state["step"]) == ("generator", 0)
+
+
+def test_bad_steps_are_skipped_and_counted_on_request(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=2, on_nan="skip")
+    break_noise(trainer, monkeypatch, 2, 5, 6)
+    trainer.train()
+    records = [r for r in read_metrics(trainer.log.path) if r["kind"] == "train" and r["phase"] == "generator"]
+    assert [r["skipped"] for r in records][-1] == 3
+    assert all(torch.isfinite(t).all() for n in trainer.learner.networks.values() for t in n.state_dict().values())
+    assert all(torch.isfinite(t).all() for t in trainer.learner.average.module.state_dict().values())
+    assert load_checkpoint(trainer.checkpoints / "latest.pt")["skipped"] == 3
+
+
+def test_a_skipped_step_changes_nothing_that_is_trained(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, on_nan="skip")
+    trainer.start_phase("generator")
+    trainer.take_step(100)
+    break_noise(trainer, monkeypatch, 1)
+
+    def learned():
+        state = trainer.learner.state_dict()
+        networks = {name: dict(module) for name, module in state["networks"].items()}
+        for module in networks.values():
+            for name in [n for n in module if n.endswith("num_batches_tracked")]:
+                del module[name]  # it counts the pass
+        return copy.deepcopy((networks, state["optimizers"]))
+
+    before = learned()
+    trainer.take_step(100)
+    assert_same(learned(), before)
+
+
+def test_skipping_ends_when_nothing_is_finite_any_more(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("galaxies.training.trainer._TOO_MANY_SKIPPED", 20)
+    trainer = make_trainer(data, tmp_path, epochs=100, on_nan="skip")
+    break_noise(trainer, monkeypatch, *range(3, 1000))
+    with pytest.raises(UserError, match="not finite"):
+        trainer.train()
+    assert 20 <= trainer.step < 28
+
+
+def test_finished_run_has_its_files(trained):
+    run, samples = trained / "checkpoints/tiny", trained / "samples/tiny"
+    expected = {"epoch_0001.pt", "epoch_0002.pt", "latest.pt", "previous.pt", "metrics.jsonl"}
+    assert {p.name for p in run.iterdir()} == expected
+    assert {p.name for p in samples.iterdir()} == {"epoch_0001.png", "epoch_0002.png", "curves.png"}
+
+
+def test_metrics_report_every_term_and_attribute(trained):
+    records = read_metrics(trained / "checkpoints/tiny/metrics.jsonl")
+    last = [r for r in records if r["kind"] == "train"][-1]
+    expected = {"d_loss", "d_loss_real", "d_loss_fake", "g_loss", "g_adversarial", "physics", "photometry", "d_real"}
+    assert expected | {"physics_size", "physics_redshift", "images_per_s"} <= last.keys()
+    assert last["d_loss"] == pytest.approx(last["d_loss_real"] + last["d_loss_fake"])
+    physics = Config.physics_weight * last["physics"] + Config.photometry_weight * last["photometry"]
+    read = Config.regression_weight * last["g_regression"]
+    assert last["g_loss"] == pytest.approx(last["g_adversarial"] + physics + read)
+    check = [r for r in records if r["kind"] == "check"][-1]
+    assert {"diversity_spiral", "diversity_merger", "unmeasurable"} <= check.keys()
+
+
+def test_checkpoint_holds_attributes_population_and_provenance(trained, data):
+    state = load_checkpoint(trained / "checkpoints/tiny/latest.pt")
+    assert [a["name"] for a in state["attributes"]] == ["size", "brightness", "ellipticity", "redshift"]
+    assert len(state["population"]["classes"]) == len(data.rows("train"))
+    assert state["provenance"]["sha256"] == data.manifest["sha256"]
+
+
+# Resuming
+
+
+def losses(folder) -> list[dict]:
+    return records_of(folder / "checkpoints/tiny")
+
+
+def interrupt_tiny(folder, dataset_path, wanted, number) -> subprocess.Popen:
+    """Run what the fixture `trained` ran, and send a signal once a record of the metrics file fulfils `wanted`.
+
+    On a busy machine the run may end before the signal comes; then it is tried again.
+    """
+    options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
+    path = folder / "checkpoints/tiny/metrics.jsonl"
+    for _ in range(3):
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "galaxy.py"), *map(str, options), *TINY],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        while process.poll() is None and not (path.exists() and any(wanted(r) for r in read_metrics(path))):
+            time.sleep(0.002)
+        process.send_signal(number)
+        process.output = process.communicate(timeout=120)[0]
+        if process.returncode != 0:
+            return process
+    raise AssertionError("the run ended three times before the signal came")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("epoch, step", [(2, 8), (1, 4)])
+def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, epoch, step):
+    def reached(record):
+        return (record["phase"], record["kind"], record["epoch"]) == ("generator", "train", epoch) and record[
+            "step"
+        ] >= step
+
+    process = interrupt_tiny(tmp_path, dataset_path, reached, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    result = fork_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    names = ["latest.pt", "epoch_0001.pt", "epoch_0002.pt"]
+    for name in names:
+        assert_same(
+            load_checkpoint(tmp_path / "checkpoints/tiny" / name), load_checkpoint(trained / "checkpoints/tiny" / name)
+        )
+    assert losses(tmp_path) == losses(trained)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(trained, dataset_path, tmp_path):
+    process = interrupt_tiny(
+        tmp_path, dataset_path, lambda r: r["phase"] == "generator" and r["step"] >= 2, signal.SIGINT
+    )
+    assert process.returncode == 130, process.output
+    assert "Traceback" not in process.output and "resume_training.py --run tiny" in process.output
+    position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["drawn"]
+    assert position > 0, "the stop came between two epochs: nothing was shown"
+    result = fork_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same(
+        load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt"),
+        load_checkpoint(trained / "checkpoints/tiny/latest.pt"),
+    )
+    # The stop cut one log interval in two nowhere: the lines are those of the uninterrupted run.
+    assert losses(tmp_path) == losses(trained)
+
+
+# Diffusion
+
+DIFFUSION = {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}
+
+
+def test_a_diffusion_run_from_start_to_end(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, **DIFFUSION, epochs=2)
+    trainer.train()
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert set(state["networks"]) == {"generator", "predictor"}
+    assert (state["phase"], state["epoch"]) == ("generator", 2)
+    last = [r for r in read_metrics(trainer.log.path) if r["kind"] == "train"][-1]
+    assert {"denoising", "physics", "photometry", "g_loss", "grad_norm", "physics_size"} <= last.keys()
+    sampler = GalaxySampler.from_checkpoint(trainer.checkpoints / "latest.pt", "cpu", num_steps=3)
+    assert sampler.describe() == "diffusion, sde with 3 steps, guidance 1"
+    network = trainer.learner.generator
+    images, _ = trainer.batches.some_images()
+    assert network.normalise(images).mean().abs() < 0.01
+    assert network.normalise(images).square().mean().sqrt() == pytest.approx(1, abs=0.01)
+
+
+def test_a_diffusion_run_goes_on_to_the_same_bits(data, tmp_path):
+    whole = make_trainer(data, tmp_path / "whole", **DIFFUSION)
+    whole.start_phase("generator")
+    for _ in range(2):
+        whole.take_step(100)
+    state = copy.deepcopy(whole.state_dict())
+    resumed = Trainer(whole.config, data, tmp_path / "c", tmp_path / "s", state)
+    for trainer in (whole, resumed):
+        for _ in range(3):
+            trainer.take_step(100)
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("weight", ["physics_weight", "photometry_weight"])
+def test_each_part_of_the_physics_reaches_the_denoiser(data, tmp_path, weight):
+    results = []
+    for value in (0.0, 100.0):
+        settings = {"physics_weight": 0.0, "photometry_weight": 0.0, weight: value}
+        trainer = make_trainer(data, tmp_path, **DIFFUSION, **settings, precision="fp32")
+        trainer.batches.start_epoch()
+        for step in range(4):
+            generator_step(trainer, step)
+        results.append(torch.cat([p.detach().flatten() for p in trainer.learner.generator.parameters()]))
+    assert not torch.equal(*results)
+
+
+def test_the_document_s_diffusion_runs(data, tmp_path):
+    chosen = {k: v for k, v in (RECIPES["paper"] | DIFFUSION_RECIPES["paper"]).items() if k != "attributes"}
+    trainer = make_trainer(data, tmp_path, **{**chosen, **SETTINGS, **DIFFUSION, "latent_dim": Config.latent_dim})
+    trainer.try_steps()
+    assert trainer.learner.average is None
+    assert trainer.learner.generator.process.alphas_cumprod[-1].item() == pytest.approx(0.364, abs=5e-4)
+    assert float(trainer.learner.generator.deviation) == 1
