@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config_physics import UserError
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.common.signals import StopSignals
 

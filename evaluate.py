@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config_physics import UserError
 from galaxies.command_line import (
     Parser,
     add_device_option,
@@ -33,6 +32,7 @@ from galaxies.command_line import (
     solver_settings,
 )
 from galaxies.common.durable_files import write_output
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 
 _NEEDED = ("scipy", "matplotlib")

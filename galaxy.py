@@ -23,8 +23,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from config_physics import Config, UserError
+from config_physics import Config
 from galaxies.command_line import Parser, add_config_options, config_from_options, given_settings, run_script
+from galaxies.common.errors import UserError
 
 CHECKPOINTS, SAMPLES, DATA = Path("checkpoints"), Path("samples"), Path("data")
 _SIMULATED = {"cpu": 4096, "cuda": 16384}  # galaxies of the mock survey, where there are no data

@@ -24,8 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError, morphology_index
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import MAX_IMAGES, finite_number, seed_number, whole_number
 
 if TYPE_CHECKING:

@@ -36,14 +36,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from config_physics import (
-    ATTRIBUTES,
-    CATALOGUE_ATTRIBUTES,
-    MORPHOLOGY_NAMES,
-    PHOTOMETRIC_ATTRIBUTES,
-    UserError,
-)
+from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.command_line import Parser, run_script
+from galaxies.common.errors import UserError
 from galaxies.datasets.cutouts import CutoutSource, read_cutouts
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.sources.labelled import read_labels

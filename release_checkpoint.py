@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config_physics import MORPHOLOGIES, UserError
+from config_physics import MORPHOLOGIES
 from galaxies.command_line import Parser, run_script
+from galaxies.common.errors import UserError
 
 if TYPE_CHECKING:
     from galaxies.generation.sampler import GalaxySampler

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config_physics import UserError
 from galaxies.command_line import Parser, add_config_options, given_settings, run_script
+from galaxies.common.errors import UserError
 
 _CHANGEABLE = (
     "data",

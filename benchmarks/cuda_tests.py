@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import timing
-from config_physics import UserError
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 
 

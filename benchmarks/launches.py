@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import roofline, timing
 from benchmarks.training_access import TOTAL_STEPS, made_data, make_trainer
 from benchmarks.training_step import CONFIG_OPTIONS, PHASES
-from config_physics import UserError
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
+from galaxies.common.errors import UserError
 
 _CALLS = {
     "kernel_launches": ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperativeKernel"),

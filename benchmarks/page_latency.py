@@ -25,9 +25,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import timing
-from config_physics import UserError
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
+from galaxies.common.errors import UserError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -32,9 +32,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import timing
-from config_physics import MORPHOLOGY_NAMES, Config, UserError, attribute_table
+from config_physics import MORPHOLOGY_NAMES, Config, attribute_table
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.generation.sampler import build_generator
 from galaxies.storage.checkpoint import save_checkpoint

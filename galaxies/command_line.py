@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from config_physics import SOLVERS, Config, UserError
+from config_physics import SOLVERS, Config
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 

@@ -24,9 +24,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import Config, UserError
+from config_physics import Config
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.datasets.prepared import PreparedDataset
 from studies import runs as script_runs

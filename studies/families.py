@@ -19,10 +19,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import ATTRIBUTES, UserError
+from config_physics import ATTRIBUTES
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
 from galaxies.common.durable_files import write_output
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.validation.report.model_card import training_facts

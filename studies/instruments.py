@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import UserError
 from galaxies.command_line import Parser, run_script
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.measure.source import estimate_sky, find_source

@@ -21,10 +21,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import MORPHOLOGIES, Config, UserError
+from config_physics import MORPHOLOGIES, Config
 from diffusion_model import cosine_schedule, linear_schedule
 from galaxies.command_line import Parser, run_script
 from galaxies.common.durable_files import whole_file
+from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid
 

@@ -28,9 +28,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, UserError
+from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import replace_file
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry

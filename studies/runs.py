@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config_physics import UserError
 from galaxies.common.durable_files import write_output
+from galaxies.common.errors import UserError
 from galaxies.common.hardware import ROOT
 from galaxies.storage.checkpoint import LATEST, load_checkpoint
 

@@ -24,9 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import SOLVERS, UserError
+from config_physics import SOLVERS
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset

@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import RELEASED, UserError
+from config_physics import RELEASED
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
+from galaxies.common.errors import UserError
 from galaxies.common.hardware import ROOT
 from galaxies.common.parsing import finite_number, whole_number
 

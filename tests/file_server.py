@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources.galaxy_zoo_files import ReleaseFile, fetch_release
 from galaxies.datasets.sources.http_download import Patience
 

@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
-from config_physics import PAPER_ATTRIBUTES, Config, UserError
+from config_physics import PAPER_ATTRIBUTES, Config
 from galaxies import command_line
 from galaxies.command_line import Parser, add_config_options, config_from_options, given_settings
+from galaxies.common.errors import UserError
 from galaxies.common.signals import StopSignals
 from tests.conftest import ROOT
 

@@ -7,15 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from config_physics import (
-    ATTRIBUTES,
-    MORPHOLOGY_NAMES,
-    PAPER_ATTRIBUTES,
-    Config,
-    UserError,
-    attribute_table,
-    morphology_index,
-)
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, PAPER_ATTRIBUTES, Config, attribute_table, morphology_index
+from galaxies.common.errors import UserError
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import evaluate
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.measure.statistics_table import STATISTIC_NAMES

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 import prepare_data
-from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES, UserError
+from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
+from galaxies.common.errors import UserError
 from galaxies.datasets.cutouts import decode_cutout
 from galaxies.datasets.duplicates import merge_duplicates
 from galaxies.datasets.sources import galaxy_zoo as gz

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import galaxy
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint

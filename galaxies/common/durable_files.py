@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from galaxies.common.settings import UserError
+from galaxies.common.errors import UserError
 
 _PATIENCE_S = 2.0
 

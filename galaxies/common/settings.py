@@ -7,17 +7,7 @@ import math
 from dataclasses import field
 from typing import Any
 
-
-class UserError(Exception):
-    """A mistake that the user can mend: scripts print it as one sentence and exit with status 2.
-
-    Attributes
-    ----------
-    at_once : bool
-        End the process without tidying up, which could hang or crash.
-    """
-
-    at_once = False
+from galaxies.common.errors import UserError
 
 
 def setting(default: Any, help: str, **rules: Any) -> Any:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from galaxies.common.errors import shown
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 # The release has 490,000 entries of some 15 kB, and tables of up to 360 MB, 356,000 rows and 8 kB a line.
 MAX_PICTURE_BYTES = 64 << 20
@@ -33,11 +35,6 @@ READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfil
 
 class UntrustedFileError(ValueError):
     """What is wrong with a file, as a clause: "its entry 'x' is encrypted"."""
-
-
-def shown(text: str, most: int = 60) -> str:
-    """Quote text from a file for a message: cut to a length, and without characters that move the cursor."""
-    return repr(text if len(text) <= most else text[:most] + "…")
 
 
 def is_picture(parts: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 
 
 @dataclass(frozen=True)

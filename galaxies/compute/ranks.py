@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # of torchrun, and what they are without it
 _PATIENCE = datetime.timedelta(minutes=5)  # for rank 0 to draw and save, before the others call it lost

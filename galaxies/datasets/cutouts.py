@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.common.untrusted_files import (
     MAX_PICTURE_BYTES,
     READ_ERRORS,

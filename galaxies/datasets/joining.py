@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.duplicates import merge_duplicates
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter

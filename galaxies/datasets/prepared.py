@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from config_physics import ATTRIBUTES, MORPHOLOGIES, Config, UserError, attribute_table, morphology_index
+from config_physics import ATTRIBUTES, MORPHOLOGIES, Config, attribute_table, morphology_index
+from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.image_store import store_images
 from galaxies.datasets.writing import FORMAT_VERSION, sha256_of

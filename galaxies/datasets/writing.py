@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 import numpy as np
 import PIL
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
+from galaxies.common.errors import UserError
 
 FORMAT_VERSION = 1
 SOFTWARE = "galaxy-physics 1"

@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Attribute, UserError
+from config_physics import MORPHOLOGIES, Attribute
 from galaxies.common.durable_files import whole_file
+from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler

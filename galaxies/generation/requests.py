@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import UserError, morphology_index
+from config_physics import morphology_index
+from galaxies.common.errors import UserError
 from galaxies.common.parsing import finite_number, seed_number
 
 _BLOCK = 65_536  # requests looked at together

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from config_physics import MORPHOLOGIES, Attribute, Config, UserError, attribute_table
+from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
 from diffusion_model import ContextUnet, GaussianDiffusion
+from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.engine import Engine
 from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from config_physics import UserError
 from galaxies.common.durable_files import free_space, replace_file, sync_folder
+from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import GRID_LIMIT, generate_blocks
 from galaxies.generation.requests import Requests

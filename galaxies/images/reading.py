@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 
 SMALLEST_PX, LARGEST_PX = 64, 256
 _MOST_BYTES = 512 * 2**20

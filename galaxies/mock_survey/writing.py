@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from config_physics import UserError
 from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
 from galaxies.measure.photometry import measure_attributes

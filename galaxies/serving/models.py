@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute, UserError
+from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute
+from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.storage.release import SETTINGS, load_state, without_folders
 

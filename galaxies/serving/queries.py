@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Attribute
-from galaxies.common.untrusted_files import shown
+from galaxies.common.errors import shown
 
 MAX_SEED = 2**32 - 1
 PIXELS = (64, 128, 256, 512)

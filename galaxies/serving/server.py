@@ -11,7 +11,7 @@ import waitress
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.serving.security import HEADERS, OneLineFormatter
 
 MOST_BODY = 16 * 1024  # bytes; no request needs one

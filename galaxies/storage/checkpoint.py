@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config_physics import UserError
 from galaxies.common.durable_files import remove_dead_temporaries, replace_file, sync_folder
+from galaxies.common.errors import UserError
 
 FORMAT_VERSION = 1
 LATEST = "latest.pt"

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from config_physics import UserError
 from galaxies.common.durable_files import whole_file
+from galaxies.common.errors import UserError
 
 _PHASE_ORDER = {"predictor": 0, "generator": 1}
 

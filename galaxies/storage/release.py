@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config_physics import RELEASED, Config, UserError
+from config_physics import RELEASED, Config
 from galaxies.common.durable_files import whole_file
+from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"

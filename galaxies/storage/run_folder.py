@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Config, UserError
+from config_physics import MORPHOLOGIES, Config
 from galaxies.common.durable_files import free_space, only_process, replace_file, sync_folder
+from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.storage.checkpoint import (
     LATEST,

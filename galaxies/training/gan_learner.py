@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import MORPHOLOGIES, Config, UserError
+from config_physics import MORPHOLOGIES, Config
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.prepared import Batch

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
+from config_physics import MORPHOLOGIES, Config, attribute_table
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import labelled_grid, plot_curves

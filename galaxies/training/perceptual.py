@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galaxies.common.settings import UserError
+from galaxies.common.errors import UserError
 
 # Channels of VGG-16's convolutions; a maximum over 2 x 2 between the groups (Simonyan & Zisserman 2015, table 1, D).
 _VGG_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from config_physics import Config, UserError, attribute_table
+from config_physics import Config, attribute_table
+from galaxies.common.errors import UserError
 from galaxies.common.hardware import describe
 from galaxies.common.signals import StopSignals
 from galaxies.compute.engine import Engine

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import ATTRIBUTES, UserError
+from config_physics import ATTRIBUTES
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.sampler import GalaxySampler

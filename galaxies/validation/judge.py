@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import trange
 
-from config_physics import ATTRIBUTES, MORPHOLOGIES, UserError
+from config_physics import ATTRIBUTES, MORPHOLOGIES
 from galaxies.common.durable_files import sync_folder
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset, dihedral
 from galaxies.images.resampling import turned

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import MORPHOLOGIES, UserError
+from config_physics import MORPHOLOGIES
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler

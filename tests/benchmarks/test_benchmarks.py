@@ -25,8 +25,8 @@ from benchmarks import (
     training_step,
 )
 from benchmarks.roofline import Peak
-from config_physics import UserError
 from galaxies.common import hardware
+from galaxies.common.errors import UserError
 from galaxies.mock_survey import observation as simulation
 
 CPU = torch.device("cpu")

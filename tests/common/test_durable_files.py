@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from config_physics import UserError
 from galaxies.common import durable_files
 from galaxies.common.durable_files import (
     clean_up_after_dead_processes,
@@ -19,6 +18,7 @@ from galaxies.common.durable_files import (
     whole_file,
     write_output,
 )
+from galaxies.common.errors import UserError
 from tests.conftest import ROOT
 
 HOLD = "import sys; from pathlib import Path; from galaxies.common.durable_files import only_process\n" + (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from config_physics import UserError
 from galaxies.common import untrusted_files
+from galaxies.common.errors import UserError
 from galaxies.common.untrusted_files import (
     TableStream,
     UntrustedFileError,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

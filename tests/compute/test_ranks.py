@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.prepared import DeviceBatches
 from galaxies.storage.checkpoint import load_checkpoint

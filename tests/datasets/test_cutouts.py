@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets import cutouts
 from galaxies.datasets.cutouts import CutoutSource, Rejection, decode_cutout, read_cutouts
 

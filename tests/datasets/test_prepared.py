@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import (
     DeviceBatches,
     PreparedDataset,

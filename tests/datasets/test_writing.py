@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config_physics import MORPHOLOGY_NAMES, UserError
+from config_physics import MORPHOLOGY_NAMES
+from galaxies.common.errors import UserError
 from galaxies.datasets.writing import DatasetWriter, split_of
 from tests.conftest import ROOT
 

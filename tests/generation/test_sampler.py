@@ -8,7 +8,8 @@ import threading
 import pytest
 import torch
 
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.population import Population
 from galaxies.generation.sampler import GalaxySampler, _ExactKernels, build_generator, chunk_size, generator_weights

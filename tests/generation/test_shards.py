@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import generate_from_checkpoint
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.generation import shards as catalogue_shards
 from galaxies.generation.sampler import GalaxySampler

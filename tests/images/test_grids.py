@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.images.grids import labelled_grid, plain_grid, plot_curves, save_picture, to_picture
 
 

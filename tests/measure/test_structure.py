@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from scipy.optimize import brentq
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.measure import structure as statistics
 from galaxies.measure.photometry import NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
 from galaxies.measure.source import estimate_sky, find_source

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 import prepare_data
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.mock_survey import observation as simulation

@@ -26,7 +26,8 @@ import galaxy
 import generate_from_checkpoint
 import prepare_data
 import resume_training
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint, save_checkpoint
 from galaxies.storage.run_folder import load_run

@@ -23,8 +23,9 @@ import generate_from_checkpoint
 import prepare_data
 import release_checkpoint
 import resume_training
-from config_physics import Config, UserError
+from config_physics import Config
 from galaxies import command_line
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources.labelled import read_labels
 from galaxies.generation.requests import read_requests
 from tests.conftest import ROOT, render_galaxies

@@ -15,7 +15,8 @@ from astropy.io import fits
 from PIL import Image
 
 from app import create_app
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, UserError
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from galaxies.common.errors import UserError
 from galaxies.datasets.population import Population
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving import service as galaxy_service

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.serving.models import ServedModel, load_found
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.storage.release import WEIGHTS, find_checkpoints, write_release

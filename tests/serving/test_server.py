@@ -21,7 +21,7 @@ from waitress import wasyncore
 
 import app
 from app import create_app
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving.security import HEADERS, OneLineFormatter
 from galaxies.serving.server import MOST_BODY, address_of, bind, build_server

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.storage import checkpoint
 from galaxies.storage.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 from tests.conftest import ROOT

@@ -8,7 +8,8 @@ import re
 import pytest
 import torch
 
-from config_physics import RELEASED, Config, UserError
+from config_physics import RELEASED, Config
+from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint

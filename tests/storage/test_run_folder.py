@@ -11,7 +11,8 @@ import torch
 
 import galaxy
 import resume_training
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import RUN_STATE, link_checkpoint, load_checkpoint, save_checkpoint
 from galaxies.storage.run_folder import check_space, clean_up, hold_run, kept_epochs, load_run, save_epoch, save_latest
 from tests.conftest import TINY

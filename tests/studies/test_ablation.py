@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from config_physics import UserError
 from galaxies.command_line import add_config_options, config_from_options
+from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import save_checkpoint
 from galaxies.training.gan_learner import _reads
 from studies import ablation

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from studies import families, noise_schedules
 from tests.conftest import make_trainer

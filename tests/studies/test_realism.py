@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, UserError
+from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.validation.real_or_generated import halves, judge_images, judge_statistics, pair_up

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.validation.evaluation import load_judge
 from studies import solvers
 from tests.conftest import write_dataset

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from config_physics import UserError
 from galaxies.command_line import Parser, add_config_options, config_from_options
+from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import save_checkpoint
 from studies import runs as script_runs
 from studies import train_release

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import Batch
 from galaxies.generation.sampler import build_generator

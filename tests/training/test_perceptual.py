@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.training.perceptual import _VGG_GROUPS, Vgg16, perceptual_loss
 from physics_model import PhysicsPredictor
 

@@ -13,7 +13,8 @@ import time
 import pytest
 import torch
 
-from config_physics import Config, UserError
+from config_physics import Config
+from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 from galaxies.storage.checkpoint import load_checkpoint

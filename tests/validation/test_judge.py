@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.validation import judge
 from galaxies.validation.judge import Judge, dataset_key, fit_temperature, train_judge

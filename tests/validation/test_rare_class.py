@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation import rare_class as augmentation

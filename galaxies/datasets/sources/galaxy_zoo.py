@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import MORPHOLOGY_NAMES, UserError
-from galaxies.common.untrusted_files import READ_ERRORS, TableStream, shown
+from config_physics import MORPHOLOGY_NAMES
+from galaxies.common.errors import UserError, shown
+from galaxies.common.untrusted_files import READ_ERRORS, TableStream
 
 FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
 VOTES_FILE = "gz2_hart16.csv"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from config_physics import UserError
 from galaxies.common.durable_files import only_process, replace_file, sync_folder
+from galaxies.common.errors import UserError
 from galaxies.common.untrusted_files import UntrustedFileError, check_archive, survey_table
 
 try:

@@ -18,8 +18,8 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from config_physics import UserError
 from galaxies.common.durable_files import replace_file
+from galaxies.common.errors import UserError
 
 _BLOCK = 1 << 16
 _HEADERS = {

@@ -8,13 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from config_physics import (
-    CATALOGUE_ATTRIBUTES,
-    MORPHOLOGY_NAMES,
-    PHOTOMETRIC_ATTRIBUTES,
-    UserError,
-    morphology_index,
-)
+from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, morphology_index
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources.galaxy_zoo import PLAUSIBLE
 
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from config_physics import MORPHOLOGIES, Config, UserError, attribute_table
+from config_physics import MORPHOLOGIES, Config, attribute_table
 from galaxies.common.durable_files import whole_file
+from galaxies.common.errors import UserError
 from galaxies.storage.metrics_log import read_metrics
 from galaxies.validation.report.figures import figures
 from galaxies.validation.targets import table, verdicts

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config_physics import PAPER_ATTRIBUTES, UserError
+from config_physics import PAPER_ATTRIBUTES
 from galaxies.common import untrusted_files
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources import galaxy_zoo as gz
 
 # smooth, features, edge-on, odd, merger, round, in-between, cigar, votes; the class by each rule

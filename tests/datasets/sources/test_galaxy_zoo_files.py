@@ -21,8 +21,8 @@ from types import SimpleNamespace
 import pytest
 
 import prepare_data
-from config_physics import UserError
 from galaxies.common.durable_files import only_process
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources import galaxy_zoo_files as download
 from galaxies.datasets.sources.galaxy_zoo_files import fetch_release
 from tests.conftest import ROOT

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from config_physics import UserError
+from galaxies.common.errors import UserError
 from galaxies.datasets.sources import http_download
 from galaxies.datasets.sources.galaxy_zoo_files import fetch_release
 from tests.file_server import ETAG, IMAGES, MAPPING, QUICK, VOTES, fetch, one, partial, ranges, sentence
