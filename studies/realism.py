@@ -35,7 +35,8 @@ from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
-from galaxies.measure.image_statistics import image_statistics, wasserstein
+from galaxies.measure.image_statistics import image_statistics
+from galaxies.validation.distances import wasserstein
 from galaxies.validation.real_or_generated import halves, judge_images, judge_statistics, pair_up
 from studies.sheets import draw_sheets
 
@@ -228,9 +229,9 @@ def compare(
             floors = []
             for _ in range(_SPLITS):
                 shuffled = rng.permutation(known[1])
-                floors.append(wasserstein(shuffled[::2], shuffled[1::2], scale))
+                floors.append(wasserstein(shuffled[::2], shuffled[1::2]) / scale)
             results[name][group] = {
-                "w1": wasserstein(*known, scale),
+                "w1": wasserstein(*known) / scale,
                 "floor": float(np.mean(floors)),
                 "shift": float(np.median(known[0]) - np.median(known[1])) / scale,
             }

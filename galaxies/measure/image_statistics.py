@@ -1,4 +1,4 @@
-"""Compare two sets of galaxy images: statistics of an image beyond its photometry, and distances between samples.
+"""Statistics of an image beyond its photometry.
 
 Everything is batched, runs wherever the images are, and draws no random numbers. The statistics describe what
 photometry leaves out: the sky around the galaxy, its noise, and how much structure there is on which scale.
@@ -11,10 +11,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 NUM_POWER_BINS = 10  # half octaves of spatial frequency, from 1 to 32 cycles a frame
@@ -31,68 +29,6 @@ _CLIP_SIGMA = 3.0
 _ROUNDING = 0.5 / 255  # display units; noise cannot be told from the rounding to 8 bits below this
 _SIGMA_FLOOR = 0.01 / 255  # a frame without noise still gets finite ratios
 _POWER_FLOOR = 1e-12  # far below the rounding to 8 bits, which spreads 1.3e-6 over all frequencies
-
-
-def wasserstein(sample: ArrayLike, reference: ArrayLike, scale: float | None = None) -> float:
-    """Return the normalised 1-D Wasserstein-1 distance of a sample from a reference sample.
-
-    W1 is the area between the two cumulative distributions, which is the mean distance that values must move to
-    turn one sample into the other. It is divided by the standard deviation of the reference (over N, not N - 1):
-    0.5 means that values are off by half a standard deviation on average.
-
-    Parameters
-    ----------
-    sample, reference : array_like, (N,) and (M,)
-        Finite values, at least two each; the sizes may differ.
-    scale : float, optional
-        Divide by this instead; 1 gives the plain W1 in the unit of the values.
-
-    Raises
-    ------
-    ValueError
-        If a sample is not one-dimensional, has fewer than two values or one that is not finite (leave those out
-        and count them), or if the scale is not a positive number, as for a constant reference.
-    """
-    one, two = _checked(sample, "sample"), _checked(reference, "reference")
-    if scale is None:
-        scale = float(two.std())
-        # The standard deviation of equal values can come out as a rounding error.
-        if scale <= 1e-12 * np.abs(two).max():
-            raise ValueError("the values of the reference are all equal: give a scale")
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale must be a positive number, not {scale}")
-    values = np.sort(np.concatenate([one, two]))
-    below_one, below_two = (np.searchsorted(part, values[:-1], side="right") / len(part) for part in (one, two))
-    return float(np.sum(np.abs(below_one - below_two) * np.diff(values))) / scale
-
-
-def _checked(values: ArrayLike, name: str) -> np.ndarray:
-    """Return values as an ascending float64 array, or say what is wrong with them."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"the {name} must have one dimension, not the shape {array.shape}")
-    if len(array) < 2:
-        raise ValueError(f"the {name} has {len(array)} values: at least two are needed")
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"the {name} has {int((~np.isfinite(array)).sum())} values that are not finite: leave them out"
-        )
-    return np.sort(array)
-
-
-def roc_auc(positive: ArrayLike, negative: ArrayLike) -> float:
-    """Return the probability that a positive scores higher than a negative, ties counted as half.
-
-    This is the area under the receiver operating characteristic: 0.5 for guessing, 1 for a perfect separation.
-
-    Parameters
-    ----------
-    positive, negative : array_like, (N,) and (M,)
-        Finite scores, at least two each.
-    """
-    high, low = _checked(positive, "positive"), _checked(negative, "negative")
-    below, up_to = (np.searchsorted(low, high, side=side) for side in ("left", "right"))
-    return float((below + up_to).mean() / (2 * len(low)))
 
 
 def image_statistics(images: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.engine import Engine
-from galaxies.measure.image_statistics import NUM_POWER_BINS, diversity, power_spectrum, roc_auc
+from galaxies.measure.image_statistics import NUM_POWER_BINS, diversity, power_spectrum
 from galaxies.measure.statistics_table import STATISTICS, Measured
 from galaxies.validation.distances import (
     against_floor,
@@ -19,6 +19,7 @@ from galaxies.validation.distances import (
     compare_values,
     frechet_distance,
     kernel_distance,
+    roc_auc,
     too_few,
 )
 from galaxies.validation.feature_spaces import FeatureSpace

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import dihedral
-from galaxies.measure.image_statistics import roc_auc
+from galaxies.validation.distances import roc_auc
 
 _MIN_PAIRS = 5  # a class with fewer pairs to test on is left out
 _BATCH = 64

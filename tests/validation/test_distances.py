@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -14,6 +16,8 @@ from galaxies.validation.distances import (
     frechet_distance,
     kernel_distance,
     kolmogorov_smirnov,
+    roc_auc,
+    wasserstein,
 )
 
 
@@ -72,6 +76,62 @@ def test_kernel_distance_is_the_textbook_double_sum():
 def test_features_that_cannot_be_compared(distance, one, text):
     with pytest.raises(ValueError, match=text):
         distance(one, np.zeros((5, 3)))
+
+
+@pytest.mark.parametrize("shift", [-3.0, -0.2, 0.0, 0.5, 10.0])
+def test_a_shift_is_a_wasserstein_distance_and_counted_in_standard_deviations_of_the_real_values(shift):
+    real = np.random.default_rng(0).normal(5, 2, 400)
+    assert wasserstein(real + shift, real) == pytest.approx(abs(shift), abs=1e-9)
+    cell = compare_values(real + shift, real, 0)
+    assert cell["w1"]["whole"] == pytest.approx(abs(shift) / real.std(), abs=1e-9)
+    assert cell["shift"] == pytest.approx(shift / real.std(), abs=1e-9)
+
+
+def test_units_do_not_matter_and_the_plain_distance_is_symmetric():
+    one, two = np.random.default_rng(0).normal(0, 1, 90), np.random.default_rng(1).gamma(2, 1, 130)
+    w1, other = (compare_values(k * one - 7, k * two - 7, 0)["w1"] for k in (1, 3e5))
+    for name in ("whole", "value", "floor"):
+        assert other[name] == pytest.approx(w1[name], rel=1e-6)
+    assert wasserstein(one, two) == pytest.approx(wasserstein(two, one), rel=1e-12)
+
+
+def test_the_size_of_a_sample_does_not_matter():
+    values, other = np.random.default_rng(0).normal(0, 1, 50), np.random.default_rng(1).normal(1, 3, 50)
+    assert wasserstein(np.repeat(values, 7), values) == pytest.approx(0, abs=1e-12)
+    # Equal sizes: the smallest goes with the smallest, and so on.
+    assert wasserstein(values, other) == pytest.approx(np.abs(np.sort(values) - np.sort(other)).mean(), rel=1e-12)
+
+
+def test_spreads_that_differ_have_a_distance_although_means_agree():
+    real = np.random.default_rng(0).normal(0, 1, 20_000)
+    # Of two centred normal distributions it is the difference of the sigmas times sqrt(2 / pi).
+    assert wasserstein(0.5 * real, real) == pytest.approx(0.5 * math.sqrt(2 / math.pi), rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wasserstein_is_the_area_between_the_cumulative_distributions(seed):
+    random = np.random.default_rng(seed)
+    one, two = random.normal(0, 1, random.integers(2, 60)), random.normal(0.3, 2, random.integers(2, 60)).round(1)
+    edges = np.unique(np.concatenate([one, two]))
+    gaps = [abs((one <= edge).mean() - (two <= edge).mean()) for edge in edges[:-1]]
+    assert wasserstein(one, two) == pytest.approx(gaps @ np.diff(edges), rel=1e-10)
+
+
+def test_roc_auc_counts_pairs_and_halves_ties():
+    positive, negative = np.random.default_rng(0).integers(0, 6, 40), np.random.default_rng(1).integers(0, 5, 30)
+    pairs = positive[:, None] - negative
+    assert roc_auc(positive, negative) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean(), rel=1e-12)
+    assert roc_auc(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == 1
+    assert roc_auc(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 0
+    assert roc_auc(np.array([1.0, 1.0]), np.array([1.0, 1.0])) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("positive", "message"), [([], "0 positive and 2 negative scores"), ([1.0, np.nan], "NaN"), ([np.inf], "infinity")]
+)
+def test_scores_without_an_area_are_errors(positive, message):
+    with pytest.raises(ValueError, match=message):
+        roc_auc(np.array(positive), np.array([1.0, 2.0]))
 
 
 def test_kolmogorov_smirnov_of_disjoint_and_equal_samples():
