@@ -110,6 +110,11 @@ def draw_light(kind: str, galaxies: Columns, grid: Grid, pair: encounter.Encount
     """Draw the light of galaxies of one kind (one of `KINDS`); `galaxies` is described in `population.py`.
 
     `pair` is what `meet` returned for wet mergers, if it was called already.
+
+    Raises
+    ------
+    ValueError
+        If it is none of `KINDS`.
     """
     if kind == "spiral":
         return _spiral(galaxies, grid)
@@ -119,7 +124,9 @@ def draw_light(kind: str, galaxies: Columns, grid: Grid, pair: encounter.Encount
         return _edge_on(galaxies, grid)
     if kind == "dry merger":
         return _dry_merger(galaxies)
-    return _wet_merger(galaxies, grid, pair or meet(galaxies))
+    if kind == "wet merger":
+        return _wet_merger(galaxies, grid, pair or meet(galaxies))
+    raise ValueError(f"the mock survey cannot draw the light of a '{kind}': it draws {', '.join(KINDS)}")
 
 
 def _elliptical(p: Columns) -> Light:

@@ -7,6 +7,7 @@ radii or in scale lengths of the disc, angles in radians; `galaxy_light.py` show
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,35 +28,17 @@ def normal_within(
 
 
 def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Columns:
-    """Draw shapes that do not depend on distance; lengths in half-light radii or scale lengths."""
+    """Draw shapes that do not depend on distance; lengths in half-light radii or scale lengths.
+
+    Raises
+    ------
+    ValueError
+        If nothing here says what galaxies of that class look like.
+    """
+    if morphology not in SHAPES:
+        raise ValueError(f"the mock survey cannot draw the class '{morphology}': it draws {', '.join(SHAPES)}")
     s: Columns = {"position_angle": rng.uniform(0, math.pi, count)}
-    if morphology == "elliptical":
-        # A cusp in a smooth body, as deep images resolve ellipticals (Huang et al. 2013); Galaxy Zoo's smooth class
-        # also holds lenticulars and small galaxies without features, some of them blue.
-        s["bulge_n"] = rng.uniform(2.5, 5.0, count)
-        s["axis_ratio"] = normal_within(rng, 0.66, 0.17, 0.36, 1.0, count)
-        s["bulge_fraction"] = rng.uniform(0.2, 0.75, count)
-        s["old"] = np.where(rng.random(count) < 0.3, 0.0, 1.0)
-    elif morphology == "spiral":
-        s["bulge_n"] = rng.uniform(1.0, 2.5, count)
-        s["bulge_fraction"] = 0.02 + 0.43 * rng.beta(1.2, 3.2, count)
-        cos_i = rng.uniform(0.38, 1.0, count)
-        s["axis_ratio"] = np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2)  # Hubble (1926), for discs of that thickness
-    elif morphology == "edge-on":
-        s["bulge_n"] = rng.uniform(1.0, 3.0, count)
-        bulge = rng.beta(1.2, 2.2, count)
-        s["thickness"] = rng.uniform(0.18, 0.52, count)  # z0 / h
-        # Volunteers also call discs edge-on that show some of their face: those are ellipses.
-        s["inclined"] = (rng.random(count) < 0.5).astype(np.float64)
-        s["axis_ratio"] = np.where(s["inclined"] > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * s["thickness"])
-        s["bulge_fraction"] = np.where(s["inclined"] > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge)
-        s["dust_depth"] = np.where(rng.random(count) < 0.6, rng.uniform(0.3, 2.5, count), 0.0)
-        s["dust_offset"] = rng.normal(0, 0.15, count)  # of the lane from the middle, z0
-        s["lopsidedness"] = rng.normal(0, 0.07, count)
-    else:
-        s |= _merger_structure(count, rng)
-    if morphology == "spiral":
-        s |= _spiral_structure(count, rng)
+    s |= SHAPES[morphology](count, rng)
     # Bulge size over the disc's scale length; bigger bulges are larger (Gadotti 2009).
     s["bulge_size"] = np.exp(rng.normal(math.log(0.2), 0.25, count)) * (1 + 2 * s["bulge_fraction"])
     if morphology == "elliptical":
@@ -65,11 +48,48 @@ def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Col
     return s
 
 
+def _elliptical_structure(count: int, rng: np.random.Generator) -> Columns:
+    """Draw a cusp in a smooth body, as deep images resolve ellipticals (Huang et al. 2013).
+
+    Galaxy Zoo's smooth class also holds lenticulars and small galaxies without features, some of them blue.
+    """
+    return {
+        "bulge_n": rng.uniform(2.5, 5.0, count),
+        "axis_ratio": normal_within(rng, 0.66, 0.17, 0.36, 1.0, count),
+        "bulge_fraction": rng.uniform(0.2, 0.75, count),
+        "old": np.where(rng.random(count) < 0.3, 0.0, 1.0),
+    }
+
+
+def _edge_on_structure(count: int, rng: np.random.Generator) -> Columns:
+    """Draw discs from the side, and some that show a little of their face: volunteers call those edge-on too."""
+    bulge_n = rng.uniform(1.0, 3.0, count)
+    bulge = rng.beta(1.2, 2.2, count)
+    thickness = rng.uniform(0.18, 0.52, count)  # z0 / h
+    inclined = (rng.random(count) < 0.5).astype(np.float64)  # an ellipse
+    return {
+        "bulge_n": bulge_n,
+        "thickness": thickness,
+        "inclined": inclined,
+        "axis_ratio": np.where(inclined > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * thickness),
+        "bulge_fraction": np.where(inclined > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge),
+        "dust_depth": np.where(rng.random(count) < 0.6, rng.uniform(0.3, 2.5, count), 0.0),
+        "dust_offset": rng.normal(0, 0.15, count),  # of the lane from the middle, z0
+        "lopsidedness": rng.normal(0, 0.07, count),
+    }
+
+
 def _spiral_structure(count: int, rng: np.random.Generator) -> Columns:
+    bulge_n = rng.uniform(1.0, 2.5, count)
+    bulge_fraction = 0.02 + 0.43 * rng.beta(1.2, 3.2, count)
+    cos_i = rng.uniform(0.38, 1.0, count)
     arms = rng.choice([1, 2, 3, 4], count, p=[0.05, 0.65, 0.18, 0.12]).astype(np.float64)
     barred = rng.random(count) < 0.4
     knot_radius = rng.gamma(2.6, 0.85, (count, NUM_KNOTS))
     return {
+        "bulge_n": bulge_n,
+        "bulge_fraction": bulge_fraction,
+        "axis_ratio": np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2),  # Hubble (1926), for discs of that thickness
         "num_arms": arms,
         "pitch": np.radians(rng.uniform(9, 26, count)),
         "winding": rng.choice([-1.0, 1.0], count),
@@ -137,3 +157,12 @@ def _rotations(quaternions: np.ndarray) -> np.ndarray:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return np.stack([np.stack(row, -1) for row in rows], 1)
+
+
+# How the galaxies of a class are drawn, by its name in `MORPHOLOGIES`.
+SHAPES: dict[str, Callable[[int, np.random.Generator], Columns]] = {
+    "spiral": _spiral_structure,
+    "elliptical": _elliptical_structure,
+    "merger": _merger_structure,
+    "edge-on": _edge_on_structure,
+}

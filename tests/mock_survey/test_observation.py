@@ -198,6 +198,11 @@ def test_an_undisturbed_pair_is_two_discs():
         assert inside == pytest.approx([25, 40, 50], rel=0.03)  # 50, 80 and 100 % of an exponential disc
 
 
+def test_an_unknown_kind_of_galaxy_is_refused_by_name():
+    with pytest.raises(ValueError, match="cannot draw the light of a 'ring': it draws spiral, elliptical"):
+        planes_of("ring", galaxy())
+
+
 # Structure
 
 

@@ -10,7 +10,7 @@ from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
 from galaxies.mock_survey import cosmology
 from galaxies.mock_survey.conditions import MAX_NEIGHBOURS, draw_neighbours, draw_observation
 from galaxies.mock_survey.population import MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies
-from galaxies.mock_survey.structure import draw_structure, normal_within
+from galaxies.mock_survey.structure import SHAPES, draw_structure, normal_within
 
 COUNT = 200
 MIN_R90 = 3.0  # arcseconds, of Galaxy Zoo 2 (Willett et al. 2013)
@@ -207,6 +207,19 @@ def test_neighbours_are_in_the_frame_and_grow_in_number_with_its_area():
 def test_crowded_frames_hold_what_there_is_room_for():
     around = draw_neighbours(np.full(50, 5.0), np.random.default_rng(0))
     assert (around["neighbour_flux"][..., 1] > 0).all()
+
+
+# Classes
+
+
+def test_every_class_of_the_table_is_drawn_and_no_other():
+    assert set(SHAPES) == set(MORPHOLOGY_NAMES)
+
+
+@pytest.mark.parametrize("draw", [draw_structure, draw_galaxies])
+def test_an_unknown_class_is_refused_by_name(draw):
+    with pytest.raises(ValueError, match="cannot draw the class 'ring': it draws spiral, elliptical, merger, edge-on"):
+        draw("ring", 4, np.random.default_rng(0))
 
 
 # Streams
