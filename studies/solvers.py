@@ -31,11 +31,11 @@ from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset
+from galaxies.generation.requests import Requests, requests_like_test
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.measure.statistics_table import measure_images
 from galaxies.storage.release import load_state
-from galaxies.validation.agreement import Requests, requests_like_test
 from galaxies.validation.comparison import compare_features, compare_statistics
 from galaxies.validation.evaluation import choose_spaces, load_judge, match, real_sample
 from studies import families
@@ -121,11 +121,10 @@ def draw(sampler: GalaxySampler, solver: Solver, asked: Requests, folder: Path) 
     sampler.solver = replace(sampler.solver, name=solver.name, num_steps=solver.num_steps)
     parts, seconds = [], []
     for start in tqdm(range(0, len(asked), _BLOCK), f"drawing, {solver.name}", unit=" blocks", leave=False):
-        path, rows = folder / f"{start:06}.npz", slice(start, start + _BLOCK)
+        path, block = folder / f"{start:06}.npz", asked.part(start, start + _BLOCK)
         if not path.exists():
             begun = time.perf_counter()
-            values = torch.from_numpy(asked.values[rows]).float()
-            images = sampler.generate(torch.from_numpy(asked.classes[rows]), values, asked.seeds[rows])
+            images = sampler.generate(block.classes, block.values, block.seeds)
             spent = (time.perf_counter() - begun) / len(images)
             with output_file(path) as file:
                 np.savez(file, images=images.numpy(), seconds=spent)

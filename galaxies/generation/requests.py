@@ -9,16 +9,22 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import morphology_index
+from config_physics import MORPHOLOGIES, morphology_index
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import finite_number, seed_number
 
+if TYPE_CHECKING:
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.generation.sampler import GalaxySampler
+
 _BLOCK = 65_536  # requests looked at together
+_UNIFORM_SEEDS = 1_000_000  # from a seed to those of uniform requests, which share no noise with others
 
 
 @dataclass(frozen=True)
@@ -141,3 +147,25 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
         except (ValueError, argparse.ArgumentTypeError, UserError) as error:
             raise UserError(f"{path}, row {row + 2}: {error}") from None
     return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds)
+
+
+def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:
+    """Ask for the classes and attributes of the test galaxies, each about equally often; unknown stays unknown."""
+    rows = data.rows("test")
+    rng = np.random.default_rng([seed, 1])
+    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+    chosen = np.concatenate(rounds)[:count]
+    values = torch.from_numpy(data.attributes(attributes, chosen)).float()
+    return Requests(torch.from_numpy(data.classes(chosen)), values, range(seed, seed + count))
+
+
+def uniform_requests(sampler: GalaxySampler, count: int, seed: int) -> Requests:
+    """Ask for each class equally often, and for attributes uniform and independent within what the class supports."""
+    present = [i for i in range(len(MORPHOLOGIES)) if len(sampler.population.members(i))]
+    classes = np.array([present[k % len(present)] for k in range(count)])
+    position = np.random.default_rng([seed, 2]).uniform(size=(count, len(sampler.attributes)))
+    unknown = (np.nan, np.nan)
+    limits = np.array([[unknown if s is None else s for s in row] for row in sampler.supported])[classes]  # (N, A, 2)
+    values = limits[..., 0] + position * (limits[..., 1] - limits[..., 0])
+    first = seed + _UNIFORM_SEEDS
+    return Requests(torch.from_numpy(classes), torch.from_numpy(values).float(), range(first, first + count))

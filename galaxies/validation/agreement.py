@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,75 +9,28 @@ import torch
 from torch import Tensor
 
 from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES
-from galaxies.datasets.prepared import PreparedDataset
+from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.distances import accuracy_interval, bootstrap_interval, finite_or_none
 
 TERMS = ("mae", "bias", "r2", "spearman")
+_BLOCK = 128  # images drawn at a time
 _MIN_PAIRS = 20
 _RESAMPLES = 200
 _SHUFFLES = 200
-
-
-@dataclass(frozen=True)
-class Requests:
-    """What N images are asked to be.
-
-    Attributes
-    ----------
-    classes : ndarray, (N,), int64
-    values : ndarray, (N, A), float64
-        Physical units, NaN where nothing is asked.
-    seeds : list of int, N
-    """
-
-    classes: np.ndarray
-    values: np.ndarray
-    seeds: list[int]
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-
-def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:
-    """Ask for the classes and attributes of the test galaxies, each about equally often; unknown stays unknown."""
-    rows = data.rows("test")
-    rng = np.random.default_rng([seed, 1])
-    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
-    chosen = np.concatenate(rounds)[:count]
-    values = data.attributes(attributes, chosen).astype(np.float64)
-    return Requests(data.classes(chosen), values, [seed + k for k in range(count)])
-
-
-def uniform_requests(sampler: GalaxySampler, count: int, seed: int) -> Requests:
-    """Ask for each class equally often, and for attributes uniform and independent within what the class supports."""
-    present = [i for i in range(len(MORPHOLOGIES)) if len(sampler.population.members(i))]
-    classes = np.array([present[k % len(present)] for k in range(count)])
-    position = np.random.default_rng([seed, 2]).uniform(size=(count, len(sampler.attributes)))
-    unknown = (np.nan, np.nan)
-    limits = np.array([[unknown if s is None else s for s in row] for row in sampler.supported])[classes]  # (N, A, 2)
-    values = limits[..., 0] + position * (limits[..., 1] - limits[..., 0])
-    # Seeds of their own, so that no image shares its noise with one for the test distribution.
-    return Requests(classes, values, [seed + 1_000_000 + k for k in range(count)])
 
 
 def generate_all(sampler: GalaxySampler, requests: Requests, title: str) -> Tensor:
     """Generate an image for each request, (N, 3, S, S) uint8."""
     from tqdm import tqdm
 
-    parts = []
-    for start in tqdm(range(0, len(requests), 128), title, unit=" blocks", leave=False):
-        rows = slice(start, start + 128)
-        values = torch.from_numpy(requests.values[rows]).float()
-        parts.append(sampler.generate(torch.from_numpy(requests.classes[rows]), values, requests.seeds[rows]))
-    return torch.cat(parts)
+    blocks = tqdm(requests.blocks(_BLOCK), title, -(-len(requests) // _BLOCK), unit=" blocks", leave=False)
+    return torch.cat([sampler.generate(block.classes, block.values, block.seeds) for block in blocks])
 
 
 def unsupported_share(sampler: GalaxySampler, requests: Requests) -> float:
     """Return the share of requests with a value outside what the training data support for the class."""
-    values = torch.from_numpy(requests.values).float()
-    outside = [bool(sampler.unsupported(int(index), row)) for index, row in zip(requests.classes, values, strict=True)]
-    return float(np.mean(outside))
+    return float((~sampler.supports(requests.classes, requests.values)).double().mean())
 
 
 def agreement_terms(requested: np.ndarray, measured: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset, to_float
+from galaxies.generation.requests import requests_like_test, uniform_requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
 from galaxies.measure.statistics_table import Measured, measure_images
@@ -25,9 +26,7 @@ from galaxies.validation.agreement import (
     class_accuracy,
     gaming_gap,
     generate_all,
-    requests_like_test,
     shuffled_control,
-    uniform_requests,
     unsupported_share,
 )
 from galaxies.validation.comparison import (
@@ -180,7 +179,10 @@ def evaluate(
     images = torch.from_numpy(data.images[rows])
     truth = data.attributes(config.attributes, rows).astype(np.float64)
     real = read(images, data.classes(rows), truth, "real")
-    drawn = {name: read(sets[name], asked[name].classes, asked[name].values, name) for name in asked}
+    drawn = {
+        name: read(sets[name], requests.classes.numpy(), requests.values.double().numpy(), name)
+        for name, requests in asked.items()
+    }
     clock.lap("reading")
 
     report: dict[str, Any] = {

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from config_physics import ATTRIBUTES
+from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure.statistics_table import measure_images
-from galaxies.validation.agreement import Requests, agreement, generate_all
+from galaxies.validation.agreement import agreement, generate_all
 from galaxies.validation.judge import Judge
 
 _IMAGES = 128  # drawn twice
@@ -35,7 +36,7 @@ def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | N
         ``images``, ``strength``, ``seconds_per_image`` {"plain", "guided"}, and ``attributes``: {attribute:
         {instrument: {"plain", "guided"}}} as `control.agreement` gives them.
     """
-    first = Requests(*(part[:_IMAGES] for part in (requests.classes, requests.values, requests.seeds)))
+    first = requests.part(0, _IMAGES)
     plain = GalaxySampler(
         sampler.network, sampler.config, sampler.population, sampler.engine, replace(sampler.solver, photometry=0.0)
     )
@@ -57,6 +58,6 @@ def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | N
                 continue
             for instrument, values in readings.items():
                 if attribute in values:
-                    cell = agreement(first.values[:, column], np.asarray(values[attribute]), seed)
+                    cell = agreement(first.values[:, column].double().numpy(), np.asarray(values[attribute]), seed)
                     report["attributes"].setdefault(attribute, {}).setdefault(instrument, {})[name] = cell
     return report

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from config_physics import Config
 from galaxies.compute.engine import Engine
 from galaxies.datasets.population import Population
+from galaxies.generation.requests import requests_like_test, uniform_requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.agreement import (
     agreement,
@@ -17,9 +18,7 @@ from galaxies.validation.agreement import (
     agreement_terms,
     class_accuracy,
     gaming_gap,
-    requests_like_test,
     shuffled_control,
-    uniform_requests,
     unsupported_share,
 )
 
@@ -105,10 +104,10 @@ def test_requests_like_the_test_split_hold_each_galaxy_as_often(data):
     requests = requests_like_test(data, ("size", "redshift"), 3 * len(rows), 5)
     counts = np.bincount(requests.classes, minlength=4)
     assert counts.tolist() == (3 * np.bincount(data.classes(rows), minlength=4)).tolist()
-    sizes, times = np.unique(requests.values[:, 0], return_counts=True)
+    sizes, times = np.unique(requests.values[:, 0].numpy(), return_counts=True)
     assert len(sizes) == len(rows) and set(times) == {3}
     known = np.isfinite(data.attributes(("redshift",), rows))
-    assert np.isfinite(requests.values[:, 1]).sum() == 3 * known.sum()
+    assert requests.values[:, 1].isfinite().sum() == 3 * known.sum()
     assert len(set(requests.seeds)) == len(requests)
 
 
@@ -120,8 +119,8 @@ def test_uniform_requests_are_supported_balanced_and_uncorrelated(sampler):
         values = requests.values[requests.classes == index]
         low, high = sampler.supported[index][0]
         assert values[:, 0].min() - low < 0.05 * (high - low) and high - values[:, 0].max() < 0.05 * (high - low)
-        assert abs(np.corrcoef(values.T)[0, 1]) < 0.25
+        assert abs(np.corrcoef(values.numpy().T)[0, 1]) < 0.25
     again = uniform_requests(sampler, 800, 5)
-    assert np.array_equal(requests.values, again.values) and requests.seeds == again.seeds
+    assert torch.equal(requests.values, again.values) and requests.seeds == again.seeds
     beyond = type(requests)(requests.classes, requests.values + 10, requests.seeds)
     assert unsupported_share(sampler, beyond) == 1

@@ -10,10 +10,10 @@ from config_physics import Config
 from galaxies.compute.engine import Engine
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_float
+from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler, build_generator
 from galaxies.generation.solvers import Solver
 from galaxies.measure import photometry
-from galaxies.validation.agreement import Requests
 from galaxies.validation.guidance_effect import guidance_effect
 from galaxies.validation.report.page import _guidance
 from tests.conftest import Oracle, render_galaxies
@@ -29,7 +29,7 @@ def effect():
     sampler = GalaxySampler(network, config, population, Engine.choose("cpu"), Solver("ddim", 8, photometry=1.0))
     drawn = float(photometry.measure(image.float() / 255)["brightness"])
     wanted = np.stack([np.linspace(drawn, drawn + 0.01, 24), np.full(24, 0.1)], 1)
-    requests = Requests(np.zeros(24, np.int64), wanted, list(range(24)))
+    requests = Requests(torch.zeros(24, dtype=torch.int64), torch.from_numpy(wanted).float(), range(24))
     return guidance_effect(sampler, requests, None, 0)
 
 
