@@ -166,14 +166,14 @@ def photometric_residuals(
         `known` where photometry measures the attribute and found a galaxy, else 0.
     """
     measured = photometry.measure((images.float() + 1) / 2)
-    found = (measured["flag"] & photometry.NO_SOURCE == 0).float()
+    found = (measured.flag & photometry.NO_SOURCE == 0).float()
     residuals, compared = [], []
     for column, attribute in enumerate(attributes):
         if attribute.source != "photometry":
             residuals.append(torch.zeros_like(found))
             compared.append(torch.zeros_like(found))
             continue
-        residuals.append(attribute.to_unit(measured[attribute.name]) - requested[:, column])
+        residuals.append(attribute.to_unit(measured.attribute(attribute.name)) - requested[:, column])
         compared.append(found * known[:, column])
     return torch.stack(residuals, 1), torch.stack(compared, 1)
 

@@ -89,8 +89,9 @@ def _parser() -> Parser:
 @torch.inference_mode()
 def measure(images: Tensor, batch: int, structure: bool) -> None:
     """Measure images (N, 3, S, S) in [0, 1] in batches."""
+    measure_batch = photometry.measure_with_structure if structure else photometry.measure
     for start in range(0, len(images), batch):
-        photometry.measure(images[start : start + batch], structure)
+        measure_batch(images[start : start + batch])
 
 
 if __name__ == "__main__":

@@ -156,10 +156,11 @@ def measure_all(images: torch.Tensor, psf_sigma: np.ndarray | None = None) -> di
     blur = torch.zeros(len(images)) if psf_sigma is None else torch.from_numpy(psf_sigma).float()
     with torch.inference_mode():
         blocks = [
-            photometry.measure(images[k : k + _BATCH], structure=True, psf_sigma=blur[k : k + _BATCH])
+            photometry.measure_with_structure(images[k : k + _BATCH], blur[k : k + _BATCH])
             for k in range(0, len(images), _BATCH)
         ]
-    return {name: torch.cat([block[name] for block in blocks]).numpy() for name in blocks[0]}
+    tables = [galaxy._asdict() | structure._asdict() for galaxy, structure in blocks]
+    return {name: torch.cat([table[name] for table in tables]).numpy() for name in tables[0]}
 
 
 def errors(values: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -228,13 +229,13 @@ def compare_with_statmorph(images: torch.Tensor) -> None:
     theirs = measure_with_statmorph(images)
     their_time = (time.perf_counter() - start) / len(images)
     times = {}
-    for structure in (False, True):
+    for structure, measure in ((False, photometry.measure), (True, photometry.measure_with_structure)):
         with torch.inference_mode():
             laps = []
             for _ in range(4):  # the first warms up
                 start = time.perf_counter()
                 for k in range(0, len(images), _BATCH):
-                    photometry.measure(images[k : k + _BATCH], structure)
+                    measure(images[k : k + _BATCH])
                 laps.append((time.perf_counter() - start) / len(images))
         times[structure] = float(np.median(laps[1:]))
     ours = measure_all(images)

@@ -173,8 +173,9 @@ def draw_sample(data: PreparedDataset, count: int, seed: int, device: torch.devi
     with torch.inference_mode():
         for start in tqdm(range(0, len(rows), _BLOCK), f"measuring {data.path}", unit=" blocks", leave=False):
             block = torch.from_numpy(images[start : start + _BLOCK]).to(device).float() / 255
-            values = photometry.measure(block)
-            values = {name: values[name] for name in (*PHOTOMETRIC_ATTRIBUTES, "flag")} | image_statistics(block)
+            found = photometry.measure(block)
+            values = {name: found.attribute(name) for name in PHOTOMETRIC_ATTRIBUTES}
+            values |= {"flag": found.flag} | image_statistics(block)
             measured.append({name: value.cpu().double().numpy() for name, value in values.items()})
     table = {name: np.concatenate([block[name] for block in measured]) for name in measured[0]}
     flags = table.pop("flag").astype(np.int64)

@@ -124,7 +124,7 @@ def write_dataset(path: Path, count: int = 160, seed: int = 0, side: int = 64) -
     """Write rendered galaxies as a prepared dataset; a third of the redshifts is unknown."""
     images, names = render_galaxies(count, seed, side)
     measured = photometry.measure(torch.from_numpy(images).float() / 255)
-    values = {name: measured[name].numpy() for name in PHOTOMETRIC_ATTRIBUTES}
+    values = {name: measured.attribute(name).numpy() for name in PHOTOMETRIC_ATTRIBUTES}
     redshift = np.random.default_rng(seed).uniform(0.01, 0.2, count)
     values["redshift"] = np.where(np.arange(count) % 3 == 0, np.nan, redshift)
     with DatasetWriter(path, side, 0.5, {"source": "rendered for a test"}) as writer:

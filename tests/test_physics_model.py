@@ -279,7 +279,7 @@ TABLE = attribute_table(("size", "brightness", "redshift", "ellipticity"))
 
 def measured_in_units(images):
     values = photometry.measure((images + 1) / 2)
-    columns = [values[a.name] if a.source == "photometry" else torch.zeros(len(images)) for a in TABLE]
+    columns = [values.attribute(a.name) if a.source == "photometry" else torch.zeros(len(images)) for a in TABLE]
     return torch.stack([a.to_unit(c) for a, c in zip(TABLE, columns, strict=True)], 1)
 
 

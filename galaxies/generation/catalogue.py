@@ -62,7 +62,7 @@ def measure_images(images: Tensor, device: torch.device) -> dict[str, np.ndarray
 def _measure_part(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
     with torch.inference_mode():
         measured = photometry.measure(images.to(device).float() / 255)
-    return {name: column.cpu().numpy() for name, column in measured.items()}
+    return {name: column.cpu().numpy() for name, column in measured._asdict().items()}
 
 
 def catalogue_of(

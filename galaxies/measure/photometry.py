@@ -10,14 +10,15 @@ The pictures are asinh-stretched composites, so "light" below means display ligh
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
-from galaxies.measure import structure as statistics
 from galaxies.measure.source import Sky, Source, estimate_sky, find_source, pixel_grid
+from galaxies.measure.structure import Structure, measure_structure, squared_radius
 
 NO_SOURCE = 1  # nothing significant near the centre; the values mean nothing
 TOUCHES_EDGE = 2  # the frame's outermost pixels hold a noticeable part of the light; the size is a lower limit
@@ -35,52 +36,106 @@ _EDGE_LIGHT = 0.0025  # part of the light in the outermost pixels from which on 
 _LEAST_LIGHT = 1e-4  # of a plane, pixels times display units: keeps colors finite
 
 
-def measure(images: Tensor, structure: bool = False, psf_sigma: float | Tensor = 0.0) -> dict[str, Tensor]:
+class Photometry(NamedTuple):
+    """Size, light, shape and color of N galaxies, and the sky that they stand on.
+
+    All are tensors (N,) in the images' floating type, but for the flag, and finite, also for blank frames and broken
+    pixels. Lengths are in frame widths.
+
+    Attributes
+    ----------
+    size : Tensor
+        Radius of the circle about the centroid that holds half the source's light.
+    brightness : Tensor
+        Mean display surface brightness within it, above the sky, 0 to 1.
+    ellipticity : Tensor
+        1 - b/a from second moments, 0 to 1.
+    concentration : Tensor
+        5 log10(r80 / r20) (Conselice 2003, eq. 5, here of display light).
+    color : Tensor
+        -2.5 log10(blue light / red light), magnitudes.
+    color_green_red, color_blue_green : Tensor
+        The same of neighbouring planes, magnitudes.
+    light : Tensor
+        Total display light of the source, pixels times display units.
+    centroid_x, centroid_y : Tensor
+        Offset from the frame's centre, -0.25 to 0.25.
+    position_angle : Tensor
+        Of the major axis, degrees in [0, 180), counted from +x towards +y (down the rows).
+    moment_xx, moment_yy, moment_xy : Tensor
+        Second moments of the source, blur included, squared frame widths.
+    background, noise : Tensor
+        Level of the sky, and its standard deviation from pixel to pixel, of the mean plane, display units.
+    flag : Tensor, int64
+        Sum of `FLAG_BITS`; 0 is a good measurement.
+    """
+
+    size: Tensor
+    brightness: Tensor
+    ellipticity: Tensor
+    concentration: Tensor
+    color: Tensor
+    color_green_red: Tensor
+    color_blue_green: Tensor
+    light: Tensor
+    centroid_x: Tensor
+    centroid_y: Tensor
+    position_angle: Tensor
+    moment_xx: Tensor
+    moment_yy: Tensor
+    moment_xy: Tensor
+    background: Tensor
+    noise: Tensor
+    flag: Tensor
+
+    def attribute(self, name: str) -> Tensor:
+        """Return the values of an attribute by its name in the table of attributes, one of `PHOTOMETRIC_ATTRIBUTES`.
+
+        Raises
+        ------
+        KeyError
+            If photometry does not measure an attribute of that name.
+        """
+        if name not in PHOTOMETRIC_ATTRIBUTES:
+            raise KeyError(name)
+        return getattr(self, name)
+
+
+def measure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> Photometry:
     """Measure the central galaxy of each image.
 
     Parameters
     ----------
     images : Tensor, (N, 3, S, S), floating point in [0, 1]
         Display images, planes R, G, B.
-    structure : bool
-        Whether to measure the structure as well, which takes about three times as long as the rest.
     psf_sigma : float or Tensor, (N,)
         Root mean square width of the point spread function along one axis, frame widths. Its second moments are taken
         off the galaxy's before the ellipticity, which blur makes too round; 0 where it is not known.
-
-    Returns
-    -------
-    dict of Tensor, (N,)
-        ``size``: radius of the circle about the centroid that holds half the source's light, frame widths.
-        ``brightness``: mean display surface brightness within it, above the sky, 0 to 1.
-        ``ellipticity``: 1 - b/a from second moments.
-        ``concentration``: 5 log10(r80 / r20) (Conselice 2003, eq. 5, here of display light).
-        ``color``: -2.5 log10(blue light / red light), magnitudes.
-        ``light``: total display light of the source, in pixels times display units.
-        ``centroid_x``, ``centroid_y``: offset from the frame's centre, frame widths.
-        ``position_angle``: of the major axis, degrees in [0, 180), counted from +x towards +y (down the rows).
-        ``flag``: int64 sum of `FLAG_BITS`; 0 is a good measurement.
-        With `structure` also, lengths in frame widths and circles about the centre of asymmetry:
-        ``background``, ``noise``: level of the sky, and its standard deviation from pixel to pixel, of the mean plane.
-        ``color_green_red``, ``color_blue_green``: as ``color``, of neighbouring planes.
-        ``moment_xx``, ``moment_yy``, ``moment_xy``: second moments of the source, blur included.
-        ``petrosian_radius``: where the surface brightness is 0.2 of the mean within.
-        ``petrosian_light``: light within two Petrosian radii, pixels times display units.
-        ``half_light_radius``: of half of all light, that beyond any aperture included (Graham et al. 2005, eq. 6), and
-        that of faint wings taken for sky.
-        ``r20``, ``r50``, ``r80``: of parts of the light within 1.5 Petrosian radii; ``petrosian_concentration``:
-        5 log10(r80 / r20) of these (Conselice 2003, eq. 5).
-        ``asymmetry``, ``smoothness``: within 1.5 Petrosian radii (Conselice 2003, eqs. 2 and 3; without his factor of
-        10 in the latter); ``asymmetry_corrected``: unbiased by noise, see `morphology_statistics.asymmetry`.
-        ``asymmetry_x``, ``asymmetry_y``: the centre of asymmetry, offset from the frame's.
-        ``gini``, ``m20``: Lotz et al. (2004), eqs. 6 and 8.
-        Values are always finite, also for blank frames and broken pixels.
 
     Raises
     ------
     ValueError
         If the images do not have three square planes of floating-point values.
     """
+    return _measure(images, psf_sigma)[0]
+
+
+def measure_with_structure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> tuple[Photometry, Structure]:
+    """Measure the central galaxy of each image and its structure, which takes about four times as long as `measure`.
+
+    Parameters and errors are those of `measure`; the flag may also say `NOT_CONVERGED`.
+    """
+    found, light, source, sky = _measure(images, psf_sigma)
+    centroid = torch.stack([found.centroid_x, found.centroid_y], 1) * light.shape[-1]
+    structure, converged = measure_structure(
+        light, source, sky.corners, centroid, found.position_angle, found.ellipticity
+    )
+    seen = found.flag & NO_SOURCE == 0
+    return found._replace(flag=found.flag + (~converged & seen) * NOT_CONVERGED), structure
+
+
+def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Tensor, Source, Sky]:
+    """Return the photometry, and the sky-subtracted mean planes (N, S, S), source and sky that it was measured with."""
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"images must have the shape (N, 3, S, S), not {tuple(images.shape)}")
     if not images.is_floating_point():
@@ -119,99 +174,26 @@ def measure(images: Tensor, structure: bool = False, psf_sigma: float | Tensor =
     flag = no_source * NO_SOURCE + (border.sum(1) > _EDGE_LIGHT * total) * TOUCHES_EDGE
     flag = flag + (plane_light <= _LEAST_LIGHT).any(1) * NEGATIVE_FLUX
     red, green, blue = plane_light.clamp_min(_LEAST_LIGHT).unbind(1)
-    values = {
-        "size": r50 / side,
-        "brightness": brightness,
-        "ellipticity": ellipticity,
-        "concentration": 5 * torch.log10(r80 / r20),
-        "color": -2.5 * torch.log10(blue / red),
-        "light": total,
-        "centroid_x": centroid_x / side,
-        "centroid_y": centroid_y / side,
-        "position_angle": position_angle,
-        "flag": flag.long(),
-    }
-    if not structure:
-        return values
-    values["color_green_red"] = -2.5 * torch.log10(green / red)
-    values["color_blue_green"] = -2.5 * torch.log10(blue / green)
-    values |= {name: m / side**2 for name, m in zip(("moment_xx", "moment_yy", "moment_xy"), moments, strict=True)}
-    values |= {"background": sky.level.mean(1), "noise": sky.noise}
-    found, converged = _structure(whole_light, source, sky, values)
-    values["flag"] = values["flag"] + (~converged & ~no_source) * NOT_CONVERGED
-    return values | found
-
-
-def _structure(light: Tensor, source: Source, sky: Sky, values: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-    """Measure the structure of the galaxies on whole sky-subtracted mean planes (N, S, S), neighbours left out.
-
-    Returns
-    -------
-    statistics : dict of Tensor, (N,)
-        See `measure`.
-    converged : Tensor, (N,), bool
-        Whether a Petrosian radius was found in the frame and the centre of asymmetry near the centroid.
-    """
-    side = light.shape[-1]
-    usable = ~source.neighbours
-    light = light * usable
-    with torch.no_grad():
-        centroid = torch.stack([values["centroid_x"], values["centroid_y"]], 1) * side
-        about_centroid = statistics.distance_from(light, centroid)
-        first, _ = statistics.petrosian_radius(statistics.measure_rings(light, usable, about_centroid))
-        centre = statistics.asymmetry_centre(light, usable, centroid, statistics.APERTURE * first)
-        drift = (centre - centroid).norm(dim=1)
-        converged = drift <= (statistics.MAX_DRIFT * first).clamp_min(1)
-        distance = statistics.distance_from(light, centre)
-
-    rings = statistics.measure_rings(light, usable, distance)
-    petrosian, found = statistics.petrosian_radius(rings)
-    rings = rings._replace(growth=rings.growth.cummax(1).values)  # noise can make the outermost curve fall
-    total = statistics.light_within(rings, statistics.APERTURE * petrosian)
-    r20, r50, r80 = (
-        statistics.squared_radius(rings.growth, rings.edges, part * total).clamp_min(1e-4).sqrt()
-        for part in (0.2, 0.5, 0.8)
+    found = Photometry(
+        size=r50 / side,
+        brightness=brightness,
+        ellipticity=ellipticity,
+        concentration=5 * torch.log10(r80 / r20),
+        color=-2.5 * torch.log10(blue / red),
+        color_green_red=-2.5 * torch.log10(green / red),
+        color_blue_green=-2.5 * torch.log10(blue / green),
+        light=total,
+        centroid_x=centroid_x / side,
+        centroid_y=centroid_y / side,
+        position_angle=position_angle,
+        moment_xx=moments[0] / side**2,
+        moment_yy=moments[1] / side**2,
+        moment_xy=moments[2] / side**2,
+        background=sky.level.mean(1),
+        noise=sky.noise,
+        flag=flag.long(),
     )
-    wings = statistics.wings_in_sky(light, usable, sky.corners, distance, petrosian)
-    whole = statistics.measure_rings(light + wings[:, None, None], usable, distance)
-    whole = whole._replace(growth=whole.growth.cummax(1).values)
-    half_light = statistics.half_light_radius(whole, statistics.petrosian_radius(whole)[0])
-    with torch.no_grad():
-        aperture = distance <= statistics.APERTURE * petrosian[:, None, None]
-        blank = sky.corners & usable & ~source.mask
-        semimajor, axis_ratio = _elliptical_radius(about_centroid, centroid, values, light)
-        ellipses = statistics.measure_rings(light, usable, semimajor, axis_ratio)
-        pixels = statistics.gini_map(light, usable, source.mask, semimajor, statistics.petrosian_radius(ellipses)[0])
-    asymmetry, corrected = statistics.asymmetry(light, usable, blank, centre, aperture)
-    gini, m20 = statistics.gini_m20(light, pixels)
-    return {
-        "petrosian_radius": petrosian / side,
-        "petrosian_light": statistics.light_within(rings, statistics.FLUX_APERTURE * petrosian),
-        "half_light_radius": half_light / side,
-        "r20": r20 / side,
-        "r50": r50 / side,
-        "r80": r80 / side,
-        "petrosian_concentration": 5 * torch.log10(r80 / r20),
-        "asymmetry": asymmetry,
-        "asymmetry_corrected": corrected,
-        "asymmetry_x": centre[:, 0] / side,
-        "asymmetry_y": centre[:, 1] / side,
-        "smoothness": statistics.smoothness(light, usable, blank, distance, petrosian, aperture),
-        "gini": gini,
-        "m20": m20,
-    }, found & converged
-
-
-def _elliptical_radius(
-    distance: Tensor, centroid: Tensor, values: dict[str, Tensor], light: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the semi-major axis (N, S, S), pixels, of the galaxy's ellipse through each pixel, and b/a (N,)."""
-    x, y = pixel_grid(light.shape[-1], light)
-    angle = torch.deg2rad(values["position_angle"])[:, None, None]
-    across = (y - centroid[:, 1, None, None]) * angle.cos() - (x - centroid[:, 0, None, None]) * angle.sin()
-    axis_ratio = (1 - values["ellipticity"]).clamp_min(0.1)
-    stretch = axis_ratio[:, None, None] ** -2 - 1
-    return (distance.square() + stretch * across.square()).sqrt(), axis_ratio
+    return found, whole_light, source, sky
 
 
 def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
@@ -230,8 +212,9 @@ def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -
     """
     with torch.inference_mode():
         measured = measure(torch.from_numpy(images).to(device).float() / 255)
-    found = (measured["flag"].cpu().numpy() & NO_SOURCE) == 0
-    return {name: np.where(found, measured[name].cpu().double().numpy(), np.nan) for name in PHOTOMETRIC_ATTRIBUTES}
+    found = (measured.flag.cpu().numpy() & NO_SOURCE) == 0
+    values = {name: measured.attribute(name).cpu().double().numpy() for name in PHOTOMETRIC_ATTRIBUTES}
+    return {name: np.where(found, value, np.nan) for name, value in values.items()}
 
 
 def _shape(m_xx: Tensor, m_yy: Tensor, m_xy: Tensor, blur: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -268,7 +251,7 @@ def _light_radii(
     peak = weights.amax(1).clamp_min(1e-6)
     radii = []
     for fraction in fractions:
-        squared = statistics.squared_radius(growth, edges, fraction * total)
+        squared = squared_radius(growth, edges, fraction * total)
         # Light is spread over its pixels: no circle is brighter than the brightest pixel, nor 0 for a blank frame.
         smallest = (fraction * total / (math.pi * peak)).clamp_min(1e-6)
         squared = torch.where(total > 1e-6, squared, smallest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from galaxies.measure import photometry
 from galaxies.measure.image_statistics import image_statistics
 
 _BLOCK = 64  # images measured at a time
-_SOURCES = {"photometry": partial(photometry.measure, structure=True), "image": image_statistics}
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,9 @@ def measure_images(images: Tensor, device: torch.device | str = "cpu", title: st
     with torch.inference_mode():
         for block in tqdm(images.split(_BLOCK), title, unit=" blocks", leave=False, disable=not title):
             shown = block.to(device).float() / scale
-            found = {source: measure(shown) for source, measure in _SOURCES.items()}
-            parts["flag"].append(found["photometry"]["flag"].cpu().numpy())
+            galaxy, structure = photometry.measure_with_structure(shown)
+            found = {"photometry": galaxy._asdict() | structure._asdict(), "image": image_statistics(shown)}
+            parts["flag"].append(galaxy.flag.cpu().numpy())
             unseen = parts["flag"][-1] & photometry.NO_SOURCE > 0
             for statistic in STATISTICS:
                 value = found[statistic.source][statistic.name].cpu().double().numpy()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.source import pixel_grid, reconstruct
+from galaxies.measure.source import Source, pixel_grid, reconstruct
 
 PETROSIAN_ETA = 0.2  # surface brightness at the Petrosian radius over the mean within it
 APERTURE = 1.5  # radius of the aperture of the CAS statistics, Petrosian radii
@@ -35,6 +35,52 @@ _ANNULUS_RINGS = 2  # rings to either side of a radius that its local surface br
 _STEPS = (1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125)  # of the search for the centre, pixels of a 64 px frame
 MAX_DRIFT = 0.25  # of the centre of asymmetry from the centroid, Petrosian radii
 _START_GRID = 0.125  # pixels; a start rounded to them keeps the centre constant under small changes of the image
+
+
+class Structure(NamedTuple):
+    """Structure of N galaxies: tensors (N,) in the images' floating type, always finite.
+
+    Lengths are in frame widths, and circles lie about the centre of asymmetry.
+
+    Attributes
+    ----------
+    petrosian_radius : Tensor
+        Where the surface brightness is 0.2 of the mean within.
+    petrosian_light : Tensor
+        Light within two Petrosian radii, pixels times display units.
+    half_light_radius : Tensor
+        Of half of all light, that beyond any aperture included (Graham et al. 2005, eq. 6), and that of faint wings
+        taken for sky.
+    r20, r50, r80 : Tensor
+        Of parts of the light within 1.5 Petrosian radii.
+    petrosian_concentration : Tensor
+        5 log10(r80 / r20) of these (Conselice 2003, eq. 5).
+    asymmetry : Tensor
+        Within 1.5 Petrosian radii (Conselice 2003, eq. 2); 0 for a galaxy that a half turn maps onto itself.
+    asymmetry_corrected : Tensor
+        The same, unbiased by noise, see `asymmetry`.
+    asymmetry_x, asymmetry_y : Tensor
+        The centre of asymmetry, offset from the frame's.
+    smoothness : Tensor
+        Within 1.5 Petrosian radii (Conselice 2003, eq. 3, without his factor of 10); 0 for smooth light.
+    gini, m20 : Tensor
+        Lotz et al. (2004), eqs. 6 and 8; Gini from 0 to 1.
+    """
+
+    petrosian_radius: Tensor
+    petrosian_light: Tensor
+    half_light_radius: Tensor
+    r20: Tensor
+    r50: Tensor
+    r80: Tensor
+    petrosian_concentration: Tensor
+    asymmetry: Tensor
+    asymmetry_corrected: Tensor
+    asymmetry_x: Tensor
+    asymmetry_y: Tensor
+    smoothness: Tensor
+    gini: Tensor
+    m20: Tensor
 
 
 class Rings(NamedTuple):
@@ -56,6 +102,90 @@ class Rings(NamedTuple):
     ratio: Tensor
     covered: Tensor
     edges: Tensor
+
+
+def measure_structure(
+    light: Tensor, source: Source, corners: Tensor, centroid: Tensor, position_angle: Tensor, ellipticity: Tensor
+) -> tuple[Structure, Tensor]:
+    """Measure the structure of the galaxies on whole sky-subtracted mean planes, neighbours left out.
+
+    Parameters
+    ----------
+    light : Tensor, (N, S, S), floating point
+    source : Source
+        What was found in them.
+    corners : Tensor, (S, S), bool
+        Pixels that tell the sky.
+    centroid : Tensor, (N, 2)
+        x and y in pixels from the frame's centre.
+    position_angle, ellipticity : Tensor, (N,)
+        Degrees from +x towards +y, and 1 - b/a, of the ellipses along which the Gini coefficient's map ends.
+
+    Returns
+    -------
+    structure : Structure
+    converged : Tensor, (N,), bool
+        Whether a Petrosian radius was found in the frame and the centre of asymmetry near the centroid.
+    """
+    side = light.shape[-1]
+    usable = ~source.neighbours
+    light = light * usable
+    with torch.no_grad():
+        about_centroid = distance_from(light, centroid)
+        first, _ = petrosian_radius(measure_rings(light, usable, about_centroid))
+        centre = asymmetry_centre(light, usable, centroid, APERTURE * first)
+        drift = (centre - centroid).norm(dim=1)
+        converged = drift <= (MAX_DRIFT * first).clamp_min(1)
+        distance = distance_from(light, centre)
+
+    rings = measure_rings(light, usable, distance)
+    petrosian, found = petrosian_radius(rings)
+    rings = rings._replace(growth=rings.growth.cummax(1).values)  # noise can make the outermost curve fall
+    total = light_within(rings, APERTURE * petrosian)
+    r20, r50, r80 = (
+        squared_radius(rings.growth, rings.edges, part * total).clamp_min(1e-4).sqrt() for part in (0.2, 0.5, 0.8)
+    )
+    wings = wings_in_sky(light, usable, corners, distance, petrosian)
+    whole = measure_rings(light + wings[:, None, None], usable, distance)
+    whole = whole._replace(growth=whole.growth.cummax(1).values)
+    half_light = half_light_radius(whole, petrosian_radius(whole)[0])
+    with torch.no_grad():
+        aperture = distance <= APERTURE * petrosian[:, None, None]
+        blank = corners & usable & ~source.mask
+        axis_ratio = (1 - ellipticity).clamp_min(0.1)
+        semimajor = _elliptical_radius(light, about_centroid, centroid, position_angle, axis_ratio)
+        ellipses = measure_rings(light, usable, semimajor, axis_ratio)
+        pixels = gini_map(light, usable, source.mask, semimajor, petrosian_radius(ellipses)[0])
+    plain, corrected = asymmetry(light, usable, blank, centre, aperture)
+    gini, m20 = gini_m20(light, pixels)
+    structure = Structure(
+        petrosian_radius=petrosian / side,
+        petrosian_light=light_within(rings, FLUX_APERTURE * petrosian),
+        half_light_radius=half_light / side,
+        r20=r20 / side,
+        r50=r50 / side,
+        r80=r80 / side,
+        petrosian_concentration=5 * torch.log10(r80 / r20),
+        asymmetry=plain,
+        asymmetry_corrected=corrected,
+        asymmetry_x=centre[:, 0] / side,
+        asymmetry_y=centre[:, 1] / side,
+        smoothness=smoothness(light, usable, blank, distance, petrosian, aperture),
+        gini=gini,
+        m20=m20,
+    )
+    return structure, found & converged
+
+
+def _elliptical_radius(
+    light: Tensor, distance: Tensor, centroid: Tensor, position_angle: Tensor, axis_ratio: Tensor
+) -> Tensor:
+    """Return the semi-major axis (N, S, S), pixels, of the galaxy's ellipse through each pixel."""
+    x, y = pixel_grid(light.shape[-1], light)
+    angle = torch.deg2rad(position_angle)[:, None, None]
+    across = (y - centroid[:, 1, None, None]) * angle.cos() - (x - centroid[:, 0, None, None]) * angle.sin()
+    stretch = axis_ratio[:, None, None] ** -2 - 1
+    return (distance.square() + stretch * across.square()).sqrt()
 
 
 def measure_rings(light: Tensor, usable: Tensor, radius: Tensor, axis_ratio: Tensor | None = None) -> Rings:

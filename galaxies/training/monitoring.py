@@ -153,11 +153,11 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
         if (real_diversity := diversity(real[index][:per_class])) > 0:
             report[f"diversity_{MORPHOLOGIES[index].name}"] = diversity(generated) / real_diversity
     measured = photometry.measure(torch.cat(images).float() / 255)
-    sound = (measured["flag"] & photometry.NO_SOURCE) == 0
+    sound = (measured.flag & photometry.NO_SOURCE) == 0
     report["unmeasurable"] = float((~sound).float().mean())
     for column, attribute in enumerate(sampler.attributes):
         if attribute.source == "photometry":
-            error = (measured[attribute.name] - torch.cat(requests)[:, column]).abs()
+            error = (measured.attribute(attribute.name) - torch.cat(requests)[:, column]).abs()
             usable = sound & torch.isfinite(error)
             if usable.any():
                 report[f"measured_mae_{attribute.name}"] = float(error[usable].mean())

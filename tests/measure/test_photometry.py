@@ -15,7 +15,15 @@ import torch
 from PIL import Image
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
-from galaxies.measure.photometry import FLAG_BITS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE, measure
+from galaxies.measure.photometry import (
+    FLAG_BITS,
+    NEGATIVE_FLUX,
+    NO_SOURCE,
+    NOT_CONVERGED,
+    TOUCHES_EDGE,
+    measure,
+    measure_with_structure,
+)
 from tests.conftest import render_galaxies
 
 OVERSAMPLING = 5
@@ -97,11 +105,11 @@ def star(x0, y0, sigma_px=0.9, side=64):
 
 def measured(*images):
     """Measure images and return arrays, one value an image."""
-    return {name: values.numpy() for name, values in measure(torch.stack(images)).items()}
+    return {name: values.numpy() for name, values in measure(torch.stack(images))._asdict().items()}
 
 
 def one(image):
-    return {name: values.item() for name, values in measure(image[None]).items()}
+    return {name: values.item() for name, values in measure(image[None])._asdict().items()}
 
 
 def assert_finite(values):
@@ -116,10 +124,13 @@ def test_what_is_returned():
     images = torch.stack([picture(profile()), picture(profile(radius=0.15))])
     before = images.clone()
     values = measure(images)
-    assert set(PHOTOMETRIC_ATTRIBUTES) | {"light", "centroid_x", "centroid_y", "position_angle", "flag"} == set(values)
-    assert all(column.shape == (2,) for column in values.values())
-    assert values["flag"].dtype == torch.int64
-    assert all(column.dtype == torch.float32 for name, column in values.items() if name != "flag")
+    for name in PHOTOMETRIC_ATTRIBUTES:
+        assert values.attribute(name) is getattr(values, name)
+    with pytest.raises(KeyError, match="light"):  # measured, but no attribute
+        values.attribute("light")
+    assert all(column.shape == (2,) for column in values)
+    assert values.flag.dtype == torch.int64
+    assert all(column.dtype == torch.float32 for name, column in values._asdict().items() if name != "flag")
     assert torch.equal(images, before)
     # One bit each, so that a sum tells them apart.
     assert list(FLAG_BITS) == [NO_SOURCE, TOUCHES_EDGE, NEGATIVE_FLUX, NOT_CONVERGED] == [1, 2, 4, 8]
@@ -357,18 +368,20 @@ def test_each_image_is_measured_alone(tilted):
     )
     together = measure(images)
     for i, image in enumerate(images):
-        for name, value in measure(image[None]).items():
+        for name, value in measure(image[None])._asdict().items():
             # An angle may wrap at 180; here none of the sources with a shape is near.
-            torch.testing.assert_close(value[0], together[name][i], rtol=1e-6, atol=1e-6, msg=f"{name} of image {i}")
+            torch.testing.assert_close(
+                value[0], getattr(together, name)[i], rtol=1e-6, atol=1e-6, msg=f"{name} of image {i}"
+            )
 
 
 def test_memory_layout_and_precision(tilted):
     images = torch.stack([tilted, tilted.flip(1)])
     expected = measure(images)
-    for name, values in measure(images.contiguous(memory_format=torch.channels_last)).items():
-        torch.testing.assert_close(values, expected[name], rtol=1e-5, atol=1e-5)
-    for name, values in measure(images.double()).items():
-        torch.testing.assert_close(values.float(), expected[name].float(), rtol=1e-4, atol=1e-4)
+    for name, values in measure(images.contiguous(memory_format=torch.channels_last))._asdict().items():
+        torch.testing.assert_close(values, getattr(expected, name), rtol=1e-5, atol=1e-5)
+    for name, values in measure(images.double())._asdict().items():
+        torch.testing.assert_close(values.float(), getattr(expected, name).float(), rtol=1e-4, atol=1e-4)
 
 
 # Neighbours
@@ -539,14 +552,14 @@ def test_black_planes_stay_finite():
 def test_gradients_equal_finite_differences(name):
     image = picture(profile("exponential", 0.1, 0.35, 25, x0=0.013, y0=-0.021)).double()
     image.requires_grad_()
-    (gradient,) = torch.autograd.grad(measure(image[None])[name].sum(), image)
+    (gradient,) = torch.autograd.grad(getattr(measure(image[None]), name).sum(), image)
     # The mask is held constant, so only pixels well inside it, and steps too small to move its border.
     step, differences, derivatives = 1e-6, [], []
     for plane, row, column in [(0, 31, 33), (1, 30, 31), (2, 33, 36), (0, 28, 30), (2, 27, 34), (1, 34, 38)]:
         images = image.detach().repeat(2, 1, 1, 1)
         images[0, plane, row, column] += step
         images[1, plane, row, column] -= step
-        high, low = measure(images)[name]
+        high, low = getattr(measure(images), name)
         differences.append((high - low).item() / (2 * step))
         derivatives.append(gradient[plane, row, column].item())
     assert np.abs(differences).max() > 1e-6
@@ -569,7 +582,7 @@ def test_gradients_are_finite_everywhere(name):
             picture(profile("gaussian", 0.2, x0=0.2)),
         ]
     ).requires_grad_()
-    measure(images)[name].sum().backward()
+    getattr(measure(images), name).sum().backward()
     assert torch.isfinite(images.grad).all()
     # Something to learn from on a real source.
     assert images.grad[1].abs().max() > 0
@@ -577,10 +590,10 @@ def test_gradients_are_finite_everywhere(name):
 
 def test_gradient_step_makes_a_galaxy_larger():
     image = picture(profile("exponential", 0.08)).requires_grad_()
-    before = measure(image[None])["size"]
+    before = measure(image[None]).size
     (gradient,) = torch.autograd.grad(before.sum(), image)
     image = image.detach() + 0.01 * gradient / gradient.abs().max()
-    assert measure(image[None])["size"] > before
+    assert measure(image[None]).size > before
 
 
 # Bad input
@@ -600,8 +613,8 @@ def test_bad_types(dtype):
 
 def test_no_images():
     values = measure(torch.zeros(0, 3, 64, 64))
-    assert all(column.shape == (0,) for column in values.values())
-    assert values["flag"].dtype == torch.int64
+    assert all(column.shape == (0,) for column in values)
+    assert values.flag.dtype == torch.int64
 
 
 # Real galaxies
@@ -641,11 +654,11 @@ def test_smooth_blobs_anywhere_stay_finite_and_in_the_frame(cells):
 
 def test_broken_pixels_break_nothing_else():
     images = torch.from_numpy(render_galaxies(3)[0]).float() / 255
-    whole = measure(images, structure=True)
+    whole, whole_structure = measure_with_structure(images)
     images[0, 1, 2, 3], images[1] = torch.inf, torch.nan
-    found = measure(images, structure=True)
-    assert all(torch.isfinite(value.double()).all() for value in found.values())
-    assert found["flag"][1] & NO_SOURCE
-    for name, value in found.items():
-        torch.testing.assert_close(value[2], whole[name][2])
-    assert found["size"][0] == pytest.approx(whole["size"][0].item(), rel=0.02)
+    found, structure = measure_with_structure(images)
+    assert all(torch.isfinite(value.double()).all() for value in (*found, *structure))
+    assert found.flag[1] & NO_SOURCE
+    for value, expected in zip((*found, *structure), (*whole, *whole_structure), strict=True):
+        torch.testing.assert_close(value[2], expected[2])
+    assert found.size[0] == pytest.approx(whole.size[0].item(), rel=0.02)

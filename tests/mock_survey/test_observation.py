@@ -614,7 +614,7 @@ def test_the_middle_of_the_whole_frame_is_the_picture(small_blocks):
 @pytest.fixture(scope="module")
 def measured(survey):
     values = photometry.measure(torch.from_numpy(survey.images).float() / 255)
-    return {name: column.double().numpy() for name, column in values.items()}
+    return {name: column.double().numpy() for name, column in values._asdict().items()}
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

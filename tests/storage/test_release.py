@@ -180,6 +180,6 @@ def test_what_comes_with_the_program_draws_galaxies(name):
     classes, seeds = torch.arange(4).repeat(2), list(range(8))
     values = sampler.complete_all(classes, torch.full((8, len(sampler.attributes)), torch.nan), seeds)
     measured = photometry.measure(sampler.generate(classes, values, seeds).float() / 255)
-    assert (measured["flag"] & photometry.NO_SOURCE == 0).all()
+    assert (measured.flag & photometry.NO_SOURCE == 0).all()
     size = [a.name for a in sampler.attributes].index("size")
-    assert (measured["size"] - values[:, size]).abs().median() < 0.03
+    assert (measured.size - values[:, size]).abs().median() < 0.03

@@ -27,7 +27,7 @@ def effect():
     network.unet = Oracle(network.process, network.normalise(to_float(image)))
     population = Population(torch.arange(4), torch.rand(4, 2))
     sampler = GalaxySampler(network, config, population, Engine.choose("cpu"), Solver("ddim", 8, photometry=1.0))
-    drawn = float(photometry.measure(image.float() / 255)["brightness"])
+    drawn = float(photometry.measure(image.float() / 255).brightness)
     wanted = np.stack([np.linspace(drawn, drawn + 0.01, 24), np.full(24, 0.1)], 1)
     requests = Requests(torch.zeros(24, dtype=torch.int64), torch.from_numpy(wanted).float(), range(24))
     return guidance_effect(sampler, requests, None, 0)
