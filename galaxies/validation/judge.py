@@ -1,7 +1,7 @@
 """An independent judge of class and attributes, which no generator is ever trained to please.
 
 The judge has another architecture than the predictor of the physics loss and sees only the `judge` split, which no
-other network sees. `training.py` must not import this file.
+other network sees. Nothing in `galaxies/training` may import this file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import trange
 
 from config_physics import ATTRIBUTES, MORPHOLOGIES
 from galaxies.common.durable_files import sync_folder
@@ -24,12 +23,12 @@ from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset, dihedral
 from galaxies.images.resampling import turned
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.validation.classifier_training import HeldOut, train_classifier
 
 _SEED = 20_011  # of its own: the judge shares no random number with a run
 _WIDTH = 32
 _HELD_OUT = 0.25  # part of the split that decides when to stop and calibrates
 _EPOCHS, _PATIENCE, _BATCH = 120, 30, 32
-_LEARNING_RATE = 3e-3
 _FEWEST_KNOWN = 64  # galaxies with a known value that an attribute needs
 _FEWEST_GALAXIES = 100
 _FORMAT = 1  # of the network below: another number trains judges anew
@@ -185,50 +184,43 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
     centre, spread = _moments(values[kept])
     targets = torch.where(torch.isfinite(values), (values - centre) / spread, torch.nan)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = JudgeNetwork(len(names)).to(device)
-        optimizer = torch.optim.AdamW(network.parameters(), _LEARNING_RATE, weight_decay=0.01)
-        per_epoch = max(1, len(kept) // _BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=epochs * per_epoch)
-        # A rare class is drawn as often as a frequent one: the judge must know it too.
-        weights = 1.0 / torch.bincount(classes[kept], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[kept]]
-        best, best_loss, best_epoch = None, math.inf, 0
-        held_balance = 1.0 / torch.bincount(classes[held], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[held]]
-        for epoch in trange(epochs, desc="training the judge", unit="epoch", leave=False):
-            network.train()
-            for _ in range(per_epoch):
-                chosen = kept[torch.multinomial(weights, _BATCH, True, generator=random)]
-                batch = _move_at_random(images[chosen].to(device).float() / 255, random)
-                loss = _loss(network(batch), classes[chosen].to(device), targets[chosen].to(device))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-            logits, read = _predict(network, images[held], device)
-            held_loss = float(_loss((logits, read), classes[held], targets[held], held_balance))
-            if held_loss < best_loss:
-                best_loss, best_epoch = held_loss, epoch + 1
-                best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-            elif epoch + 1 - best_epoch >= _PATIENCE:
-                break
-    if best is None:
+    # A rare class is drawn as often as a frequent one: the judge must know it too.
+    balance = 1.0 / torch.bincount(classes[kept], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[kept]]
+    held_balance = 1.0 / torch.bincount(classes[held], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[held]]
+
+    def draw_loss(network: JudgeNetwork) -> Tensor:
+        chosen = kept[torch.multinomial(balance, _BATCH, True, generator=random)]
+        batch = _move_at_random(images[chosen].to(device).float() / 255, random)
+        return _loss(network(batch), classes[chosen].to(device), targets[chosen].to(device))
+
+    def held_out_loss(network: JudgeNetwork) -> float:
+        return float(_loss(_predict(network, images[held], device), classes[held], targets[held], held_balance))
+
+    per_epoch = max(1, len(kept) // _BATCH)
+    trained = train_classifier(
+        lambda: JudgeNetwork(len(names)).to(device),
+        draw_loss,
+        epochs * per_epoch,
+        _SEED,
+        held_out=HeldOut(held_out_loss, per_epoch, _PATIENCE),
+        title="training the judge",
+    )
+    if trained.best_look == 0:
         raise UserError(f"the judge of {data.path} did not train: its loss was never finite")
-    network.load_state_dict(best)
-    logits, read = _predict(network, images[held], device)
+    logits, read = _predict(trained.network, images[held], device)
     temperature = fit_temperature(logits, classes[held], held_balance)
     errors = ((read - targets[held]).abs() * spread).nanmean(0)
     right = (logits.argmax(1) == classes[held]).float()
     card = {
         "galaxies": len(kept),
         "held_out": len(held),
-        "epochs": best_epoch,
+        "epochs": trained.best_look,
         "accuracy_held_out": float((right * held_balance).sum() / held_balance.sum()),
         "mae_held_out": dict(zip(names, errors.tolist(), strict=True)),
     }
     return {
         "attributes": list(names),
-        "network": best,
+        "network": {name: value.cpu() for name, value in trained.network.state_dict().items()},
         "temperature": temperature,
         "centre": centre,
         "spread": spread,
@@ -272,7 +264,7 @@ def _move_at_random(images: Tensor, random: torch.Generator) -> Tensor:
     angle = 2 * math.pi * torch.rand(number, generator=random)
     mirror = torch.where(torch.rand(number, generator=random) < 0.5, -1.0, 1.0)
     shift = (torch.rand(number, 2, generator=random) * 2 - 1) * 2 / size
-    return turned(images, *(part.to(images.device) for part in (angle, mirror, shift)))
+    return turned(images, angle.to(images.device), mirror.to(images.device), shift.to(images.device))
 
 
 def _loss(outputs: tuple[Tensor, Tensor], classes: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -287,9 +279,8 @@ def _loss(outputs: tuple[Tensor, Tensor], classes: Tensor, targets: Tensor, weig
 
 @torch.no_grad()
 def _predict(network: JudgeNetwork, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    network.eval()
     parts = [network(chunk.to(device).float() / 255) for chunk in images.split(256)]
-    return tuple(torch.cat(column).cpu() for column in zip(*parts, strict=True))
+    return torch.cat([logits for logits, _ in parts]).cpu(), torch.cat([read for _, read in parts]).cpu()
 
 
 def fit_temperature(logits: Tensor, classes: Tensor, weights: Tensor) -> float:

@@ -21,6 +21,7 @@ from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.resampling import turned
+from galaxies.validation.classifier_training import train_classifier
 from galaxies.validation.distances import bootstrap_interval
 from galaxies.validation.judge import JudgeNetwork
 
@@ -28,7 +29,7 @@ ARMS = ("real alone", "with turned copies", "with generated")
 _EXTRA = 300  # images that are added in the two arms with additions
 _OTHERS = 1500  # most galaxies of the other classes to learn from
 _FEWEST_TESTED = 5  # rare galaxies in the test split
-_BATCH, _WIDTH, _LEARNING_RATE = 32, 16, 3e-3
+_BATCH, _WIDTH = 32, 16
 
 
 def try_augmentation(
@@ -190,21 +191,19 @@ def _train(rare: Tensor, others: Tensor, steps: int, seed: int, engine: Engine) 
     copies called all test galaxies one class.
     """
     random = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):  # initial weights and dropout
-        torch.manual_seed(seed)
-        network = engine.prepare(JudgeNetwork(1, _WIDTH))
-        optimizer = torch.optim.AdamW(network.parameters(), _LEARNING_RATE, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
-        half = _BATCH // 2
-        labels = torch.cat([torch.ones(half), torch.zeros(half)]).to(engine.device)
-        for _ in range(steps):
-            chosen = [part[torch.randint(len(part), (half,), generator=random)] for part in (rare, others)]
-            loss = F.binary_cross_entropy_with_logits(_logits(network, torch.cat(chosen), engine), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
+    half = _BATCH // 2
+    labels = torch.cat([torch.ones(half), torch.zeros(half)]).to(engine.device)
+
+    def build() -> JudgeNetwork:
+        network = JudgeNetwork(1, _WIDTH)
+        engine.prepare(network)
+        return network
+
+    def draw_loss(network: JudgeNetwork) -> Tensor:
+        chosen = [part[torch.randint(len(part), (half,), generator=random)] for part in (rare, others)]
+        return F.binary_cross_entropy_with_logits(_logits(network, torch.cat(chosen), engine), labels)
+
+    return train_classifier(build, draw_loss, steps, seed).network
 
 
 def _logits(network: JudgeNetwork, images: Tensor, engine: Engine) -> Tensor:

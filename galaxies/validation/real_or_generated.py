@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.engine import Engine
 from galaxies.datasets.prepared import dihedral
+from galaxies.validation.classifier_training import linear_decay, train_classifier
 from galaxies.validation.distances import roc_auc
 
 _MIN_PAIRS = 5  # a class with fewer pairs to test on is left out
@@ -148,23 +148,27 @@ def judge_images(
         Beside the progress bar.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = RealOrMock(mock_images.shape[-1])
-    network = engine.prepare(network).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     labels = torch.cat([torch.ones(_BATCH // 2), torch.zeros(_BATCH // 2)]).to(engine.device)
-    for _ in tqdm(range(steps), title, unit=" steps", leave=False):
+
+    def build() -> RealOrMock:
+        network = RealOrMock(mock_images.shape[-1])
+        engine.prepare(network)
+        return network
+
+    def draw_loss(network: RealOrMock) -> Tensor:
         images = torch.cat([_draw(mock_images, pairs, 0, generator), _draw(real_images, pairs, 1, generator)])
         turns = torch.randint(0, 8, (_BATCH,), generator=generator)
-        logits = _logits(network, dihedral(images, turns), engine)
-        loss = F.binary_cross_entropy_with_logits(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    network.eval()
+        return F.binary_cross_entropy_with_logits(_logits(network, dihedral(images, turns), engine), labels)
+
+    network = train_classifier(
+        build,
+        draw_loss,
+        steps,
+        seed,
+        weight_decay=1e-3,
+        schedule=linear_decay,
+        title=title,
+    ).network
     results = {}
     for name, members in _groups(pairs.test).items():
         mock, real = (np.concatenate([pairs.test[index][place] for index in members]) for place in (0, 1))

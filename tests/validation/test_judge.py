@@ -128,6 +128,13 @@ def test_too_few_galaxies_are_refused(survey):
         train_judge(with_splits(survey, 40), CPU)
 
 
+def test_a_judge_that_learns_nothing_is_refused(survey, monkeypatch):
+    monkeypatch.setattr(judge, "_loss", lambda outputs, *rest: outputs[0].sum() * torch.nan)
+    monkeypatch.setattr(judge, "_PATIENCE", 1)
+    with pytest.raises(UserError, match="did not train: its loss was never finite"):
+        train_judge(survey, CPU, epochs=3)
+
+
 def test_a_class_that_is_missing_is_never_held_out(survey):
     names = survey.catalogue["morphology"].replace("merger", "spiral")
     data = dataclasses.replace(survey, catalogue=survey.catalogue.assign(morphology=names))
