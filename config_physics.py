@@ -1,8 +1,8 @@
 """Settings and tables that every script shares.
 
-Two tables say what a galaxy can be asked to have: its morphology class and its physical attributes. The condition
-vector, the loader, the command lines, the sliders and the reports all read them, so their order is decided once. The
-settings of a run (`Config`) are declared here and nowhere else.
+Two tables say what a galaxy can be asked to have, its morphology class and its physical attributes, and a third which
+planes its image has. The condition vector, the loader, the networks, the command lines, the sliders and the reports
+all read them, so their order is decided once. The settings of a run (`Config`) are declared here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from galaxies.common.errors import UserError
 from galaxies.common.settings import KIND_WORDS, check_settings, setting
 
-SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `diffusion_sampling.Solver`
+SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `galaxies.generation.solvers.Solver`
 RELEASED = "released"  # folder in checkpoints/ of what comes with the program
 
 
@@ -42,12 +42,38 @@ def morphology_index(name: str) -> int:
     Raises
     ------
     UserError
-        If the name is none of the four classes.
+        If the name is none of the classes.
     """
     canonical = name.strip().lower().replace("_", "-")
     if canonical not in MORPHOLOGY_NAMES:
         raise UserError(f"unknown morphology '{name}': choose one of {', '.join(MORPHOLOGY_NAMES)}")
     return MORPHOLOGY_NAMES.index(canonical)
+
+
+@dataclass(frozen=True)
+class Band:
+    """One plane of an image; its place in `BANDS` is its place among the planes.
+
+    Attributes
+    ----------
+    name, label : str
+        Name in files; name for people.
+    description : str
+        What light it shows.
+    """
+
+    name: str
+    label: str
+    description: str
+
+
+# Display data: the planes of a colour picture, which SDSS composites fill with the bands i, r and g.
+BANDS = (
+    Band("r", "Red", "red plane; the i band in an SDSS composite"),
+    Band("g", "Green", "green plane; the r band in an SDSS composite"),
+    Band("b", "Blue", "blue plane; the g band in an SDSS composite"),
+)
+IMAGE_SIZES = (64, 128, 256)  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -175,7 +201,7 @@ class Config:
     )
 
     # Networks
-    image_size: int = setting(64, "pixels a side, as in the prepared dataset", choices=(64, 128, 256), option=False)
+    image_size: int = setting(64, "pixels a side, as in the prepared dataset", choices=IMAGE_SIZES, option=False)
     latent_dim: int = setting(100, "length of the noise vector", low=3, high=4096, family="GAN")
     width: int = setting(64, "channels of the thinnest layer of every network", low=4, high=512)
     generator: str = setting(
@@ -374,16 +400,36 @@ class Config:
             raise UserError(f"run is '{self.run}': that folder is for generators that come with the program")
 
     @property
+    def family(self) -> str:
+        """Model family, "GAN" or "diffusion": the name under which tables of families know it."""
+        return "diffusion" if self.diffusion else "GAN"
+
+    @property
+    def num_bands(self) -> int:
+        """Planes of an image."""
+        return len(BANDS)
+
+    @property
+    def condition_parts(self) -> tuple[int, int, int]:
+        """Lengths of the parts of the condition vector: one-hot class, attribute values, and their known-flags if set.
+
+        `galaxies.datasets.conditions` builds the vector and takes it apart.
+        """
+        count = len(self.attributes)
+        return len(MORPHOLOGIES), count, count if self.condition_mask else 0
+
+    @property
     def condition_dim(self) -> int:
-        """Length of the condition vector: one-hot class, attribute values and, if set, their known-flags."""
-        return len(MORPHOLOGIES) + len(self.attributes) * (2 if self.condition_mask else 1)
+        """Length of the condition vector."""
+        return sum(self.condition_parts)
 
     @property
     def noise_dim(self) -> int:
         """Length of the noise that a generator is given: a latent vector, pixels, or both."""
         if self.diffusion:
-            return 3 * self.image_size**2
-        return self.latent_dim + (3 * (self.image_size + 6) ** 2 if self.pixel_noise else 0)  # see `sky_grain`
+            return self.num_bands * self.image_size**2
+        # see `sky_grain`
+        return self.latent_dim + (self.num_bands * (self.image_size + 6) ** 2 if self.pixel_noise else 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, as stored in a checkpoint."""

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, IMAGE_SIZES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 from galaxies.datasets.cutouts import CutoutSource, read_cutouts
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="prepared datasets; of a galaxy in several, the first one's image is kept",
     )
     for command in (gz2, labelled, simulated):
-        command.add_argument("--size", type=int, choices=(64, 128, 256), default=64, help="pixels a side (default: 64)")
+        command.add_argument("--size", type=int, choices=IMAGE_SIZES, default=64, help="pixels a side (default: 64)")
     for command in (gz2, labelled):
         command.add_argument(
             "--crop",

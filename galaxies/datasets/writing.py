@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 import PIL
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from config_physics import ATTRIBUTES, BANDS, MORPHOLOGY_NAMES
 from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
 from galaxies.common.errors import UserError
 
@@ -155,7 +155,7 @@ class DatasetWriter:
         ValueError
             If a shape, type, class or name is wrong.
         """
-        expected = (len(object_ids), 3, self.image_size, self.image_size)
+        expected = (len(object_ids), len(BANDS), self.image_size, self.image_size)
         if images.shape != expected or images.dtype != np.uint8:
             raise ValueError(f"images are {images.shape} {images.dtype}, not {expected} uint8")
         if len(morphologies) != len(images) or any(len(v) != len(images) for v in values.values()):
@@ -192,7 +192,7 @@ class DatasetWriter:
 
     def _write_header(self, count: int) -> None:
         """Write the .npy header; numpy pads it so that its length does not depend on the count."""
-        shape = (count, 3, self.image_size, self.image_size)
+        shape = (count, len(BANDS), self.image_size, self.image_size)
         with _plain_errors(self.out):
             self._images.seek(0)
             np.lib.format.write_array_header_1_0(self._images, {"descr": "|u1", "fortran_order": False, "shape": shape})

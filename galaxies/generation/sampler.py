@@ -20,8 +20,9 @@ from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.engine import Engine
 from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
+from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
-from galaxies.datasets.prepared import condition_vector, to_uint8
+from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.solvers import DiffusionGenerator, Solver, draw_images
 from galaxies.networks.residual_gan import ResidualGenerator
 from galaxies.networks.sky_grain import GrainyGenerator

@@ -113,3 +113,18 @@ class _Doubling(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _Halving.apply(gradient, *ctx.saved_tensors), None
+
+
+def dihedral(images: Tensor, turns: Tensor) -> Tensor:
+    """Apply one of the eight flips and quarter turns to each image.
+
+    Parameters
+    ----------
+    images : Tensor, (N, C, S, S)
+    turns : Tensor, (N,), integers 0..7
+        Bit 0 flips x, bit 1 flips y, bit 2 swaps the axes. No pixel value changes.
+    """
+    for bit, flip in enumerate((lambda t: t.flip(3), lambda t: t.flip(2), lambda t: t.transpose(2, 3))):
+        chosen = (turns >> bit & 1).bool()[:, None, None, None]
+        images = torch.where(chosen, flip(images), images)
+    return images

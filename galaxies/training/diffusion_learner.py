@@ -11,7 +11,7 @@ from config_physics import Config
 from diffusion_model import denoising_loss
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
-from galaxies.datasets.prepared import Batch
+from galaxies.datasets.batches import Batch
 from galaxies.generation.sampler import build_generator
 from galaxies.training.learner import PHOTOMETRY_EVERY, Learner, StepResult, Variant
 from physics_model import photometric_loss, physics_loss

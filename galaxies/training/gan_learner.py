@@ -14,7 +14,8 @@ from config_physics import MORPHOLOGIES, Config
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
-from galaxies.datasets.prepared import Batch
+from galaxies.datasets.batches import Batch
+from galaxies.datasets.conditions import with_scaled
 from galaxies.generation.sampler import build_generator
 from galaxies.networks.grain_measurement import measure_grain
 from galaxies.networks.residual_gan import ResidualDiscriminator
@@ -169,10 +170,8 @@ class GanLearner(Learner):
         """Return the batch with what both networks are told: jittered attributes, if labels are jittered."""
         if not self.config.label_jitter:
             return batch
-        count, start = len(self.attributes), len(MORPHOLOGIES)
-        scaled = batch.scaled + self._draw(count) * self._jitter * batch.known
-        parts = [batch.condition[:, :start], scaled, batch.condition[:, start + count :]]
-        return dataclasses.replace(batch, condition=torch.cat(parts, 1), scaled=scaled)
+        scaled = batch.scaled + self._draw(len(self.attributes)) * self._jitter * batch.known
+        return dataclasses.replace(batch, condition=with_scaled(batch.condition, scaled, self.config), scaled=scaled)
 
     def _shown(self, images: Tensor) -> Tensor:
         """Return images as the discriminator gets to see them."""

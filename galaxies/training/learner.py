@@ -12,7 +12,7 @@ from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
-from galaxies.datasets.prepared import Batch
+from galaxies.datasets.batches import Batch
 from galaxies.training.weight_average import WeightAverage
 from physics_model import build_predictor, physics_loss, variance_loss
 

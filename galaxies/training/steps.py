@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from galaxies.compute.engine import RecordedStep
-from galaxies.datasets.prepared import DeviceBatches
+from galaxies.datasets.batches import DeviceBatches
 from galaxies.training.learner import Learner, Variant
 from galaxies.training.meters import Meters, step_row
 

@@ -16,8 +16,9 @@ from galaxies.common.hardware import describe
 from galaxies.common.signals import StopSignals
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import LostRankError, Ranks, is_lost_connection
+from galaxies.datasets.batches import DeviceBatches
 from galaxies.datasets.population import Population
-from galaxies.datasets.prepared import DeviceBatches, PreparedDataset
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import save_picture
 from galaxies.storage.checkpoint import LATEST

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config_physics import MORPHOLOGIES
+from config_physics import BANDS, MORPHOLOGIES
 from galaxies.measure.statistics_table import measure_images
 from galaxies.validation.distances import frechet_distance, kernel_distance
 
@@ -98,11 +98,13 @@ class RandomFeatures(nn.Module):
     def __init__(self, image_size: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(_RANDOM_SEED)
-        layers, c_in = [], 3
+        layers, c_in = [], len(BANDS)
         for c_out, stride in zip(_CHANNELS, (image_size // 64, 2, 2), strict=True):
             layer = nn.Conv2d(c_in, c_out, 5, stride, 2, bias=False)
             weight = torch.randn(layer.weight.shape, generator=generator)
-            weight = weight - weight.mean((2, 3), keepdim=True) * (c_in > 3)  # the first layer sees levels as well
+            weight = weight - weight.mean((2, 3), keepdim=True) * (
+                len(layers) > 0
+            )  # the first layer sees levels as well
             layer.weight = nn.Parameter(weight / (25 * c_in) ** 0.5, requires_grad=False)
             layers.append(layer)
             c_in = c_out

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import ATTRIBUTES, MORPHOLOGIES
+from config_physics import ATTRIBUTES, BANDS, MORPHOLOGIES
 from galaxies.common.durable_files import sync_folder
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
-from galaxies.datasets.prepared import PreparedDataset, dihedral
-from galaxies.images.resampling import turned
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.images.resampling import dihedral, turned
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.validation.classifier_training import HeldOut, train_classifier
 
@@ -39,7 +39,7 @@ class JudgeNetwork(nn.Module):
 
     def __init__(self, num_attributes: int, width: int = _WIDTH) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 5, stride=2, padding=2)
+        self.stem = nn.Conv2d(len(BANDS), width, 5, stride=2, padding=2)
         self.blocks = nn.Sequential(
             _Residual(width, width, 2), _Residual(width, 2 * width, 2), _Residual(2 * width, 4 * width, 2)
         )
@@ -151,7 +151,7 @@ class Judge:
         return torch.cat(means)
 
     def _chunks(self, images: Tensor) -> list[Tensor]:
-        if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+        if images.ndim != 4 or images.shape[1] != len(BANDS) or len(images) == 0:
             raise ValueError(f"images must have the shape (N, 3, S, S) with N > 0, not {tuple(images.shape)}")
         scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
         return [chunk.to(self.device).float() * scale for chunk in images.split(256)]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from galaxies.datasets.prepared import dihedral
+from galaxies.images.resampling import dihedral
 
 NEIGHBOURS = 5
 _POOLED_PX = 16  # side of the pictures in which copies are looked for
@@ -80,7 +80,7 @@ def nearest_training(images: Tensor, training: Tensor, device: torch.device | st
                 nearer = distance < best[rows]
                 index[rows] = torch.where(nearer, where + number * _BLOCK, index[rows])
                 best[rows] = torch.where(nearer, distance, best[rows])
-    return best / (3 * _POOLED_PX**2) ** 0.5, index
+    return best / (images.shape[1] * _POOLED_PX**2) ** 0.5, index
 
 
 def _pooled(images: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import MORPHOLOGY_NAMES
+from config_physics import BANDS, MORPHOLOGY_NAMES
 from galaxies.compute.engine import Engine
-from galaxies.datasets.prepared import dihedral
+from galaxies.images.resampling import dihedral
 from galaxies.validation.classifier_training import linear_decay, train_classifier
 from galaxies.validation.distances import roc_auc
 
@@ -112,7 +112,7 @@ class RealOrMock(nn.Module):
     def __init__(self, image_size: int, width: int = 24) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        c_in = 3
+        c_in = len(BANDS)
         for c_out, stride in ((width, image_size // 64), (2 * width, 2), (4 * width, 2), (4 * width, 2)):
             layers += [nn.Conv2d(c_in, c_out, 3, stride, 1), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
             c_in = c_out

@@ -16,7 +16,7 @@ import torch
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
-from galaxies.datasets.prepared import DeviceBatches
+from galaxies.datasets.batches import DeviceBatches
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.metrics_log import read_metrics
 from tests.conftest import MODERN, ROOT, run_script

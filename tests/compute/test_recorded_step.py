@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from config_physics import Config
 from galaxies.compute.engine import Engine, RecordedStep
-from galaxies.datasets.prepared import DeviceBatches
+from galaxies.datasets.batches import DeviceBatches
 from galaxies.recipes import RECIPES
 from galaxies.training.gan_learner import GanLearner
 from galaxies.training.learner import Variant
@@ -195,14 +195,14 @@ def test_every_replay_draws_new_noise(data):
 
 @needs_cuda
 def test_streamed_images_are_those_of_the_store_on_the_device(data, monkeypatch):
-    from galaxies.datasets import image_store
+    from galaxies.datasets import batches as batches_module
 
     config = Config(batch_size=16, device="cuda")
     device = torch.device("cuda")
     resident = DeviceBatches(data, "train", config, device)
-    monkeypatch.setattr(image_store, "_RESIDENT_PART", 0.0)
+    monkeypatch.setattr(batches_module, "_RESIDENT_PART", 0.0)
     streamed = DeviceBatches(data, "train", config, device)
-    assert isinstance(streamed.store, image_store.StreamedImages)
+    assert isinstance(streamed.store, batches_module.StreamedImages)
     for _ in range(2):
         for batches in (resident, streamed):
             batches.start_epoch()

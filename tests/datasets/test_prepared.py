@@ -10,29 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from config_physics import Config
 from galaxies.common.errors import UserError
-from galaxies.datasets.prepared import (
-    DeviceBatches,
-    PreparedDataset,
-    condition_vector,
-    dihedral,
-    find_dataset,
-    to_float,
-    to_uint8,
-)
+from galaxies.datasets.prepared import PreparedDataset, find_dataset, to_float, to_uint8
 from galaxies.datasets.writing import DatasetWriter
 from tests.conftest import render_galaxies, write_dataset
-
-
-def batches(data, **settings) -> DeviceBatches:
-    return DeviceBatches(data, "train", Config(batch_size=16, **settings), torch.device("cpu"))
-
-
-def draw_epoch(source: DeviceBatches) -> list:
-    source.start_epoch()
-    return [source.next_batch() for _ in range(len(source))]
-
 
 # Pixel conversions
 
@@ -139,87 +120,3 @@ def test_only_dataset_is_found_and_two_are_a_question(tmp_path):
     write_dataset(tmp_path / "b", 80)
     with pytest.raises(UserError, match=r"choose one: --data .*a, --data .*b"):
         find_dataset(tmp_path)
-
-
-# Condition vectors
-
-
-def test_condition_vector_by_hand():
-    config = Config(attributes=("ellipticity", "redshift"))
-    condition, scaled, known = condition_vector(torch.tensor([2]), torch.tensor([[0.45, torch.nan]]), config)
-    expected = torch.tensor([[0, 0, 1, 0, 0.5, 0, 1, 0]])
-    torch.testing.assert_close(condition, expected.float())
-    torch.testing.assert_close(scaled, torch.tensor([[0.5, 0.0]]))
-    assert known.tolist() == [[1.0, 0.0]]
-
-
-def test_paper_condition_is_one_hot_and_raw_values():
-    config = Config(attributes=("vote_count",), condition_mask=False)
-    condition, _, _ = condition_vector(torch.tensor([1]), torch.tensor([[0.3]]), config)
-    torch.testing.assert_close(condition, torch.tensor([[0, 1, 0, 0, 0.3]]))
-
-
-# Batches
-
-
-def test_an_epoch_shows_every_image_once(data):
-    source = batches(data, augment=False, attributes=("size",))
-    drawn = torch.cat([b.images for b in draw_epoch(source)])
-    assert len(drawn) == len(source) * 16
-    assert len(torch.unique(drawn.flatten(1), dim=0)) == len(drawn)
-
-
-def test_images_and_conditions_stay_together(data):
-    source = batches(data, augment=False, attributes=("size",))
-    rows = data.rows("train")
-    by_picture = {data.images[r].tobytes(): data.catalogue["size"].iloc[r] for r in rows}
-    batch = draw_epoch(source)[0]
-    for image, scaled in zip(to_uint8(batch.images), batch.scaled[:, 0], strict=True):
-        assert 0.05 + 0.23 * float(scaled) == pytest.approx(by_picture[image.numpy().tobytes()], abs=1e-5)
-
-
-def test_same_seed_same_batches_other_seed_other_batches(data):
-    first, again, other = (draw_epoch(batches(data, seed=s))[0].images for s in (5, 5, 6))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_epochs_differ(data):
-    source = batches(data)
-    assert not torch.equal(draw_epoch(source)[0].images, draw_epoch(source)[0].images)
-
-
-def test_state_goes_on_in_the_middle_of_an_epoch(data):
-    source = batches(data)
-    source.start_epoch()
-    source.next_batch()
-    state = source.state_dict()
-    rest = [source.next_batch().images for _ in range(len(source) - 1)]
-    copy = batches(data, seed=99)
-    copy.load_state_dict(state)
-    assert all(torch.equal(copy.next_batch().images, images) for images in rest)
-
-
-def test_balanced_epochs_draw_rare_classes_as_often(data, tmp_path):
-    rare = write_dataset(tmp_path / "rare", 160)
-    opened = PreparedDataset.open(rare)
-    keep = (opened.catalogue["morphology"] != "merger") | (np.arange(160) < 20)
-    opened.catalogue.loc[~keep, "split"] = "judge"
-    source = batches(opened, balanced=True)
-    share = torch.cat([b.classes for _ in range(20) for b in draw_epoch(source)]).bincount(minlength=4)
-    share = share / share.sum()
-    # 20 epochs of about 112 draws: four standard deviations of a quarter are 0.037.
-    assert (share - 0.25).abs().max() < 0.037
-
-
-def test_too_few_images_for_a_batch(data):
-    with pytest.raises(UserError, match="fewer than --batch-size 500"):
-        DeviceBatches(data, "train", Config(batch_size=500), torch.device("cpu"))
-
-
-def test_the_eight_turns_are_different_and_keep_every_pixel():
-    image = torch.arange(9.0).view(1, 1, 3, 3).repeat(8, 1, 1, 1)
-    turned = dihedral(image, torch.arange(8))
-    assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
-    assert torch.equal(turned.flatten(1).sort(1).values, image.flatten(1))
-    assert torch.equal(turned[0], image[0])

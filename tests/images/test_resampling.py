@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from galaxies.images.resampling import Halve, fold, look_up, turned
+from galaxies.images.resampling import Halve, dihedral, fold, look_up, turned
 
 
 def smooth_images(number=2, size=32):
@@ -108,3 +108,11 @@ def test_a_gradient_penalty_computes_no_gradient_of_the_fixed_kernel():
         gradient.square().sum().backward()
     # Forward, and the gradient's gradient; each 8 x 8 x 4 maps x 16 weights. Interpolation counts no product.
     assert counter.get_total_flops() == 2 * 2 * 8 * 8 * 4 * 16
+
+
+def test_the_eight_turns_are_different_and_keep_every_pixel():
+    image = torch.arange(9.0).view(1, 1, 3, 3).repeat(8, 1, 1, 1)
+    turned = dihedral(image, torch.arange(8))
+    assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
+    assert torch.equal(turned.flatten(1).sort(1).values, image.flatten(1))
+    assert torch.equal(turned[0], image[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
-from galaxies.datasets.prepared import Batch
+from galaxies.datasets.batches import Batch
 from galaxies.generation.sampler import build_generator
 from galaxies.training.gan_learner import GanLearner, build_discriminator
 from galaxies.training.monitoring import health_warnings

@@ -145,12 +145,12 @@ def plot_confusion(report: dict[str, Any], pictures: dict[str, Any], colors: dic
     for axis, (name, entry) in zip(axes, shown.items(), strict=True):
         shares = np.array(entry["confusion"])
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row in range(4):
-            for column in range(4):
+        for row in range(len(MORPHOLOGIES)):
+            for column in range(len(MORPHOLOGIES)):
                 ink = "white" if shares[row, column] > 0.5 else "#1d2129"
                 axis.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", color=ink, fontsize=9)
-        axis.set_xticks(range(4), MORPHOLOGY_NAMES, rotation=20)
-        axis.set_yticks(range(4), MORPHOLOGY_NAMES)
+        axis.set_xticks(range(len(MORPHOLOGIES)), MORPHOLOGY_NAMES, rotation=20)
+        axis.set_yticks(range(len(MORPHOLOGIES)), MORPHOLOGY_NAMES)
         axis.set_xlabel("judged")
         axis.set_ylabel("true" if name == "real" else "requested")
         axis.set_title(titles[name])

@@ -1,0 +1,292 @@
+"""A prepared dataset in shuffled, augmented batches on the device, and where the images wait to become part of one.
+
+Images stay uint8 until a batch is on its way into a network: on the device if they fit, else in main memory with the
+next batch on its way, else in their file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config_physics import MORPHOLOGIES, Config
+from galaxies.common.errors import UserError
+from galaxies.compute.ranks import Ranks
+from galaxies.datasets.conditions import condition_vector
+from galaxies.datasets.prepared import PreparedDataset, to_float
+from galaxies.images.resampling import dihedral
+
+_RESIDENT_PART = 0.6  # of a GPU's free memory that images may take; the rest is for the networks
+_RESIDENT_BYTES = 4 * 2**30  # of main memory; what is larger stays in its file
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch on the device; see `conditions.condition_vector` for the last three."""
+
+    images: Tensor  # (N, 3, S, S), float32 in [-1, 1]
+    classes: Tensor  # (N,)
+    condition: Tensor
+    scaled: Tensor
+    known: Tensor
+
+
+class DeviceBatches:
+    """A split drawn in shuffled, augmented batches; images stay uint8 until the device makes a batch of them.
+
+    The host says which batch is next (`stage`), the device makes it (`draw`, which a CUDA graph can hold), and the
+    host counts it (`advance`); `next_batch` is all three. All randomness comes from one CPU generator, and
+    `state_dict` holds it together with the current epoch's order, so that a run can go on from any step. With
+    several ranks all draw the same order, and each takes its part of every batch. An epoch has `len(self)` batches;
+    the last rows that do not fill a batch wait for the next epoch's shuffle.
+
+    Parameters
+    ----------
+    data : PreparedDataset
+    split : str
+    config : Config
+    device : torch.device
+    ranks : Ranks, optional
+        This process alone if left out.
+
+    Raises
+    ------
+    UserError
+        If the split has fewer images than one batch.
+    """
+
+    def __init__(
+        self, data: PreparedDataset, split: str, config: Config, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
+        rows = data.rows(split)
+        self._ranks = ranks or Ranks()
+        self._global_size = config.batch_size * self._ranks.size
+        if len(rows) < self._global_size:
+            on_ranks = f" on each of {self._ranks.size} ranks" if self._ranks.size > 1 else ""
+            raise UserError(
+                f"{data.path} has {len(rows)} {split} images, fewer than --batch-size {config.batch_size}{on_ranks}"
+            )
+        self.data, self.rows, self.config = data, rows, config
+        self.classes_cpu = torch.from_numpy(data.classes(rows))
+        self.values = torch.from_numpy(data.attributes(config.attributes, rows))
+        self.store = store_images(data.images, rows, device, config.batch_size)
+        self.classes = self.classes_cpu.to(device)
+        self.condition, self.scaled, self.known = (
+            part.to(device) for part in condition_vector(self.classes_cpu, self.values, config)
+        )
+        numbers = torch.bincount(self.classes_cpu, minlength=len(MORPHOLOGIES)).clamp_min(1)
+        self._class_weights = 1.0 / numbers[self.classes_cpu]
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._order = torch.empty(0, dtype=torch.int64)  # of the whole epoch, and the turn of each image in it
+        self._turns = torch.empty(0, dtype=torch.uint8)
+        self._drawn = 0  # images of the epoch, over all ranks
+        # On the device and always in the same place: this rank's part of the order, and where in it the next batch is.
+        capacity = len(self) * config.batch_size
+        self._device_order = torch.zeros(capacity, dtype=torch.int64, device=device)
+        self._device_turns = torch.zeros(capacity, dtype=torch.uint8, device=device)
+        self._within = torch.arange(config.batch_size, device=device)
+        self._start = torch.zeros((), dtype=torch.int64, device=device)
+
+    def __len__(self) -> int:
+        return len(self.rows) // self._global_size
+
+    def some_images(self, count: int = 2048) -> tuple[Tensor, Tensor]:
+        """Return up to `count` images (N, 3, S, S) in [-1, 1] and their conditions, all over the split; on the CPU."""
+        step = -(-len(self.rows) // count)
+        return to_float(torch.from_numpy(self.data.images[self.rows[::step]])), self.condition[::step].cpu()
+
+    def examples(self, per_class: int = 32) -> dict[int, Tensor]:
+        """Return up to `per_class` images (N, 3, S, S), uint8, of each class that has two, on the CPU."""
+        members = {i: self.rows[(self.classes_cpu == i).numpy()][:per_class] for i in range(len(MORPHOLOGIES))}
+        return {i: torch.from_numpy(self.data.images[rows]) for i, rows in members.items() if len(rows) > 1}
+
+    def start_epoch(self) -> None:
+        """Draw the order of a new epoch: a shuffle, or with `balanced` draws that favour no class."""
+        if self.config.balanced:
+            size = len(self) * self._global_size
+            self._order = torch.multinomial(self._class_weights, size, True, generator=self._generator)
+        else:
+            self._order = torch.randperm(len(self.rows), generator=self._generator)
+        if self.config.augment:
+            self._turns = torch.randint(0, 8, self._order.shape, generator=self._generator, dtype=torch.uint8)
+        self._drawn = 0
+        self._upload()
+
+    def _upload(self) -> None:
+        """Put this rank's part of what is left of the epoch onto the device, at the place where it will be read."""
+        done = self.position * self.config.batch_size
+        for whole, part in ((self._order, self._device_order), (self._turns, self._device_turns)):
+            left = whole[self._drawn :]
+            left = left[: len(left) // self._global_size * self._global_size].view(-1, self._global_size)
+            mine = left[:, self._ranks.rows(self.config.batch_size)].reshape(-1)[: len(part) - done]
+            part[done : done + len(mine)].copy_(mine)
+
+    def end_epoch(self) -> None:
+        """Forget the finished epoch's order; `start_epoch` draws the next."""
+        self._order, self._turns = self._order[:0], self._turns[:0]
+        self._drawn = 0
+
+    @property
+    def position(self) -> int:
+        """Batches already drawn in this epoch."""
+        return self._drawn // self._global_size
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the epoch has no further batch."""
+        return self._drawn + self._global_size > len(self._order)
+
+    def stage(self) -> None:
+        """Make the next batch of the epoch the one that `draw` makes."""
+        self._start.fill_(self.position * self.config.batch_size)
+        last = self._drawn + 2 * self._global_size > len(self._order)
+        following = None if last else self._chosen(self._drawn + self._global_size)
+        self.store.stage(self._chosen(self._drawn), following)
+
+    def _chosen(self, start: int) -> Tensor:
+        """Return the row numbers of this rank's part of the batch that begins at `start`."""
+        return self._order[start : start + self._global_size][self._ranks.rows(self.config.batch_size)]
+
+    def draw(self) -> Batch:
+        """Make the staged batch, on the device alone."""
+        place = self._start + self._within
+        chosen = self._device_order[place]
+        images = to_float(self.store.gather(chosen))
+        if self.config.augment:
+            images = dihedral(images, self._device_turns[place])
+        return Batch(images, self.classes[chosen], self.condition[chosen], self.scaled[chosen], self.known[chosen])
+
+    def advance(self) -> None:
+        """Count the drawn batch."""
+        self._drawn += self._global_size
+
+    def next_batch(self) -> Batch:
+        """Return the next batch of the epoch."""
+        self.stage()
+        batch = self.draw()
+        self.advance()
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides which batches follow."""
+        return {
+            "generator": self._generator.get_state(),
+            "order": self._order.clone(),
+            "turns": self._turns.clone(),
+            "drawn": self._drawn,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, also on another number of ranks."""
+        self._generator.set_state(state["generator"])
+        self._order, self._turns, self._drawn = state["order"], state["turns"], state["drawn"]
+        self._upload()
+
+
+def store_images(images: np.ndarray, rows: np.ndarray, device: torch.device, batch_size: int) -> ImageStore:
+    """Put images where they can be had fastest.
+
+    Parameters
+    ----------
+    images : ndarray, (N, 3, S, S), uint8
+        Memory-mapped.
+    rows : ndarray, (M,), int64
+        Those to keep.
+    device : torch.device
+    batch_size : int
+        Images that are asked for at a time.
+    """
+    num_bytes = len(rows) * images[0].nbytes
+    limit = _RESIDENT_PART * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _RESIDENT_BYTES
+    if num_bytes <= limit:
+        return ResidentImages(torch.from_numpy(np.ascontiguousarray(images[rows])).to(device))
+    if device.type == "cuda":
+        print(f"the images ({num_bytes / 2**30:.1f} GiB) stay in main memory: {device} has too little that is free")
+        return StreamedImages(images, rows, device, batch_size)
+    return MappedImages(images, rows, device)
+
+
+class ResidentImages:
+    """Images on the device, (M, 3, S, S), uint8."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def stage(self, chosen: Tensor, following: Tensor | None) -> None:
+        """Do nothing: every image is in place."""
+
+    def gather(self, chosen: Tensor) -> Tensor:
+        """Return the images (N, 3, S, S) with the numbers (N,), a tensor on the device."""
+        return self.images[chosen]
+
+
+class MappedImages:
+    """Images in a file that is larger than the memory it should take."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray, device: torch.device) -> None:
+        self._images, self._rows, self._device = images, rows, device
+
+    def stage(self, chosen: Tensor, following: Tensor | None) -> None:
+        """Read the images that `gather` will return; numbers (N,) on the CPU."""
+        self._staged = torch.from_numpy(self._images[self._rows[chosen.numpy()]]).to(self._device)
+
+    def gather(self, chosen: Tensor) -> Tensor:
+        """Return the images (N, 3, S, S) that were staged."""
+        return self._staged
+
+
+class StreamedImages:
+    """Images in main memory for a GPU: while it computes on one batch, the next is copied on a stream of its own.
+
+    A batch passes through page-locked memory, which the GPU reads by itself, into one of two buffers there. A third,
+    which stays in place for CUDA graphs, holds the batch that is computed on.
+    """
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray, device: torch.device, batch_size: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the file is read-only, and nothing here writes to it
+            self._images = torch.from_numpy(images)
+        self._rows = torch.from_numpy(rows)
+        shape = (batch_size, *images.shape[1:])
+        self._pinned = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+        self._arriving = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]
+        self._current = torch.empty(shape, dtype=torch.uint8, device=device)
+        self._stream = torch.cuda.Stream(device)
+        self._copied = [torch.cuda.Event() for _ in range(2)]  # from page-locked memory
+        self._used = [torch.cuda.Event() for _ in range(2)]  # into the third buffer
+        self._slot = 0
+        self._fetched: Tensor | None = None  # numbers of the batch in the present slot
+
+    def stage(self, chosen: Tensor, following: Tensor | None) -> None:
+        """Put images in place for `gather`, and send for those that follow; numbers (N,) on the CPU."""
+        if self._fetched is None or not torch.equal(self._fetched, chosen):
+            self._fetch(chosen)
+        slot, main = self._slot, torch.cuda.current_stream()
+        main.wait_event(self._copied[slot])
+        self._current.copy_(self._arriving[slot])
+        self._used[slot].record(main)
+        self._fetched = None
+        if following is not None:
+            self._fetch(following)
+
+    def gather(self, chosen: Tensor) -> Tensor:
+        """Return the images (N, 3, S, S) that were staged."""
+        return self._current
+
+    def _fetch(self, chosen: Tensor) -> None:
+        self._slot = slot = 1 - self._slot
+        self._copied[slot].synchronize()  # page-locked memory may be in use by the copy of two batches ago
+        torch.index_select(self._images, 0, self._rows[chosen], out=self._pinned[slot])
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(self._used[slot])
+            self._arriving[slot].copy_(self._pinned[slot], non_blocking=True)
+            self._copied[slot].record(self._stream)
+        self._fetched = chosen
+
+
+ImageStore = ResidentImages | MappedImages | StreamedImages
