@@ -26,6 +26,9 @@ _HIGH_PASS_LOSS = 1.1  # the noise that this takes off with it, for noise that i
 _PIXEL_HIGH_PASS_LOSS = 1.013  # the same for noise that was not smoothed: (1 - 2 g(0) + sum g^2)^-1/2, g the kernel
 _MIN_AREA = 9.0 / 64**2  # a smaller source is a defect, as a fraction of the frame's area
 
+# Devices on which planes are dilated by pooling, in one kernel; on a CPU that is 20 times slower than comparisons.
+_POOLING = frozenset({"cuda"})
+
 
 class Sky(NamedTuple):
     """What the corners of a frame say about its sky; display units.
@@ -173,7 +176,22 @@ def find_source(light: Tensor, sky: Sky) -> Source:
 
 
 def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:
-    """Dilate `marker` under `ceiling`, both (N, S, S), until nothing changes: each pixel's best path to the marker."""
+    """Dilate `marker` under `ceiling` until nothing changes: each pixel's best path to the marker.
+
+    Parameters
+    ----------
+    marker, ceiling : Tensor, (N, S, S), of one dtype
+        Floating point, or uint8 masks of 0 and 1.
+
+    Returns
+    -------
+    Tensor, (N, S, S), of the same dtype
+    """
+    pooled = marker.device.type in _POOLING
+    dtype = marker.dtype
+    if pooled and not dtype.is_floating_point:
+        # CUDA pools no integers. Halves hold those of a byte exactly.
+        marker, ceiling = marker.half(), ceiling.half()
     # A CUDA graph has no loop that ends on its own. Paths that turn back so often that they are longer than two
     # sides are rare, and what lies at their ends is faint.
     recording = marker.is_cuda and torch.cuda.is_current_stream_capturing()
@@ -184,12 +202,15 @@ def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:
         if not recording and step % 8 == 0 and torch.equal(grown, rebuilt):
             break
         rebuilt = grown
-    return rebuilt
+    return rebuilt.to(dtype)
 
 
 def dilate(planes: Tensor) -> Tensor:
-    """Return each pixel's largest value among itself and its eight neighbours."""
-    if planes.is_cuda:  # one kernel there; on a CPU pooling is 20 times slower than the comparisons below
+    """Return the largest value among each pixel of planes (N, S, S) and its eight neighbours.
+
+    The planes are of any real dtype on a CPU, and of floating point on a GPU.
+    """
+    if planes.device.type in _POOLING:
         return F.max_pool2d(planes[:, None], 3, stride=1, padding=1)[:, 0]
     wide = planes.clone()
     torch.maximum(wide[:, :, 1:], planes[:, :, :-1], out=wide[:, :, 1:])
