@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def simulate(out: Path, count: int | None = None) -> Path:
     """Render a mock survey to train on, and say so; by default as many galaxies as suit the machine."""
+    from galaxies.datasets.preparing import print_summary
     from galaxies.mock_survey.writing import rendering_device, write_dataset
-    from prepare_data import print_summary
 
     device = rendering_device()
     count = count or _SIMULATED[device]

@@ -29,22 +29,14 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from tqdm import tqdm
-
-from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, IMAGE_SIZES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import IMAGE_SIZES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
-from galaxies.datasets.cutouts import CutoutSource, read_cutouts
-from galaxies.datasets.sources import galaxy_zoo
-from galaxies.datasets.sources.labelled import read_labels
-from galaxies.datasets.writing import SPLITS, DatasetWriter
-
-_BLOCK = 64  # images measured and written at a time; they stay in the cache, so 256 take 20 % longer
+from galaxies.datasets.preparing import Source, print_summary, write_pictures
+from galaxies.datasets.sources import SOURCES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,39 +49,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(arguments)
-    command_line = shlex.join(["prepare_data.py", *arguments])
-    {"gz2": _prepare_gz2, "labelled": _prepare_labelled, "simulated": _prepare_simulated, "join": _join}[
-        options.command
-    ](options, command_line)
+    options.run(options, shlex.join(["prepare_data.py", *arguments]))
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the parser; a subcommand's `run` takes its options and the command line, for the manifest."""
     parser = Parser(prog="prepare_data.py", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{gz2,labelled,simulated,join}")
-    gz2 = commands.add_parser("gz2", help="prepare the files of Galaxy Zoo 2")
-    gz2.add_argument("--path", type=Path, metavar="DIR", help=f"folder of the files (--download: {galaxy_zoo.FOLDER})")
-    gz2.add_argument("--download", action="store_true", help="fetch what is missing of the files first")
-    gz2.add_argument("--only-catalogue", action="store_true", help="download the tables alone and write no dataset")
-    gz2.add_argument(
-        "--rule",
-        choices=galaxy_zoo.RULES,
-        default="gated",
-        help="class rule; 'paper' is the original recipe's, where one vote can decide (default: gated)",
-    )
-    gz2.add_argument(
-        "--fractions",
-        choices=tuple(galaxy_zoo.FRACTIONS),
-        default="debiased",
-        help="vote fractions that decide (default: debiased)",
-    )
-    labelled = commands.add_parser("labelled", help="prepare pictures of your own with a CSV file of classes")
-    labelled.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder or zip file of the pictures"
-    )
-    labelled.add_argument(
-        "--labels", type=Path, required=True, metavar="CSV", help="table with columns image and morphology"
-    )
+    names = ",".join([*SOURCES, "simulated", "join"])
+    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{names}}}")
+    for name, source in SOURCES.items():
+        command = commands.add_parser(name, help=source.help)
+        command.set_defaults(run=partial(_prepare, source))
+        source.add_options(command)
+        _add_size(command)
+        _add_picture_options(command)
+        _add_dataset_options(command, source.needs_out)
     simulated = commands.add_parser("simulated", help="render a mock survey")
+    simulated.set_defaults(run=_simulate)
     simulated.add_argument("--count", type=_positive, default=4096, metavar="N", help="galaxies (default: 4096)")
     simulated.add_argument(
         "--seed", type=_seed, default=0, metavar="S", help="whole number; another one, other galaxies (default: 0)"
@@ -100,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     simulated.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to render (default: a GPU if any)"
     )
+    _add_size(simulated)
+    _add_dataset_options(simulated)
     join = commands.add_parser("join", help="make one prepared dataset of several")
+    join.set_defaults(run=_join)
     join.add_argument(
         "--inputs",
         type=Path,
@@ -109,31 +88,38 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="prepared datasets; of a galaxy in several, the first one's image is kept",
     )
-    for command in (gz2, labelled, simulated):
-        command.add_argument("--size", type=int, choices=IMAGE_SIZES, default=64, help="pixels a side (default: 64)")
-    for command in (gz2, labelled):
-        command.add_argument(
-            "--crop",
-            type=_fraction,
-            default=0.5,
-            metavar="X",
-            help="central part of the picture to keep, as a fraction of its side (default: 0.5)",
-        )
-        command.add_argument(
-            "--workers",
-            type=_positive,
-            default=min(8, os.cpu_count() or 1),
-            metavar="N",
-            help="threads that read pictures (default: one a processor, at most 8)",
-        )
-        command.add_argument(
-            "--limit", type=_positive, metavar="N", help="take only N galaxies, evenly spread over the table"
-        )
-    for command in (gz2, labelled, simulated, join):
-        command.add_argument("--out", type=Path, required=command is not gz2, metavar="DIR", help="folder to make")
-        command.add_argument("--overwrite", action="store_true", help="replace --out if it is a prepared dataset")
-        command.add_argument("--allow-empty-class", action="store_true", help="go on if a class has no image at all")
+    _add_dataset_options(join)
     return parser
+
+
+def _add_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--size", type=int, choices=IMAGE_SIZES, default=64, help="pixels a side (default: 64)")
+
+
+def _add_picture_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--crop",
+        type=_fraction,
+        default=0.5,
+        metavar="X",
+        help="central part of the picture to keep, as a fraction of its side (default: 0.5)",
+    )
+    command.add_argument(
+        "--workers",
+        type=_positive,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="threads that read pictures (default: one a processor, at most 8)",
+    )
+    command.add_argument(
+        "--limit", type=_positive, metavar="N", help="take only N galaxies, evenly spread over the table"
+    )
+
+
+def _add_dataset_options(command: argparse.ArgumentParser, needs_out: bool = True) -> None:
+    command.add_argument("--out", type=Path, required=needs_out, metavar="DIR", help="folder to make")
+    command.add_argument("--overwrite", action="store_true", help="replace --out if it is a prepared dataset")
+    command.add_argument("--allow-empty-class", action="store_true", help="go on if a class has no image at all")
 
 
 def _fraction(text: str) -> float:
@@ -155,51 +141,26 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _prepare_gz2(options: argparse.Namespace, command_line: str) -> None:
-    if options.out is None and not options.only_catalogue:
-        raise UserError("gz2 needs --out, the folder to make")
-    if options.download:
-        from galaxies.datasets.sources.galaxy_zoo_files import (
-            fetch_release,  # here, since it imports pooch and requests
-        )
-
-        options.path = options.path or Path(galaxy_zoo.FOLDER)
-        fetch_release(options.path, options.only_catalogue)
-    elif options.path is None or options.only_catalogue:
-        raise UserError("gz2 needs --path, the folder of the files, or --download with or without --only-catalogue")
-    catalogue = galaxy_zoo.read_catalogue(options.path, options.rule, options.fractions, options.allow_empty_class)
-    galaxies = catalogue.galaxies
-    print(
-        f"{len(galaxies)} galaxies have a class and a picture's name; {catalogue.unused} fit no class; "
-        f"{catalogue.unmapped} have a class and no picture of their own in {galaxy_zoo.MAPPING_FILE}"
-    )
-    absent = [name for name in CATALOGUE_ATTRIBUTES if galaxies[name].isna().all()]
-    if absent:
-        print(f"no value of {', '.join(absent)}: {galaxy_zoo.SAMPLE_FILE} or its column is missing or empty")
-    if options.only_catalogue:
-        print("no dataset is written; classes: " + ", ".join(f"{n} {name}" for name, n in catalogue.counts.items()))
+def _prepare(source: Source, options: argparse.Namespace, command_line: str) -> None:
+    """Write the dataset of a source of `SOURCES`."""
+    if (pictures := source.read(options)) is None:
         return
-    provenance = {
-        "source": f"Galaxy Zoo 2 in {options.path}",
-        "rule": options.rule,
-        "fractions": options.fractions,
-        "unmapped": catalogue.unmapped,
-    }
-    _write(options, options.path, galaxies, provenance, command_line, catalogue.unused)
-
-
-def _prepare_labelled(options: argparse.Namespace, command_line: str) -> None:
-    galaxies = read_labels(options.labels)
-    provenance = {"source": f"{options.images} with {options.labels}", "rule": "labels"}
-    _write(options, options.images, galaxies, provenance, command_line)
-
-
-def _prepare_simulated(options: argparse.Namespace, command_line: str) -> None:
-    from galaxies.mock_survey.writing import (  # here, since it imports torch
-        rendering_device,
-        write_dataset,
-        write_release,
+    write_pictures(
+        pictures,
+        options.out,
+        options.size,
+        options.crop,
+        command_line,
+        workers=options.workers,
+        limit=options.limit,
+        overwrite=options.overwrite,
+        allow_empty_class=options.allow_empty_class,
     )
+
+
+def _simulate(options: argparse.Namespace, command_line: str) -> None:
+    # Here, since it imports torch.
+    from galaxies.mock_survey.writing import rendering_device, write_dataset, write_release
 
     device = rendering_device(options.device)
     if options.as_gz2 is None:
@@ -219,73 +180,6 @@ def _join(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.datasets.joining import join  # here, since it imports torch
 
     print_summary(join(options.inputs, options.out, command_line, options.overwrite, options.allow_empty_class))
-
-
-def _write(
-    options: argparse.Namespace,
-    images: Path,
-    galaxies: pd.DataFrame,
-    provenance: dict[str, object],
-    command_line: str,
-    unused: int = 0,
-) -> None:
-    """Read, crop and measure the pictures of a table and write the dataset."""
-    if options.limit is not None and options.limit < len(galaxies):
-        chosen = np.linspace(0, len(galaxies) - 1, options.limit).round().astype(int)
-        galaxies = galaxies.iloc[chosen]
-    galaxies = galaxies.reset_index(drop=True)
-    attributes = [name for name in ATTRIBUTES if name in galaxies]
-    unmeasured = 0
-    from galaxies.measure.photometry import (
-        measure_attributes,  # here, so that --help and errors in the tables come at once
-    )
-
-    with (
-        CutoutSource(images) as source,
-        DatasetWriter(
-            options.out,
-            options.size,
-            options.crop,
-            {**provenance, "command_line": command_line},
-            options.overwrite,
-            options.allow_empty_class,
-        ) as writer,
-    ):
-        writer.unused = unused
-        cutouts = read_cutouts(source, galaxies["image"], options.size, options.crop, options.workers)
-        numbered = iter(tqdm(enumerate(cutouts), "reading", len(galaxies), unit=" images", leave=False))
-        while block := list(islice(numbered, _BLOCK)):
-            for _, cutout in block:
-                if cutout.rejection is not None:
-                    writer.reject(cutout.name, cutout.rejection.value)
-            kept = [(row, cutout) for row, cutout in block if cutout.image is not None]
-            if not kept:
-                continue
-            rows = galaxies.iloc[[row for row, _ in kept]]
-            pixels = np.stack([cutout.image for _, cutout in kept])
-            values = {name: rows[name].to_numpy(np.float64) for name in attributes}
-            values |= (measured := measure_attributes(pixels))
-            unmeasured += int(np.isnan(measured[PHOTOMETRIC_ATTRIBUTES[0]]).sum())
-            if "frame_scale" in rows:
-                grown = np.array([cutout.crop_px for _, cutout in kept]) / options.size
-                values["pixel_scale"] = rows["frame_scale"].to_numpy(np.float64) * grown
-            writer.append(pixels, rows["object_id"].tolist(), rows["morphology"].tolist(), values)
-    if unmeasured:
-        print(f"{unmeasured} images show no galaxy at the centre: they are kept without measured attributes")
-    print_summary(writer)
-
-
-def print_summary(writer: DatasetWriter) -> None:
-    """Print how many images each class and split has, and what was left out and why."""
-    manifest = writer.manifest
-    width = max(map(len, MORPHOLOGY_NAMES))
-    print(f"{manifest['count']} images of {writer.image_size} pixels in {writer.out}")
-    print(" " * width + "".join(f"{head:>9}" for head in (*SPLITS, "all")))
-    for name in MORPHOLOGY_NAMES:
-        numbers = [*(manifest["counts"][split][name] for split in SPLITS), manifest["counts"][name]]
-        print(f"{name:<{width}}" + "".join(f"{number:>9}" for number in numbers))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())
-    print(f"left out: {manifest['unused']} of no class; pictures: {reasons or 'none'}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.datasets.cutouts import decode_cutout
 from galaxies.datasets.duplicates import merge_duplicates
+from galaxies.datasets.preparing import Pictures, Source
+from galaxies.datasets.sources import SOURCES
 from galaxies.datasets.sources import galaxy_zoo as gz
 from galaxies.datasets.writing import split_of
 
@@ -312,9 +314,39 @@ def test_the_script_reports_a_mistake_in_one_sentence(tmp_path):
     assert script("--help").returncode == 0
 
 
-def test_the_light_commands_do_not_import_torch():
-    code = "import sys; sys.argv[1:] = ['--help']; import prepare_data; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+@pytest.mark.parametrize("command", [[], *([name] for name in (*SOURCES, "simulated", "join"))])
+def test_help_does_not_import_torch(command):
+    code = (
+        "import sys, prepare_data\n"
+        f"try:\n    prepare_data.main([*{command}, '--help'])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert f"usage: prepare_data.py {' '.join(command)}".rstrip() in result.stdout
+
+
+def test_a_source_of_the_table_is_a_subcommand(tmp_path, monkeypatch, capsys):
+    folder = make_labelled(tmp_path / "a")
+
+    def add_options(parser):
+        parser.add_argument("--seeds", type=int, nargs="+")
+
+    def read(options):
+        names = [f"{seed}.jpg" for seed in options.seeds]
+        galaxies = pd.DataFrame({"object_id": names, "image": names, "morphology": CLASSES})
+        return Pictures(folder, galaxies, {"source": "a list", "rule": "in turn"}, unused=3)
+
+    monkeypatch.setitem(SOURCES, "list", Source("read a list", add_options, read))
+    prepare_data.main(["list", "--seeds", "103", "100", "101", "107", "--size", "64", "--out", str(tmp_path / "out")])
+    images, catalogue, manifest = opened(tmp_path / "out")
+    np.testing.assert_array_equal(images, [decode_cutout(jpeg(seed), 64)[0] for seed in (103, 100, 101, 107)])
+    assert catalogue["morphology"].tolist() == list(CLASSES)
+    assert (manifest["source"], manifest["rule"], manifest["unused"]) == ("a list", "in turn", 3)
+    with pytest.raises(SystemExit):
+        prepare_data.main(["--help"])
+    assert "read a list" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")

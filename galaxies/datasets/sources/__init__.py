@@ -1,1 +1,12 @@
-"""One file for each kind of source that galaxies come from."""
+"""Where the galaxies of a dataset come from: one file a kind of source, and the table of all of them."""
+
+from __future__ import annotations
+
+from galaxies.datasets.preparing import Source
+from galaxies.datasets.sources import galaxy_zoo, labelled
+
+# The subcommands of `prepare_data.py` by name, in the order in which --help shows them.
+SOURCES: dict[str, Source] = {
+    "gz2": galaxy_zoo.SOURCE,
+    "labelled": labelled.SOURCE,
+}

@@ -6,6 +6,7 @@ picture, and `gz2sample.csv` holds what the SDSS measured. Each may be compresse
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import MORPHOLOGY_NAMES
+from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError, shown
 from galaxies.common.untrusted_files import READ_ERRORS, TableStream
+from galaxies.datasets.preparing import Pictures, Source
 
 FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
 VOTES_FILE = "gz2_hart16.csv"
@@ -300,3 +302,56 @@ def _check_ids(ids: pd.Series, file: Path) -> None:
             f"column {ids.name} of {file} holds rounded ids, such as {long[0]}: they went through "
             "floating-point numbers and no longer name a galaxy, so download it again"
         )
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--path", type=Path, metavar="DIR", help=f"folder of the files (--download: {FOLDER})")
+    parser.add_argument("--download", action="store_true", help="fetch what is missing of the files first")
+    parser.add_argument("--only-catalogue", action="store_true", help="download the tables alone and write no dataset")
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default="gated",
+        help="class rule; 'paper' is the original recipe's, where one vote can decide (default: gated)",
+    )
+    parser.add_argument(
+        "--fractions",
+        choices=tuple(FRACTIONS),
+        default="debiased",
+        help="vote fractions that decide (default: debiased)",
+    )
+
+
+def _read(options: argparse.Namespace) -> Pictures | None:
+    """Read the tables, after fetching what is missing if that is asked for, and say what they hold."""
+    if options.out is None and not options.only_catalogue:
+        raise UserError("gz2 needs --out, the folder to make")
+    if options.download:
+        from galaxies.datasets.sources.galaxy_zoo_files import fetch_release  # here: it imports pooch and requests
+
+        options.path = options.path or Path(FOLDER)
+        fetch_release(options.path, options.only_catalogue)
+    elif options.path is None or options.only_catalogue:
+        raise UserError("gz2 needs --path, the folder of the files, or --download with or without --only-catalogue")
+    catalogue = read_catalogue(options.path, options.rule, options.fractions, options.allow_empty_class)
+    galaxies = catalogue.galaxies
+    print(
+        f"{len(galaxies)} galaxies have a class and a picture's name; {catalogue.unused} fit no class; "
+        f"{catalogue.unmapped} have a class and no picture of their own in {MAPPING_FILE}"
+    )
+    absent = [name for name in CATALOGUE_ATTRIBUTES if galaxies[name].isna().all()]
+    if absent:
+        print(f"no value of {', '.join(absent)}: {SAMPLE_FILE} or its column is missing or empty")
+    if options.only_catalogue:
+        print("no dataset is written; classes: " + ", ".join(f"{n} {name}" for name, n in catalogue.counts.items()))
+        return None
+    provenance = {
+        "source": f"Galaxy Zoo 2 in {options.path}",
+        "rule": options.rule,
+        "fractions": options.fractions,
+        "unmapped": catalogue.unmapped,
+    }
+    return Pictures(options.path, galaxies, provenance, catalogue.unused)
+
+
+SOURCE = Source("prepare the files of Galaxy Zoo 2", _add_options, _read, needs_out=False)

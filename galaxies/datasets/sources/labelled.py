@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import warnings
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, morphology_index
 from galaxies.common.errors import UserError
+from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources.galaxy_zoo import PLAUSIBLE
 
 
@@ -63,9 +65,9 @@ def read_labels(file: Path) -> pd.DataFrame:
     galaxies["morphology"] = table["morphology"].map(classes)
     stems = galaxies["image"].map(lambda name: PurePosixPath(name.replace("\\", "/")).stem)
     galaxies["object_id"] = table["object_id"].str.strip().fillna(stems) if "object_id" in table else stems
-    repeated = galaxies["object_id"].duplicated()
-    if repeated.any():
-        row = _first_row(repeated)
+    again = galaxies["object_id"].duplicated()
+    if again.any():
+        row = _first_row(again)
         raise UserError(
             f"object id {galaxies['object_id'].iloc[row - 2]} in row {row} of {file} occurs before: "
             "give every galaxy one row and, where file names repeat, its own object_id"
@@ -94,3 +96,18 @@ def read_labels(file: Path) -> pd.DataFrame:
 def _first_row(wrong: pd.Series) -> int:
     """Return the row number, as a spreadsheet counts, of the first true value."""
     return int(np.argmax(wrong.to_numpy())) + 2
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder or zip file of the pictures")
+    parser.add_argument(
+        "--labels", type=Path, required=True, metavar="CSV", help="table with columns image and morphology"
+    )
+
+
+def _read(options: argparse.Namespace) -> Pictures:
+    provenance = {"source": f"{options.images} with {options.labels}", "rule": "labels"}
+    return Pictures(options.images, read_labels(options.labels), provenance)
+
+
+SOURCE = Source("prepare pictures of your own with a CSV file of classes", _add_options, _read)
