@@ -437,10 +437,18 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
-        """Rebuild the settings from `to_dict`; unknown or missing names raise `UserError`."""
+        """Rebuild the settings from `to_dict`; unknown or missing names raise `UserError`.
+
+        Those of a file of before come here by way of `galaxies.storage.migrations`. What is of the other family, and
+        so does nothing, gets its default of today: it may have had another one then.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) ^ known):
-            raise UserError(f"the settings {', '.join(strange)} are not those of this release: train again")
+            raise UserError(
+                f"the settings {', '.join(strange)} are not those of this release: use the program that wrote them"
+            )
+        other = "GAN" if values["diffusion"] else "diffusion"
+        idle = {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("family") == other}
         if not isinstance(names := values["attributes"], (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise UserError(f"attributes is {names!r}: it takes a {KIND_WORDS[tuple]}")
-        return cls(**{**values, "attributes": tuple(names)})
+        return cls(**{**values, **idle, "attributes": tuple(names)})

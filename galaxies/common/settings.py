@@ -1,4 +1,8 @@
-"""The rules of settings: how one is declared, and what makes a set of them acceptable."""
+"""The rules of settings: how one is declared, and what makes a set of them acceptable.
+
+They are ours because no library of settings knows that one belongs to a family of models, or needs values of others,
+and can say so in a sentence.
+"""
 
 from __future__ import annotations
 

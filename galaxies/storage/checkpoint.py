@@ -15,8 +15,8 @@ from torch import Tensor
 
 from galaxies.common.durable_files import remove_dead_temporaries, replace_file, sync_folder
 from galaxies.common.errors import UserError
+from galaxies.storage.migrations import FORMAT_VERSION, check_version, migrate
 
-FORMAT_VERSION = 1
 LATEST = "latest.pt"
 # What the checkpoint of a training run holds at least; others, such as the judge's, hold other things.
 RUN_STATE = ("config", "phase", "epoch", "step", "networks", "ema", "attributes", "population", "provenance")
@@ -94,6 +94,8 @@ def _copy(source: Path, target: Path) -> None:
 def load_checkpoint(path: Path, holds: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in the file is executed.
 
+    The content of a run is brought to the format of today, see `migrations`.
+
     Parameters
     ----------
     path : Path
@@ -105,7 +107,7 @@ def load_checkpoint(path: Path, holds: tuple[str, ...] = ()) -> dict[str, Any]:
     DamagedError
         If the file is no checkpoint or is damaged.
     UserError
-        If it is missing, cannot be opened, has another format version, or holds something else.
+        If it is missing, cannot be opened, is of a newer program, or holds something else.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: train one with galaxy.py")
@@ -121,18 +123,21 @@ def load_checkpoint(path: Path, holds: tuple[str, ...] = ()) -> dict[str, Any]:
             raise
         except Exception:  # a damaged file fails anywhere in the reader, with any error
             raise DamagedError(f"{path} is damaged or is not a checkpoint of this program: use another one") from None
-    if not isinstance(state, dict) or "format_version" not in state:
+    if not isinstance(state, dict) or "sha256" not in state:
         raise DamagedError(f"{path} is not a checkpoint of this program: use another one")
-    if state["format_version"] != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {state['format_version']} and this program reads {FORMAT_VERSION}: "
-            "use the release that wrote it, or train again"
-        )
-    if state.pop("sha256", None) != _digest(state):
+    version = state.get("format_version", 1)
+    if not check_version(version, path) or state.pop("sha256") != _digest(state):
         raise DamagedError(f"{path} is damaged (its checksum is wrong): use another one")
     if not state.keys() >= set(holds):
         raise UserError(f"{path} is no checkpoint of a training run: use another one")
-    return state
+    if not state.keys() >= set(RUN_STATE):
+        return state
+    try:
+        return migrate(state, version)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise DamagedError(f"{path} is no checkpoint of this program: use another one") from None
 
 
 def _digest(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -13,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config_physics import RELEASED, Config
+from config_physics import RELEASED
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
+from galaxies.storage.migrations import FORMAT_VERSION, check_version, migrate
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
-_FORMAT_VERSION = 1
 _FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")
 _NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
 
@@ -104,7 +103,7 @@ def write_release(state: dict[str, Any], folder: Path, precision: torch.dtype, f
     content = save(tensors)
     provenance = state["provenance"]
     settings = {
-        "format_version": _FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         **{name: state[name] for name in ("attributes", "epoch", "step")},
         "config": state["config"] | {"data": ""},
         "provenance": provenance | {"source": without_folders(provenance["source"] or "")},
@@ -133,10 +132,7 @@ def _at_precision(value: Tensor, precision: torch.dtype) -> Tensor:
 
 
 def read_release(path: Path) -> dict[str, Any]:
-    """Read a release; see `load_state`.
-
-    A setting that the release does not know has its default of today, and so have those of the other family.
-    """
+    """Read a release and bring it to the format of today; see `load_state` and `migrations`."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -149,30 +145,25 @@ def read_release(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         settings = json.loads(text)
-        version, sha256 = settings["format_version"], settings.pop("sha256")
+        version, sha256 = settings.get("format_version", 1), settings.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{beside} is damaged or is no release of this program: get it again") from None
-    if version != _FORMAT_VERSION:
-        raise UserError(f"{beside} has format version {version} and this program reads {_FORMAT_VERSION}")
-    if _digest(content, settings) != sha256:
+    if not check_version(version, beside) or _digest(content, settings) != sha256:
         raise DamagedError(f"{path} or {SETTINGS} beside it is damaged (the checksum is wrong): get both again")
     try:
-        tensors = load(content)
-        other = "GAN" if settings["config"]["diffusion"] else "diffusion"
-        # What is of the other family, or not known to the release, has its default of today.
-        defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-        foreign = {f.name: f.default for f in dataclasses.fields(Config) if f.metadata.get("family") == other}
         parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
+        for name, value in load(content).items():
             part, _, key = name.partition(".")
             parts.setdefault(part, {})[key] = value.float() if value.dtype == torch.float16 else value
-        return {
-            "config": defaults | settings["config"] | foreign,
-            **{name: settings[name] for name in ("attributes", "epoch", "step", "provenance")},
+        state = {
+            **{name: settings[name] for name in ("config", "attributes", "epoch", "step", "provenance")},
             "phase": "generator",
             "networks": {name: parts[name] for name in _NETWORKS},
             "ema": None,
             "population": parts["population"],
         }
-    except (SafetensorError, KeyError, TypeError):
+        return migrate(state, version)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+    except (SafetensorError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{path} is no release of this program: get it again") from None

@@ -12,7 +12,7 @@ import torch
 
 from galaxies.common.errors import UserError
 from galaxies.storage import checkpoint
-from galaxies.storage.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
+from galaxies.storage.checkpoint import DamagedError, link_checkpoint, load_checkpoint, save_checkpoint
 from tests.conftest import ROOT
 
 
@@ -96,11 +96,20 @@ def test_plain_weights_are_no_checkpoint(tmp_path):
         load_checkpoint(tmp_path / "a.pt")
 
 
-def test_other_format_version(tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_newer_program_is_refused_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 99)
     save_checkpoint(tmp_path / "a.pt", example())
     monkeypatch.undo()
-    with pytest.raises(UserError, match="has format version 99 and this program reads 1"):
+    with pytest.raises(UserError, match="format version 99 and this program reads 2 and older: it is newer than this"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("version", [0, -1, "2", None, 1.5])
+def test_a_version_that_no_program_had_is_damage(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", version)
+    save_checkpoint(tmp_path / "a.pt", example())
+    monkeypatch.undo()
+    with pytest.raises(DamagedError, match="is damaged"):
         load_checkpoint(tmp_path / "a.pt")
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from config_physics import RELEASED, Config
+from config_physics import RELEASED
 from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
@@ -52,14 +52,6 @@ def test_a_release_holds_no_more_than_drawing_needs(checkpoint, released):
     assert "/" not in state["provenance"]["source"]
 
 
-def test_settings_that_are_newer_than_a_release_have_their_defaults(checkpoint, tmp_path):
-    state = load_checkpoint(checkpoint)
-    state["config"] = {name: value for name, value in state["config"].items() if name != "decay"}
-    path = write_release(state, tmp_path, torch.float32, {})
-    assert load_state(path)["config"]["decay"] == Config.decay
-    assert torch.equal(draw(path), draw(checkpoint))
-
-
 def test_settings_of_the_other_family_may_have_had_other_defaults(checkpoint, tmp_path):
     state = load_checkpoint(checkpoint)
     state["config"] = state["config"] | {"noise_shift": 3.0}
@@ -90,6 +82,13 @@ def test_networks_of_another_release_are_refused_in_one_sentence(checkpoint, tmp
 def test_half_a_release_is_none(released, name):
     released.with_name(name).unlink()
     with pytest.raises(UserError, match=r"there is no .*a release is generator.safetensors with generator.json"):
+        load_state(released)
+
+
+def test_a_release_of_a_newer_program_is_refused_and_says_so(released):
+    path = released.with_name(SETTINGS)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(UserError, match="format version 99 and this program reads 2 and older: it is newer than this"):
         load_state(released)
 
 

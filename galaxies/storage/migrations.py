@@ -1,0 +1,135 @@
+"""What was stored before, brought to the format of today: one table of steps, for checkpoints and for releases.
+
+A checkpoint or a release carries the format version that it was written with; version 1 is that of commit e82a0c7, and
+content without a version counts as such. Reading one takes it through `MIGRATIONS` step by step, so none is ever
+refused because it is older. One that is newer is refused in a sentence.
+
+A step is a function from the plain content of version n to that of version n + 1. It sees what `load_checkpoint` or
+`read_release` read (``config``, ``networks``, ``ema``, ``population``, ...; a release has no ``optimizers``, ``meters``
+and the like), and returns a changed copy. Whoever changes what is stored writes one:
+
+1. Raise `FORMAT_VERSION` to n + 1, unless no release has had the present one yet: then lengthen its step.
+2. Write the step ``_to_<n + 1>`` out of the functions below, and enter it in `MIGRATIONS` under n. Write values out,
+   and never take them from `Config` or another table of today: tomorrow's differ, and yesterday's files do not.
+   - A new setting: `add_setting` with what happened before it existed, which need not be its default.
+   - A setting that goes: `drop_setting`, with the values at which it did nothing.
+   - A tensor of a network under another name: `rename_tensors`. The order of a network's parameters may not change,
+     since Adam's moments are kept by number.
+   - Anything else, such as a tensor of another shape: plain Python on the content.
+3. Add a release or a run of version n to tests/storage, as e82a0c7/ is for version 1.
+
+What no step can mend is what the networks were trained to mean: an attribute whose unit or range changes is another
+attribute, and gets another name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from galaxies.common.errors import UserError
+
+FORMAT_VERSION = 2
+
+Content = dict[str, Any]
+
+
+def migrate(content: Content, version: Any) -> Content:
+    """Bring a run's or a release's content to `FORMAT_VERSION`.
+
+    Parameters
+    ----------
+    content : dict
+        Is left as it is.
+    version : int
+        That it was written with; see `check_version`.
+
+    Returns
+    -------
+    dict
+        With its ``format_version``.
+
+    Raises
+    ------
+    UserError
+        If it depends on something that this program no longer has.
+    KeyError, TypeError, AttributeError
+        If it is no such content.
+    """
+    while version < FORMAT_VERSION:
+        content = MIGRATIONS[version](content)
+        version += 1
+    return {**content, "format_version": version}
+
+
+def check_version(version: Any, name: object) -> bool:
+    """Tell whether `version` is one that `migrate` can start from.
+
+    Raises
+    ------
+    UserError
+        If it is that of a newer program; `name` says what is read.
+    """
+    if type(version) is int and version > FORMAT_VERSION:
+        raise UserError(
+            f"{name} has format version {version} and this program reads {FORMAT_VERSION} and older: "
+            "it is newer than this program, so use a newer one"
+        )
+    return type(version) is int and version >= 1
+
+
+def add_setting(content: Content, name: str, value: Any) -> Content:
+    """Give a setting the value of what was done before it existed."""
+    return {**content, "config": {**content["config"], name: value}}
+
+
+def drop_setting(content: Content, name: str, *harmless: Any) -> Content:
+    """Leave out a setting that has gone.
+
+    Raises
+    ------
+    UserError
+        If its value is not one of the `harmless` ones, with which it did nothing.
+    """
+    config = dict(content["config"])
+    if (value := config.pop(name)) not in harmless:
+        raise UserError(f"it was made with {name} {value!r}, which this program no longer has: use an older one")
+    return {**content, "config": config}
+
+
+def rename_tensors(content: Content, renamed: Mapping[str, Mapping[str, str]]) -> Content:
+    """Give tensors of networks other names.
+
+    Parameters
+    ----------
+    content : dict
+    renamed : dict of dict
+        By network (``generator``, ``discriminator``, ``predictor``): regular expressions that whole old names match,
+        and the new names, as for `re.sub`. The average takes part in what is the generator's. Those that are not
+        there are passed over.
+    """
+
+    def new_names(network: str, tensors: Content) -> Content:
+        return {_renamed(name, renamed.get(network, {})): value for name, value in tensors.items()}
+
+    networks = {network: new_names(network, tensors) for network, tensors in content["networks"].items()}
+    average = content["ema"]
+    return {**content, "networks": networks, "ema": average and new_names("generator", average)}
+
+
+def _renamed(name: str, patterns: Mapping[str, str]) -> str:
+    for pattern, new in patterns.items():
+        if found := re.fullmatch(pattern, name):
+            return found.expand(new)
+    return name
+
+
+_TENSORS_RENAMED_IN_2: dict[str, dict[str, str]] = {}
+
+
+def _to_2(content: Content) -> Content:
+    return rename_tensors(content, _TENSORS_RENAMED_IN_2)
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2}
