@@ -213,9 +213,10 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def client(untrained):
     """Ask the server of both models without a network between."""
-    from app import create_app
+    from galaxies.serving.application import create_app
+    from galaxies.serving.models import load_models
 
-    return create_app(list(untrained.values()), device="cpu").test_client()
+    return create_app(load_models(list(untrained.values()), "cpu")).test_client()
 
 
 @pytest.fixture

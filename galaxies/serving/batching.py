@@ -12,6 +12,8 @@ from concurrent.futures import TimeoutError as WaitedTooLongError  # the built-i
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+MOST_REQUESTS = 24  # under way at the same time, a model; the server refuses more unless it is told otherwise
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -90,7 +92,7 @@ class ImageQueue(Generic[Item, Result]):
             At once if what waits already takes longer than the patience; otherwise when the patience is at its end.
             What has not begun then is never begun.
         """
-        jobs = [(item, Future(), is_wanted) for item in items]
+        jobs: list[tuple[Item, Future[Result], Callable[[], bool]]] = [(item, Future(), is_wanted) for item in items]
         with self._changed:
             if (ahead_s := self._wait_s()) > self._patience_s:
                 raise BusyError(ahead_s - self._patience_s)

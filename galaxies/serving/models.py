@@ -18,9 +18,11 @@ import torch
 from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute
 from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.storage.release import SETTINGS, load_state, without_folders
+from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
+from galaxies.serving.queries import FAMILIES
+from galaxies.storage.release import SETTINGS, find_checkpoints, load_state, without_folders
 
-FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # by id, in the order of preference
+_UNKNOWN = TrainingData(source=None, count=None)
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,14 @@ class ServedModel:
         Run folder and file, for people.
     step : int or None
         Of the training.
-    training_data : dict
-        ``source`` and ``count``; empty where unknown.
+    training_data : TrainingData
+        Where it came from and how much it is.
     """
 
     sampler: GalaxySampler
     checkpoint: str = ""
     step: int | None = None
-    training_data: dict[str, Any] | None = None
+    training_data: TrainingData = _UNKNOWN
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", **solver: Any) -> ServedModel:
@@ -77,41 +79,45 @@ class ServedModel:
             digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
         return digest.hexdigest()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> ModelFacts:
         """Return what `/api/model` says of the model."""
         sampler = self.sampler
-        return {
-            "id": self.id,
-            "family": FAMILIES[self.id],
-            "checkpoint": self.checkpoint,
-            "description": sampler.describe(),
-            "image_size": sampler.config.image_size,
-            "training_data": self.training_data or {"source": None, "count": None},
-            "step": self.step,
-            "attributes": [self._attribute_facts(*pair) for pair in enumerate(sampler.attributes)],
-        }
+        return ModelFacts(
+            id=self.id,
+            family=FAMILIES[self.id],
+            checkpoint=self.checkpoint,
+            description=sampler.describe(),
+            image_size=sampler.config.image_size,
+            training_data=self.training_data,
+            step=self.step,
+            attributes=[self._attribute_facts(*pair) for pair in enumerate(sampler.attributes)],
+        )
 
-    def _attribute_facts(self, index: int, attribute: Attribute) -> dict[str, Any]:
-        names = ("name", "label", "unit", "description", "low", "high")
+    def _attribute_facts(self, index: int, attribute: Attribute) -> AttributeFacts:
         supported, typical = {}, {}
         for class_index, morphology in enumerate(MORPHOLOGIES):
             limits = self.sampler.supported[class_index][index]
             supported[morphology.name] = limits and [rounded(limit) for limit in limits]
             known = [v for v in self.sampler.population.members(class_index)[:, index].tolist() if math.isfinite(v)]
             typical[morphology.name] = rounded(statistics.median(known)) if known else None
-        return {
-            **{name: getattr(attribute, name) for name in names},
-            "step": 10.0 ** math.floor(math.log10((attribute.high - attribute.low) / 100)),
-            "measured": attribute.name in PHOTOMETRIC_ATTRIBUTES,
-            "supported": supported,
-            "typical": typical,
-        }
+        return AttributeFacts(
+            name=attribute.name,
+            label=attribute.label,
+            unit=attribute.unit,
+            description=attribute.description,
+            low=attribute.low,
+            high=attribute.high,
+            step=10.0 ** math.floor(math.log10((attribute.high - attribute.low) / 100)),
+            measured=attribute.name in PHOTOMETRIC_ATTRIBUTES,
+            supported=supported,
+            typical=typical,
+        )
 
 
-def _training_data(provenance: dict[str, Any]) -> dict[str, Any]:
+def _training_data(provenance: dict[str, Any]) -> TrainingData:
     """Return where the training data came from and how much it is; paths lose their folders, which tell of a disk."""
     source, count = provenance.get("source"), provenance.get("count")
-    return {"source": source and without_folders(source), "count": count}
+    return TrainingData(source=source and without_folders(source), count=count)
 
 
 def rounded(value: float) -> float:
@@ -122,6 +128,31 @@ def rounded(value: float) -> float:
 def family_of(settings: dict[str, Any]) -> str:
     """Return the id of the model that a checkpoint's settings describe."""
     return "diffusion" if settings.get("diffusion") else "gan"
+
+
+def load_models(paths: Sequence[Path] | None, device: str = "auto", **solver: Any) -> list[ServedModel]:
+    """Load the checkpoints that the page is to draw with.
+
+    Parameters
+    ----------
+    paths : sequence of Path, or None
+        These; None takes the newest usable ones in checkpoints/, and without any those that came with the program.
+    device : str
+    **solver
+        Fields of a diffusion model's solver that are changed.
+
+    Raises
+    ------
+    UserError
+        If a named one cannot be used, or there is no diffusion model for the solver.
+    """
+    if paths:
+        models = [ServedModel.load(path, device, **solver) for path in paths]
+    else:
+        models = load_found(find_checkpoints(Path("checkpoints")), device, **solver)
+    if solver and not any(model.id == "diffusion" for model in models):
+        raise UserError(f"no diffusion model is served: only those have a {', a '.join(solver)}")
+    return models
 
 
 def load_found(paths: Sequence[Path], device: str = "auto", **solver: Any) -> list[ServedModel]:

@@ -1,4 +1,8 @@
-"""Read the query of a request for galaxies: every value checked here, once, before anything is done with it."""
+"""Read the query of a request for galaxies: every value checked here, once, before anything is done with it.
+
+The pydantic models say what each kind of request takes. The checks, the sentences that refuse a request and the OpenAPI
+description all come from them; classes and attributes come from the tables of `config_physics`.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,38 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import unquote_to_bytes
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Attribute
 from galaxies.common.errors import shown
 
 MAX_SEED = 2**32 - 1
-PIXELS = (64, 128, 256, 512)
-TILE_PIXELS = (64, 128, 256)
+Pixels = Literal[64, 128, 256, 512]
+TilePixels = Literal[64, 128, 256]
+PIXELS: tuple[int, ...] = get_args(Pixels)
+TILE_PIXELS: tuple[int, ...] = get_args(TilePixels)
 SEEDS = (2, 64)  # tiles of a sheet of seeds, fewest and most
 STEPS = (3, 33)  # and of a sheet that sweeps an attribute
 COLUMNS = (1, 64)
 LONGEST_QUERY = 2000  # characters
+FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # of models, by id, in the order of preference
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # no nan, no 1_0, no digits but 0 to 9
-_WHOLE = re.compile(r"[0-9]{1,10}")
-GALAXY_PARAMETERS = ("morphology", "seed", "model", *ATTRIBUTES)
+_NUMBER_FORM = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # not nan, nor 1_0, nor "٣"
+_WHOLE_FORM = re.compile(r"[0-9]{1,10}")
 
 
 class QueryError(Exception):
@@ -42,7 +62,7 @@ class QueryError(Exception):
 
 @dataclass(frozen=True)
 class GalaxyQuery:
-    """One wanted galaxy.
+    """One wanted galaxy, as a model draws it.
 
     Attributes
     ----------
@@ -74,66 +94,199 @@ class GalaxyQuery:
         return replace(self, values=(*self.values[:index], value, *self.values[index + 1 :]))
 
 
-@dataclass(frozen=True)
-class SheetQuery:
-    """One wanted sheet of galaxies.
+# What a request may say
 
-    Attributes
-    ----------
-    base : GalaxyQuery
-        The first galaxy of a sheet of seeds; the one whose attribute is swept otherwise.
-    count : int
-        Tiles.
-    swept : int or None
-        Index of the swept attribute; None for a sheet of seeds.
-    columns : int
+
+def _written(form: re.Pattern[str], kind: type[float]) -> BeforeValidator:
+    """Return a reader of numbers that are written in one form alone: pydantic's own takes " 1", 1_0 and nan too."""
+
+    def read(text: Any) -> float:
+        if not (isinstance(text, str) and form.fullmatch(text)):
+            raise ValueError
+        return kind(text) + kind(0)  # no negative zero
+
+    return BeforeValidator(read)
+
+
+# They stand last in a type, where they are first in turn: pydantic describes a range only beside its number.
+_NUMBER, _WHOLE = _written(_NUMBER_FORM, float), _written(_WHOLE_FORM, int)
+_CHOICE = _written(re.compile(r"[1-9][0-9]{0,9}"), int)  # the one way to write it
+
+Parameters = TypeVar("Parameters", bound="GalaxyParameters")
+Models = Mapping[str, Sequence[Attribute]]  # attributes of each model that is served, by its id
+
+
+def _with_attributes(kind: type[Parameters]) -> type[Parameters]:
+    """Add the attributes of the table to what a request may say, each with its range."""
+    fields: dict[str, Any] = {}
+    for name, attribute in ATTRIBUTES.items():
+        unit = f" [{attribute.unit}]" if attribute.unit else ""
+        fields[name] = (
+            Annotated[float, Field(ge=attribute.low, le=attribute.high), _NUMBER] | None,
+            Field(
+                default=None,
+                description=f"{attribute.label}{unit}: {attribute.description}. Drawn from real galaxies of the class "
+                "where it is left out; only for models that were trained with it.",
+                examples=[float(f"{(attribute.low + attribute.high) / 2:.6g}")],
+            ),
+        )
+    return create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **fields)
+
+
+@_with_attributes
+class GalaxyParameters(BaseModel):
+    """What a request for one galaxy may say: its class, its attributes (those of the table), seed and model.
+
+    It is checked with the models that are served as context; the fields hold what was sent, read.
     """
 
-    base: GalaxyQuery
-    count: int
-    swept: int | None
-    columns: int
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    morphology: str = Field(
+        description="Class of the galaxy.",
+        examples=[MORPHOLOGY_NAMES[0]],
+        json_schema_extra={"enum": list(MORPHOLOGY_NAMES)},
+    )
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), _WHOLE] = Field(
+        default=0,
+        description="Seed of the picture; the same request with the same seed gives the same bytes.",
+        examples=[7],
+    )
+    model: str = Field(
+        default="",  # `read_query` puts the first one in its place
+        description="Model that draws it; by default the first one of /api/model.",
+        examples=["gan"],
+        json_schema_extra={"enum": list(FAMILIES)},
+    )
+
+    @field_validator("morphology")
+    @classmethod
+    def _is_a_class(cls, name: str) -> str:
+        if name not in MORPHOLOGY_NAMES:
+            raise ValueError
+        return name
+
+    @model_validator(mode="after")
+    def _suits_the_model(self, info: ValidationInfo) -> GalaxyParameters:
+        models: Models = info.context or {}
+        _choose("model", self.model, tuple(models))
+        known = [attribute.name for attribute in models[self.model]]
+        for name in ATTRIBUTES:
+            if name in self.model_fields_set and name not in known:
+                raise QueryError(f"{name} is unknown to this checkpoint: it knows {', '.join(known)}", name, "left out")
+        return self
+
+    def galaxy(self, attributes: Sequence[Attribute]) -> GalaxyQuery:
+        """Return which galaxy is wanted from a model of these attributes."""
+        values = tuple(getattr(self, attribute.name) for attribute in attributes)
+        return GalaxyQuery(self.model, MORPHOLOGY_NAMES.index(self.morphology), values, self.seed)
 
 
-def read_parameters(query: str, allowed: Sequence[str]) -> dict[str, str]:
-    """Split a query string into its parameters.
+class PictureParameters(GalaxyParameters):
+    """What a request for a picture may say."""
+
+    pixels: Annotated[Pixels, _CHOICE] = Field(
+        default=256,
+        description="Pixels a side; the galaxy is drawn at the model's own size and enlarged by a Lanczos filter.",
+        examples=[128],
+    )
+
+
+class SheetParameters(GalaxyParameters):
+    """What a request for a sheet of galaxies may say: tiles that differ by their seed, or by one attribute."""
+
+    seeds: Annotated[int, Field(ge=SEEDS[0], le=SEEDS[1]), _WHOLE] | None = Field(
+        default=None,
+        description="Number of galaxies that differ by their seed alone: seed, seed + 1, and so on. Either this or "
+        "sweep.",
+        examples=[4],
+    )
+    sweep: str | None = Field(
+        default=None,
+        description="Attribute that goes from the low to the high end of its range, all else the same. Either this or "
+        "seeds.",
+        examples=["size"],
+        json_schema_extra={"enum": list(ATTRIBUTES)},
+    )
+    steps: Annotated[int, Field(ge=STEPS[0], le=STEPS[1]), _WHOLE] = Field(
+        default=9, description="Number of galaxies of a sweep.", examples=[5]
+    )
+    columns: Annotated[int, Field(ge=COLUMNS[0], le=COLUMNS[1]), _WHOLE] | None = Field(
+        default=None, description="Tiles in a row; by default all of them.", examples=[2]
+    )
+    pixels: Annotated[TilePixels, _CHOICE] = Field(
+        default=64, description="Pixels a side of each tile.", examples=[128]
+    )
+
+    @model_validator(mode="after")
+    def _is_one_kind_of_sheet(self, info: ValidationInfo) -> SheetParameters:
+        models: Models = info.context or {}
+        if self.sweep is not None:
+            _choose("sweep", self.sweep, tuple(attribute.name for attribute in models[self.model]))
+            if self.seeds is not None:
+                raise QueryError("seeds cannot be combined with sweep: give one of them", "seeds", "left out")
+        elif "steps" in self.model_fields_set:
+            raise QueryError("steps needs sweep, the name of an attribute", "steps", "left out without sweep")
+        elif self.seeds is None:
+            takes, allowed = _takes(SheetParameters, "seeds")
+            raise QueryError(f"seeds is missing: {takes}", "seeds", allowed)
+        elif self.seed + self.seeds - 1 > MAX_SEED:
+            takes, allowed = _takes(SheetParameters, "seed", most=MAX_SEED + 1 - self.seeds)
+            raise QueryError(f"seed is {shown(str(self.seed))}: {takes}", "seed", allowed)
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return self.steps if self.seeds is None else self.seeds
+
+
+# Reading and refusing
+
+
+def read_query(kind: type[Parameters], query: str, models: Models) -> Parameters:
+    """Read what a request says.
 
     Parameters
     ----------
+    kind : type
+        Model of what it may say.
     query : str
         What follows the question mark, as it was sent (bytes as Latin-1).
-    allowed : sequence of str
-        Names that the route knows.
+    models : mapping of str to sequence of Attribute
+        Attributes of each model that is served; the first one answers where none is named.
 
     Raises
     ------
     QueryError
-        If it is too long, is not UTF-8, or has a parameter that is unknown, empty or repeated.
+        If it is too long or is not UTF-8, if a parameter is unknown, missing, empty or repeated, or if a value is none
+        that its parameter takes.
     """
+    given = _split(query)
+    try:
+        return kind.model_validate({"model": next(iter(models)), **given}, context=models)
+    except ValidationError as error:
+        raise _refusal(kind, given, error) from None
+
+
+def _split(query: str) -> dict[str, str | list[str]]:
+    """Return the parameters of a query string by name; a list of values where one is repeated."""
     if len(query) > LONGEST_QUERY:
         raise QueryError(
             f"the query has {len(query)} characters: at most {LONGEST_QUERY} are read",
             "query",
             f"up to {LONGEST_QUERY} characters",
         )
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for part in query.split("&") if query else ():
         name, _, value = part.partition("=")
         name = _decode(name, "query")
-        if name not in allowed:
-            raise QueryError(
-                f"there is no parameter {shown(name)}: choose from {', '.join(allowed)}", name[:60], ", ".join(allowed)
-            )
-        if name in found:
-            raise QueryError(f"{name} is there more than once: give it once", name, "one value")
-        found[name] = _decode(value, name)
-        if found[name] == "":
-            raise QueryError(f"{name} has no value: give it one or leave it out", name, "one value")
-    return found
+        found.setdefault(name, []).append(_decode(value, name[:60]))
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def _decode(text: str, parameter: str) -> str:
-    """Undo the percent escapes of a name or a value."""
+    """Undo the percent escapes of a name or a value; the library's own replace what they cannot read."""
     try:
         if _BROKEN_ESCAPE.search(text):
             raise ValueError
@@ -144,87 +297,62 @@ def _decode(text: str, parameter: str) -> str:
         ) from None
 
 
-def read_galaxy(given: Mapping[str, str], models: Mapping[str, Sequence[Attribute]]) -> GalaxyQuery:
-    """Read which galaxy is wanted.
-
-    Parameters
-    ----------
-    given : mapping of str to str
-        From `read_parameters`.
-    models : mapping of str to sequence of Attribute
-        Attributes of each model; the first one answers where none is named.
-
-    Raises
-    ------
-    QueryError
-        If a value is none that its parameter takes.
-    """
-    model = _choice(given, "model", tuple(models), next(iter(models)))
-    attributes = models[model]
-    names = [attribute.name for attribute in attributes]
-    for name in given:
-        if name in ATTRIBUTES and name not in names:
-            raise QueryError(f"{name} is unknown to this checkpoint: it knows {', '.join(names)}", name, "left out")
-    return GalaxyQuery(
-        model,
-        MORPHOLOGY_NAMES.index(_choice(given, "morphology", MORPHOLOGY_NAMES)),
-        tuple(_number(given, attribute) for attribute in attributes),
-        _whole(given, "seed", 0, MAX_SEED, 0),
-    )
+def _refusal(kind: type[GalaxyParameters], given: Mapping[str, str | list[str]], error: ValidationError) -> QueryError:
+    """Say in one sentence what is wrong: an unknown parameter before all else, otherwise the first fault."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    name = str(fault["loc"][0])
+    value = given.get(name)
+    if fault["type"] == "extra_forbidden":
+        names = ", ".join(kind.model_fields)
+        return QueryError(f"there is no parameter {shown(name)}: choose from {names}", name[:60], names)
+    if isinstance(value, list):
+        return QueryError(f"{name} is there more than once: give it once", name, "one value")
+    if value == "":
+        return QueryError(f"{name} has no value: give it one or leave it out", name, "one value")
+    takes, allowed = _takes(kind, name)
+    return QueryError(f"{name} is {'missing' if value is None else shown(value)}: {takes}", name, allowed)
 
 
-def read_pixels(given: Mapping[str, str], choices: Sequence[int], default: int) -> int:
-    """Read how many pixels a side a picture or a tile has."""
-    return int(_choice(given, "pixels", tuple(map(str, choices)), str(default)))
+def _takes(kind: type[GalaxyParameters], name: str, most: int | None = None) -> tuple[str, str]:
+    """Say what a parameter takes, to people and to programs; `most` lowers the end of its range."""
+    schema = parameters_of(kind)[name]["schema"]
+    if "enum" in schema:
+        allowed = ", ".join(map(str, schema["enum"]))
+        return f"choose one of {allowed}", allowed
+    if schema["type"] == "integer":
+        allowed = f"{schema['minimum']} to {most or schema['maximum']}"
+        return f"it takes a whole number from {allowed}", allowed
+    allowed, unit = f"{schema['minimum']:g} to {schema['maximum']:g}", ATTRIBUTES[name].unit
+    return f"it takes a number from {allowed}{f' {unit}' if unit else ''}", allowed
 
 
-def read_sheet(given: Mapping[str, str], models: Mapping[str, Sequence[Attribute]]) -> SheetQuery:
-    """Read which sheet is wanted; see `read_galaxy`."""
-    base = read_galaxy(given, models)
-    swept = None
-    if "sweep" in given:
-        names = tuple(attribute.name for attribute in models[base.model])
-        swept = names.index(_choice(given, "sweep", names))
-        if "seeds" in given:
-            raise QueryError("seeds cannot be combined with sweep: give one of them", "seeds", "left out")
-        count = _whole(given, "steps", *STEPS, 9)
-    elif "steps" in given:
-        raise QueryError("steps needs sweep, the name of an attribute", "steps", "left out without sweep")
-    else:
-        count = _whole(given, "seeds", *SEEDS)
-        _whole(given, "seed", 0, MAX_SEED + 1 - count, 0)
-    return SheetQuery(base, count, swept, _whole(given, "columns", *COLUMNS, count))
-
-
-def _choice(given: Mapping[str, str], name: str, choices: tuple[str, ...], default: str | None = None) -> str:
-    value = given.get(name, default)
-    if value is None:
-        raise QueryError(f"{name} is missing: choose one of {', '.join(choices)}", name, ", ".join(choices))
+def _choose(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that the served models do not know, however right it would be elsewhere."""
     if value not in choices:
-        raise QueryError(f"{name} is {shown(value)}: choose one of {', '.join(choices)}", name, ", ".join(choices))
-    return value
+        allowed = ", ".join(choices)
+        if value == "":
+            raise QueryError(f"{name} has no value: give it one or leave it out", name, "one value")
+        raise QueryError(f"{name} is {shown(value)}: choose one of {allowed}", name, allowed)
 
 
-def _number(given: Mapping[str, str], attribute: Attribute) -> float | None:
-    if attribute.name not in given:
-        return None
-    text, allowed = given[attribute.name], f"{attribute.low:g} to {attribute.high:g}"
-    value = float(text) if _NUMBER.fullmatch(text) else None
-    if value is None or not attribute.low <= value <= attribute.high:
-        unit = f" {attribute.unit}" if attribute.unit else ""
-        raise QueryError(
-            f"{attribute.name} is {shown(text)}: it takes a number from {allowed}{unit}", attribute.name, allowed
-        )
-    return value + 0.0  # no negative zero
-
-
-def _whole(given: Mapping[str, str], name: str, low: int, high: int, default: int | None = None) -> int:
-    allowed = f"{low} to {high}"
-    if name not in given:
-        if default is None:
-            raise QueryError(f"{name} is missing: it takes a whole number from {allowed}", name, allowed)
-        return default
-    text = given[name]
-    if not (_WHOLE.fullmatch(text) and low <= int(text) <= high):
-        raise QueryError(f"{name} is {shown(text)}: it takes a whole number from {allowed}", name, allowed)
-    return int(text)
+@cache
+def parameters_of(kind: type[GalaxyParameters]) -> dict[str, dict[str, Any]]:
+    """Return what requests of a kind may say, by name, as parameters in the words of OpenAPI 3.1."""
+    whole = kind.model_json_schema()
+    found = {}
+    for name, described in whole["properties"].items():
+        alternatives = described.pop("anyOf", [{}])  # a value, or that there is none, which nobody can send
+        schema = {**alternatives[0], **described}
+        if schema.get("default") in (None, ""):
+            schema.pop("default", None)
+        del schema["title"]
+        found[name] = {
+            "name": name,
+            "in": "query",
+            "required": name in whole["required"],
+            "description": schema.pop("description"),
+            "schema": schema,
+            "example": schema.pop("examples")[0],
+        }
+    return found

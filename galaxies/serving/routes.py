@@ -1,152 +1,266 @@
-"""The routes that answer with galaxies, as a Flask blueprint: a picture, numbers, a file, a sheet of many."""
+"""The addresses of the server, as a Flask blueprint: a picture, numbers, a file, a sheet of many, and what there is.
+
+`ROUTES` is the table of them, which `openapi` describes to programs; each function below adds its own row to it. They
+all work on the `Services` of the application.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from PIL import __version__ as pillow_version
 
+from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, Sheet, Tile
 from galaxies.serving.batching import BusyError
-from galaxies.serving.cache import BoundedCache
+from galaxies.serving.openapi import Route, describe
 from galaxies.serving.queries import (
-    GALAXY_PARAMETERS,
-    PIXELS,
-    TILE_PIXELS,
+    GalaxyParameters,
     GalaxyQuery,
+    Parameters,
+    PictureParameters,
     QueryError,
-    SheetQuery,
-    read_galaxy,
-    read_parameters,
-    read_pixels,
-    read_sheet,
+    SheetParameters,
+    read_query,
 )
-from galaxies.serving.service import Galaxy, GalaxyService, page_facts, png_sheet
+from galaxies.serving.service import Galaxy, GalaxyService, Services, png_sheet
 
-_SHEET_PARAMETERS = (*GALAXY_PARAMETERS, "seeds", "sweep", "steps", "columns", "pixels")
-_KEPT_BYTES = 64 * 2**20  # of finished pictures
 _FORMAT_VERSION = 1  # of the pictures: another one when the same request no longer gives the same bytes
 _FRESH_S = 60  # for which a browser need not ask again; in this time it does not see that the checkpoint is another
 _HINT = "python galaxy.py"  # what makes a checkpoint
+_TAG = {"ETag": "Changes with the model and with the request."}
+_PICTURE = {**_TAG, "Cache-Control": "For how long it need not be asked for again."}
+
+routes = Blueprint("galaxies", __name__)
+ROUTES: list[Route] = []
 
 
-def answer(content: bytes | dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+class _NoModelError(Exception):
+    """There is nothing that could draw a galaxy."""
+
+
+def answer(content: bytes | Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response of bytes, or of JSON; nothing keeps it unless its headers say so."""
     if not isinstance(content, bytes):
-        content = json.dumps(content, allow_nan=False).encode()
+        content = json.dumps(content.model_dump(exclude_unset=True), allow_nan=False).encode()
     return Response(
         content, status, {"Cache-Control": "no-store", "Content-Type": "application/json", **(headers or {})}
     )
 
 
-def galaxy_routes(services: Sequence[GalaxyService]) -> Blueprint:
-    """Return the routes of models.
+def file_answer(content: bytes, kind: str) -> Response:
+    """Return a response of a file, packed where that helps, for which a browser asks each time whether it changed."""
+    headers = {"Content-Type": kind, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if kind.startswith("text/") and request.accept_encodings["gzip"] > 0:  # a third of the bytes
+        content, headers["Content-Encoding"] = gzip.compress(content, mtime=0), "gzip"
+    response = answer(content, headers=headers)
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
-    Parameters
-    ----------
-    services : sequence of GalaxyService
-        The first one answers where a request names none; without any, every answer says how to make one.
-    """
-    routes = Blueprint("galaxies", __name__, url_prefix="/api")
-    by_id = {service.model.id: service for service in services}
-    attributes = {name: service.attributes for name, service in by_id.items()}
-    kept: BoundedCache[bytes] = BoundedCache(_KEPT_BYTES)
 
-    @routes.before_request
-    def need_model() -> Response | None:
-        if services:
-            return None
-        return answer({"error": "there is no checkpoint yet: train one, and start app.py again", "hint": _HINT}, 503)
+# The table
 
-    @routes.errorhandler(QueryError)
-    def refuse(error: QueryError) -> Response:
-        return answer({"error": error.sentence, "parameter": error.parameter, "allowed": error.allowed}, 400)
 
-    @routes.errorhandler(BusyError)
-    def put_off(error: BusyError) -> Response:
-        return answer({"error": str(error)}, 503, {"Retry-After": str(error.retry_after_s)})
+def _get(path: str, summary: str, answers: type[Answer] | str, said: str, **more: Any) -> Callable[..., Any]:
+    """Return a decorator that enters a function without arguments into the table; see `Route`."""
 
-    def given(allowed: Sequence[str]) -> dict[str, str]:
-        return read_parameters(request.environ.get("QUERY_STRING", ""), allowed)
+    def add(view: Callable[[], Response]) -> Callable[[], Response]:
+        ROUTES.append(Route(path, view.__name__, summary, answers, said, **more))
+        routes.add_url_rule(path, view_func=view, methods=["GET"])
+        return view
 
-    def draw(queries: Sequence[GalaxyQuery], measured: bool) -> list[Galaxy]:
-        is_gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
-        return by_id[queries[0].model].galaxies(queries, measured, lambda: not is_gone())
+    return add
 
-    def picture(service: GalaxyService, asked: tuple[object, ...], make: Callable[[], bytes]) -> Response:
-        """Answer with a PNG file that is a function of the model and of what was asked."""
-        told = repr((_FORMAT_VERSION, pillow_version, service.fingerprint, request.path, asked))
-        tag = hashlib.sha256(told.encode()).hexdigest()[:32]
-        headers = {"Content-Type": "image/png", "ETag": f'"{tag}"', "Cache-Control": f"public, max-age={_FRESH_S}"}
-        if request.if_none_match.contains_weak(tag):
-            return answer(b"", 304, headers)
-        content = kept.get(tag)
-        if content is None:
-            with service.queue.place():
-                content = make()
-            kept.put(tag, content, len(content))
-        return answer(content, headers=headers)
 
-    @routes.get("/model")
-    def model() -> Response:
-        return answer(page_facts(services))
+def _get_galaxies(
+    path: str,
+    summary: str,
+    parameters: type[Parameters],
+    answers: type[Answer] | str,
+    said: str,
+    headers: Mapping[str, str] | None = None,
+) -> Callable[[Callable[[GalaxyService, Parameters], Response]], Callable[[], Response]]:
+    """Return the same for a function that is given the service of the model that is asked, and what it is asked."""
 
-    @routes.get("/image.png")
-    def image() -> Response:
-        asked = given((*GALAXY_PARAMETERS, "pixels"))
-        query, pixels = read_galaxy(asked, attributes), read_pixels(asked, PIXELS, 256)
-        return picture(by_id[query.model], (query, pixels), lambda: png_sheet(draw([query], False), pixels))
+    def add(view: Callable[[GalaxyService, Parameters], Response]) -> Callable[[], Response]:
+        @wraps(view)
+        def read_and_answer() -> Response:
+            services = _services()
+            asked = read_query(parameters, request.environ.get("QUERY_STRING", ""), services.attributes)
+            return view(services.by_id[asked.model], asked)
 
-    def sheet() -> tuple[GalaxyService, SheetQuery, int]:
-        asked = given(_SHEET_PARAMETERS)
-        query, pixels = read_sheet(asked, attributes), read_pixels(asked, TILE_PIXELS, 64)
-        return by_id[query.base.model], query, pixels
+        return _get(path, summary, answers, said, parameters=parameters, headers=headers or {})(read_and_answer)
 
-    @routes.get("/sheet.png")
-    def sheet_picture() -> Response:
-        service, query, pixels = sheet()
+    return add
 
-        def make() -> bytes:
-            return png_sheet(draw(service.tiles(query), False), pixels, query.columns)
 
-        return picture(service, (query, pixels), make)
+def _services() -> Services:
+    services: Services = current_app.extensions["galaxies"]
+    if not services.by_id:
+        raise _NoModelError
+    return services
 
-    @routes.get("/sheet.json")
-    def sheet_numbers() -> Response:
-        service, query, _ = sheet()
+
+# What is refused
+
+
+@routes.errorhandler(_NoModelError)
+def _need_model(_: _NoModelError) -> Response:
+    return answer(Error(error="there is no checkpoint yet: train one, and start app.py again", hint=_HINT), 503)
+
+
+@routes.errorhandler(QueryError)
+def _refuse(error: QueryError) -> Response:
+    return answer(Error(error=error.sentence, parameter=error.parameter, allowed=error.allowed), 400)
+
+
+@routes.errorhandler(BusyError)
+def _put_off(error: BusyError) -> Response:
+    return answer(Error(error=str(error)), 503, {"Retry-After": str(error.retry_after_s)})
+
+
+# What is answered
+
+
+@_get("/api/model", "Classes, models, and the attributes of each with their ranges", Facts, "What can be asked for.")
+def model() -> Response:
+    """Answer with what can be asked for."""
+    return answer(_services().facts())
+
+
+@_get_galaxies(
+    "/api/image.png", "One galaxy as a picture", PictureParameters, "image/png", "The picture.", headers=_PICTURE
+)
+def image(service: GalaxyService, asked: PictureParameters) -> Response:
+    """Answer with one galaxy."""
+    query = asked.galaxy(service.attributes)
+    return _picture(
+        service, (query, asked.pixels), lambda: png_sheet(_draw(service, [query], measured=False), asked.pixels)
+    )
+
+
+@_get_galaxies(
+    "/api/measure", "Requested and measured attributes of one galaxy", GalaxyParameters, Measurement, "The numbers."
+)
+def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
+    """Answer with what was asked of a galaxy and what photometry measures on it."""
+    started = time.perf_counter()
+    query, galaxy = _one_measured(service, asked)
+    took = round((time.perf_counter() - started) * 1e3, 1)
+    return answer(Measurement(**dict(service.report(query, galaxy)), milliseconds=took))
+
+
+@_get_galaxies(
+    "/api/sheet.png",
+    "Several galaxies as one picture of tiles without gaps, row by row",
+    SheetParameters,
+    "image/png",
+    "The picture.",
+    headers=_PICTURE,
+)
+def sheet_picture(service: GalaxyService, asked: SheetParameters) -> Response:
+    """Answer with a picture of many galaxies."""
+    columns = asked.columns or asked.count
+    about = (asked.galaxy(service.attributes), asked.count, asked.sweep, columns, asked.pixels)
+    return _picture(
+        service,
+        about,
+        lambda: png_sheet(_draw(service, service.tiles(asked), measured=False), asked.pixels, columns),
+    )
+
+
+@_get_galaxies(
+    "/api/sheet.json",
+    "Requested and measured attributes of a sheet's galaxies, in the order of its tiles",
+    SheetParameters,
+    Sheet,
+    "The numbers.",
+)
+def sheet_numbers(service: GalaxyService, asked: SheetParameters) -> Response:
+    """Answer with what `measure` says, of many galaxies."""
+    with service.queue.place():
+        queries = service.tiles(asked)
+        galaxies = _draw(service, queries, measured=True)
+    tiles: list[Tile] = [service.report(query, galaxy) for query, galaxy in zip(queries, galaxies, strict=True)]
+    return answer(Sheet(tiles=tiles))
+
+
+@_get_galaxies(
+    "/api/fits",
+    "One galaxy as a FITS cube (R, G, B planes, 0 to 255) with its catalogue row in the header",
+    GalaxyParameters,
+    "application/fits",
+    "The file.",
+    headers={"Content-Disposition": "Under which name to store it."},
+)
+def fits(service: GalaxyService, asked: GalaxyParameters) -> Response:
+    """Answer with one galaxy for astronomers' programs."""
+    query, galaxy = _one_measured(service, asked)
+    name = f"galaxy_{query.seed}.fits"  # of a number, and of nothing else that was sent
+    headers = {"Content-Type": "application/fits", "Content-Disposition": f'attachment; filename="{name}"'}
+    return answer(service.fits(query, galaxy), headers=headers)
+
+
+@_get_galaxies("/api/catalogue.csv", "Catalogue row of one galaxy", GalaxyParameters, "text/csv", "A header and a row.")
+def catalogue(service: GalaxyService, asked: GalaxyParameters) -> Response:
+    """Answer with the row that generate_from_checkpoint.py writes of a galaxy."""
+    table = service.catalogue(*_one_measured(service, asked)).to_csv(index=False)
+    return answer(table.encode(), headers={"Content-Type": "text/csv; charset=utf-8"})
+
+
+@_get(
+    "/api/openapi.json",
+    "This description",
+    "application/json",
+    "It.",
+    headers={"ETag": "Changes with it."},
+    needs_model=False,
+)
+def openapi() -> Response:
+    """Answer with the description of all of this."""
+    return file_answer(_description(), "application/json")
+
+
+@_get("/healthz", "Whether the server is alive; answers also when it is busy", Health, "It is.", needs_model=False)
+def healthz() -> Response:
+    """Answer that the server is alive."""
+    return answer(Health(status="ok"))
+
+
+@cache
+def _description() -> bytes:
+    return json.dumps(describe(ROUTES), indent=1).encode()
+
+
+def _draw(service: GalaxyService, queries: Sequence[GalaxyQuery], measured: bool) -> list[Galaxy]:
+    is_gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return service.galaxies(queries, measured, lambda: not is_gone())
+
+
+def _one_measured(service: GalaxyService, asked: GalaxyParameters) -> tuple[GalaxyQuery, Galaxy]:
+    query = asked.galaxy(service.attributes)
+    with service.queue.place():
+        return query, _draw(service, [query], measured=True)[0]
+
+
+def _picture(service: GalaxyService, about: tuple[object, ...], make: Callable[[], bytes]) -> Response:
+    """Answer with a PNG file that is a function of the model and of what was asked."""
+    told = repr((_FORMAT_VERSION, pillow_version, service.fingerprint, request.path, about))
+    tag = hashlib.sha256(told.encode()).hexdigest()[:32]
+    headers = {"Content-Type": "image/png", "ETag": f'"{tag}"', "Cache-Control": f"public, max-age={_FRESH_S}"}
+    if request.if_none_match.contains_weak(tag):
+        return answer(b"", 304, headers)
+    kept = _services().pictures
+    content = kept.get(tag)
+    if content is None:
         with service.queue.place():
-            tiles = service.tiles(query)
-            galaxies = draw(tiles, True)
-        reports = [service.report(tile, galaxy) for tile, galaxy in zip(tiles, galaxies, strict=True)]
-        return answer({"tiles": reports})
-
-    def one_measured() -> tuple[GalaxyService, GalaxyQuery, Galaxy]:
-        query = read_galaxy(given(GALAXY_PARAMETERS), attributes)
-        with by_id[query.model].queue.place():
-            return by_id[query.model], query, draw([query], True)[0]
-
-    @routes.get("/measure")
-    def measure() -> Response:
-        started = time.perf_counter()
-        service, query, galaxy = one_measured()
-        took = round((time.perf_counter() - started) * 1e3, 1)
-        return answer({**service.report(query, galaxy), "milliseconds": took})
-
-    @routes.get("/fits")
-    def fits() -> Response:
-        service, query, galaxy = one_measured()
-        name = f"galaxy_{query.seed}.fits"  # of a number, and of nothing else that was sent
-        headers = {"Content-Type": "application/fits", "Content-Disposition": f'attachment; filename="{name}"'}
-        return answer(service.fits(query, galaxy), headers=headers)
-
-    @routes.get("/catalogue.csv")
-    def catalogue() -> Response:
-        service, query, galaxy = one_measured()
-        table = service.catalogue(query, galaxy).to_csv(index=False)
-        return answer(table.encode(), headers={"Content-Type": "text/csv; charset=utf-8"})
-
-    return routes
+            content = make()
+        kept.put(tag, content, len(content))
+    return answer(content, headers=headers)

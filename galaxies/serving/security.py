@@ -35,6 +35,12 @@ def is_own_host(header: str, bound: str) -> bool:
         As it was sent; any port will do, since tunnels change it.
     bound : str
         Name or address that the server listens on.
+
+    Notes
+    -----
+    Flask's TRUSTED_HOSTS cannot do this, in werkzeug 3.1.0 to 3.1.9: an entry ends at its first colon, so that no IPv6
+    address can be one; names are compared as they are written, and LOCALHOST is refused; nothing says "any address",
+    which 0.0.0.0 needs; and the older ones take whatever follows a colon for a port, as in ``localhost:x``.
     """
     if not (found := _HOST.fullmatch(header)):
         return False

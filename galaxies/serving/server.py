@@ -8,11 +8,9 @@ import sys
 from typing import Any
 
 import waitress
-from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask
 
 from galaxies.common.errors import UserError
-from galaxies.serving.security import HEADERS, OneLineFormatter
+from galaxies.serving.security import OneLineFormatter
 
 MOST_BODY = 16 * 1024  # bytes; no request needs one
 _MOST_HEADERS = 16 * 1024
@@ -57,18 +55,6 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-class _ErrorTask(ErrorTask):
-    """The answer to what is no HTTP request, with the headers that every answer has."""
-
-    def execute(self) -> None:
-        self.response_headers.extend(HEADERS.items())
-        super().execute()
-
-
-class _Channel(HTTPChannel):
-    error_task_class = _ErrorTask
-
-
 def build_server(app: Any, listener: socket.socket, threads: int) -> Any:
     """Begin to listen; `run` of what is returned serves until Ctrl-C, and `close` ends it.
 
@@ -80,12 +66,17 @@ def build_server(app: Any, listener: socket.socket, threads: int) -> Any:
     threads : int
         Requests that are looked at at the same time. More than the application admits, so that it can refuse the rest
         at once: what waits for a thread waits without being heard.
+
+    Notes
+    -----
+    What is no HTTP request, or is beyond a limit, never reaches the application: waitress answers it in plain text,
+    without the headers of `security`. It repeats what was sent only where no browser could have sent it.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLineFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of every request that waits
-    server = waitress.create_server(
+    return waitress.create_server(
         app,
         sockets=[listener],
         threads=threads,
@@ -99,5 +90,3 @@ def build_server(app: Any, listener: socket.socket, threads: int) -> Any:
         log_socket_errors=False,
         ident=None,
     )
-    server.channel_class = _Channel
-    return server

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -21,12 +20,14 @@ from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import chunk_size
 from galaxies.images.grids import to_picture
 from galaxies.measure import photometry
+from galaxies.serving.answers import AttributeReport, Facts, MorphologyFacts, Tile
 from galaxies.serving.batching import ImageQueue
 from galaxies.serving.cache import BoundedCache
 from galaxies.serving.models import ServedModel, rounded
-from galaxies.serving.queries import MAX_SEED, PIXELS, GalaxyQuery, SheetQuery
+from galaxies.serving.queries import MAX_SEED, PIXELS, GalaxyQuery, Models, SheetParameters
 
 _GALAXY_BYTES = 32 * 2**20  # of galaxies that are kept, in case that the same one is asked for in another form
+_PICTURE_BYTES = 64 * 2**20  # of finished pictures
 _PATIENCE_S = 20.0  # for which a request waits
 
 
@@ -39,13 +40,13 @@ class Galaxy:
     image : Tensor, (3, S, S), uint8
     values : Tensor, (A,), float32
         Its attributes as requested or drawn from real galaxies, NaN where unknown.
-    measured : dict of str to ndarray, (1,), or None
-        From `measure_images`, if somebody asked.
+    measured : dict of str to ndarray, (1,)
+        From `measure_images`, if somebody asked; empty until then.
     """
 
     image: Tensor
     values: Tensor
-    measured: dict[str, np.ndarray] | None = None
+    measured: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class GalaxyService:
@@ -74,32 +75,38 @@ class GalaxyService:
         self, queries: Sequence[GalaxyQuery], measured: bool, is_wanted: Callable[[], bool] = lambda: True
     ) -> list[Galaxy]:
         """Return the galaxies of queries, measured if so wanted; see `ImageQueue.results`."""
-        found = {query: self._kept.get(query) for query in queries}
-        lacking = [q for q, galaxy in found.items() if galaxy is None or (measured and galaxy.measured is None)]
-        if lacking:
+        found = self._kept_of(queries)
+        wanted = dict.fromkeys(queries)  # each once
+        if lacking := [q for q in wanted if q not in found or (measured and not found[q].measured)]:
             items = [(query, measured) for query in lacking]
             found |= dict(zip(lacking, self.queue.results(items, is_wanted), strict=True))
         return [found[query] for query in queries]
 
-    def tiles(self, sheet: SheetQuery) -> list[GalaxyQuery]:
+    def tiles(self, sheet: SheetParameters) -> list[GalaxyQuery]:
         """Return the queries of a sheet's tiles.
 
         In a sweep the attributes that are not set are those of one real galaxy, the same in every tile.
         """
-        base = sheet.base
-        if sheet.swept is None:
+        base = sheet.galaxy(self.attributes)
+        if sheet.sweep is None:
             return [replace(base, seed=base.seed + k) for k in range(sheet.count)]
-        attribute, wanted = self.attributes[sheet.swept], torch.tensor(base.wanted)
+        swept = [attribute.name for attribute in self.attributes].index(sheet.sweep)
+        attribute, wanted = self.attributes[swept], torch.tensor(base.wanted)
         drawn = self.sampler.complete(base.class_index, wanted, base.seed).tolist()
         base = replace(base, others=tuple(None if math.isnan(value) else value for value in drawn))
         width = (attribute.high - attribute.low) / (sheet.count - 1)
-        return [base.with_value(sheet.swept, rounded(attribute.low + k * width)) for k in range(sheet.count)]
+        return [base.with_value(swept, rounded(attribute.low + k * width)) for k in range(sheet.count)]
+
+    def _kept_of(self, queries: Iterable[GalaxyQuery]) -> dict[GalaxyQuery, Galaxy]:
+        kept = {query: self._kept.get(query) for query in queries}
+        return {query: galaxy for query, galaxy in kept.items() if galaxy is not None}
 
     def _work(self, items: list[tuple[GalaxyQuery, bool]]) -> list[Galaxy]:
         """Draw and measure what is not there yet; each galaxy once, however often a batch asks for it."""
         torch.set_num_threads(self._threads)  # a thread that starts while another model draws would keep one core
-        galaxies = {query: self._kept.get(query) for query, _ in items}
-        if missing := [query for query, galaxy in galaxies.items() if galaxy is None]:
+        queries = list(dict.fromkeys(query for query, _ in items))
+        galaxies = self._kept_of(queries)
+        if missing := [query for query in queries if query not in galaxies]:
             classes, seeds = torch.tensor([q.class_index for q in missing]), [q.seed for q in missing]
             wanted = torch.tensor([q.wanted for q in missing])
             complete = torch.tensor([[q.others is not None] for q in missing])
@@ -108,7 +115,7 @@ class GalaxyService:
             # Copies: a galaxy that is kept must not keep all of its batch.
             drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(images, values, strict=True)]
             galaxies |= dict(zip(missing, drawn, strict=True))
-        if unmeasured := list({query for query, measured in items if measured and galaxies[query].measured is None}):
+        if unmeasured := list({query for query, measured in items if measured and not galaxies[query].measured}):
             images = torch.stack([galaxies[query].image for query in unmeasured])
             table = measure_images(images, self.sampler.engine.device)
             for row, query in enumerate(unmeasured):
@@ -124,34 +131,34 @@ class GalaxyService:
 
     # What is answered
 
-    def report(self, query: GalaxyQuery, galaxy: Galaxy) -> dict[str, Any]:
-        """Return requested and measured attributes of a measured galaxy, as JSON values."""
+    def report(self, query: GalaxyQuery, galaxy: Galaxy) -> Tile:
+        """Return requested and measured attributes of a measured galaxy."""
         flag = int(galaxy.measured["flag"][0])
         seen = not flag & photometry.NO_SOURCE
         attributes = {}
         for index, attribute in enumerate(self.attributes):
-            is_set = query.values[index] is not None
-            requested = query.values[index] if is_set else rounded(float(galaxy.values[index]))
+            value = query.values[index]
+            requested = rounded(float(galaxy.values[index])) if value is None else value
             limits = self.sampler.supported[query.class_index][index]
             measured = galaxy.measured.get(attribute.name)
-            attributes[attribute.name] = {
-                "requested": None if math.isnan(requested) else requested,
-                "measured": rounded(float(measured[0])) if measured is not None and seen else None,
-                "set": is_set,
-                "supported": limits is not None and (not is_set or limits[0] <= requested <= limits[1]),
-            }
+            attributes[attribute.name] = AttributeReport(
+                requested=None if math.isnan(requested) else requested,
+                measured=rounded(float(measured[0])) if measured is not None and seen else None,
+                set=value is not None,
+                supported=limits is not None and (value is None or limits[0] <= value <= limits[1]),
+            )
         notes = self.sampler.unsupported(query.class_index, self._given(query)[0].double())
         meanings = [text for bit, text in photometry.FLAG_BITS.items() if flag & bit]
-        return {
-            "morphology": MORPHOLOGIES[query.class_index].name,
-            "seed": query.seed,
-            "model": query.model,
-            "attributes": attributes,
-            "supported": not notes,
-            "notes": notes,
-            "flag": flag,
-            "flag_meaning": "; ".join(meanings) or "sound measurement",
-        }
+        return Tile(
+            morphology=MORPHOLOGIES[query.class_index].name,
+            seed=query.seed,
+            model=query.model,
+            attributes=attributes,
+            supported=not notes,
+            notes=notes,
+            flag=flag,
+            flag_meaning="; ".join(meanings) or "sound measurement",
+        )
 
     def catalogue(self, query: GalaxyQuery, galaxy: Galaxy) -> pd.DataFrame:
         """Return the catalogue of one measured galaxy."""
@@ -163,6 +170,39 @@ class GalaxyService:
         file = io.BytesIO()
         write_fits(file, galaxy.image, self.catalogue(query, galaxy).iloc[0], self.attributes)
         return file.getvalue()
+
+
+class Services:
+    """All that the routes work on: the models that are served, and the pictures that were made last.
+
+    Parameters
+    ----------
+    services : sequence of GalaxyService
+        The first one answers where a request names none.
+
+    Attributes
+    ----------
+    by_id : dict of str to GalaxyService
+    attributes : dict of str to tuple of Attribute
+        What each model can be asked for.
+    pictures : BoundedCache
+        Finished files by their tags.
+    """
+
+    def __init__(self, services: Sequence[GalaxyService]) -> None:
+        self.by_id = {service.model.id: service for service in services}
+        self.attributes: Models = {name: service.attributes for name, service in self.by_id.items()}
+        self.pictures: BoundedCache[bytes] = BoundedCache(_PICTURE_BYTES)
+
+    def facts(self) -> Facts:
+        """Return what `/api/model` says: the classes, and each model with its attributes."""
+        return Facts(
+            default=next(iter(self.by_id)),
+            morphologies=[MorphologyFacts(name=m.name, label=m.label, description=m.description) for m in MORPHOLOGIES],
+            models=[service.model.facts() for service in self.by_id.values()],
+            pixels=list(PIXELS),
+            max_seed=MAX_SEED,
+        )
 
 
 def png_sheet(galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1) -> bytes:
@@ -179,15 +219,3 @@ def png_sheet(galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1) -> 
     file = io.BytesIO()
     canvas.save(file, "PNG", compress_type=zlib.Z_RLE)  # a quarter of the default's time, and as small for galaxies
     return file.getvalue()
-
-
-def page_facts(services: Sequence[GalaxyService]) -> dict[str, Any]:
-    """Return what `/api/model` says: the classes, and each model with its attributes."""
-    names = ("name", "label", "description")
-    return {
-        "default": services[0].model.id,
-        "morphologies": [{name: getattr(morphology, name) for name in names} for morphology in MORPHOLOGIES],
-        "models": [service.model.facts() for service in services],
-        "pixels": list(PIXELS),
-        "max_seed": MAX_SEED,
-    }

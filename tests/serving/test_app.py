@@ -14,13 +14,14 @@ import torch
 from astropy.io import fits
 from PIL import Image
 
-from app import create_app
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.datasets.population import Population
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving import service as galaxy_service
+from galaxies.serving.application import create_app
 from galaxies.serving.batching import BusyError
+from galaxies.serving.models import ServedModel, load_models
 from galaxies.serving.queries import LONGEST_QUERY, MAX_SEED, PIXELS
 from galaxies.serving.security import HEADERS
 
@@ -68,7 +69,8 @@ def test_a_class_without_galaxies(untrained):
     few = sampler.population.classes != 2
     population = Population(sampler.population.classes[few], sampler.population.values[few])
     population.values[:, 3] = math.nan
-    client = create_app(GalaxySampler(sampler.network, sampler.config, population, sampler.engine)).test_client()
+    sampler = GalaxySampler(sampler.network, sampler.config, population, sampler.engine)
+    client = create_app([ServedModel(sampler)]).test_client()
     size, *_, redshift = client.get("/api/model").json["models"][0]["attributes"]
     assert size["supported"]["merger"] is None and size["typical"]["merger"] is None
     assert redshift["supported"]["spiral"] is None
@@ -128,7 +130,7 @@ def test_what_changes_a_picture(client):
 )
 def test_the_same_request_in_other_words_has_the_same_bytes_and_tag(client, untrained, other):
     answers = [ask(client, f"/api/image.png?{query}") for query in (GALAXY, other)]
-    answers.append(ask(create_app(untrained["gan"], "cpu").test_client(), f"/api/image.png?{other}"))
+    answers.append(ask(create_app(load_models([untrained["gan"]], "cpu")).test_client(), f"/api/image.png?{other}"))
     assert len({answer.data for answer in answers}) == 1
     assert len({answer.headers["ETag"] for answer in answers}) == 1
 
@@ -149,13 +151,13 @@ def test_another_checkpoint_has_another_tag(client, untrained, tmp_path):
     sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
     with torch.no_grad():
         next(sampler.network.parameters()).view(-1)[0] += 1e-6
-    other = create_app(sampler).test_client()
+    other = create_app([ServedModel(sampler)]).test_client()
     tags = {asked.get(f"/api/image.png?{GALAXY}").headers["ETag"] for asked in (client, other)}
     assert len(tags) == 2
 
 
 def test_an_answer_is_kept(untrained, monkeypatch):
-    client = create_app(untrained["gan"], "cpu").test_client()
+    client = create_app(load_models([untrained["gan"]], "cpu")).test_client()
     first = client.get(f"/api/image.png?{GALAXY}").data
     monkeypatch.setattr(galaxy_service, "to_picture", None)  # nothing more can be drawn
     assert client.get(f"/api/image.png?{GALAXY}").data == first
@@ -194,7 +196,7 @@ def test_an_empty_sky_has_no_measurements(untrained, monkeypatch):
     monkeypatch.setattr(
         sampler, "generate", lambda classes, *_: torch.zeros(len(classes), 3, 64, 64, dtype=torch.uint8)
     )
-    answer = create_app(sampler).test_client().get(f"/api/measure?{GALAXY}").json
+    answer = create_app([ServedModel(sampler)]).test_client().get(f"/api/measure?{GALAXY}").json
     assert answer["flag"] & 1 and "no source" in answer["flag_meaning"]
     assert all(each["measured"] is None for each in answer["attributes"].values())
 
@@ -237,7 +239,7 @@ def test_a_sweep(client, rest):
 def test_what_a_sweep_does_not_know_stays_unknown(untrained):
     sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
     sampler.population.values[::8, 3] = math.nan  # the redshift of half of the spirals
-    client = create_app(sampler).test_client()
+    client = create_app([ServedModel(sampler)]).test_client()
     redshifts = []
     for seed in range(8):
         tiles = client.get(f"/api/sheet.json?morphology=spiral&sweep=size&steps=5&seed={seed}").json["tiles"]
@@ -390,12 +392,13 @@ def test_without_a_checkpoint():
 
 
 def test_two_models_of_one_family(untrained):
+    models = load_models([untrained["gan"], untrained["gan"]], "cpu")
     with pytest.raises(UserError, match="same family"):
-        create_app([untrained["gan"], untrained["gan"]])
+        create_app(models)
 
 
 def test_a_fault_of_ours_shows_nothing(untrained, monkeypatch, caplog):
-    client = create_app(untrained["gan"], "cpu").test_client()
+    client = create_app(load_models([untrained["gan"]], "cpu")).test_client()
     monkeypatch.setattr(galaxy_service.GalaxyService, "report", lambda *_: 1 // 0)
     answer = client.get("/api/measure?morphology=spiral")
     assert (answer.status_code, answer.json) == (500, {"error": "the server failed; its log says how"})
@@ -406,14 +409,14 @@ def test_a_fault_of_ours_shows_nothing(untrained, monkeypatch, caplog):
 def test_a_fault_in_the_worker_comes_out(untrained, monkeypatch):
     sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
     monkeypatch.setattr(sampler, "generate", lambda *_: 1 // 0)
-    client = create_app(sampler).test_client()
+    client = create_app([ServedModel(sampler)]).test_client()
     assert [client.get(f"/api/image.png?{GALAXY}").status_code for _ in range(2)] == [500, 500]
     monkeypatch.undo()
     assert client.get(f"/api/image.png?{GALAXY}").status_code == 200
 
 
 def test_a_busy_server_says_when_to_come_back(untrained, monkeypatch):
-    client = create_app(untrained["gan"], "cpu").test_client()
+    client = create_app(load_models([untrained["gan"]], "cpu")).test_client()
 
     def refuse(*_):
         raise BusyError(7.2)

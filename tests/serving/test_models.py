@@ -139,4 +139,4 @@ def test_folders_of_the_disk_are_not_shown(untrained, tmp_path, source, shown):
     state = load_checkpoint(untrained["gan"])
     save_checkpoint(tmp_path / "latest.pt", {**state, "provenance": {"source": source, "count": 5}})
     facts = ServedModel.load(tmp_path / "latest.pt", "cpu").facts()
-    assert facts["training_data"] == {"source": shown, "count": 5}
+    assert facts.training_data.model_dump() == {"source": shown, "count": 5}

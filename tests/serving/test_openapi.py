@@ -7,13 +7,15 @@ import re
 
 import pytest
 
-from app import create_app
-from config_physics import ATTRIBUTES
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from galaxies.serving.application import create_app
+from galaxies.serving.openapi import describe
 from galaxies.serving.queries import MAX_SEED
+from galaxies.serving.routes import ROUTES as TABLE
 from tests.conftest import ROOT
 from tests.serving.test_app import ask
 
-DOCUMENT = json.loads((ROOT / "docs/openapi.json").read_text(encoding="utf-8"))
+DOCUMENT = json.loads(json.dumps(describe(TABLE)))
 
 
 def parameters_of(path: str) -> list[dict]:
@@ -34,6 +36,50 @@ def test_described_attributes_are_those_of_the_table():
     for name, attribute in ATTRIBUTES.items():
         assert described[name]["schema"] == {"type": "number", "minimum": attribute.low, "maximum": attribute.high}
         assert attribute.label in described[name]["description"] and attribute.unit in described[name]["description"]
+
+
+# What requests could say when each route was described by hand: (lowest, highest, default), or (choices, default).
+NUMBERS = {"seed": (0, 4_294_967_295, 0), "seeds": (2, 64, None), "steps": (3, 33, 9), "columns": (1, 64, None)}
+CHOICES = {
+    "image.png": ([64, 128, 256, 512], 256),
+    "sheet.png": ([64, 128, 256], 64),
+    "sheet.json": ([64, 128, 256], 64),
+}
+
+
+@pytest.mark.parametrize("route", ["image.png", "measure", "fits", "catalogue.csv", "sheet.png", "sheet.json"])
+def test_ranges_and_choices_stay(route):
+    described = {p["name"]: p for p in parameters_of(f"/api/{route}")}
+    sheet = {"seeds", "sweep", "steps", "columns"} if route.startswith("sheet") else set()
+    pixels = {"pixels"} if route in CHOICES else set()
+    assert set(described) == {"morphology", "seed", "model", *ATTRIBUTES, *sheet, *pixels}
+    assert [name for name, p in described.items() if p["required"]] == ["morphology"]
+    for name, (low, high, default) in NUMBERS.items():
+        if name in described:
+            schema = {"type": "integer", "minimum": low, "maximum": high}
+            assert described[name]["schema"] == schema | ({} if default is None else {"default": default})
+    if pixels:
+        choices, default = CHOICES[route]
+        assert described["pixels"]["schema"] == {"type": "integer", "enum": choices, "default": default}
+    assert described["morphology"]["schema"] == {"type": "string", "enum": list(MORPHOLOGY_NAMES)}
+    assert described["model"]["schema"] == {"type": "string", "enum": ["gan", "diffusion"]}
+    if sheet:
+        assert described["sweep"]["schema"] == {"type": "string", "enum": list(ATTRIBUTES)}
+
+
+def test_the_description_is_served(client):
+    answer = client.get("/api/openapi.json")
+    assert answer.json == DOCUMENT
+    again = client.get("/api/openapi.json", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+def test_every_reference_leads_somewhere():
+    text = json.dumps(DOCUMENT)
+    found = re.findall(r'"\$ref": "#/components/(\w+)/([^"]+)"', text)
+    assert len(found) == text.count('"$ref"') > 100
+    assert all(name in DOCUMENT["components"][kind] for kind, name in found)
+    assert {name for kind, name in found if kind == "parameters"} == set(DOCUMENT["components"]["parameters"])
 
 
 ROUTES = [path for path in DOCUMENT["paths"] if parameters_of(path)]
@@ -96,6 +142,8 @@ def check_schema(value, schema, place="answer") -> None:
     """Check a JSON value against the few words of JSON Schema that the description uses."""
     if "$ref" in schema:
         schema = DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    if "anyOf" in schema:  # of a value and null alone
+        (schema,) = [each for each in schema["anyOf"] if (each == {"type": "null"}) == (value is None)]
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     types = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int}

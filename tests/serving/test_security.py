@@ -8,8 +8,8 @@ from urllib.parse import unquote_to_bytes, urlencode
 
 import pytest
 
-import app
-from app import create_app
+from galaxies.serving import application
+from galaxies.serving.application import create_app
 from galaxies.serving.security import HEADERS
 from tests.serving.test_app import GALAXY, ask
 from tests.serving.test_openapi import DOCUMENT
@@ -54,9 +54,13 @@ def test_no_origin_is_let_in(client):
         ("localhost, evil.example", "127.0.0.1", 421),
         ("localhost:5000:5000", "127.0.0.1", 421),
         ("localhost:x", "127.0.0.1", 421),
+        ("localhost.", "127.0.0.1", 421),
+        ("[::1", "127.0.0.1", 421),
+        ("[::2]:5000", "127.0.0.1", 421),
         ("192.168.1.5", "127.0.0.1", 421),
         ("", "127.0.0.1", 421),
         ("192.168.1.5:5000", "0.0.0.0", 200),
+        ("[FE80::1]:5000", "::", 200),
         ("[fe80::1]", "::", 200),
         ("evil.example", "0.0.0.0", 421),
         ("192.168.1.5", "192.168.1.5", 200),
@@ -74,7 +78,7 @@ def test_the_page_is_served_file_by_file(tmp_path, monkeypatch):
     for name in ("index.html", "script.js", "style.css", "notes.txt", ".env", "key.pem"):
         (tmp_path / name).write_text(f"this is {name}")
     (tmp_path / "deeper.js").mkdir()
-    monkeypatch.setattr(app, "_FRONTEND", tmp_path)
+    monkeypatch.setattr(application, "_FRONTEND", tmp_path)
     client = create_app().test_client()
     answer = client.get("/")
     assert (answer.text, answer.mimetype) == ("this is index.html", "text/html")

@@ -20,9 +20,10 @@ import pytest
 from waitress import wasyncore
 
 import app
-from app import create_app
 from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.serving.application import create_app
+from galaxies.serving.models import ServedModel, load_models
 from galaxies.serving.security import HEADERS, OneLineFormatter
 from galaxies.serving.server import MOST_BODY, address_of, bind, build_server
 from tests.conftest import ROOT, run_script
@@ -67,7 +68,7 @@ def get(port: int, target: str) -> tuple[int, dict[str, str], bytes]:
 
 @pytest.fixture(scope="module")
 def port(untrained):
-    with serving(create_app(list(untrained.values()), "cpu")) as port:
+    with serving(create_app(load_models(list(untrained.values()), "cpu"))) as port:
         yield port
 
 
@@ -136,7 +137,10 @@ def test_raw_requests(port, content, statuses):
     answer = send(port, first + b"\r\n" + LAST + rest)
     status, headers = head_of(answer)
     assert status in statuses
-    assert HEADERS.items() <= headers.items()
+    if headers["Content-Type"].startswith("text/plain"):  # it never reached the application
+        assert status >= 400 and len(answer) < 1000
+    else:
+        assert HEADERS.items() <= headers.items()
     assert "Server" not in headers
     assert b"Traceback" not in answer and b"waitress" not in answer
     assert get(port, "/healthz")[0] == 200
@@ -196,7 +200,7 @@ def wait_until(condition) -> None:
 def test_too_many_at_once_are_refused_while_the_server_stays_alive(untrained):
     sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
     gate = Gate(sampler)
-    with serving(create_app(sampler, most_requests=3), threads=3 + 4) as port:
+    with serving(create_app([ServedModel(sampler)], most_requests=3), threads=3 + 4) as port:
         threads, answers = ask_all(port, [f"/api/image.png?{GALAXY}&seed={seed}" for seed in range(200)])
         wait_until(lambda: len(answers) == 197)
         assert get(port, "/healthz")[0] == 200
@@ -215,7 +219,7 @@ def test_a_slow_model_does_not_keep_the_other_one(untrained):
     slow = GalaxySampler.from_checkpoint(untrained["diffusion"], "cpu")
     gate = Gate(slow)
     quick = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
-    with serving(create_app([quick, slow], most_requests=2)) as port:
+    with serving(create_app([ServedModel(quick), ServedModel(slow)], most_requests=2)) as port:
         threads, answers = ask_all(port, [f"/api/image.png?{GALAXY}&model=diffusion&seed={seed}" for seed in (1, 2, 3)])
         wait_until(lambda: len(answers) == 1)
         assert get(port, f"/api/image.png?{GALAXY}&model=gan")[0] == 200
@@ -228,7 +232,7 @@ def test_a_slow_model_does_not_keep_the_other_one(untrained):
 def test_nothing_is_drawn_for_a_client_that_has_gone(untrained):
     sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
     gate = Gate(sampler)
-    with serving(create_app(sampler)) as port:
+    with serving(create_app([ServedModel(sampler)])) as port:
         threads, answers = ask_all(port, [f"/api/image.png?{GALAXY}&seed=1"])
         assert gate.begun.acquire(timeout=20)
         with socket.create_connection(("127.0.0.1", port), 20) as connection:

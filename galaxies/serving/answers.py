@@ -1,0 +1,124 @@
+"""What the server says in JSON, as pydantic models: answers are built of them, and OpenAPI describes them from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from config_physics import MORPHOLOGY_NAMES
+
+_OF_EACH_CLASS: JsonDict = {"required": list(MORPHOLOGY_NAMES)}
+
+
+class Answer(BaseModel):
+    """Any of them; a name that is not described is a fault of ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Error(Answer):
+    """Why there is nothing else."""
+
+    error: str = Field(description="One sentence for people.")
+    parameter: str | None = Field(default=None, description="What was wrong (400).")
+    allowed: str | None = Field(default=None, description="What it may be (400).")
+    hint: str | None = Field(default=None, description="Command that makes a checkpoint (503 without one).")
+
+
+class Health(Answer):
+    """That the server is alive."""
+
+    status: Literal["ok"]
+
+
+class MorphologyFacts(Answer):
+    """A class."""
+
+    name: str
+    label: str
+    description: str
+
+
+class AttributeFacts(Answer):
+    """An attribute of a model."""
+
+    name: str
+    label: str
+    unit: str = Field(description="Empty for a pure number.")
+    description: str
+    low: float
+    high: float
+    step: float = Field(gt=0, description="Sensible increment.")
+    measured: bool = Field(description="Whether photometry measures it on a picture.")
+    supported: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)] | None] = Field(
+        description="Central 98 % of the real galaxies of each class.", json_schema_extra=_OF_EACH_CLASS
+    )
+    typical: dict[str, float | None] = Field(
+        description="Median of the real galaxies of each class.", json_schema_extra=_OF_EACH_CLASS
+    )
+
+
+class TrainingData(Answer):
+    """Of which galaxies a model was made; null where unknown."""
+
+    source: str | None
+    count: int | None
+
+
+class ModelFacts(Answer):
+    """A model that draws galaxies."""
+
+    id: str
+    family: str
+    checkpoint: str = Field(description="Run folder and file.")
+    description: str
+    image_size: int
+    training_data: TrainingData
+    step: int | None = Field(description="Of the training.")
+    attributes: list[AttributeFacts]
+
+
+class Facts(Answer):
+    """What can be asked for."""
+
+    default: str = Field(description="Model that answers where a request names none.")
+    morphologies: list[MorphologyFacts]
+    models: list[ModelFacts] = Field(min_length=1)
+    pixels: list[int]
+    max_seed: int
+
+
+class AttributeReport(Answer):
+    """An attribute of a galaxy that was drawn."""
+
+    requested: float | None = Field(description="As set, or as drawn from real galaxies; null where unknown.")
+    measured: float | None = Field(description="By photometry; null where it cannot.")
+    set: bool
+    supported: bool = Field(description="Within the range of the real galaxies of the class.")
+
+
+class Tile(Answer):
+    """A galaxy that was drawn and measured."""
+
+    morphology: str
+    seed: int
+    model: str
+    attributes: dict[str, AttributeReport]
+    supported: bool
+    notes: list[str] = Field(description="A sentence for each attribute that is not supported.")
+    flag: int = Field(description="Of photometry; 0 is a sound measurement.")
+    flag_meaning: str
+
+
+class Measurement(Tile):
+    """A galaxy that was drawn and measured, and how long that took."""
+
+    milliseconds: float = Field(description="That the answer took.")
+
+
+class Sheet(Answer):
+    """The galaxies of a sheet, in the order of its tiles."""
+
+    tiles: list[Tile]
