@@ -37,7 +37,8 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.measure.image_statistics import image_statistics
 from galaxies.validation.distances import wasserstein
-from galaxies.validation.real_or_generated import halves, judge_images, judge_statistics, pair_up
+from galaxies.validation.real_or_generated import tell_apart
+from studies.mock_or_real import halves, pair_up, tell_apart_by_statistics
 from studies.sheets import draw_sheets
 
 LIMIT = 0.5  # a normalised distance above this is marked
@@ -247,10 +248,10 @@ def classify(mock: Sample, real: Sample, steps: int, seed: int, engine: Engine) 
     """Run both classifiers and the control."""
     pairs = pair_up(mock.object_ids, mock.classes, real.object_ids, real.classes, seed)
     same = halves(real.object_ids, real.classes, seed)
-    rates, telling = judge_statistics(mock.values, real.values, real.classes, pairs, seed)
+    rates, telling = tell_apart_by_statistics(mock.values, real.values, real.classes, pairs, seed)
     return {
-        "network": judge_images(mock.images, real.images, pairs, steps, seed, engine, "mock against real"),
-        "control": judge_images(real.images, real.images, same, steps, seed, engine, "real against real"),
+        "network": tell_apart(mock.images, real.images, pairs, steps, seed, engine, "mock against real"),
+        "control": tell_apart(real.images, real.images, same, steps, seed, engine, "real against real"),
         "regression": rates,
         "telling": telling,
     }

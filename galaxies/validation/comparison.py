@@ -24,7 +24,7 @@ from galaxies.validation.distances import (
 )
 from galaxies.validation.feature_spaces import FeatureSpace
 from galaxies.validation.neighbours import NEIGHBOURS, nearest_training, neighbourhoods
-from galaxies.validation.real_or_generated import Pairs, judge_images
+from galaxies.validation.real_or_generated import Pairs, tell_apart
 
 _FEATURE_SPLITS = 20
 _MIN_TEST_PAIRS = 20
@@ -203,7 +203,7 @@ def real_or_fake(
     sides = [[pair if ok else (none, none) for pair, ok in zip(side, shared, strict=True)] for side in sides]
     if min(counts) < _MIN_TEST_PAIRS or not any(shared):
         return {"left_out": f"needs {_MIN_TEST_PAIRS} pairs to learn from and to test on, has {counts[0]}, {counts[1]}"}
-    rates = judge_images(generated, real, Pairs(*sides), steps, seed, engine, "real or generated")
+    rates = tell_apart(generated, real, Pairs(*sides), steps, seed, engine, "real or generated")
     return {"learned": counts[0], **rates} if rates else {"left_out": "no class has 5 pairs to test on"}
 
 

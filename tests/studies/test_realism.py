@@ -1,4 +1,4 @@
-"""The comparison of mock with real galaxies: identical, brightened and ill-matched samples; its classifiers."""
+"""The comparison of mock with real galaxies: identical, brightened and ill-matched samples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from PIL import Image
 
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
 from galaxies.datasets.writing import DatasetWriter
-from galaxies.validation.real_or_generated import halves, judge_images, judge_statistics, pair_up
 from studies import realism
 from tests.conftest import render_galaxies, run_script
 
@@ -185,59 +183,3 @@ def test_mistakes_are_user_errors(real, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         realism.main(["--mock", str(real), "--real", str(real), "--out", str(tmp_path / "out"), *options])
     assert not (tmp_path / "out").exists()
-
-
-# The pairs that classifiers learn from
-
-
-def test_pairs_are_balanced_and_split_by_object():
-    rng = np.random.default_rng(0)
-    mock_ids, real_ids = [f"m{k}" for k in range(300)], [f"r{k // 2}" for k in range(200)]
-    mock_classes, real_classes = rng.integers(0, 4, 300), rng.integers(0, 4, 200)
-    pairs = pair_up(mock_ids, mock_classes, real_ids, real_classes, 0)
-    sides = []
-    for side in (pairs.train, pairs.test):
-        for index, (mock, real) in enumerate(side):
-            assert len(mock) == len(real) > 0
-            assert set(mock_classes[mock]) == set(real_classes[real]) == {index}
-        rows = np.concatenate([real for _, real in side])
-        assert len(set(rows)) == len(rows)
-        sides.append({real_ids[row] for row in rows})
-    assert not sides[0] & sides[1]
-    assert 0.2 < len(sides[1]) / (len(sides[0]) + len(sides[1])) < 0.45
-
-
-def test_halves_of_a_sample_share_no_galaxy():
-    classes = np.random.default_rng(0).integers(0, 4, 200)
-    pairs = halves([str(k) for k in range(200)], classes, 0)
-    rows = np.concatenate([rows for side in (pairs.train, pairs.test) for pair in side for rows in pair])
-    assert len(set(rows)) == len(rows)
-    assert all(set(classes[mock]) == set(classes[real]) for side in (pairs.train, pairs.test) for mock, real in side)
-
-
-@pytest.mark.parametrize("change", ["shift", "spread"])
-def test_the_regression_names_the_statistic_that_differs(change):
-    rng = np.random.default_rng(0)
-    classes, ids = np.arange(800) % 4, [str(k) for k in range(800)]
-    mock, real = ({name: rng.normal(0, 1, 800) for name in ("one", "two", "three")} for _ in range(2))
-    mock["two"] = mock["two"] + 1.5 if change == "shift" else mock["two"] * 0.3
-    mock["three"][::7] = np.nan
-    pairs = pair_up([f"m{k}" for k in ids], classes, ids, classes, 0)
-    rates, telling = judge_statistics(mock, real, classes, pairs, 0)
-    assert set(rates) == set(telling) == GROUPS
-    assert rates["all"]["auc"] > 0.75
-    assert next(iter(telling["all"])) == "two"
-    assert telling["all"]["two"] > 0.2
-    assert abs(telling["all"]["one"]) < 0.05
-
-
-def test_the_network_sees_what_the_eye_does():
-    generator = torch.Generator().manual_seed(0)
-    sky = torch.randint(10, 30, (240, 3, 64, 64), dtype=torch.uint8, generator=generator).numpy()
-    striped = sky.copy()
-    striped[:, :, ::4] += 30
-    classes, ids = np.arange(240) % 4, [str(k) for k in range(240)]
-    pairs = pair_up(ids, classes, ids, classes, 0)
-    rates = judge_images(striped, sky, pairs, 6, 0, Engine.choose("cpu", "fp32"), "test")
-    assert set(rates) == GROUPS
-    assert rates["all"]["auc"] > 0.95
