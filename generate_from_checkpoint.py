@@ -112,7 +112,7 @@ def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str
 def _write_shards(
     sampler: GalaxySampler, requests: Requests, checkpoint: Path, options: argparse.Namespace, rank: Ranks
 ) -> None:
-    from galaxies.datasets.writing import sha256_of
+    from galaxies.common.durable_files import sha256_of
     from galaxies.generation.shards import ShardFolder, write_shards
 
     # Networks round differently on different kinds of device.

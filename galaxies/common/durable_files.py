@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +16,25 @@ from typing import IO
 from galaxies.common.errors import UserError
 
 _PATIENCE_S = 2.0
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's contents in hexadecimal, reading a megabyte at a time."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def plain_errors(out: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and their like into one sentence about what is written, a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -122,43 +141,27 @@ def only_process(lock: Path) -> Iterator[None]:
     OSError
         If the file cannot be made.
     """
-    while True:
-        stream = lock.open("ab")
-        try:
-            _lock(stream)
-            if os.name != "posix" or os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
-                break
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            stream.close()
+    from filelock import FileLock, Timeout
+
+    # The wait is for a process that is just removing the file, not for its work. Files that stand for a lock where a
+    # disk has none would outlive a process that is killed.
+    held = FileLock(lock, timeout=0.1, poll_interval=0.01, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EAGAIN, "held by another process") from None
+    except (OSError, NotImplementedError) as error:
+        # Some network file systems have no locks. That is no reason to refuse the only process.
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        stream.close()  # what was locked is a file that the process before has just removed
     try:
         yield
     finally:
         if os.name == "posix":
-            lock.unlink(missing_ok=True)  # while it is locked, so that nobody else's is removed
-        stream.close()
-        if os.name != "posix":  # Windows removes no open file, and so nobody else's
-            with suppress(OSError):
-                lock.unlink(missing_ok=True)
-
-
-def _lock(stream: IO[bytes]) -> None:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            raise BlockingIOError(errno.EAGAIN, "held by another process") from None
-        # Some network file systems have no locks. That is no reason to refuse the only process.
+            # While it is locked, so that nobody else's is removed: who has opened it meanwhile finds it gone.
+            # On Windows, which removes no open file, filelock does so.
+            lock.unlink(missing_ok=True)
+        held.release()
 
 
 def hidden_beside(out: Path, kind: str) -> Path:

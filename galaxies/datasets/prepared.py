@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from config_physics import ATTRIBUTES, attribute_table, morphology_index
+from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError
-from galaxies.datasets.writing import FORMAT_VERSION, sha256_of
+from galaxies.datasets.writing import FORMAT_VERSION
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import platform
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -22,7 +22,13 @@ import numpy as np
 import PIL
 
 from config_physics import ATTRIBUTES, BANDS, MORPHOLOGY_NAMES
-from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
+from galaxies.common.durable_files import (
+    clean_up_after_dead_processes,
+    hidden_beside,
+    plain_errors,
+    put_in_place,
+    sha256_of,
+)
 from galaxies.common.errors import UserError
 
 FORMAT_VERSION = 1
@@ -105,7 +111,7 @@ class DatasetWriter:
         self._rejected: list[tuple[str, str]] = []
 
     def __enter__(self) -> DatasetWriter:
-        with _plain_errors(self.out):
+        with plain_errors(self.out):
             clean_up_after_dead_processes(self.out)
             self._check_out()
             self._partial.mkdir(parents=True)
@@ -166,7 +172,7 @@ class DatasetWriter:
             if object_id in self._known_ids:
                 raise UserError(f"object id {object_id} occurs twice: every galaxy may have one image")
             self._known_ids.add(object_id)
-        with _plain_errors(self.out):
+        with plain_errors(self.out):
             self._images.write(np.ascontiguousarray(images).data)
         self._object_ids.extend(object_ids)
         self._morphologies.extend(morphologies)
@@ -193,7 +199,7 @@ class DatasetWriter:
     def _write_header(self, count: int) -> None:
         """Write the .npy header; numpy pads it so that its length does not depend on the count."""
         shape = (count, len(BANDS), self.image_size, self.image_size)
-        with _plain_errors(self.out):
+        with plain_errors(self.out):
             self._images.seek(0)
             np.lib.format.write_array_header_1_0(self._images, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
@@ -209,7 +215,7 @@ class DatasetWriter:
             )
         splits = [split_of(object_id) for object_id in self._object_ids]
         self._write_header(len(self._object_ids))
-        with _plain_errors(self.out):
+        with plain_errors(self.out):
             _sync_and_close(self._images)
             known = self._write_catalogue(splits)
             self.manifest = self._make_manifest(splits, known)
@@ -262,24 +268,6 @@ class DatasetWriter:
             },
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's contents in hexadecimal, reading a megabyte at a time."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _plain_errors(out: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only folder and their like into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, put_in_place
+from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, plain_errors, put_in_place
 from galaxies.common.errors import UserError
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
@@ -150,12 +150,12 @@ def write_release(folder: Path, count: int, seed: int, device: str, overwrite: b
         If `folder` exists and may not be replaced, or cannot be written.
     """
     folder = Path(folder).resolve()
-    with _plain_errors(folder):
+    with plain_errors(folder):
         clean_up_after_dead_processes(folder)
     _check_release(folder, overwrite)
     survey = MockSurvey(seed, galaxy_zoo.FRAME_PX, whole_frame=True, device=device)
     partial = hidden_beside(folder, "partial")
-    with _plain_errors(folder), _exits_when_terminated():
+    with plain_errors(folder), _exits_when_terminated():
         try:
             partial.mkdir(parents=True)
             _write_files(partial, survey, count)
@@ -195,14 +195,6 @@ def _write_files(folder: Path, survey: MockSurvey, count: int) -> None:
                 mapping.write({"objid": object_id, "sample": "original", "asset_id": number})
                 sample.write(_sample_row(object_id, known))
                 truth.write({"object_id": object_id, "morphology": batch.morphologies[row], **known})
-
-
-@contextmanager
-def _plain_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 @contextmanager

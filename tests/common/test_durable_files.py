@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from galaxies.common import durable_files
 from galaxies.common.durable_files import (
     clean_up_after_dead_processes,
     only_process,
@@ -62,21 +62,41 @@ def test_lock_is_let_go_after_an_error(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
 def test_a_lock_on_a_file_that_was_just_removed_is_none(tmp_path, monkeypatch):
     # The process before removes the file after this one has opened it and before it has locked it.
-    lock, tried = tmp_path / "lock", []
-    real = durable_files._lock
+    import fcntl
 
-    def lock_late(stream):
+    lock, tried = tmp_path / "lock", []
+    real = fcntl.flock
+
+    def lock_late(*request):
         if not tried:
             lock.unlink()
         tried.append(1)
-        real(stream)
+        real(*request)
 
-    monkeypatch.setattr(durable_files, "_lock", lock_late)
+    monkeypatch.setattr(fcntl, "flock", lock_late)
     with only_process(lock):
-        assert lock.exists()
+        assert lock.exists() and len(tried) == 2
         with pytest.raises(BlockingIOError), only_process(lock):
             pass
-    assert len(tried) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks every disk")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_has_no_locks_is_no_reason_to_refuse(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, "no lock")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with only_process(tmp_path / "lock"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_made_is_no_other_process(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((NotADirectoryError, FileExistsError)), only_process(tmp_path / "file" / "lock"):
+        pass
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):

@@ -443,7 +443,7 @@ def test_malicious_checkpoints_and_datasets(dataset_path, tmp_path, monkeypatch,
     np.save(folder / "images.npy", np.array([_Call(open, str(canary), "w")]), allow_pickle=True)
     manifest = (folder / "manifest.json").read_text()
     old = PreparedDataset.open(dataset_path).manifest["sha256"]["images.npy"]
-    from galaxies.datasets.writing import sha256_of
+    from galaxies.common.durable_files import sha256_of
 
     (folder / "manifest.json").write_text(manifest.replace(old, sha256_of(folder / "images.npy")))
     assert "is damaged" in one_sentence(galaxy.main, ["--data", "d", *SHORT])

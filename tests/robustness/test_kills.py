@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from galaxies.common.durable_files import sha256_of
 from galaxies.datasets.prepared import PreparedDataset
-from galaxies.datasets.writing import sha256_of
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.run_folder import clean_up, load_run
 from tests import kill_jobs

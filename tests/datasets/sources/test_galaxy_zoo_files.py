@@ -21,7 +21,6 @@ from types import SimpleNamespace
 import pytest
 
 import prepare_data
-from galaxies.common.durable_files import only_process
 from galaxies.common.errors import UserError
 from galaxies.datasets.sources import galaxy_zoo_files as download
 from galaxies.datasets.sources.galaxy_zoo_files import fetch_release
@@ -182,20 +181,6 @@ def test_two_at_once(tmp_path, server):
     server.release.set()
     first.join()
     assert (tmp_path / IMAGES).read_bytes() == server.contents[IMAGES]
-
-
-def test_locks_of_windows_and_of_disks_that_have_none(tmp_path, monkeypatch):
-    def locking(*_):
-        raise OSError(code, "no lock")
-
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
-    code = errno.EACCES
-    with pytest.raises(BlockingIOError), only_process(tmp_path / "lock"):
-        pass
-    code = errno.ENOSYS
-    with only_process(tmp_path / "lock"):
-        pass
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
