@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from galaxies.images.grids import save_picture
     from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint
     from galaxies.storage.release import write_release
-    from galaxies.training.monitoring import sample_grid
+    from galaxies.training.display import sample_grid
     from galaxies.validation.report.model_card import read_report, training_facts, write_card
 
     state = load_checkpoint(options.checkpoint, RUN_STATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,8 +14,29 @@ from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.generation.sampler import build_generator
-from galaxies.training.learner import PHOTOMETRY_EVERY, Learner, StepResult, Variant
-from physics_model import photometric_loss, physics_loss
+from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
+from galaxies.training.loss_terms import DENOISING, LossTerm
+
+
+@dataclass
+class Denoised(Drawn):
+    """What the denoiser's loss is computed from; `images` are those that its output amounts to."""
+
+    output: Tensor  # (N, 3, S, S), of the U-Net
+    target: Tensor  # the right one
+    weight: Tensor  # (N,), of each image
+
+
+DENOISER_TERMS = (
+    LossTerm(
+        "denoising",
+        1.0,
+        lambda _, seen: denoising_loss(seen.output, seen.target, seen.weight),
+        chart=DENOISING,
+        on_bar=False,
+    ),
+    *PHYSICS_TERMS,
+)
 
 
 class DiffusionLearner(Learner):
@@ -25,10 +47,7 @@ class DiffusionLearner(Learner):
     (unless min_snr_gamma is 0).
     """
 
-    terms: ClassVar[dict[str, tuple[str, ...]]] = {
-        "predictor": ("physics", "grad_norm"),
-        "generator": ("denoising", "physics", "photometry", "grad_norm"),
-    }
+    table: ClassVar[tuple[LossTerm, ...]] = DENOISER_TERMS
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
         super().__init__({"generator": build_generator(config)}, config, engine, ranks or Ranks())
@@ -48,12 +67,8 @@ class DiffusionLearner(Learner):
                 network.mean.copy_(mean)
                 network.deviation.fill_(float(deviation))
 
-    def with_sums(self, means: dict[str, float]) -> dict[str, float]:
-        """Return the means with the denoiser's whole loss."""
-        return means | {"g_loss": means["denoising"] + self._physics_sum(means)}
-
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
-        config, model, share_count = self.config, self.generator, self.ranks.mean
+        config, model = self.config, self.generator
         process = model.process
         statistics = self._statistics.clone()
         x0 = model.normalise(batch.images)
@@ -65,17 +80,13 @@ class DiffusionLearner(Learner):
         x_t = process.q_sample(x0, t, noise)
         with self.engine.autocast():
             output = model.output(x_t, t, batch.condition * told[:, None])
-        denoising = denoising_loss(output, process.target(x0, t, noise), process.loss_weight(t, config.min_snr_gamma))
+        target, weight = process.target(x0, t, noise), process.loss_weight(t, config.min_snr_gamma)
 
         images = model.to_images(process.predict_x0(x_t, t, output)).clamp(-1, 1)
-        weight = told * process.alphas_cumprod[t] if config.min_snr_gamma else told
-        known = batch.known * weight[:, None]  # a part of a value counts as that part of one
-        with self.engine.autocast():
-            predicted, log_variance = self.predictor.distribution(images)
-        reliability = self.predictor.reliability(log_variance)
-        physics, squared_errors, counts = physics_loss(predicted, batch.scaled, known, reliability, share_count)
-        measured = torch.zeros_like(denoising)
-        if variant.photometric:
-            measured = PHOTOMETRY_EVERY * photometric_loss(images, batch.scaled, known, self.attributes, share_count)
-        total = denoising + config.physics_weight * physics + config.photometry_weight * measured
-        return [denoising, physics, measured, self._update_generator(total, statistics)], squared_errors, counts
+        signal = told * process.alphas_cumprod[t] if config.min_snr_gamma else told
+        known = batch.known * signal[:, None]  # a part of a value counts as that part of one
+        reliability, physics = self._physics_of(images, batch, known)
+        seen = Denoised(images, batch, known, reliability, physics, output, target, weight)
+        total, terms = self._loss("generator", seen, variant)
+        terms["grad_norm"] = self._update_generator(total, statistics)
+        return [terms[name] for name in self.terms["generator"]], *physics[1:]

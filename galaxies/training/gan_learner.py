@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,8 @@ from galaxies.networks.grain_measurement import measure_grain
 from galaxies.networks.residual_gan import ResidualDiscriminator
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
-from galaxies.training.learner import PHOTOMETRY_EVERY, Learner, StepResult, Variant
+from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
+from galaxies.training.loss_terms import ADVERSARIAL, PHYSICS, PROBABILITY, LossTerm, Shown
 from galaxies.training.perceptual import Vgg16, perceptual_loss
 from gan_model import (
     Discriminator,
@@ -31,21 +34,105 @@ from gan_model import (
     gradient_penalty,
     relativistic_loss,
 )
-from physics_model import PhysicsPredictor, photometric_loss, physics_loss
+from physics_model import PhysicsPredictor, physics_loss
 
 PENALTY_EVERY = 4  # steps between gradient penalties, each weighing that much more (Karras et al. 2020, "lazy")
+
+
+@dataclass
+class Discriminated:
+    """What the discriminator's losses are computed from: a batch, generated images, and what it says of both."""
+
+    batch: Batch
+    asked: Batch  # with the values that both networks are told, which may be jittered
+    real: Tensor  # (N, 3, S, S), as it saw them
+    fake: Tensor
+    real_logits: Tensor  # (N,)
+    fake_logits: Tensor
+    adversarial: tuple[Tensor, ...]  # on pairs, or on real and on generated images
+    real_readings: Tensor | None  # (N, A + classes)
+    fake_readings: Tensor | None
+    real_regression: tuple[Tensor, Tensor, Tensor] | None  # of the readings, as `physics_loss` returns them
+
+
+@dataclass
+class Generated(Drawn):
+    """What the generator's losses are computed from."""
+
+    adversarial: Tensor  # ()
+    readings: Tensor | None  # (N, A + classes), of the discriminator
+
+
+def label_entropy(label: float) -> float:
+    """Return the floor of the binary cross-entropy against a smoothed label: 0.325 for 0.9 or 0.1."""
+    return -sum(p * math.log(p) for p in (label, 1 - label) if p > 0)
+
+
+def _pairs(config: Config) -> bool:
+    """Tell whether the discriminator compares real with generated images, instead of judging each by itself."""
+    return config.adversarial == "relativistic"
+
+
+def _judges(config: Config) -> bool:
+    return not _pairs(config)
+
+
+def _reads(config: Config) -> bool:
+    """Tell whether the discriminator reads attributes and class off images."""
+    return config.discriminator != "dcgan" and (config.regression_weight > 0 or config.class_weight > 0)
+
+
+# Every term of the two losses. The limits are those of an unbeatable discriminator, which reaches D(x) = 0.9 and
+# D(G(z)) = 0.1 where these are its labels, and of one that cannot tell. Running means that were saved before terms
+# were saved by name have this order.
+# fmt: off
+GAN_TERMS = (
+    LossTerm("d_loss", 1.0, lambda _, seen: seen.adversarial[0], "discriminator", part_of="d_loss", wanted=_pairs,
+             limits=lambda _: (0.0, math.log(2)), chart="", on_bar=False),
+    LossTerm("d_loss_real", 1.0, lambda _, seen: seen.adversarial[0], "discriminator", part_of="d_loss",
+             wanted=_judges, limits=lambda c: (label_entropy(c.real_label), math.log(2)), chart="", on_bar=False),
+    LossTerm("d_loss_fake", 1.0, lambda _, seen: seen.adversarial[1], "discriminator", part_of="d_loss",
+             wanted=_judges, limits=lambda c: (label_entropy(c.fake_label), math.log(2)), chart="", on_bar=False),
+    # Half a gamma each (Mescheder et al. 2018, eqs. 9 and 10).
+    LossTerm("r1", "r1_weight", lambda _, seen: gradient_penalty(seen.real_logits, seen.real) / 2, "discriminator",
+             part_of="", wanted=lambda c: c.r1_weight > 0, every=PENALTY_EVERY, logged=False),
+    LossTerm("r2", "r2_weight", lambda _, seen: gradient_penalty(seen.fake_logits, seen.fake) / 2, "discriminator",
+             part_of="", wanted=lambda c: c.r2_weight > 0, every=PENALTY_EVERY, logged=False),
+    LossTerm("g_adversarial", 1.0, lambda _, seen: seen.adversarial, label="G", chart=ADVERSARIAL, on_bar=False),
+    *PHYSICS_TERMS,
+    # Read off real images should be the truth, and off generated ones what was asked for.
+    LossTerm("d_regression_real", "regression_weight", lambda _, seen: seen.real_regression[0], "discriminator",
+             part_of="", wanted=_reads, chart="", on_bar=False),
+    LossTerm("d_regression_fake", "regression_weight",
+             lambda learner, seen: learner.regression(seen.fake_readings, seen.asked)[0], "discriminator",
+             part_of="", wanted=_reads, chart="", on_bar=False),
+    # What no picture tells the generator is not asked for: the two would agree on a secret sign of it.
+    LossTerm("g_regression", "regression_weight",
+             lambda learner, seen: learner.regression(seen.readings, seen.asked, seen.reliability)[0],
+             wanted=_reads, label="read by D", chart=PHYSICS),
+    LossTerm("d_class_real", "class_weight", lambda learner, seen: learner.entropy(seen.real_readings, seen.batch),
+             "discriminator", part_of="", wanted=_reads, chart="", on_bar=False),
+    LossTerm("d_class_fake", "class_weight", lambda learner, seen: learner.entropy(seen.fake_readings, seen.asked),
+             "discriminator", part_of="", wanted=_reads, chart="", on_bar=False),
+    LossTerm("g_class", "class_weight", lambda learner, seen: learner.entropy(seen.readings, seen.asked),
+             wanted=_reads, label="class read by D", on_bar=False),
+    LossTerm("perceptual", "perceptual_weight",
+             lambda learner, seen: learner.perceptual(seen.images, seen.asked.images),
+             wanted=lambda c: c.perceptual_weight > 0, on_bar=False),
+)
+# fmt: on
 
 
 class GanLearner(Learner):
     """Generator and discriminator against each other, the generator held to its physics; see `Learner`."""
 
+    table: ClassVar[tuple[LossTerm, ...]] = GAN_TERMS
+
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
+        self._pairs, self._reads = _pairs(config), _reads(config)
         networks = {"generator": build_generator(config), "discriminator": build_discriminator(config)}
         super().__init__(networks, config, engine, ranks or Ranks())
         self.discriminator = self.networks["discriminator"]
-        self.terms = {"predictor": ("physics", "grad_norm"), "generator": _terms(config)}
-        self._pairs = config.adversarial == "relativistic"
-        self._reads = _reads(config)
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
         self._jitter = config.label_jitter * torch.tensor(ranges, device=engine.device)
@@ -69,20 +156,22 @@ class GanLearner(Learner):
         readings = self.config.attributes if self._reads and phase == "generator" else ()
         return super().errors(phase) + tuple(f"d_regression_{name}" for name in readings)
 
-    def with_sums(self, means: dict[str, float]) -> dict[str, float]:
-        """Return the means with L_D, without what is not adversarial, and L_G."""
-        config = self.config
-        g_loss = means["g_adversarial"] + self._physics_sum(means)
-        for name in ("regression", "class"):
-            g_loss += getattr(config, f"{name}_weight") * means.get(f"g_{name}", 0.0)
-        g_loss += config.perceptual_weight * means.get("perceptual", 0.0)
-        d_loss = means["d_loss"] if self._pairs else means["d_loss_real"] + means["d_loss_fake"]
-        return means | {"d_loss": d_loss, "g_loss": g_loss}
+    def gauges(self, phase: str) -> tuple[str, ...]:
+        """Return the names of what a phase's steps return after the terms of the losses, in order."""
+        if phase == "predictor":
+            return super().gauges(phase)
+        names = ["d_pairs"] if self._pairs else ["d_real", "d_fake"]
+        names += ["augmented"] * (self.config.augment_discriminator != "none")
+        return (*names, "d_grad_norm", "g_grad_norm")
 
-    def variant(self, phase: str, step: int) -> Variant:
-        """Return what the step with this number in its phase does."""
-        penalised = max(self.config.r1_weight, self.config.r2_weight) > 0 and step % PENALTY_EVERY == 0
-        return super().variant(phase, step)._replace(penalised=penalised and phase == "generator")
+    def shown(self) -> tuple[Shown, ...]:
+        """Return how the numbers of the generator's phase are shown, in order."""
+        if self._pairs:
+            says = (Shown("d_pairs", "D(x | G(z))", PROBABILITY),)
+        else:
+            says = (Shown("d_real", "D(x)", PROBABILITY), Shown("d_fake", "D(G(z))", PROBABILITY))
+        first, *terms = super().shown()
+        return (Shown("d_loss", "D", ADVERSARIAL), first, *says, *terms)
 
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the discriminator, then the generator, on one batch."""
@@ -93,9 +182,10 @@ class GanLearner(Learner):
         real, terms, d_errors = self._update_discriminator(batch, asked, fake.detach(), variant)
         # The discriminator's own gradients would be thrown away, so none are computed.
         self.discriminator.requires_grad_(False)
-        g_total, g_terms, g_errors = self._generator_loss(asked, fake, real, variant)
-        terms |= g_terms | {"g_grad_norm": self._update_generator(g_total, statistics)}
-        squared_errors, counts = (torch.cat(parts) for parts in zip(g_errors, *d_errors, strict=True))
+        seen = self._see_generated(asked, fake, real)
+        total, g_terms = self._loss("generator", seen, variant)
+        terms |= g_terms | {"g_grad_norm": self._update_generator(total, statistics)}
+        squared_errors, counts = (torch.cat(parts) for parts in zip(seen.physics[1:], *d_errors, strict=True))
         return [terms[name] for name in self.terms["generator"]], squared_errors, counts
 
     def _update_discriminator(
@@ -105,66 +195,43 @@ class GanLearner(Learner):
         config = self.config
         self.discriminator.requires_grad_(True)
         # Penalties are taken at the images that it sees: turning them changes no norm but by interpolation.
-        real = self._shown(batch.images).requires_grad_(variant.penalised and config.r1_weight > 0)
-        fake = self._shown(fake).requires_grad_(variant.penalised and config.r2_weight > 0)
-        real_logits, real_read = self._assess(real, asked.condition)
-        fake_logits, fake_read = self._assess(fake, asked.condition)
+        real = self._shown(batch.images).requires_grad_("r1" in variant.due)
+        fake = self._shown(fake).requires_grad_("r2" in variant.due)
+        real_logits, real_readings = self._assess(real, asked.condition)
+        fake_logits, fake_readings = self._assess(fake, asked.condition)
         if self._pairs:
-            terms = {"d_loss": relativistic_loss(real_logits, fake_logits)}
-            total = terms["d_loss"]
+            adversarial = (relativistic_loss(real_logits, fake_logits),)
         else:
-            on_real, on_fake = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
-            terms = {"d_loss_real": on_real, "d_loss_fake": on_fake}
-            total = on_real + on_fake
-        if variant.penalised:
-            if config.r1_weight > 0:
-                total = total + PENALTY_EVERY * config.r1_weight / 2 * gradient_penalty(real_logits, real)
-            if config.r2_weight > 0:
-                total = total + PENALTY_EVERY * config.r2_weight / 2 * gradient_penalty(fake_logits, fake)
-        errors = []
-        if self._reads:
-            # On real images the truth, on generated ones what was asked for.
-            loss_real, terms_real, errors_real = self._reading_loss(real_read, batch, "d", "_real")
-            loss_fake, terms_fake, _ = self._reading_loss(fake_read, asked, "d", "_fake")
-            total = total + loss_real + loss_fake
-            terms |= terms_real | terms_fake
-            errors.append(errors_real)
+            adversarial = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
+        regression = self.regression(real_readings, batch) if self._reads else None
+        seen = Discriminated(
+            batch,
+            asked,
+            real,
+            fake,
+            real_logits,
+            fake_logits,
+            adversarial,
+            real_readings,
+            fake_readings,
+            regression,
+        )
+        total, terms = self._loss("discriminator", seen, variant)
         terms |= self._confidence(real_logits.detach(), fake_logits.detach())
         terms["d_grad_norm"] = self._update("discriminator", total)
-        return real.detach(), terms, errors
+        return real.detach(), terms, [regression[1:]] if regression else []
 
-    def _generator_loss(
-        self, asked: Batch, fake: Tensor, real: Tensor, variant: Variant
-    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """Return L_G, its terms, and squared errors and counts of the predictor's attributes."""
-        config, share_count = self.config, self.ranks.mean
-        judged, read = self._assess(self._shown(fake), asked.condition)
+    def _see_generated(self, asked: Batch, fake: Tensor, real: Tensor) -> Generated:
+        """Let discriminator and predictor look at generated images."""
+        logits, readings = self._assess(self._shown(fake), asked.condition)
         if self._pairs:
             with torch.no_grad():  # anew, since the discriminator has moved
                 opposite, _ = self._assess(real, asked.condition)
-            adversarial = relativistic_loss(judged, opposite)
+            adversarial = relativistic_loss(logits, opposite)
         else:
-            adversarial = generator_loss(judged)
-        with self.engine.autocast():
-            predicted, log_variance = self.predictor.distribution(fake)
-        reliability = self.predictor.reliability(log_variance)
-        physics, *errors = physics_loss(predicted, asked.scaled, asked.known, reliability, share_count)
-        total = adversarial + config.physics_weight * physics
-        measured = torch.zeros_like(adversarial)
-        if variant.photometric:
-            measured = PHOTOMETRY_EVERY * photometric_loss(
-                fake, asked.scaled, asked.known, self.attributes, share_count
-            )
-            total = total + config.photometry_weight * measured
-        terms = {"g_adversarial": adversarial, "physics": physics, "photometry": measured}
-        if self._reads:
-            # What no picture tells is not asked for: the two would agree on a secret sign of it.
-            loss, more, _ = self._reading_loss(read, asked, "g", "", reliability)
-            total, terms = total + loss, terms | more
-        if self.features is not None:
-            terms["perceptual"] = self._perceptual(fake, asked.images)
-            total = total + config.perceptual_weight * terms["perceptual"]
-        return total, terms, tuple(errors)
+            adversarial = generator_loss(logits)
+        reliability, physics = self._physics_of(fake, asked, asked.known)
+        return Generated(fake, asked, asked.known, reliability, physics, adversarial, readings)
 
     def _asked(self, batch: Batch) -> Batch:
         """Return the batch with what both networks are told: jittered attributes, if labels are jittered."""
@@ -185,17 +252,16 @@ class GanLearner(Learner):
             logits, readings = self.discriminator.assess(images, condition)
         return logits.float(), readings
 
-    def _reading_loss(
-        self, readings: Tensor, wanted: Batch, who: str, of: str, reliability: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor]]:
-        """Return the weighted loss of the discriminator's readings, its terms, squared errors and counts."""
-        config, count = self.config, len(self.attributes)
-        regression, *errors = physics_loss(
-            readings[:, :count], wanted.scaled, wanted.known, reliability, self.ranks.mean
-        )
-        entropy = F.cross_entropy(readings[:, count:].float(), wanted.classes)
-        total = config.regression_weight * regression + config.class_weight * entropy
-        return total, {f"{who}_regression{of}": regression, f"{who}_class{of}": entropy}, tuple(errors)
+    def regression(
+        self, readings: Tensor, wanted: Batch, reliability: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare the attributes that the discriminator reads with those that are wanted; see `physics_loss`."""
+        read = readings[:, : len(self.attributes)]
+        return physics_loss(read, wanted.scaled, wanted.known, reliability, self.ranks.mean)
+
+    def entropy(self, readings: Tensor, wanted: Batch) -> Tensor:
+        """Return the cross-entropy of the class that the discriminator reads."""
+        return F.cross_entropy(readings[:, len(self.attributes) :].float(), wanted.classes)
 
     def _confidence(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """Say how sure the discriminator is, and let the augmentation follow."""
@@ -211,7 +277,7 @@ class GanLearner(Learner):
             terms["augmented"] = self.augmentation.probability.clone()
         return terms
 
-    def _perceptual(self, fake: Tensor, real: Tensor) -> Tensor:
+    def perceptual(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare features of generated and of real images, neither of them moved."""
         with torch.no_grad(), self.engine.autocast():
             expected = self.features.maps(real)
@@ -242,24 +308,6 @@ class GanLearner(Learner):
         if self.augmentation is not None:
             self.augmentation.load_state_dict(state["augmentation"])
         super().load_state_dict(state)
-
-
-def _terms(config: Config) -> tuple[str, ...]:
-    """Return the names of the terms of the generator's phase."""
-    pairs = config.adversarial == "relativistic"
-    names = ["d_loss"] if pairs else ["d_loss_real", "d_loss_fake"]
-    names += ["g_adversarial", "physics", "photometry"]
-    if _reads(config):
-        names += ["d_regression_real", "d_regression_fake", "g_regression", "d_class_real", "d_class_fake", "g_class"]
-    names += ["perceptual"] * (config.perceptual_weight > 0)
-    names += ["d_pairs"] if pairs else ["d_real", "d_fake"]
-    names += ["augmented"] * (config.augment_discriminator != "none")
-    return (*names, "d_grad_norm", "g_grad_norm")
-
-
-def _reads(config: Config) -> bool:
-    """Tell whether the discriminator reads attributes and class off images."""
-    return config.discriminator != "dcgan" and (config.regression_weight > 0 or config.class_weight > 0)
 
 
 def build_discriminator(config: Config) -> nn.Module:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
+from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
 from galaxies.training.weight_average import WeightAverage
-from physics_model import build_predictor, physics_loss, variance_loss
+from physics_model import build_predictor, photometric_loss, physics_loss, variance_loss
 
 PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
 _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
@@ -29,15 +31,64 @@ class Variant(NamedTuple):
     Attributes
     ----------
     phase : {"predictor", "generator"}
-    penalised : bool
-        The discriminator's loss has its gradient penalties.
-    photometric : bool
-        The generator's loss has its photometric part.
+    due : tuple of str
+        Those of the terms that not every step computes which this one does.
     """
 
     phase: str
-    penalised: bool = False
-    photometric: bool = False
+    due: tuple[str, ...] = ()
+
+
+@dataclass
+class Predicted:
+    """What the predictor's losses are computed from: what it says of real images, and the truth."""
+
+    batch: Batch
+    predicted: Tensor  # (N, A)
+    log_variance: Tensor | None  # (N, A)
+    physics: tuple[Tensor, Tensor, Tensor]  # as `physics_loss` returns them
+
+
+@dataclass
+class Drawn:
+    """What physics sees of generated images, and what was asked of them."""
+
+    images: Tensor  # (N, 3, S, S) in [-1, 1]
+    asked: Batch
+    known: Tensor  # (N, A), how much each value counts
+    reliability: Tensor | None  # (N, A), how well the predictor reads it
+    physics: tuple[Tensor, Tensor, Tensor]  # as `physics_loss` returns them
+
+
+def _physics(_: Learner, seen: Predicted | Drawn) -> Tensor:
+    return seen.physics[0]
+
+
+def _doubt(learner: Learner, seen: Predicted) -> Tensor:
+    batch = seen.batch
+    return variance_loss(seen.predicted, seen.log_variance, batch.scaled, batch.known, learner.ranks.mean)
+
+
+def _photometry(learner: Learner, seen: Drawn) -> Tensor:
+    return photometric_loss(seen.images, seen.asked.scaled, seen.known, learner.attributes, learner.ranks.mean)
+
+
+PREDICTOR_TERMS = (
+    LossTerm("physics", 1.0, _physics, "predictor", part_of="", label="mean", chart=PREDICTOR),
+    LossTerm("doubt", _VARIANCE_WEIGHT, _doubt, "predictor", part_of="", wanted=lambda c: c.uncertainty, logged=False),
+)
+# Of every generator's loss; `seen` is a `Drawn`.
+PHYSICS_TERMS = (
+    LossTerm("physics", "physics_weight", _physics, chart=PHYSICS),
+    LossTerm(
+        "photometry",
+        "photometry_weight",
+        _photometry,
+        every=PHOTOMETRY_EVERY,
+        first=PHOTOMETRY_EVERY // 2,
+        chart=PHYSICS,
+    ),
+)
 
 
 class Learner(ABC):
@@ -56,14 +107,26 @@ class Learner(ABC):
 
     Attributes
     ----------
+    table : tuple of LossTerm
+        All terms of the losses of the generator's phase that there are.
+    loss_terms : tuple of LossTerm
+        Those that this run has, and the predictor's.
     terms : dict of str to tuple of str
         The scalar terms that each phase's steps return, in order.
+    limits : tuple of float, or None
+        The least loss of the discriminator, and what one pays that cannot tell.
     """
 
-    terms: dict[str, tuple[str, ...]]
+    table: ClassVar[tuple[LossTerm, ...]]
 
     def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
         self.config, self.engine, self.ranks = config, engine, ranks
+        self.loss_terms = chosen((*PREDICTOR_TERMS, *self.table), config)
+        self.limits = limits(self.loss_terms, config)
+        self.terms = {
+            phase: (*(t.name for t in self._terms_of(phase) if t.logged), *self.gauges(phase))
+            for phase in ("predictor", "generator")
+        }
         self.attributes = attribute_table(config.attributes)
         networks = networks | {"predictor": build_predictor(config)}
         self.networks = {name: self._place(network) for name, network in networks.items()}
@@ -100,18 +163,30 @@ class Learner(ABC):
         """Return the names of the squared errors that a phase's steps return, in order."""
         return tuple(f"physics_{name}" for name in self.config.attributes)
 
-    @abstractmethod
+    def gauges(self, phase: str) -> tuple[str, ...]:
+        """Return the names of what a phase's steps return after the terms of the losses, in order."""
+        return ("grad_norm",)
+
+    def shown(self) -> tuple[Shown, ...]:
+        """Return how the numbers of the generator's phase are shown, in order."""
+        return (Shown("g_loss", "G", ""), *(term.shown for term in self._terms_of("generator") if term.logged))
+
     def with_sums(self, means: dict[str, float]) -> dict[str, float]:
         """Return the means of the generator's phase with those of the losses that are sums of terms."""
-
-    def _physics_sum(self, means: dict[str, float]) -> float:
-        """Return the physics' part of the generator's loss."""
-        return self.config.physics_weight * means["physics"] + self.config.photometry_weight * means["photometry"]
+        return means | sums(self._terms_of("generator"), self.config, means)
 
     def variant(self, phase: str, step: int) -> Variant:
         """Return what the step with this number in its phase does."""
-        photometric = self.config.photometry_weight > 0 and step % PHOTOMETRY_EVERY == PHOTOMETRY_EVERY // 2
-        return Variant(phase, photometric=photometric and phase == "generator")
+        rare = (term for term in self._terms_of(phase) if term.every > 1)
+        return Variant(phase, tuple(term.name for term in rare if term.is_due(self.config, step)))
+
+    def _terms_of(self, phase: str) -> tuple[LossTerm, ...]:
+        """Return the terms of the losses of a phase."""
+        return tuple(term for term in self.loss_terms if (term.network == "predictor") == (phase == "predictor"))
+
+    def _loss(self, network: str, seen: Any, variant: Variant) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a network's loss and its terms."""
+        return weighted_sum((t for t in self.loss_terms if t.network == network), self, seen, variant.due)
 
     def schedule(self, phase: str, progress: float) -> None:
         """Set the step size for the part of the phase, 0 to 1, that is done; to be called between steps."""
@@ -126,22 +201,26 @@ class Learner(ABC):
     def step(self, batch: Batch, variant: Variant) -> StepResult:
         """Take the step that the variant describes."""
         if variant.phase == "predictor":
-            return self._predictor_step(batch)
+            return self._predictor_step(batch, variant)
         self.predictor.eval().requires_grad_(False)
         return self._generator_step(batch, variant)
 
-    def _predictor_step(self, batch: Batch) -> StepResult:
+    def _predictor_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the predictor on real images."""
         self.predictor.train()
-        known, share_count = batch.known, self.ranks.mean
         with self.engine.autocast():
             predicted, log_variance = self.predictor.distribution(batch.images)
-        loss, squared_errors, counts = physics_loss(predicted, batch.scaled, known, share_count=share_count)
-        total = loss
-        if log_variance is not None:
-            doubt = variance_loss(predicted, log_variance, batch.scaled, known, share_count)
-            total = loss + _VARIANCE_WEIGHT * doubt
-        return [loss.detach(), self._update("predictor", total)], squared_errors, counts
+        physics = physics_loss(predicted, batch.scaled, batch.known, share_count=self.ranks.mean)
+        total, terms = self._loss("predictor", Predicted(batch, predicted, log_variance, physics), variant)
+        terms["grad_norm"] = self._update("predictor", total)
+        return [terms[name] for name in self.terms["predictor"]], *physics[1:]
+
+    def _physics_of(self, images: Tensor, asked: Batch, known: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+        """Let the predictor read generated images: its reliability, and what `physics_loss` returns."""
+        with self.engine.autocast():
+            predicted, log_variance = self.predictor.distribution(images)
+        reliability = self.predictor.reliability(log_variance)
+        return reliability, physics_loss(predicted, asked.scaled, known, reliability, self.ranks.mean)
 
     @abstractmethod
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:

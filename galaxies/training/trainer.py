@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from config_physics import Config, attribute_table
@@ -22,26 +23,32 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import save_picture
 from galaxies.storage.checkpoint import LATEST
-from galaxies.storage.metrics_log import MetricsLog, phase_order
+from galaxies.storage.metrics_log import MetricsLog, phase_order, read_metrics
 from galaxies.storage.run_folder import clean_up, save_epoch, save_latest
 from galaxies.training.diffusion_learner import DiffusionLearner
+from galaxies.training.display import TrainingBar, bar_line, curves_picture, loss_curves, sample_grid
 from galaxies.training.gan_learner import GanLearner
-from galaxies.training.meters import Reading
-from galaxies.training.monitoring import (
-    bar_line,
+from galaxies.training.health import (
     check_samples,
     collapse_warnings,
-    curves_picture,
     evaluate_predictor,
     health_warnings,
     predictor_lines,
-    sample_grid,
 )
-from galaxies.training.progress import TrainingBar
-from galaxies.training.steps import PhaseSteps
+from galaxies.training.learner import Learner
+from galaxies.training.steps import PhaseSteps, Reading
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed when it is older than this, with a line of the log
 _TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one without
+
+
+# What the generator of each family learns by.
+LEARNERS: dict[str, type[Learner]] = {"gan": GanLearner, "diffusion": DiffusionLearner}
+
+
+def build_learner(config: Config, engine: Engine, ranks: Ranks) -> Learner:
+    """Return the learner of the settings' family, with networks that have learned nothing."""
+    return LEARNERS["diffusion" if config.diffusion else "gan"](config, engine, ranks)
 
 
 class Trainer:
@@ -66,34 +73,34 @@ class Trainer:
         state: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.data, self.checkpoints, self.samples = config, data, checkpoints, samples
-        self.ranks = Ranks.from_environment()
-        self.engine = Engine.choose(self.ranks.own_device(config.device), config.precision, config.engine)
-        device = self.engine.device
-        self.ranks.connect(device)
-        torch.manual_seed(config.seed)
-        self.batches = DeviceBatches(data, "train", config, device, self.ranks)
-        self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
-
-        family = DiffusionLearner if config.diffusion else GanLearner
-        self.learner = family(config, self.engine, self.ranks)
-        self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
-        self._active_warnings: set[str] = set()
-        self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
-        self.num_skipped = 0  # steps left out because something was not finite
-        self._bad_in_a_row = 0  # those since the last interval that had another step
+        self._build()
         if state is not None:
-            self._load(state)
+            self._restore(state)
         if not self.ranks.is_first:  # dropout is drawn from the global generator
             torch.manual_seed(config.seed + self.ranks.rank * 2**32 + self.step)
-        self.log = MetricsLog(checkpoints / "metrics.jsonl")
-        self.stop_requested = False
-        self._last_save = time.monotonic()
-        scaled, known = self.batches.scaled.cpu(), self.batches.known.cpu()
-        values = scaled.masked_fill(known == 0, math.nan)
-        spread = (values - values.nanmean(0)).square().nanmean(0)
-        self._attribute_variance = dict(zip(config.attributes, spread.tolist(), strict=True))
+        variance = _attribute_variance(self.batches)
+        self._attribute_variance = dict(zip(config.attributes, variance.tolist(), strict=True))
         if state is None:
-            self.learner.learn_statistics(torch.nan_to_num(spread, nan=1.0), *self.batches.some_images())
+            self.learner.learn_statistics(torch.nan_to_num(variance, nan=1.0), *self.batches.some_images())
+
+    def _build(self) -> None:
+        """Make device, batches and networks of a run that has not begun."""
+        config = self.config
+        self.ranks = Ranks.from_environment()
+        self.engine = Engine.choose(self.ranks.own_device(config.device), config.precision, config.engine)
+        self.ranks.connect(self.engine.device)
+        torch.manual_seed(config.seed)
+        self.batches = DeviceBatches(self.data, "train", config, self.engine.device, self.ranks)
+        self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
+        self.learner = build_learner(config, self.engine, self.ranks)
+        self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
+        self.log = MetricsLog(self.checkpoints / "metrics.jsonl")
+        self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
+        self.num_skipped = 0  # steps left out because something was not finite
+        self.stop_requested = False
+        self._active_warnings: set[str] = set()
+        self._bad_in_a_row = 0  # those since the last interval that had another step
+        self._last_save = time.monotonic()
 
     def train(self) -> None:
         """Run what is left of both phases.
@@ -164,7 +171,10 @@ class Trainer:
                     log_now = self.step % self.config.log_every == 0 or self.batches.is_over
                     if log_now:
                         record = self._log_interval()
-                        bar.say(f"epoch {self.epoch + 1}/{num_epochs}", bar_line(record, self.config.attributes))
+                        bar.say(
+                            f"epoch {self.epoch + 1}/{num_epochs}",
+                            bar_line(record, self.learner.shown(), self.config.attributes),
+                        )
                         if not self.batches.is_over:  # else the epoch's end sees to it
                             self._save_if_due()
                     if self._agree_to_stop(log_now):
@@ -198,7 +208,9 @@ class Trainer:
         self._steps.epoch_total.clear()
         self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
         if self.phase == "generator" and means:
-            self._warn(health_warnings(means, self.config, self._attribute_variance), ("discriminator", "no_control"))
+            self._warn(
+                health_warnings(means, self.learner.limits, self._attribute_variance), ("discriminator", "no_control")
+            )
         if self.phase == "generator" and (self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs):
             if self.ranks.is_first:
                 self._checkpoint_epoch()
@@ -306,8 +318,10 @@ class Trainer:
         """Draw the loss curves into the run's sample folder."""
         if not self.ranks.is_first:
             return
-        picture = curves_picture(self.log.path, self.config.attributes, f"{self.checkpoints.name}: training")
-        save_picture(picture, self.samples / "curves.png")
+        charts = loss_curves(read_metrics(self.log.path), self.learner.shown(), self.config.attributes)
+        picture = curves_picture(charts, f"{self.checkpoints.name}: training")
+        if picture is not None:
+            save_picture(picture, self.samples / "curves.png")
 
     def _save_latest(self) -> None:
         if self.ranks.is_first:
@@ -336,7 +350,14 @@ class Trainer:
             },
         }
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`.
+
+        Raises
+        ------
+        UserError
+            If the dataset is another one, or the networks are.
+        """
         if state["provenance"]["sha256"] != self.data.manifest["sha256"]:
             raise UserError(
                 f"{self.data.path} is not the dataset that this run was trained on: its files have other checksums"
@@ -349,3 +370,10 @@ class Trainer:
         self._active_warnings = set(state["warnings"])
         self.num_skipped = state["skipped"]
         self.learner.load_state_dict(state)  # last, since it restores the random generators
+
+
+def _attribute_variance(batches: DeviceBatches) -> Tensor:
+    """Return the variance (A,) of each scaled attribute over the galaxies that know it; NaN where none does."""
+    scaled, known = batches.scaled.cpu(), batches.known.cpu()
+    values = scaled.masked_fill(known == 0, math.nan)
+    return (values - values.nanmean(0)).square().nanmean(0)

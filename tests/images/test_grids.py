@@ -1,4 +1,4 @@
-"""Pictures of a run: pixels kept, sizes, and curves that are long, constant, broken or empty."""
+"""Grids of galaxies: pixels kept, sizes, and files that are whole or not there."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from galaxies.common.errors import UserError
-from galaxies.images.grids import labelled_grid, plain_grid, plot_curves, save_picture, to_picture
+from galaxies.images.grids import labelled_grid, plain_grid, save_picture, to_picture
 
 
 def noise(*shape, seed=0):
@@ -161,114 +161,6 @@ def test_labelled_grid_with_rows_of_different_lengths():
     picture = labelled_grid(rows, ["a", "b"], [[], ["x", "y"]])
     full = labelled_grid([rows[0], rows[0]], ["a", "b"], [[], ["x", "y", "z", "w"]])
     assert picture.size == full.size
-
-
-# Curves
-
-
-LINE = ([0.0, 1.0, 2.0], [0.5, 0.7, 0.6])
-
-
-def drawn(panels, title="run"):
-    picture = plot_curves(panels, title)
-    assert picture.mode == "RGB"
-    return pixels(picture)
-
-
-def test_more_panels_make_a_taller_picture():
-    one, two = drawn([("D", {"real": LINE})]), drawn([("D", {"real": LINE}), ("G", {"fake": LINE})])
-    assert two.shape[0] > one.shape[0]
-    assert two.shape[1] == one.shape[1]
-
-
-def test_curves_follow_their_values():
-    rising, falling = (drawn([("loss", {"D": ([0.0, 1.0], values)})]) for values in ([0.0, 1.0], [1.0, 0.0]))
-    assert rising.shape == falling.shape
-    assert (rising != falling).any()
-    # Where the two differ, one is the other upside down: the left half of the rising line is low, of the other high.
-    differing = (rising != falling).any(2)
-    middle = np.argwhere(differing).mean(0)
-    bright_left = np.argwhere(differing & (rising.sum(2) > falling.sum(2)))
-    bright_left = bright_left[bright_left[:, 1] < middle[1] - 20]
-    assert bright_left[:, 0].mean() > middle[0]
-
-
-def test_every_curve_is_drawn_in_its_own_color():
-    both = drawn([("loss", {"D": LINE, "G": ([0.0, 1.0, 2.0], [0.6, 0.5, 0.7])})])
-    hues = {tuple(color) for color in both.reshape(-1, 3).tolist() if max(color) - min(color) > 60}
-    single = drawn([("loss", {"D": LINE})])
-    fewer = {tuple(color) for color in single.reshape(-1, 3).tolist() if max(color) - min(color) > 60}
-    assert fewer
-    assert hues - fewer
-
-
-def test_long_curves():
-    x = np.arange(20_000, dtype=float)
-    picture = drawn([("loss", {"D": (x.tolist(), np.sin(x / 999).tolist())})])
-    short = drawn([("loss", {"D": LINE})])
-    assert picture.shape == short.shape
-    assert (picture != short).any()
-
-
-@pytest.mark.parametrize("value", [0.0, 0.3, -2.0, 1e-12, 1e12])
-def test_constant_curves(value):
-    picture = drawn([("loss", {"D": ([0.0, 1.0, 2.0], [value] * 3)})])
-    colored = picture.max(2).astype(int) - picture.min(2) > 60
-    # A level line that crosses most of the panel.
-    assert colored.sum(1).max() > picture.shape[1] / 3
-
-
-def test_a_single_point():
-    picture = drawn([("loss", {"D": ([3.0], [0.5])})])
-    assert (picture != picture[0, 0]).any()
-
-
-@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_points_that_are_not_finite_do_not_spoil_the_others(broken):
-    x = [float(i) for i in range(9)]
-    whole = [0.1 * i for i in range(9)]
-    holed = [broken if i in (3, 4, 5) else y for i, y in enumerate(whole)]
-    full, rest = (drawn([("loss", {"D": (x, y)})]) for y in (whole, holed))
-    assert full.shape == rest.shape
-    # The axes stay, and so do the first quarter of the line and its last.
-    quarter = full.shape[1] // 4
-    np.testing.assert_array_equal(rest[:, :quarter], full[:, :quarter])
-    np.testing.assert_array_equal(rest[:, -quarter:], full[:, -quarter:])
-
-
-def test_a_point_that_is_not_finite_at_the_ends():
-    picture = drawn([("loss", {"D": ([0.0, 1.0, 2.0, 3.0], [math.nan, 0.2, 0.4, math.inf])})])
-    assert (picture.max(2).astype(int) - picture.min(2) > 60).any()
-
-
-@pytest.mark.parametrize(
-    "empty", [{}, {"D": ([], [])}, {"D": ([0.0, 1.0], [math.nan, math.inf])}, {"D": ([0.0], [math.nan])}]
-)
-def test_empty_panels_are_left_out(empty):
-    kept = ("loss", {"D": LINE})
-    np.testing.assert_array_equal(drawn([kept, ("nothing", empty)]), drawn([kept]))
-
-
-def test_an_empty_curve_beside_a_full_one():
-    picture = drawn([("loss", {"D": LINE, "G": ([], [])})])
-    assert picture.shape == drawn([("loss", {"D": LINE})]).shape
-
-
-@pytest.mark.parametrize("panels", [[], [("loss", {})]])
-def test_no_panels_at_all(panels):
-    picture = plot_curves(panels, "run")
-    assert picture.width > 0
-    assert picture.height > 0
-
-
-def test_the_title_is_drawn():
-    panels = [("loss", {"D": LINE})]
-    assert (drawn(panels, "one") != drawn(panels, "two")).any()
-
-
-def test_huge_and_tiny_values_together():
-    picture = drawn([("loss", {"D": ([0.0, 1.0, 2.0], [1e-30, 1e30, -1e30])})])
-    assert (picture.max(2).astype(int) - picture.min(2) > 60).any()
 
 
 # Saving

@@ -10,11 +10,13 @@ from galaxies.measure.image_statistics import (
     NUM_POWER_BINS,
     POWER_BANDS,
     band_power,
+    diversity,
     image_statistics,
     measure_noise,
     power_spectrum,
     sky_level,
 )
+from tests.conftest import render_galaxies
 
 SKY = (0.06, 0.05, 0.04)
 NOISE = 0.012  # of display units a pixel, as in the survey's cutouts
@@ -191,3 +193,10 @@ def test_images_of_another_kind_are_errors(function):
 def test_small_frames_have_no_spectrum():
     with pytest.raises(ValueError, match="at least 64 pixels"):
         power_spectrum(torch.rand(1, 3, 32, 32))
+
+
+def test_diversity_of_copies_is_zero_and_of_galaxies_is_not():
+    images = torch.from_numpy(render_galaxies(8)[0])
+    assert diversity(images[:1].repeat(8, 1, 1, 1)) < 1e-6
+    assert diversity(images) > 0.1
+    assert math.isnan(diversity(images[:1]))

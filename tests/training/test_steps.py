@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from galaxies.training.meters import Meters, step_row
+from galaxies.training.steps import Meters, step_row
 from physics_model import physics_loss
 
 CPU = torch.device("cpu")

@@ -1,0 +1,120 @@
+"""Health warnings, the predictor on galaxies it has not seen, samples measured."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from config_physics import Config
+from galaxies.training.gan_learner import GAN_TERMS, label_entropy
+from galaxies.training.health import check_samples, collapse_warnings, evaluate_predictor, health_warnings
+from galaxies.training.loss_terms import chosen, limits
+from gan_model import discriminator_loss, relativistic_loss
+from tests.training.copying_sampler import CopyingSampler
+
+
+def discriminator_limits(config: Config) -> tuple[float, float]:
+    return limits(chosen(GAN_TERMS, config), config)
+
+
+LIMITS = discriminator_limits(Config())
+
+
+def healthy(**changes: float) -> dict[str, float]:
+    return {"d_loss": 0.9, "physics_size": 0.01, **changes}
+
+
+def test_label_entropy_by_hand():
+    assert label_entropy(0.9) == pytest.approx(0.3250829)
+    assert label_entropy(1.0) == 0
+
+
+def test_healthy_epoch_has_no_warning():
+    assert health_warnings(healthy(), LIMITS, {"size": 0.03}) == {}
+
+
+@pytest.mark.parametrize(
+    "change, kind",
+    [
+        ({"d_loss": 0.651}, "discriminator_wins"),
+        ({"d_loss": 1.40}, "discriminator_loses"),
+        ({"physics_size": 0.05}, "no_control_size"),
+    ],
+)
+def test_each_warning_fires_alone(change, kind):
+    assert list(health_warnings(healthy(**change), LIMITS, {"size": 0.03})) == [kind]
+
+
+def test_limits_follow_the_labels():
+    hard = discriminator_limits(Config(real_label=1.0, fake_label=0.0))
+    assert health_warnings(healthy(d_loss=0.6), hard, {}) == {}
+    assert "discriminator_wins" in health_warnings(healthy(d_loss=0.01), hard, {})
+
+
+def test_limits_of_pairs():
+    pairs = discriminator_limits(Config(adversarial="relativistic"))
+    # One that finds no difference pays ln 2, whatever the labels; sure ones may come close to nothing.
+    assert health_warnings(healthy(d_loss=math.log(2) - 1e-3), pairs, {}) == {}
+    assert health_warnings(healthy(d_loss=0.1), pairs, {}) == {}
+    assert list(health_warnings(healthy(d_loss=0.01), pairs, {})) == ["discriminator_wins"]
+    assert list(health_warnings(healthy(d_loss=0.70), pairs, {})) == ["discriminator_loses"]
+
+
+def test_limits_are_what_the_losses_give():
+    sure, guess = torch.full((4,), 40.0), torch.zeros(4)
+    for adversarial in ("bce", "relativistic"):
+        floor, guessing = discriminator_limits(Config(adversarial=adversarial))
+        if adversarial == "bce":
+            label = torch.full((4,), math.log(9.0))
+            found = [sum(discriminator_loss(x, -x, 0.9, 0.1)).item() for x in (label, guess)]
+        else:
+            found = [relativistic_loss(x, -x).item() for x in (sure, guess)]
+        assert found == pytest.approx([floor, guessing], abs=1e-5)
+
+
+def test_attribute_without_variance_or_value_is_not_judged():
+    assert health_warnings(healthy(), LIMITS, {"size": 0.0, "redshift": 0.1}) == {}
+
+
+def test_collapse_warning_names_the_class():
+    warnings = collapse_warnings({"diversity_merger": 0.2, "diversity_spiral": 0.9, "unmeasurable": 0.0})
+    assert list(warnings) == ["collapse_merger"]
+    assert "merger galaxies vary 0.20 times" in warnings["collapse_merger"]
+
+
+def test_check_of_perfect_galaxies_finds_no_error(data):
+    sampler = CopyingSampler(data, ("size", "ellipticity", "redshift"))
+    real = {c: sampler.images[sampler.population.classes == c] for c in range(4)}
+    report = check_samples(sampler, real)
+    # The catalogue holds seven digits.
+    assert report["measured_mae_size"] < 1e-5 and report["measured_mae_ellipticity"] < 1e-5
+    assert report["unmeasurable"] == 0
+    assert all(0.6 < report[f"diversity_{name}"] < 1.5 for name in ("spiral", "elliptical", "merger", "edge-on"))
+    assert "measured_mae_redshift" not in report
+
+
+def test_check_leaves_out_requests_that_are_unknown(data):
+    sampler = CopyingSampler(data, ("size", "redshift"))
+    real = {c: sampler.images[sampler.population.classes == c] for c in range(4)}
+    half = torch.arange(len(sampler.population.values)) % 8 < 4
+    sampler.population.values[half, 0] = torch.nan
+    assert math.isfinite(check_samples(sampler, real)["measured_mae_size"])
+    sampler.population.values[:, 0] = torch.nan
+    assert "measured_mae_size" not in check_samples(sampler, real)
+
+
+def test_predictor_that_knows_the_answer_scores_perfectly(data):
+    rows = data.rows("test")
+    scaled = (torch.from_numpy(data.attributes(("size",), rows)) - 0.05) / 0.23
+
+    class Oracle(torch.nn.Module):
+        def forward(self, images):
+            return scaled
+
+    report = evaluate_predictor(Oracle(), data, ("size",), torch.device("cpu"))
+    assert report["mae_size"] == pytest.approx(0, abs=1e-6)
+    assert report["r2_size"] == pytest.approx(1, abs=1e-6)
+    scaled = scaled.mean().expand(len(rows), 1)
+    assert evaluate_predictor(Oracle(), data, ("size",), torch.device("cpu"))["r2_size"] == pytest.approx(0, abs=1e-4)
