@@ -166,15 +166,20 @@ class GalaxyParameters(BaseModel):
             raise ValueError
         return name
 
-    @model_validator(mode="after")
-    def _suits_the_model(self, info: ValidationInfo) -> GalaxyParameters:
+    @model_validator(mode="before")
+    @classmethod
+    def _suits_the_model(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        # Before the values are looked at: nobody shall be told the range of what is then refused.
         models: Models = info.context or {}
-        _choose("model", self.model, tuple(models))
-        known = [attribute.name for attribute in models[self.model]]
-        for name in ATTRIBUTES:
-            if name in self.model_fields_set and name not in known:
+        model = given["model"]
+        if isinstance(model, list) or not given.keys() <= cls.model_fields.keys():
+            return given  # it is refused for that
+        _choose("model", model, tuple(models))
+        known = [attribute.name for attribute in models[model]]
+        for name in given:
+            if name in ATTRIBUTES and name not in known:
                 raise QueryError(f"{name} is unknown to this checkpoint: it knows {', '.join(known)}", name, "left out")
-        return self
+        return given
 
     def galaxy(self, attributes: Sequence[Attribute]) -> GalaxyQuery:
         """Return which galaxy is wanted from a model of these attributes."""
