@@ -130,7 +130,7 @@ def test_what_is_left_out_has_the_described_default(client):
         assert answers[0].headers["ETag"] == answers[1].headers["ETag"]
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/generation.md"])
+@pytest.mark.parametrize("file", ["docs/start.md", "docs/generation.md"])
 def test_requests_that_are_written_about_work(client, file):
     found = re.findall(r'curl [^"]*"http://127\.0\.0\.1:5000(/[^"]*)"', (ROOT / file).read_text(encoding="utf-8"))
     assert found
