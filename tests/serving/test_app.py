@@ -175,6 +175,12 @@ def test_measurement(client):
     assert (answer["flag"] == 0) == (answer["flag_meaning"] == "sound measurement")
 
 
+def test_a_value_is_repeated_with_all_its_digits(client):
+    answer = client.get("/api/measure?morphology=spiral&size=0.1234567&ellipticity=-0").json["attributes"]
+    assert answer["size"]["requested"] == 0.1234567
+    assert str(answer["ellipticity"]["requested"]) == "0.0"  # not -0.0, which would be another galaxy to a cache
+
+
 def test_attributes_that_are_not_set_are_drawn(client, untrained):
     sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
     drawn = sampler.complete(3, torch.tensor([math.nan, 0.3, math.nan, math.nan]), 5)
