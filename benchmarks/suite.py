@@ -183,7 +183,7 @@ def run_parts(
         For all of them.
     results : dict
         Gets an entry a part: ``status`` (ok, failed, out of time, left out), ``seconds``, ``command``, and ``rows``,
-        ``facts`` and ``sizes`` or the ``error``'s last lines.
+        ``facts`` and ``sizes``, or the ``error``'s last lines and what was found all the same.
     save : callable
         Called after each part.
 
@@ -224,13 +224,21 @@ def run_part(arguments: Sequence[str], limit_s: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr
         return {"status": "out of time", "error": _last_lines(said or "")}
-    if done.returncode != 0:
-        return {"status": "failed", "error": _last_lines(done.stderr)}
-    try:
-        result = json.loads(done.stdout.splitlines()[-1])
-        return {"status": "ok", **{name: result[name] for name in ("sizes", "rows", "facts")}}
-    except (IndexError, KeyError, TypeError, ValueError):
+    result = _result(done.stdout)
+    if done.returncode != 0:  # what it found all the same is kept, such as the tests that passed
+        return {"status": "failed", "error": _last_lines(done.stderr), **(result or {})}
+    if result is None:
         return {"status": "failed", "error": f"its last line is no result: {_last_lines(done.stdout)}"}
+    return {"status": "ok", **result}
+
+
+def _result(printed: str) -> dict[str, Any] | None:
+    """Return the result in the last line of what a script printed, if there is one."""
+    try:
+        result = json.loads(printed.splitlines()[-1])
+        return {name: result[name] for name in ("sizes", "rows", "facts")}
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _last_lines(text: str) -> str:

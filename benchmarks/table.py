@@ -75,9 +75,9 @@ def of_device(results: dict[str, Any]) -> str:
         lines.append(_HEAD + "\n".join(rows) + "\n")
     facts = []
     for name, part in parts.items():
-        if part["status"] != "ok":
-            facts.append(f"- {name}: {part['status']}")
-        elif said := [f"{key.replace('_', ' ')} {_said(value)}" for key, value in part["facts"].items()]:
+        said = [] if part["status"] == "ok" else [part["status"]]
+        said += [f"{key.replace('_', ' ')} {_said(value)}" for key, value in part.get("facts", {}).items()]
+        if said:
             facts.append(f"- {name}: {'; '.join(said)}")
     return "\n".join([*lines, "\n".join(facts) + "\n"])
 

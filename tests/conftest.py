@@ -47,6 +47,13 @@ MODERN = {
     "perceptual_weight": 0.1,
 }
 
+
+def needs_cuda(test):
+    """Mark a test that only runs where there is a CUDA device: `-m cuda`, and `-k cuda`, find those."""
+    skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+    return pytest.mark.cuda(skip(test))
+
+
 # What tests that try something many times have counted: {what: (tried, good)}, printed at the end of the session.
 COUNTS: dict[str, tuple[int, int]] = {}
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
+from tests.conftest import needs_cuda
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 
 

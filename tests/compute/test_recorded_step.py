@@ -13,9 +13,7 @@ from galaxies.recipes import RECIPES
 from galaxies.training.gan_learner import GanLearner
 from galaxies.training.learner import Variant
 from galaxies.training.steps import PhaseSteps
-from tests.conftest import MODERN, make_trainer
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+from tests.conftest import MODERN, make_trainer, needs_cuda
 
 NETWORKS = {
     "default": {},

@@ -15,9 +15,7 @@ from galaxies.datasets.population import Population
 from galaxies.generation.sampler import GalaxySampler, _ExactKernels, build_generator, chunk_size, generator_weights
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from gan_model import Generator
-from tests.conftest import make_trainer
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+from tests.conftest import make_trainer, needs_cuda
 
 
 @pytest.fixture(scope="module")
