@@ -19,7 +19,7 @@ import prepare_data
 from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.datasets.cutouts import decode_cutout
-from galaxies.datasets.duplicates import merge_duplicates
+from galaxies.datasets.joining import merge_duplicates
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources import SOURCES
 from galaxies.datasets.sources import galaxy_zoo as gz

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class StopSignals:
@@ -21,3 +23,24 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exits_when_terminated() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit` of status 128 + its number, so that what is half-made is removed on the way out.
+
+    Outside of the main thread, which alone may set handlers, it does nothing.
+    """
+
+    def handle(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, handle)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

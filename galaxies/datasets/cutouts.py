@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import zipfile
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from PIL import Image
 
 from galaxies.common.errors import UserError
 from galaxies.common.untrusted_files import (
@@ -28,10 +27,8 @@ from galaxies.common.untrusted_files import (
     picture_entries,
     read_entry,
 )
+from galaxies.images.opening import GREY_MODES, MAX_CUTOUT_SIDE_PX, open_picture
 
-# A survey cutout has a few hundred pixels a side; anything beyond this is a mistake or a decompression bomb.
-MAX_SIDE_PX = 4096
-_GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L")
 _CHUNK = 32
 
 
@@ -219,12 +216,12 @@ def decode_cutout(data: bytes, size: int, crop: float = 0.5) -> tuple[np.ndarray
     decode, from which it differs by 0.3 grey levels on average for SDSS cutouts of 424 pixels.
     """
     try:
-        image = _open(data)
+        image = open_picture(data)
         if image is None:
             return Rejection.NOT_AN_IMAGE
-        if max(image.size) > MAX_SIDE_PX:
+        if max(image.size) > MAX_CUTOUT_SIDE_PX:
             return Rejection.TOO_LARGE
-        if image.mode in _GREY_MODES:
+        if image.mode in GREY_MODES:
             # The rest of the file is read too, so that a damaged one is not mistaken for a grey one.
             image.load()
             return Rejection.GREYSCALE
@@ -245,19 +242,6 @@ def decode_cutout(data: bytes, size: int, crop: float = 0.5) -> tuple[np.ndarray
     if np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]):
         return Rejection.GREYSCALE
     return pixels, crop_px
-
-
-def _open(data: bytes) -> Image.Image | None:
-    """Read the header of a JPEG or PNG; None for anything else.
-
-    The plugins are called directly: `Image.open` would warn about large pictures through the warning filters,
-    which threads share, and would try every format that Pillow knows.
-    """
-    if data.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(io.BytesIO(data))
-    return None
 
 
 def _draft(image: Image.Image, crop_px: int, size: int) -> int:

@@ -9,14 +9,13 @@ import math
 import os
 import platform
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 import PIL
@@ -30,6 +29,7 @@ from galaxies.common.durable_files import (
     sha256_of,
 )
 from galaxies.common.errors import UserError
+from galaxies.common.signals import exits_when_terminated
 
 FORMAT_VERSION = 1
 SOFTWARE = "galaxy-physics 1"
@@ -117,10 +117,8 @@ class DatasetWriter:
             self._partial.mkdir(parents=True)
             self._images = (self._partial / "images.npy").open("w+b")
         self._write_header(0)
-        try:
-            self._handler = signal.signal(signal.SIGTERM, _exit_on_signal)
-        except ValueError:  # only the main thread may set handlers
-            self._handler = None
+        self._termination = exits_when_terminated()
+        self._termination.__enter__()
         return self
 
     def __exit__(
@@ -133,8 +131,7 @@ class DatasetWriter:
             with suppress(OSError):  # on a full disk, closing tries to write once more
                 self._images.close()
             shutil.rmtree(self._partial, ignore_errors=True)
-            if self._handler is not None:
-                signal.signal(signal.SIGTERM, self._handler)
+            self._termination.__exit__(None, None, None)
 
     def append(
         self,
@@ -268,10 +265,6 @@ class DatasetWriter:
             },
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _sync_and_close(stream: Any) -> None:

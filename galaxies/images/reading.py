@@ -11,14 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from galaxies.common.errors import UserError
+from galaxies.images.opening import (
+    DEEP_MODES,
+    GREY_MODES,
+    MAX_PICTURE_PX,
+    MAX_PICTURE_SIDE_PX,
+    open_picture,
+)
 
 SMALLEST_PX, LARGEST_PX = 64, 256
 _MOST_BYTES = 512 * 2**20
-_MOST_SIDE = 16_384
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,20 @@ def read_picture(path: Path) -> Picture:
 def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:
     """Return planes (3, H, W) in [0, 1] of a PNG or JPEG."""
     try:
+        picture = open_picture(content)
+        if picture is None:
+            raise ValueError("neither JPEG nor PNG")
+        width, height = picture.size
+        if max(width, height) > MAX_PICTURE_SIDE_PX:
+            raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PICTURE_SIDE_PX}")
+        if width * height > MAX_PICTURE_PX:
+            raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PICTURE_PX} in all")
+        if picture.mode in DEEP_MODES:
+            raise UserError(f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS")
+        grey = picture.mode in GREY_MODES
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, whose size is checked below
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
-                if max(picture.size) > _MOST_SIDE:
-                    raise UserError(f"{path} has {picture.size[0]} x {picture.size[1]} pixels, more than {_MOST_SIDE}")
-                grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-                if picture.mode in ("I", "I;16"):
-                    raise UserError(
-                        f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS"
-                    )
-                pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+            warnings.simplefilter("ignore")  # of palettes with transparency
+            pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
     except UserError:
         raise
     except Exception:  # on damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error and more
@@ -113,7 +121,8 @@ def _read_fits(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]
             with fits.open(io.BytesIO(content), memmap=False) as units:
                 unit = next(u for u in units if u.is_image and u.header.get("NAXIS", 0) > 0)
                 shape = unit.shape
-                values = np.asarray(unit.data, dtype=np.float64) if math.prod(shape) <= 3 * _MOST_SIDE**2 else None
+                small = math.prod(shape) <= 3 * MAX_PICTURE_SIDE_PX**2
+                values = np.asarray(unit.data, dtype=np.float64) if small else None
                 display = str(unit.header.get("BUNIT", "")).strip().lower() == "display"
     except Exception:  # astropy raises many kinds of errors on damaged files
         raise UserError(f"{path} holds no image that can be read, or is damaged") from None

@@ -6,11 +6,8 @@ import csv
 import io
 import os
 import shutil
-import signal
-import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from tqdm import tqdm
 
 from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, plain_errors, put_in_place
 from galaxies.common.errors import UserError
+from galaxies.common.signals import exits_when_terminated
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
 from galaxies.measure.photometry import measure_attributes
@@ -155,7 +153,7 @@ def write_release(folder: Path, count: int, seed: int, device: str, overwrite: b
     _check_release(folder, overwrite)
     survey = MockSurvey(seed, galaxy_zoo.FRAME_PX, whole_frame=True, device=device)
     partial = hidden_beside(folder, "partial")
-    with plain_errors(folder), _exits_when_terminated():
+    with plain_errors(folder), exits_when_terminated():
         try:
             partial.mkdir(parents=True)
             _write_files(partial, survey, count)
@@ -195,20 +193,6 @@ def _write_files(folder: Path, survey: MockSurvey, count: int) -> None:
                 mapping.write({"objid": object_id, "sample": "original", "asset_id": number})
                 sample.write(_sample_row(object_id, known))
                 truth.write({"object_id": object_id, "morphology": batch.morphologies[row], **known})
-
-
-@contextmanager
-def _exits_when_terminated() -> Iterator[None]:
-    """Let SIGTERM end the process in an orderly way, so that nothing half-made stays."""
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    except ValueError:  # only the main thread may set handlers
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Table:

@@ -1,0 +1,36 @@
+"""Open JPEG and PNG files of any origin: the two formats, how large they may be, and which of their modes are grey.
+
+It imports no torch, so that threads and command lines that only read pictures start at once.
+"""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+# A survey cutout has a few hundred pixels a side; anything beyond this is a mistake or a decompression bomb.
+MAX_CUTOUT_SIDE_PX = 4096
+# A picture that a user names may be a mosaic's; what is left of it is reduced to 256 pixels.
+MAX_PICTURE_SIDE_PX = 16_384
+MAX_PICTURE_PX = 178_956_970  # in all: what `Image.open` calls a decompression bomb has more
+GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # more than 8 bits a pixel
+
+
+def open_picture(data: bytes) -> Image.Image | None:
+    """Read the header of a JPEG or PNG; None for anything else. Pixels are read on first use.
+
+    The plugins are called directly: `Image.open` would warn about large pictures through the warning filters, which
+    threads share, and would try every format that Pillow knows. The caller checks the size.
+
+    Raises
+    ------
+    Exception
+        Of many kinds (OSError, SyntaxError, ValueError, struct.error), if the header is damaged.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile(io.BytesIO(data))
+    return None
