@@ -69,7 +69,8 @@ def test_no_origin_is_let_in(client):
     ],
 )
 def test_host(host, bound, status):
-    answer = ask(create_app(host=bound).test_client(), "/healthz", environ={"HTTP_HOST": host})
+    client = create_app(host=bound).test_client(use_cookies=False)  # which an older werkzeug looks up by the host
+    answer = ask(client, "/healthz", environ={"HTTP_HOST": host})
     assert answer.status_code == status
     assert HEADERS.items() <= dict(answer.headers).items()
 
