@@ -423,14 +423,6 @@ class Config:
         """Length of the condition vector."""
         return sum(self.condition_parts)
 
-    @property
-    def noise_dim(self) -> int:
-        """Length of the noise that a generator is given: a latent vector, pixels, or both."""
-        if self.diffusion:
-            return self.num_bands * self.image_size**2
-        # see `sky_grain`
-        return self.latent_dim + (self.num_bands * (self.image_size + 6) ** 2 if self.pixel_noise else 0)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, as stored in a checkpoint."""
         return {**dataclasses.asdict(self), "attributes": list(self.attributes)}

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config_physics import BANDS, Config
+
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
 _TIME_FEATURES = 128
@@ -157,6 +159,8 @@ class ContextUnet(nn.Module):
         Residual blocks of each level on the way down, and on the way up.
     patch : int
         Pixels a side that enter together.
+    num_bands : int
+        Planes B of an image.
 
     References
     ----------
@@ -165,7 +169,13 @@ class ContextUnet(nn.Module):
     """
 
     def __init__(
-        self, condition_dim: int, width: int = 64, image_size: int = 64, num_blocks: int = 2, patch: int = 2
+        self,
+        condition_dim: int,
+        width: int = 64,
+        image_size: int = 64,
+        num_blocks: int = 2,
+        patch: int = 2,
+        num_bands: int = len(BANDS),
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -176,11 +186,11 @@ class ContextUnet(nn.Module):
         context = 4 * width
         self.embed_time = nn.Sequential(nn.Linear(_TIME_FEATURES, context), nn.SiLU(), nn.Linear(context, context))
         self.embed_condition = nn.Sequential(nn.Linear(condition_dim, context), nn.SiLU(), nn.Linear(context, context))
-        self.enter = nn.Conv2d(3 * patch**2 + 3, channels[0], 3, padding=1)
         axis = (torch.arange(sides[0]) + 0.5) / sides[0] * 2 - 1
         x, y = torch.meshgrid(axis, axis, indexing="xy")
         # Convolutions do not know where they are, and a galaxy is in the middle.
         self.register_buffer("places", torch.stack([x, y, torch.hypot(x, y)]), persistent=False)
+        self.enter = nn.Conv2d(num_bands * patch**2 + len(self.places), channels[0], 3, padding=1)
 
         self.down, skips, current = nn.ModuleList(), [channels[0]], channels[0]
         for level, (side, wanted) in enumerate(zip(sides, channels, strict=True)):
@@ -199,12 +209,14 @@ class ContextUnet(nn.Module):
                 current = wanted
             if level > 0:
                 self.up.append(_Upsample(current))
-        self.leave = nn.Sequential(_normalise(current), nn.SiLU(), nn.Conv2d(current, 3 * patch**2, 3, padding=1))
+        self.leave = nn.Sequential(
+            _normalise(current), nn.SiLU(), nn.Conv2d(current, num_bands * patch**2, 3, padding=1)
+        )
         nn.init.zeros_(self.leave[-1].weight)
         nn.init.zeros_(self.leave[-1].bias)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Return the output (N, 3, S, S) for noisy images (N, 3, S, S), times t (N,) in [0, 1], conditions (N, C)."""
+        """Return the output (N, B, S, S) for noisy images (N, B, S, S), times t (N,) in [0, 1], conditions (N, C)."""
         context = F.silu(self.embed_time(_time_features(t)) + self.embed_condition(condition))
         places = self.places.expand(len(x_t), -1, -1, -1)
         patches = torch.cat([F.pixel_unshuffle(x_t, self.patch), places.to(x_t.dtype)], 1)
@@ -280,3 +292,66 @@ def _time_features(t: Tensor) -> Tensor:
     frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / (half - 1)))
     angle = 1000 * t.float()[:, None] * frequencies
     return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+class DiffusionGenerator(nn.Module):
+    """A U-Net with its process and the scale of its images; draws galaxies as a GAN's generator does.
+
+    Inside, images have zero mean and unit variance over the training set, for which the schedules are made.
+
+    Parameters
+    ----------
+    unet : ContextUnet
+    process : GaussianDiffusion
+    image_size : int
+    num_bands : int
+        Planes B of an image.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one image, and of the noise that it is drawn from: (B, S, S), `noise_dim` values.
+    """
+
+    def __init__(
+        self, unet: ContextUnet, process: GaussianDiffusion, image_size: int, num_bands: int = len(BANDS)
+    ) -> None:
+        super().__init__()
+        self.unet, self.process = unet, process
+        self.shape = (num_bands, image_size, image_size)
+        self.noise_dim = math.prod(self.shape)
+        self.register_buffer("mean", torch.zeros(num_bands, 1, 1))
+        self.register_buffer("deviation", torch.ones(1, 1, 1))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn images (N, B, S, S) in [-1, 1] into what is diffused."""
+        return (images - self.mean) / self.deviation
+
+    def to_images(self, x0: Tensor) -> Tensor:
+        """Undo `normalise`."""
+        return x0 * self.deviation + self.mean
+
+    def output(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return what the U-Net says about x_t (N, B, S, S) at steps t (N,), int64, float32."""
+        return self.unet(x_t, t / self.process.num_steps, condition).float()
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
+        """Return the image that x_t comes from, as far as can be told, within the range that pixels have."""
+        output = self.output(x_t, t, condition)
+        if guidance != 1:
+            nothing = self.output(x_t, t, torch.zeros_like(condition))
+            output = nothing + guidance * (output - nothing)
+        return self.clip(self.process.predict_x0(x_t, t, output))
+
+    def clip(self, x0: Tensor) -> Tensor:
+        """Limit x_0 to what pixels can be."""
+        return self.normalise(self.to_images(x0).clamp(-1, 1))
+
+
+def build_diffusion_generator(config: Config) -> DiffusionGenerator:
+    """Return a new diffusion model of the settings' shape, on the CPU."""
+    unet = ContextUnet(
+        config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch, config.num_bands
+    )
+    process = GaussianDiffusion(config.noise_schedule, config.diffusion_steps, config.prediction, config.noise_shift)
+    return DiffusionGenerator(unet, process, config.image_size, config.num_bands)

@@ -1,23 +1,28 @@
-"""The conditional DCGAN: generator, discriminator and their adversarial losses."""
+"""The conditional GAN: its generators and discriminators, the tables that name them, and their adversarial losses."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config_physics import BANDS, MORPHOLOGIES, Config
+from galaxies.images.resampling import Halve
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
-from galaxies.networks.style_network import init_linear, style_network
-from galaxies.networks.thin_conv import ThinConv2d
+from galaxies.networks.layers import ThinConv2d, init_linear, style_network
+from galaxies.networks.sky_grain import GrainyGenerator
+
+_LAST_GAIN = 0.25  # of a residual block's last convolution: blocks begin as little more than their skip, and add up
 
 
 class Generator(nn.Module):
     """Turn noise and a condition into a galaxy image.
 
     A fully connected layer makes 4 x 4 feature maps, then layers double the side until the image is reached. At
-    the default width this is 256-256-128-64-3 channels.
+    the default width this is 256-256-128-64-B channels.
 
     Parameters
     ----------
@@ -30,6 +35,8 @@ class Generator(nn.Module):
     upsampling : {"transposed", "resize"}
         How a layer doubles the side: by a 4 x 4 transposed convolution (Radford et al. 2016), or by bilinear
         interpolation and a 3 x 3 convolution, which leaves no checkerboard (Odena et al. 2016).
+    num_bands : int
+        Planes B of an image.
 
     References
     ----------
@@ -44,17 +51,18 @@ class Generator(nn.Module):
         width: int = 64,
         image_size: int = 64,
         upsampling: str = "transposed",
+        num_bands: int = len(BANDS),
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.noise_dim = latent_dim
         channels = _coarse_to_fine(width, image_size)
         self.project = nn.Linear(latent_dim + condition_dim, channels[0] * 4 * 4)
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(channels):
             layers += [*_double(c_in, c_out, upsampling, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-        *double, last = _double(channels[-1], 3, upsampling, bias=True)
+        *double, last = _double(channels[-1], num_bands, upsampling, bias=True)
         if upsampling == "resize":
-            last = ThinConv2d(channels[-1], 3, 3, padding=1)
+            last = ThinConv2d(channels[-1], num_bands, 3, padding=1)
         layers += [*double, last, nn.Tanh()]
         self.upsample = nn.Sequential(*layers)
         self.apply(_init_dcgan)
@@ -70,7 +78,7 @@ class Generator(nn.Module):
 
         Returns
         -------
-        Tensor, (N, 3, S, S), in (-1, 1)
+        Tensor, (N, B, S, S), in (-1, 1)
         """
         features = self.project(torch.cat([z, condition], 1))
         return self.upsample(features.view(len(z), -1, 4, 4))
@@ -98,10 +106,16 @@ class FrameGenerator(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, condition_dim: int, width: int = 64, image_size: int = 64, batch_norm: bool = True
+        self,
+        latent_dim: int,
+        condition_dim: int,
+        width: int = 64,
+        image_size: int = 64,
+        batch_norm: bool = True,
+        num_bands: int = len(BANDS),
     ) -> None:
         super().__init__()
-        self.latent_dim, self.map_size = latent_dim, image_size // 2
+        self.noise_dim, self.map_size = latent_dim, image_size // 2
         channels = _coarse_to_fine(width, self.map_size)
         inputs, style = latent_dim + condition_dim, 2 * width
         self.style = style_network(inputs, style)
@@ -111,7 +125,7 @@ class FrameGenerator(nn.Module):
         self.join = _FilmBlock(channels[-1] + GalaxyFrame.num_planes, width, 1, style, batch_norm)
         self.refine = _FilmBlock(width, width, 3, style, batch_norm)
         self.thin = nn.Conv2d(width, width // 2, 3, padding=1)
-        self.paint = ThinConv2d(width // 2, 3, 3, padding=1)
+        self.paint = ThinConv2d(width // 2, num_bands, 3, padding=1)
         for conv in (self.thin, self.paint):
             _init_dcgan(conv)
         init_linear(*self.style, self.project)
@@ -155,6 +169,89 @@ class _FilmBlock(nn.Module):
         return F.leaky_relu(torch.addcmul(shift, maps, 1 + scale), 0.2)
 
 
+class ResidualGenerator(nn.Module):
+    """Turn noise and a condition into a galaxy image.
+
+    A linear layer makes 4 x 4 maps, which a residual block refines. Then their side is doubled by bilinear
+    interpolation before every further block. Noise and condition scale and shift the maps within every block (FiLM). At
+    64 pixels and the default width that is 256-256-128-64-32 channels.
+
+    Parameters
+    ----------
+    latent_dim, condition_dim : int
+        Lengths of the noise vector and of the condition vector.
+    width : int
+        Channels at half the image's side; at the whole side there are half as many.
+    image_size : int
+        64, 128 or 256 pixels; each doubling adds a block at the coarse end.
+    num_bands : int
+        Planes B of an image.
+
+    References
+    ----------
+    Huang et al. 2024, arXiv:2501.05441; Perez et al. 2018, arXiv:1709.07871 (FiLM).
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        condition_dim: int,
+        width: int = 64,
+        image_size: int = 64,
+        num_bands: int = len(BANDS),
+    ) -> None:
+        super().__init__()
+        self.noise_dim = latent_dim
+        channels = _fine_to_coarse(width, image_size)[::-1]
+        inputs, style = latent_dim + condition_dim, 2 * width
+        self.style = style_network(inputs, style)
+        self.project = nn.Linear(inputs, channels[0] * 4 * 4)
+        self.blocks = nn.ModuleList(_StyledBlock(c, style) for c in channels)
+        self.thin = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
+        self.paint = ThinConv2d(channels[-1], num_bands, 3, padding=1)
+        nn.init.normal_(self.paint.weight, 0.0, 0.02)
+        nn.init.zeros_(self.paint.bias)
+        init_linear(*self.style, self.project)
+
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Generate images.
+
+        Parameters
+        ----------
+        z : Tensor, (N, latent_dim)
+            Standard normal noise.
+        condition : Tensor, (N, condition_dim)
+
+        Returns
+        -------
+        Tensor, (N, B, S, S), in (-1, 1)
+        """
+        inputs = torch.cat([z, condition], 1)
+        style = self.style(inputs)
+        maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
+        maps = self.blocks[0](maps, style)
+        for thin, block in zip(self.thin, self.blocks[1:], strict=True):
+            maps = block(F.interpolate(thin(maps), scale_factor=2, mode="bilinear"), style)
+        return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
+
+
+class _StyledBlock(nn.Module):
+    """Two convolutions with scale and shift from the style between them, added to the maps."""
+
+    def __init__(self, channels: int, style_dim: int) -> None:
+        super().__init__()
+        self.first, self.last = _convolutions(channels)
+        self.modulate = nn.Linear(style_dim, 2 * channels)
+        nn.init.normal_(self.modulate.weight, 0.0, 0.02)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        hidden = self.first(F.leaky_relu(maps, 0.2))
+        scale, shift = self.modulate(style)[:, :, None, None].to(hidden.dtype).chunk(2, 1)
+        hidden = torch.addcmul(shift, hidden, 1 + scale)
+        return maps + self.last(F.leaky_relu(hidden, 0.2))
+
+
 class Discriminator(nn.Module):
     """Tell real images from generated ones, given the condition as constant planes beside the image.
 
@@ -162,9 +259,9 @@ class Discriminator(nn.Module):
     layer gives the logit of "real". Parameters as for `Generator`.
     """
 
-    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64) -> None:
+    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_bands: int = len(BANDS)) -> None:
         super().__init__()
-        channels = [3 + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
+        channels = [num_bands + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
         layers: list[nn.Module] = []
         for depth, (c_in, c_out) in enumerate(pairwise(channels)):
             layers.append(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=depth == 0))
@@ -176,7 +273,7 @@ class Discriminator(nn.Module):
         self.apply(_init_dcgan)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Return the logits (N,) that images (N, 3, S, S) in [-1, 1] are real under conditions (N, C)."""
+        """Return the logits (N,) that images (N, B, S, S) in [-1, 1] are real under conditions (N, C)."""
         features = self.downsample(_with_planes(images, condition))
         return self.classify(features.flatten(1))[:, 0]
 
@@ -200,10 +297,17 @@ class ProjectionDiscriminator(nn.Module):
     Miyato & Koyama 2018, arXiv:1802.05637, eq. 3; Odena, Olah & Shlens 2017, arXiv:1610.09585 (auxiliary readings).
     """
 
-    def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_readings: int = 0) -> None:
+    def __init__(
+        self,
+        condition_dim: int,
+        width: int = 64,
+        image_size: int = 64,
+        num_readings: int = 0,
+        num_bands: int = len(BANDS),
+    ) -> None:
         super().__init__()
         self.sees_condition = num_readings == 0
-        channels = [3 + condition_dim * self.sees_condition, *reversed(_coarse_to_fine(width, image_size))]
+        channels = [num_bands + condition_dim * self.sees_condition, *reversed(_coarse_to_fine(width, image_size))]
         self.downsample = nn.ModuleList(
             nn.Conv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
         )
@@ -230,8 +334,96 @@ class ProjectionDiscriminator(nn.Module):
         return self.classify(flat)[:, 0] + projected, None if self.read is None else self.read(flat)
 
 
+class ResidualDiscriminator(nn.Module):
+    """Tell real images from generated ones, with the condition projected on the features alone.
+
+    Residual blocks with a halving of the side between them, down to 4 x 4. Parameters as for `ResidualGenerator`, and
+
+    num_readings : int
+        Values that it also reads off an image by itself, as a predictor does.
+
+    References
+    ----------
+    Miyato & Koyama 2018, arXiv:1802.05637, eq. 3; Huang et al. 2024, arXiv:2501.05441.
+    """
+
+    def __init__(
+        self,
+        condition_dim: int,
+        width: int = 64,
+        image_size: int = 64,
+        num_readings: int = 0,
+        num_bands: int = len(BANDS),
+    ) -> None:
+        super().__init__()
+        channels = _fine_to_coarse(width, image_size)
+        self.stem = nn.Conv2d(num_bands, channels[0], 3, padding=1)
+        self.blocks = nn.ModuleList(_ResidualBlock(c) for c in channels)
+        self.widen = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
+        self.halve = Halve()
+        self.classify = nn.Linear(channels[-1] * 4 * 4, 1)
+        self.project = nn.Linear(condition_dim, channels[-1])
+        self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
+        for module in (self.stem, self.project):
+            nn.init.kaiming_normal_(module.weight, a=0.2)
+            nn.init.zeros_(module.bias)
+        nn.init.normal_(self.classify.weight, 0.0, 0.01)
+        nn.init.zeros_(self.classify.bias)
+
+    def forward(self, images: Tensor, condition: Tensor) -> Tensor:
+        """Return the logits (N,) that images (N, B, S, S) in [-1, 1] are real under conditions (N, C)."""
+        return self.assess(images, condition)[0]
+
+    def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and what is read off the images (N, num_readings), None if that is nothing."""
+        maps = self.stem(images)
+        for block, widen in zip(self.blocks[:-1], self.widen, strict=True):
+            maps = widen(self.halve(block(maps)))
+        features = F.leaky_relu(self.blocks[-1](maps), 0.2)
+        projected = (self.project(condition) * features.mean((2, 3))).sum(1)
+        flat = features.flatten(1)
+        return self.classify(flat)[:, 0] + projected, None if self.read is None else self.read(flat)
+
+
+class _ResidualBlock(nn.Module):
+    """Two convolutions, added to the maps."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.last = _convolutions(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.last(F.leaky_relu(self.first(F.leaky_relu(maps, 0.2)), 0.2))
+
+
+def _convolutions(channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Return a block's two convolutions, with weights that keep the size of the maps."""
+    first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+    for conv in (first, last):
+        nn.init.kaiming_normal_(conv.weight, a=0.2)
+        nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        last.weight.mul_(_LAST_GAIN)
+    return first, last
+
+
+def _change_channels(c_in: int, c_out: int) -> nn.Module:
+    """Return what turns `c_in` maps into `c_out`, pixel by pixel: nothing if they are as many."""
+    if c_in == c_out:
+        return nn.Identity()
+    conv = nn.Conv2d(c_in, c_out, 1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+    return conv
+
+
+def _fine_to_coarse(width: int, image_size: int) -> list[int]:
+    """Return the channels at sides image_size, image_size / 2, ... 4: half the width, then up to 4 times the width."""
+    num_halvings = (image_size // 4).bit_length() - 1
+    return [max(1, width // 2), *(width * min(4, 2**level) for level in range(num_halvings))]
+
+
 def _with_planes(images: Tensor, condition: Tensor) -> Tensor:
-    """Join images (N, 3, S, S) and conditions (N, C) as constant planes: (N, 3 + C, S, S)."""
+    """Join images (N, B, S, S) and conditions (N, C) as constant planes: (N, B + C, S, S)."""
     planes = condition[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, planes.to(images.dtype)], 1)
 
@@ -248,6 +440,53 @@ def _init_dcgan(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+# Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
+GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
+    "frame": lambda config: FrameGenerator(*_generator_shape(config), config.batch_norm, config.num_bands),
+    "residual": lambda config: ResidualGenerator(*_generator_shape(config), config.num_bands),
+    "resize": lambda config: Generator(*_generator_shape(config), "resize", config.num_bands),
+    "transposed": lambda config: Generator(*_generator_shape(config), "transposed", config.num_bands),
+}
+# The same for the setting `discriminator`; each has `assess`.
+DISCRIMINATORS: dict[str, Callable[[Config], nn.Module]] = {
+    "projection": lambda config: ProjectionDiscriminator(*_reading_shape(config), config.num_bands),
+    "residual": lambda config: ResidualDiscriminator(*_reading_shape(config), config.num_bands),
+    "dcgan": lambda config: Discriminator(*_discriminator_shape(config), config.num_bands),
+}
+
+
+def build_gan_generator(config: Config) -> nn.Module:
+    """Return a new generator of the settings' shape with its grain, on the CPU."""
+    network = GENERATORS[config.generator](config)
+    if not config.pixel_noise:
+        return network
+    return GrainyGenerator(network, config.latent_dim, config.condition_dim, config.image_size, config.num_bands)
+
+
+def build_discriminator(config: Config) -> nn.Module:
+    """Return a new discriminator of the settings' shape, on the CPU."""
+    return DISCRIMINATORS[config.discriminator](config)
+
+
+def reads_images(config: Config) -> bool:
+    """Tell whether the discriminator reads attributes and class off images."""
+    return config.discriminator != "dcgan" and (config.regression_weight > 0 or config.class_weight > 0)
+
+
+def _generator_shape(config: Config) -> tuple[int, int, int, int]:
+    return config.latent_dim, config.condition_dim, config.width, config.image_size
+
+
+def _discriminator_shape(config: Config) -> tuple[int, int, int]:
+    return config.condition_dim, config.width, config.image_size
+
+
+def _reading_shape(config: Config) -> tuple[int, int, int, int]:
+    """Add how many values the discriminator reads: the attributes, then a logit for each class."""
+    num_readings = len(config.attributes) + len(MORPHOLOGIES) if reads_images(config) else 0
+    return *_discriminator_shape(config), num_readings
 
 
 def smoothed_bce(logits: Tensor, label: float) -> Tensor:
@@ -300,7 +539,7 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     ----------
     logits : Tensor, (N,)
         Computed from `images`, which must require a gradient.
-    images : Tensor, (N, 3, S, S)
+    images : Tensor, (N, B, S, S)
 
     References
     ----------

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import Attribute, Config
+from config_physics import BANDS, Attribute, Config
 from galaxies.measure import photometry
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
@@ -40,12 +40,21 @@ class PhysicsPredictor(nn.Module):
     uncertainty : bool
         Also estimate the variance of the prediction's error, by two more layers on the same features. They send no
         gradient back into the features, so that the prediction itself is the same without them.
+    num_bands : int
+        Planes B of an image.
     """
 
-    def __init__(self, num_attributes: int, width: int = 64, dropout: float = 0.3, uncertainty: bool = False) -> None:
+    def __init__(
+        self,
+        num_attributes: int,
+        width: int = 64,
+        dropout: float = 0.3,
+        uncertainty: bool = False,
+        num_bands: int = len(BANDS),
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for c_in, c_out in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
+        for c_in, c_out in ((num_bands, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [
                 nn.Conv2d(c_in, c_out, 3, stride=2, padding=1),
                 nn.BatchNorm2d(c_out),
@@ -68,7 +77,7 @@ class PhysicsPredictor(nn.Module):
         self.register_buffer("prior_variance", torch.ones(num_attributes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return attributes (N, A), scaled as in the condition vector, of images (N, 3, S, S) in [-1, 1]."""
+        """Return attributes (N, A), scaled as in the condition vector, of images (N, B, S, S) in [-1, 1]."""
         return self.regress(self.features(images))
 
     def distribution(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -218,4 +227,4 @@ def photometric_loss(
 
 def build_predictor(config: Config) -> PhysicsPredictor:
     """Return a new predictor of the settings' shape, on the CPU."""
-    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty)
+    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty, config.num_bands)

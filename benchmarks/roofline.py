@@ -26,8 +26,9 @@ from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
 from galaxies.generation.sampler import build_generator
-from galaxies.training.gan_learner import PENALTY_EVERY, build_discriminator, choose_features
+from galaxies.training.gan_learner import PENALTY_EVERY, choose_features
 from galaxies.training.learner import PHOTOMETRY_EVERY
+from gan_model import build_discriminator
 from physics_model import build_predictor
 
 _OPTIMIZER_VALUES = 7  # Adam reads weight, gradient and two moments, and writes all but the gradient
@@ -199,8 +200,8 @@ class _Networks:
             for module in network.modules():
                 if isinstance(module, nn.Conv2d):
                     module.__class__ = nn.Conv2d  # without the channels of zeros that only a CPU adds, for its speed
-        z, condition = torch.ones(1, config.noise_dim), torch.zeros(1, config.condition_dim)
-        images = torch.zeros(1, 3, config.image_size, config.image_size)
+        z, condition = torch.ones(1, generator.noise_dim), torch.zeros(1, config.condition_dim)
+        images = torch.zeros(1, config.num_bands, config.image_size, config.image_size)
         return cls(generator, discriminator, predictor, z, condition, images)
 
 

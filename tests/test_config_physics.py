@@ -188,12 +188,6 @@ def test_diffusion_recipes_keep_the_gan_s_settings_at_their_defaults(recipe):
     Config(recipe=recipe, **{**RECIPES[recipe], **DIFFUSION_RECIPES[recipe]}, diffusion=True)
 
 
-def test_pixel_noise_makes_the_noise_longer():
-    assert Config(pixel_noise=False).noise_dim == 100
-    assert Config().noise_dim == 100 + 3 * 70 * 70
-    assert Config(diffusion=True, image_size=128).noise_dim == 3 * 128 * 128
-
-
 def test_settings_survive_the_round_trip_through_a_dictionary():
     config = Config(run="x", attributes=("size", "color"), epochs=3)
     assert Config.from_dict(config.to_dict()) == config

@@ -7,16 +7,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion_model import ContextUnet, GaussianDiffusion, cosine_schedule, denoising_loss, linear_schedule
-from galaxies.generation.solvers import (
+from diffusion_model import (
+    ContextUnet,
     DiffusionGenerator,
-    Solver,
-    ddim_step,
-    dpm_step,
-    draw_images,
-    posterior_deviation,
-    solver_times,
+    GaussianDiffusion,
+    cosine_schedule,
+    denoising_loss,
+    linear_schedule,
 )
+from galaxies.generation.solvers import Solver, ddim_step, dpm_step, draw_images, posterior_deviation, solver_times
 from tests.conftest import Oracle
 
 SHAPE = (3, 64, 64)

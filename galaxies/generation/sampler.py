@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
-from diffusion_model import ContextUnet, GaussianDiffusion
+from diffusion_model import ContextUnet, DiffusionGenerator, GaussianDiffusion
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.engine import Engine
@@ -23,11 +23,10 @@ from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
-from galaxies.generation.solvers import DiffusionGenerator, Solver, draw_images
-from galaxies.networks.residual_gan import ResidualGenerator
+from galaxies.generation.solvers import Solver, draw_images
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.storage.release import load_state
-from gan_model import FrameGenerator, Generator
+from gan_model import FrameGenerator, Generator, ResidualGenerator
 
 _CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
 
@@ -183,10 +182,10 @@ class GalaxySampler:
     def _noise(self, seeds: np.ndarray) -> Tensor:
         config = self.config
         if config.diffusion:
-            return standard_normal(seeds, config.noise_dim)
+            return standard_normal(seeds, self.network.noise_dim)
         # A galaxy is the same one whether it gets grain or not.
         latent = standard_normal(seeds, config.latent_dim)
-        return torch.cat([latent, coarse_normal(seeds, config.noise_dim - config.latent_dim)], 1)
+        return torch.cat([latent, coarse_normal(seeds, self.network.noise_dim - config.latent_dim)], 1)
 
     def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
         """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""
@@ -216,7 +215,9 @@ class GalaxySampler:
         return images
 
     def _empty(self, count: int) -> Tensor:
-        return torch.empty(count, 3, self.config.image_size, self.config.image_size, dtype=torch.uint8)
+        return torch.empty(
+            count, self.config.num_bands, self.config.image_size, self.config.image_size, dtype=torch.uint8
+        )
 
     def _on_accelerator(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
         """Generate without waiting for the device between chunks, and make the next noise while it works."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from config_physics import Attribute
-from diffusion_model import ContextUnet, GaussianDiffusion
+from diffusion_model import DiffusionGenerator, GaussianDiffusion
 from galaxies.generation.photometric_guidance import push_to_photometry
 
 _RHO = 7  # in the spacing of a solver's steps
@@ -41,50 +41,6 @@ class Solver:
     num_steps: int = 20
     guidance: float = 1.0
     photometry: float = 0.0
-
-
-class DiffusionGenerator(nn.Module):
-    """A U-Net with its process and the scale of its images; draws galaxies as a GAN's generator does.
-
-    Inside, images have zero mean and unit variance over the training set, for which the schedules are made.
-
-    Parameters
-    ----------
-    unet : ContextUnet
-    process : GaussianDiffusion
-    image_size : int
-    """
-
-    def __init__(self, unet: ContextUnet, process: GaussianDiffusion, image_size: int) -> None:
-        super().__init__()
-        self.unet, self.process = unet, process
-        self.shape = (3, image_size, image_size)
-        self.register_buffer("mean", torch.zeros(3, 1, 1))
-        self.register_buffer("deviation", torch.ones(1, 1, 1))
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """Turn images (N, 3, S, S) in [-1, 1] into what is diffused."""
-        return (images - self.mean) / self.deviation
-
-    def to_images(self, x0: Tensor) -> Tensor:
-        """Undo `normalise`."""
-        return x0 * self.deviation + self.mean
-
-    def output(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Return what the U-Net says about x_t (N, 3, S, S) at steps t (N,), int64, float32."""
-        return self.unet(x_t, t / self.process.num_steps, condition).float()
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
-        """Return the image that x_t comes from, as far as can be told, within the range that pixels have."""
-        output = self.output(x_t, t, condition)
-        if guidance != 1:
-            nothing = self.output(x_t, t, torch.zeros_like(condition))
-            output = nothing + guidance * (output - nothing)
-        return self.clip(self.process.predict_x0(x_t, t, output))
-
-    def clip(self, x0: Tensor) -> Tensor:
-        """Limit x_0 to what pixels can be."""
-        return self.normalise(self.to_images(x0).clamp(-1, 1))
 
 
 StepNoise = Callable[[int], Tensor]

@@ -105,7 +105,8 @@ class _Patches(NamedTuple):
     def power(self, longest: float, shortest: float = torch.inf) -> Tensor:
         """Return the mean square (4, M) of the waves of which that many fit into the patch, over all colours."""
         chosen = (self.length > longest) & (self.length < shortest)
-        return self.waves[..., chosen].abs().square().sum(2).mean(-1) / self.window.square().sum() ** 2 / 3
+        power = self.waves[..., chosen].abs().square().sum(2).mean(-1) / self.window.square().sum() ** 2
+        return power / self.waves.shape[2]
 
     def kernels(self, places: Tensor) -> Tensor:
         """Return the kernels (7, 3, 3, 7, 7) of images sorted by their places (M,) among them.
@@ -224,7 +225,7 @@ def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
 
 def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, instruments: _Instruments) -> Grain:
     """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise."""
-    layer, generator = SkyGrain(conditions.shape[1]), torch.Generator().manual_seed(0)
+    layer, generator = SkyGrain(conditions.shape[1], images.shape[1]), torch.Generator().manual_seed(0)
     kernels = grain.kernels  # whose scale cancels where strengths are compared
     wanted = _Summary.of(images, noise, instruments)
     smooth = plain = _smoothed(images, NEIGHBOURHOOD)
@@ -237,7 +238,7 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
         layer.learn(grain)
         parts = []
         for block, condition in zip(plain.split(_BLOCK), conditions.split(_BLOCK), strict=True):
-            white = torch.randn(len(block), 3, side, side, generator=generator)
+            white = torch.randn(*block.shape[:2], side, side, generator=generator)
             own = torch.randn(len(block), NUM_TRAITS, generator=generator)
             parts.append(layer(block, white, own, condition))
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from config_physics import BANDS
 
 GRAIN_REACH = 3  # pixels that noise is spread over, to either side
 NUM_TRAITS = 3  # by which the grain of one image differs from another's: strength, fineness, colour
@@ -70,13 +73,15 @@ class SkyGrain(nn.Module):
     ----------
     condition_dim : int
         Length of what the images were asked to be.
+    num_bands : int
+        Planes of the images; three in the shapes below.
     """
 
-    def __init__(self, condition_dim: int) -> None:
+    def __init__(self, condition_dim: int, num_bands: int = len(BANDS)) -> None:
         super().__init__()
         smooth = torch.zeros(2 * GRAIN_REACH + 1)
         smooth[GRAIN_REACH - 1 : GRAIN_REACH + 2] = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
-        kernels = torch.zeros(NUM_KERNELS, 3, 3, len(smooth), len(smooth))
+        kernels = torch.zeros(NUM_KERNELS, num_bands, num_bands, len(smooth), len(smooth))
         kernels[:, :, 0] = torch.outer(smooth, smooth)  # grey, and alike in all images
         traits = torch.zeros(NUM_SCORES, NUM_TRAITS)
         traits[:, 1], traits[:, 2] = NUM_KERNELS // 2, _GREY
@@ -138,22 +143,23 @@ class SkyGrain(nn.Module):
 
     def _mixed_kernels(self, place: Tensor, colour: Tensor) -> Tensor:
         """Return kernels (N, 3, 3, 7, 7) of unit mean variance at a place (N,) and as colourful as asked (N,)."""
-        kernels = between(self.kernels.unflatten(0, (NUM_KERNELS, 3)), place)
+        kernels = between(self.kernels.unflatten(0, (NUM_KERNELS, -1)), place)
         grey = kernels.mean(1, keepdim=True)
         rest = kernels - grey
-        found = rest.square().sum((1, 2, 3, 4)) / 3 / grey.square().sum((1, 2, 3, 4))
+        found = rest.square().sum((1, 2, 3, 4)) / kernels.shape[1] / grey.square().sum((1, 2, 3, 4))
         factor = colour.exp() / found.clamp_min(1e-12).sqrt()
         return of_unit_variance(grey + factor[:, None, None, None, None] * rest)
 
 
 def of_unit_variance(kernels: Tensor) -> Tensor:
     """Scale kernels (..., 3, 3, 7, 7) so that the mean variance of the colours is 1."""
-    return kernels / (kernels.square().sum((-4, -3, -2, -1), keepdim=True) / 3).sqrt()
+    return kernels / (kernels.square().sum((-4, -3, -2, -1), keepdim=True) / kernels.shape[-4]).sqrt()
 
 
 def _noise(white: Tensor, kernels: Tensor, lean: Tensor) -> Tensor:
     """Return noise (N, 3, S, S) of mean 0: white noise by images' kernels (N, 3, 3, 7, 7), leaning (N, 1, S, S)."""
-    normal = F.conv2d(white.flatten(0, 1)[None], kernels.flatten(0, 1), groups=len(white))[0].unflatten(0, (-1, 3))
+    normal = F.conv2d(white.flatten(0, 1)[None], kernels.flatten(0, 1), groups=len(white))
+    normal = normal[0].unflatten(0, white.shape[:2])
     variance = kernels.square().sum((2, 3, 4))[:, :, None, None]
     lean = lean.clamp_min(_SYMMETRIC)
     return torch.expm1(lean * normal - lean.square() / 2 * variance) / lean
@@ -196,23 +202,31 @@ class GrainyGenerator(nn.Module):
         Draws images (N, 3, S, S) in [-1, 1] from noise and condition.
     latent_dim, condition_dim : int
         Lengths of what `network` takes. The last three values of its noise also decide the traits of the grain.
-    image_size : int
+    image_size, num_bands : int
     """
 
-    def __init__(self, network: nn.Module, latent_dim: int, condition_dim: int, image_size: int) -> None:
+    def __init__(
+        self, network: nn.Module, latent_dim: int, condition_dim: int, image_size: int, num_bands: int = len(BANDS)
+    ) -> None:
         super().__init__()
-        self.network, self.latent_dim, self.side = network, latent_dim, image_size + 2 * GRAIN_REACH
-        self.grain = SkyGrain(condition_dim)
+        side = image_size + 2 * GRAIN_REACH
+        self.network, self.latent_dim, self.white = network, latent_dim, (num_bands, side, side)
+        self.grain = SkyGrain(condition_dim, num_bands)
+
+    @property
+    def noise_dim(self) -> int:
+        """Length of the noise: the network's, then the pixels'."""
+        return self.latent_dim + math.prod(self.white)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images (N, 3, S, S).
 
         Parameters
         ----------
-        z : Tensor, (N, latent_dim + 3 (S + 6)^2)
-            Standard normal: the network's noise, then the pixels'.
+        z : Tensor, (N, noise_dim)
+            Standard normal: the network's noise, then that of the pixels, (S + 6)^2 a plane.
         condition : Tensor, (N, condition_dim)
         """
-        latent, white = z.split([self.latent_dim, 3 * self.side**2], 1)
+        latent, white = z.split([self.latent_dim, math.prod(self.white)], 1)
         images = self.network(latent, condition)
-        return self.grain(images, white.unflatten(1, (3, self.side, self.side)), latent[:, -NUM_TRAITS:], condition)
+        return self.grain(images, white.unflatten(1, self.white), latent[:, -NUM_TRAITS:], condition)

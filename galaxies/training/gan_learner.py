@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Config
+from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
@@ -20,18 +20,17 @@ from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import with_scaled
 from galaxies.generation.sampler import build_generator
 from galaxies.networks.grain_measurement import measure_grain
-from galaxies.networks.residual_gan import ResidualDiscriminator
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
 from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
 from galaxies.training.loss_terms import ADVERSARIAL, PHYSICS, PROBABILITY, LossTerm, Shown
 from galaxies.training.perceptual import Vgg16, perceptual_loss
 from gan_model import (
-    Discriminator,
-    ProjectionDiscriminator,
+    build_discriminator,
     discriminator_loss,
     generator_loss,
     gradient_penalty,
+    reads_images,
     relativistic_loss,
 )
 from physics_model import PhysicsPredictor, physics_loss
@@ -77,11 +76,6 @@ def _judges(config: Config) -> bool:
     return not _pairs(config)
 
 
-def _reads(config: Config) -> bool:
-    """Tell whether the discriminator reads attributes and class off images."""
-    return config.discriminator != "dcgan" and (config.regression_weight > 0 or config.class_weight > 0)
-
-
 # Every term of the two losses. The limits are those of an unbeatable discriminator, which reaches D(x) = 0.9 and
 # D(G(z)) = 0.1 where these are its labels, and of one that cannot tell. Running means that were saved before terms
 # were saved by name have this order.
@@ -102,20 +96,20 @@ GAN_TERMS = (
     *PHYSICS_TERMS,
     # Read off real images should be the truth, and off generated ones what was asked for.
     LossTerm("d_regression_real", "regression_weight", lambda _, seen: seen.real_regression[0], "discriminator",
-             part_of="", wanted=_reads, chart="", on_bar=False),
+             part_of="", wanted=reads_images, chart="", on_bar=False),
     LossTerm("d_regression_fake", "regression_weight",
              lambda learner, seen: learner.regression(seen.fake_readings, seen.asked)[0], "discriminator",
-             part_of="", wanted=_reads, chart="", on_bar=False),
+             part_of="", wanted=reads_images, chart="", on_bar=False),
     # What no picture tells the generator is not asked for: the two would agree on a secret sign of it.
     LossTerm("g_regression", "regression_weight",
              lambda learner, seen: learner.regression(seen.readings, seen.asked, seen.reliability)[0],
-             wanted=_reads, label="read by D", chart=PHYSICS),
+             wanted=reads_images, label="read by D", chart=PHYSICS),
     LossTerm("d_class_real", "class_weight", lambda learner, seen: learner.entropy(seen.real_readings, seen.batch),
-             "discriminator", part_of="", wanted=_reads, chart="", on_bar=False),
+             "discriminator", part_of="", wanted=reads_images, chart="", on_bar=False),
     LossTerm("d_class_fake", "class_weight", lambda learner, seen: learner.entropy(seen.fake_readings, seen.asked),
-             "discriminator", part_of="", wanted=_reads, chart="", on_bar=False),
+             "discriminator", part_of="", wanted=reads_images, chart="", on_bar=False),
     LossTerm("g_class", "class_weight", lambda learner, seen: learner.entropy(seen.readings, seen.asked),
-             wanted=_reads, label="class read by D", on_bar=False),
+             wanted=reads_images, label="class read by D", on_bar=False),
     LossTerm("perceptual", "perceptual_weight",
              lambda learner, seen: learner.perceptual(seen.images, seen.asked.images),
              wanted=lambda c: c.perceptual_weight > 0, on_bar=False),
@@ -129,7 +123,7 @@ class GanLearner(Learner):
     table: ClassVar[tuple[LossTerm, ...]] = GAN_TERMS
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
-        self._pairs, self._reads = _pairs(config), _reads(config)
+        self._pairs, self._reads = _pairs(config), reads_images(config)
         networks = {"generator": build_generator(config), "discriminator": build_discriminator(config)}
         super().__init__(networks, config, engine, ranks or Ranks())
         self.discriminator = self.networks["discriminator"]
@@ -178,7 +172,7 @@ class GanLearner(Learner):
         statistics = self._statistics.clone()
         asked = self._asked(batch)
         with self.engine.autocast():
-            fake = self.generator(self._draw(self.config.noise_dim), asked.condition)  # (N, 3, S, S)
+            fake = self.generator(self._draw(self.generator.noise_dim), asked.condition)  # (N, 3, S, S)
         real, terms, d_errors = self._update_discriminator(batch, asked, fake.detach(), variant)
         # The discriminator's own gradients would be thrown away, so none are computed.
         self.discriminator.requires_grad_(False)
@@ -308,15 +302,6 @@ class GanLearner(Learner):
         if self.augmentation is not None:
             self.augmentation.load_state_dict(state["augmentation"])
         super().load_state_dict(state)
-
-
-def build_discriminator(config: Config) -> nn.Module:
-    """Return a new discriminator of the settings' shape, on the CPU."""
-    shape = config.condition_dim, config.width, config.image_size
-    if config.discriminator == "dcgan":
-        return Discriminator(*shape)
-    kind = ProjectionDiscriminator if config.discriminator == "projection" else ResidualDiscriminator
-    return kind(*shape, num_readings=len(config.attributes) + len(MORPHOLOGIES) if _reads(config) else 0)
 
 
 def choose_features(config: Config, predictor: PhysicsPredictor) -> PhysicsPredictor | Vgg16 | None:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from benchmarks import roofline, training_access
 from config_physics import Config
-from galaxies.networks import thin_conv
+from galaxies.networks import layers
 from galaxies.recipes import RECIPES
 from physics_model import build_predictor
 from tests.conftest import MODERN
@@ -115,7 +115,7 @@ def small(recipe="default", **settings):
 @pytest.fixture
 def without_padding(monkeypatch):
     """Leave out the channels of zeros that only a CPU adds, for its speed."""
-    monkeypatch.setattr(thin_conv.ThinConv2d, "forward", nn.Conv2d.forward)
+    monkeypatch.setattr(layers.ThinConv2d, "forward", nn.Conv2d.forward)
 
 
 def counted(config, made, folder, phase, steps, mode):
@@ -178,7 +178,7 @@ def test_generation_has_the_operations_that_pytorch_counts(recipe):
     config = small(recipe)
     network = roofline.build_generator(config).eval()
     with Counter() as counter, torch.no_grad():
-        network(torch.zeros(3, config.noise_dim), torch.zeros(3, config.condition_dim))
+        network(torch.zeros(3, network.noise_dim), torch.zeros(3, config.condition_dim))
     assert roofline.generation(config, 3).flops == counter.flops
 
 

@@ -191,13 +191,13 @@ def test_every_generator_can_have_grain(kind, size):
     config = Config(generator=kind, pixel_noise=True, width=4, latent_dim=8, image_size=size)
     generator = build_generator(config).eval()
     assert isinstance(generator, GrainyGenerator)
-    assert config.noise_dim == 8 + 3 * (size + 6) ** 2
-    z, condition = random(3, config.noise_dim), random(3, config.condition_dim)
+    assert generator.noise_dim == 8 + 3 * (size + 6) ** 2
+    z, condition = random(3, generator.noise_dim), random(3, config.condition_dim)
     with torch.no_grad():
         images = generator(z, condition)
         assert images.shape == (3, 3, size, size)
         smooth = generator.network(z[:, :8], condition)
-        other = generator(torch.cat([z[:, :8], random(3, config.noise_dim - 8, seed=1)], 1), condition)
+        other = generator(torch.cat([z[:, :8], random(3, generator.noise_dim - 8, seed=1)], 1), condition)
     # Another grain on the same galaxy.
     assert 0.005 < (images - other).std() < 0.1
     assert (images - smooth).mean().abs() < 0.003
@@ -206,7 +206,7 @@ def test_every_generator_can_have_grain(kind, size):
 def test_gradients_reach_every_weight():
     config = Config(pixel_noise=True, width=4, latent_dim=8)
     generator = build_generator(config)
-    images = generator(random(4, config.noise_dim), random(4, config.condition_dim))
+    images = generator(random(4, generator.noise_dim), random(4, config.condition_dim))
     (images.square() * random(*images.shape)).sum().backward()
     for name, parameter in generator.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

@@ -12,7 +12,7 @@ import torch
 from galaxies.command_line import add_config_options, config_from_options
 from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import save_checkpoint
-from galaxies.training.gan_learner import _reads
+from gan_model import reads_images
 from studies import ablation
 from studies import runs as script_runs
 
@@ -58,7 +58,7 @@ def test_every_arm_is_a_setting_that_galaxy_py_takes(arm):
     parser = ablation.Parser()
     add_config_options(parser)
     config = config_from_options(parser.parse_args(ablation.ARMS[arm].split()))
-    weights = config.physics_weight > 0, config.photometry_weight > 0, _reads(config)
+    weights = config.physics_weight > 0, config.photometry_weight > 0, reads_images(config)
     parts = {"none": (0, 0, 0), "predictor": (1, 0, 0), "photometry": (0, 1, 0), "both": (1, 1, 0)}
     # A DCGAN's discriminator reads nothing, whatever the weight.
     expected = parts | {"regression": (0, 0, 1), "dcgan": (1, 1, 0)}

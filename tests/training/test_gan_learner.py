@@ -11,10 +11,10 @@ from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.batches import Batch
 from galaxies.generation.sampler import build_generator
-from galaxies.training.gan_learner import GanLearner, build_discriminator
+from galaxies.training.gan_learner import GanLearner
 from galaxies.training.health import health_warnings
 from galaxies.training.perceptual import Vgg16
-from gan_model import ProjectionDiscriminator, relativistic_loss
+from gan_model import ProjectionDiscriminator, build_discriminator, relativistic_loss
 from tests.conftest import MODERN, differences, make_trainer
 
 
@@ -308,7 +308,7 @@ def test_larger_images_train_too(size):
     config = Config(**{**MODERN, "width": 4, "latent_dim": 8, "image_size": size})
     generator, discriminator = build_generator(config), build_discriminator(config)
     condition = torch.randn(2, config.condition_dim)
-    logits, readings = discriminator.assess(generator(torch.randn(2, config.noise_dim), condition), condition)
+    logits, readings = discriminator.assess(generator(torch.randn(2, generator.noise_dim), condition), condition)
     assert readings.shape == (2, len(config.attributes) + 4)
     logits.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in generator.parameters())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from galaxies.networks.residual_gan import ResidualDiscriminator, ResidualGenerator
-from gan_model import gradient_penalty, relativistic_loss
+from gan_model import ResidualDiscriminator, ResidualGenerator, gradient_penalty, relativistic_loss
 
 
 def random(*shape, seed=0):
