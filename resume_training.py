@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _go_on(options: argparse.Namespace, path: Path, state: dict[str, Any]) -> None:
     """Train on from the checkpoint at `path`, whose content is `state`."""
     from galaxies.datasets.prepared import PreparedDataset
-    from galaxies.generation.sampler import config_of
+    from galaxies.generation.build import config_of
     from galaxy import CHECKPOINTS, print_settings, train
 
     changes = {name: value for name, value in given_settings(options).items() if name in _CHANGEABLE}

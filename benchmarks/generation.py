@@ -24,8 +24,10 @@ from config_physics import MORPHOLOGIES, Config, attribute_table
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
 from galaxies.compute.engine import Engine
+from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
-from galaxies.generation.sampler import GalaxySampler, Population, build_generator
+from galaxies.generation.build import build_generator
+from galaxies.generation.sampler import GalaxySampler
 
 
 def main(argv: Sequence[str] | None = None) -> None:

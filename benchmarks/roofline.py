@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
-from galaxies.generation.sampler import build_generator
+from galaxies.generation.build import build_generator
 from galaxies.training.gan_learner import PENALTY_EVERY, choose_features
 from galaxies.training.learner import PHOTOMETRY_EVERY
 from gan_model import build_discriminator

@@ -37,7 +37,7 @@ from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
-from galaxies.generation.sampler import build_generator
+from galaxies.generation.build import build_generator
 from galaxies.storage.checkpoint import save_checkpoint
 from physics_model import build_predictor
 

@@ -10,7 +10,9 @@ import torch
 
 from config_physics import Config
 from diffusion_model import ContextUnet, DiffusionGenerator, GaussianDiffusion
+from galaxies.generation.build import FAMILIES
 from galaxies.networks.sky_grain import GrainyGenerator
+from galaxies.training.trainer import LEARNERS
 from gan_model import (
     DISCRIMINATORS,
     GENERATORS,
@@ -134,3 +136,7 @@ def test_training_and_generation_follow_the_tables(num_bands, num_classes):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "followed\n"
+
+
+def test_every_family_can_be_built_drawn_and_trained():
+    assert set(FAMILIES) == set(LEARNERS) == {Config(diffusion=diffusion).family for diffusion in (False, True)}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
-from diffusion_model import ContextUnet, DiffusionGenerator, GaussianDiffusion
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.engine import Engine
-from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
-from galaxies.generation.solvers import Solver, draw_images
-from galaxies.networks.sky_grain import GrainyGenerator
+from galaxies.generation.build import FAMILIES, Asked, build_generator, chunk_size, config_of, generator_weights
+from galaxies.generation.exact_kernels import exactly
+from galaxies.generation.solvers import Solver
 from galaxies.storage.release import load_state
-from gan_model import FrameGenerator, Generator, ResidualGenerator
 
 _CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
 
@@ -56,7 +53,7 @@ class GalaxySampler:
     ) -> None:
         self.network = network
         self.solver = solver or Solver(config.solver, config.solver_steps, config.guidance)
-        self.config = config
+        self.config, self.family = config, FAMILIES[config.family]
         self.population = population
         self.engine = engine
         self.attributes: tuple[Attribute, ...] = attribute_table(config.attributes)
@@ -102,10 +99,10 @@ class GalaxySampler:
             raise UserError(f"{path} holds a network of another release: train again") from None
         population = Population(state["population"]["classes"], state["population"]["values"])
         sampler = cls(engine.prepare(network), config, population, engine)
-        if solver and not config.diffusion:
+        if solver and not sampler.family.has_solver:
             raise UserError(f"{path} holds no diffusion model: only those have a {', a '.join(solver)}")
         sampler.solver = replace(sampler.solver, **solver)
-        if sampler.solver.guidance != 1 and config.diffusion and config.condition_dropout == 0:
+        if sampler.solver.guidance != 1 and config.condition_dropout == 0:
             raise UserError(f"{path} was trained without condition dropout, which guidance needs: leave out --guidance")
         if sampler.solver.photometry and not any(a.source == "photometry" for a in sampler.attributes):
             raise UserError(f"{path} knows no attribute that photometry measures: leave out --photometric-guidance")
@@ -167,42 +164,20 @@ class GalaxySampler:
         # The last chunk is filled up with copies: networks round differently in batches of different sizes.
         rows = torch.arange(-(-len(classes) // self._chunk) * self._chunk).clamp_max(len(classes) - 1)
         wanted, seeds = [part[rows] for part in wanted], np.asarray(seeds, np.int64)[rows.numpy()]
-        with self._alone, _exact(self.network):
+        with self._alone, exactly(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
             return run(wanted, seeds)[: len(classes)]
 
     def describe(self) -> str:
         """Say what draws the images."""
-        if not self.config.diffusion:
-            return f"generator {self.config.generator}{' with pixel noise' if self.config.pixel_noise else ''}"
-        solver = self.solver
-        pushed = f", photometric guidance {solver.photometry:g}" if solver.photometry else ""
-        return f"diffusion, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
+        return self.family.describe(self.config, self.solver)
 
     def _noise(self, seeds: np.ndarray) -> Tensor:
-        config = self.config
-        if config.diffusion:
-            return standard_normal(seeds, self.network.noise_dim)
-        # A galaxy is the same one whether it gets grain or not.
-        latent = standard_normal(seeds, config.latent_dim)
-        return torch.cat([latent, coarse_normal(seeds, self.network.noise_dim - config.latent_dim)], 1)
+        return self.family.noise(self.config, self.network, seeds)
 
-    def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
+    def _draw_chunk(self, z: Tensor, seeds: np.ndarray, *told: Tensor) -> Tensor:
         """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""
-        if not self.config.diffusion:
-            with torch.inference_mode():
-                return to_uint8(self.network(z, condition))
-        shape = (len(z), *self.network.shape)
-
-        def step_noise(step: int) -> Tensor:
-            return standard_normal(seeds, z.shape[1], STEPS + step).view(shape).to(z.device)
-
-        with torch.no_grad():
-            return to_uint8(
-                draw_images(
-                    self.network, z.view(shape), condition, self.solver, step_noise, self.attributes, scaled, known
-                )
-            )
+        return to_uint8(self.family.draw(self.network, z, Asked(seeds, *told, self.attributes), self.solver))
 
     def _on_cores(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
         images = self._empty(len(seeds))
@@ -237,105 +212,3 @@ class GalaxySampler:
                 upcoming = inputs(following)
             images[block[0] : block[-1] + 1] = torch.cat(drawn).contiguous()  # to the CPU, in planes
         return images
-
-
-def chunk_size(config: Config, device: torch.device) -> int:
-    """Return how many images go through a generator of these settings together, on every call.
-
-    On a CPU a core works on a chunk alone, and one image costs a whole chunk: about 8 ms. An accelerator needs enough
-    images to keep it busy between the commands that it is given. Memory for a chunk is the same at every image size.
-    """
-    area = (config.image_size // 64) ** 2
-    if config.diffusion:
-        return max(1, 4 // area) if device.type == "cpu" else max(4, 64 // area)
-    if device.type == "cpu":
-        return min(16, max(1, 128 // (config.width * area)))
-    return max(8, 256 // area)
-
-
-class _ExactKernels:
-    """The same float32 kernels in every process, as long as anybody is inside: the flags are the whole process's.
-
-    No trying out which kernel is fastest today, and no reduced precision.
-    """
-
-    _WANTED = (("benchmark", False), ("deterministic", True), ("allow_tf32", False))
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, ()
-
-    def __enter__(self) -> None:
-        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-        with self._lock:
-            if self._inside == 0:
-                self._before = (*((name, getattr(cudnn, name)) for name, _ in self._WANTED), matmul.allow_tf32)
-                for name, value in self._WANTED:
-                    setattr(cudnn, name, value)
-                matmul.allow_tf32 = False
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                *flags, torch.backends.cuda.matmul.allow_tf32 = self._before
-                for name, value in flags:
-                    setattr(torch.backends.cudnn, name, value)
-
-
-_EXACT_KERNELS = _ExactKernels()
-
-
-@contextmanager
-def _exact(network: nn.Module) -> Iterator[None]:
-    """Run a network in evaluation mode, with the same float32 kernels in every process."""
-    was_training = network.training
-    network.eval()
-    try:
-        with _EXACT_KERNELS:
-            yield
-    finally:
-        network.train(was_training)
-
-
-def config_of(state: dict[str, Any], path: Path) -> Config:
-    """Return the settings of a checkpoint's content.
-
-    Raises
-    ------
-    UserError
-        If settings or attributes are not those of this release: the networks would be asked in other units.
-    """
-    try:
-        config = Config.from_dict(state["config"])
-    except UserError as error:
-        raise UserError(f"{path} cannot be used: {error}") from None
-    for saved, current in zip(state["attributes"], attribute_table(config.attributes), strict=True):
-        if any(saved[key] != getattr(current, key) for key in ("name", "unit", "low", "high", "raw")):
-            raise UserError(f"{path} defines the attribute {current.name} differently from this release: train again")
-    return config
-
-
-def build_generator(config: Config) -> nn.Module:
-    """Return a new generator of the settings' shape, on the CPU."""
-    if config.diffusion:
-        unet = ContextUnet(config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch)
-        process = GaussianDiffusion(
-            config.noise_schedule, config.diffusion_steps, config.prediction, config.noise_shift
-        )
-        return DiffusionGenerator(unet, process, config.image_size)
-    shape = config.latent_dim, config.condition_dim, config.width, config.image_size
-    if config.generator == "frame":
-        network = FrameGenerator(*shape, config.batch_norm)
-    else:
-        network = ResidualGenerator(*shape) if config.generator == "residual" else Generator(*shape, config.generator)
-    if not config.pixel_noise:
-        return network
-    return GrainyGenerator(network, config.latent_dim, config.condition_dim, config.image_size)
-
-
-def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the generator's weights from a checkpoint: the running average where there is one."""
-    if state["ema"] is None:
-        return state["networks"]["generator"]
-    return {name: value for name, value in state["ema"].items() if name != "num_averaged"}

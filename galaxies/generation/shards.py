@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from config_physics import BANDS
 from galaxies.common.durable_files import free_space, replace_file, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
@@ -108,10 +109,10 @@ class ShardFolder:
         return self.path / f"images_{number:05d}.npy", self.path / f"catalogue_{number:05d}.csv"
 
     def _image_bytes(self, number: int) -> int:
-        return len(self.rows(number)) * 3 * self.image_size**2
+        return len(self.rows(number)) * len(BANDS) * self.image_size**2
 
     def _header(self, number: int) -> bytes:
-        shape = (len(self.rows(number)), 3, self.image_size, self.image_size)
+        shape = (len(self.rows(number)), len(BANDS), self.image_size, self.image_size)
         stream = io.BytesIO()
         np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
         return stream.getvalue()

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from config_physics import MORPHOLOGIES
+from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of, measure_images, write_fits
 from galaxies.generation.requests import Requests
-from galaxies.generation.sampler import chunk_size
 from galaxies.images.grids import to_picture
 from galaxies.measure import photometry
 from galaxies.serving.answers import AttributeReport, Facts, MorphologyFacts, Tile

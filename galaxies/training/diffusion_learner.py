@@ -13,7 +13,7 @@ from diffusion_model import denoising_loss
 from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
-from galaxies.generation.sampler import build_generator
+from galaxies.generation.build import build_generator
 from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
 from galaxies.training.loss_terms import DENOISING, LossTerm
 

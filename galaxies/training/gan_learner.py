@@ -18,7 +18,7 @@ from galaxies.compute.engine import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import with_scaled
-from galaxies.generation.sampler import build_generator
+from galaxies.generation.build import build_generator
 from galaxies.networks.grain_measurement import measure_grain
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation

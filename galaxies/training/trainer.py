@@ -43,12 +43,12 @@ _TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one 
 
 
 # What the generator of each family learns by.
-LEARNERS: dict[str, type[Learner]] = {"gan": GanLearner, "diffusion": DiffusionLearner}
+LEARNERS: dict[str, type[Learner]] = {"GAN": GanLearner, "diffusion": DiffusionLearner}
 
 
 def build_learner(config: Config, engine: Engine, ranks: Ranks) -> Learner:
     """Return the learner of the settings' family, with networks that have learned nothing."""
-    return LEARNERS["diffusion" if config.diffusion else "gan"](config, engine, ranks)
+    return LEARNERS[config.family](config, engine, ranks)
 
 
 class Trainer:

@@ -12,7 +12,9 @@ from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.population import Population
-from galaxies.generation.sampler import GalaxySampler, _ExactKernels, build_generator, chunk_size, generator_weights
+from galaxies.generation.build import build_generator, chunk_size, generator_weights
+from galaxies.generation.exact_kernels import ExactKernels
+from galaxies.generation.sampler import GalaxySampler
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from gan_model import Generator
 from tests.conftest import make_trainer, needs_cuda
@@ -297,7 +299,7 @@ def test_guidance_that_the_training_made_no_room_for_is_refused(data, tmp_path):
 
 
 def test_exact_kernels_last_until_the_last_one_leaves():
-    kernels, cudnn = _ExactKernels(), torch.backends.cudnn
+    kernels, cudnn = ExactKernels(), torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     with kernels:
         with kernels:

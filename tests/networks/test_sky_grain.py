@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from config_physics import Config
-from galaxies.generation.sampler import build_generator
+from galaxies.generation.build import build_generator
 from galaxies.networks.sky_grain import GRAIN_REACH, GrainyGenerator, SkyGrain
 
 SKY = torch.full((8, 3, 64, 64), -0.5)

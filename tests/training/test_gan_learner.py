@@ -10,7 +10,7 @@ from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.engine import Engine
 from galaxies.datasets.batches import Batch
-from galaxies.generation.sampler import build_generator
+from galaxies.generation.build import build_generator
 from galaxies.training.gan_learner import GanLearner
 from galaxies.training.health import health_warnings
 from galaxies.training.perceptual import Vgg16

@@ -16,7 +16,7 @@ from galaxies.training.steps import Meters
 from galaxies.training.trainer import LEARNERS, Trainer
 from tests.conftest import MODERN, make_trainer
 
-FAMILIES = {"gan": {}, "diffusion": {"diffusion": True}}
+FAMILIES = {"GAN": {}, "diffusion": {"diffusion": True}}
 
 
 def darkness(_, seen):
@@ -67,7 +67,7 @@ def test_a_new_term_teaches_as_much_as_its_weight_says(data, tmp_path, monkeypat
         with monkeypatch.context() as patch:
             add_term(patch, family, weight)
             trainer = after_a_step(data, tmp_path, **FAMILIES[family])
-        name = "g_grad_norm" if family == "gan" else "grad_norm"
+        name = "g_grad_norm" if family == "GAN" else "grad_norm"
         norms[weight] = trainer._steps.interval.read().means[name]
         same = torch.equal(weights(trainer, "generator"), weights(plain, "generator"))
         assert same == (weight == 0)
@@ -83,7 +83,7 @@ def test_a_term_of_the_discriminator_teaches_it(data, tmp_path, monkeypatch):
         return seen.real_logits.square().mean()
 
     term = LossTerm("level", 50.0, level, "discriminator", part_of="")
-    monkeypatch.setattr(LEARNERS["gan"], "table", (*LEARNERS["gan"].table, term))
+    monkeypatch.setattr(LEARNERS["GAN"], "table", (*LEARNERS["GAN"].table, term))
     trainer = after_a_step(data, tmp_path)
     assert not torch.equal(weights(trainer, "discriminator"), weights(plain, "discriminator"))
     means = trainer.learner.with_sums(trainer._steps.interval.read().means)
@@ -92,7 +92,7 @@ def test_a_term_of_the_discriminator_teaches_it(data, tmp_path, monkeypatch):
 
 
 def test_a_weight_may_be_a_setting(data, tmp_path, monkeypatch):
-    add_term(monkeypatch, "gan", "label_jitter")
+    add_term(monkeypatch, "GAN", "label_jitter")
     trainer = after_a_step(data, tmp_path, label_jitter=0.25)
     means = trainer._steps.interval.read().means
     without = sum(t.weight_in(trainer.config) * means[t.name] for t in trainer.learner.loss_terms[:-1] if in_g(t))
@@ -104,8 +104,8 @@ def in_g(term):
 
 
 def test_a_term_that_is_not_finite_is_named(data, tmp_path, monkeypatch):
-    table = (*LEARNERS["gan"].table, LossTerm("endless", 1.0, lambda _, seen: seen.images.sum() * torch.inf))
-    monkeypatch.setattr(LEARNERS["gan"], "table", table)
+    table = (*LEARNERS["GAN"].table, LossTerm("endless", 1.0, lambda _, seen: seen.images.sum() * torch.inf))
+    monkeypatch.setattr(LEARNERS["GAN"], "table", table)
     trainer = after_a_step(data, tmp_path)
     assert "endless" in trainer._steps.interval.read().first_bad
 
@@ -162,7 +162,7 @@ def test_limits_add_up():
 
 # The terms of commit e82a0c7, whose checkpoints hold running means without names.
 OF_BEFORE = {
-    "gan": "d_loss_real d_loss_fake g_adversarial physics photometry d_regression_real d_regression_fake g_regression "
+    "GAN": "d_loss_real d_loss_fake g_adversarial physics photometry d_regression_real d_regression_fake g_regression "
     "d_class_real d_class_fake g_class d_real d_fake d_grad_norm g_grad_norm",
     "modern": "d_loss g_adversarial physics photometry d_regression_real d_regression_fake g_regression d_class_real "
     "d_class_fake g_class perceptual d_pairs augmented d_grad_norm g_grad_norm",
@@ -196,14 +196,14 @@ def test_a_run_that_lacked_a_term_or_had_one_more_goes_on(data, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         if not more:
-            add_term(patch, "gan", 1.0)
+            add_term(patch, "GAN", 1.0)
         old = begun()
     state = copy.deepcopy(old.state_dict())  # Adam would go on with the very tensors
     if not named:
         for meters in state["meters"].values():
             del meters["names"], meters["errors"]
     if more:
-        add_term(monkeypatch, "gan", 1.0)
+        add_term(monkeypatch, "GAN", 1.0)
     trainer = Trainer(old.config, data, old.checkpoints, old.samples, state)
     trainer.take_step(100)
     means = trainer.learner.with_sums(trainer._steps.interval.read().means)

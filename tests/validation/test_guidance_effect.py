@@ -10,8 +10,9 @@ from config_physics import Config
 from galaxies.compute.engine import Engine
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_float
+from galaxies.generation.build import build_generator
 from galaxies.generation.requests import Requests
-from galaxies.generation.sampler import GalaxySampler, build_generator
+from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.measure import photometry
 from galaxies.validation.guidance_effect import guidance_effect

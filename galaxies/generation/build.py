@@ -1,0 +1,177 @@
+"""What turns settings, or the content of a checkpoint, into a generator that draws: the table of model families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from config_physics import Attribute, Config, attribute_table
+from diffusion_model import build_diffusion_generator
+from galaxies.common.errors import UserError
+from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
+from galaxies.generation.solvers import Solver, draw_images
+from gan_model import build_gan_generator
+
+
+class Asked(NamedTuple):
+    """What the images of a chunk are asked to be.
+
+    Attributes
+    ----------
+    seeds : ndarray, (N,), int64
+    condition, scaled, known : Tensor, (N, C), (N, A) and (N, A), on the network's device
+        As `conditions.condition_vector` makes them.
+    attributes : tuple of Attribute, A of them
+    """
+
+    seeds: np.ndarray
+    condition: Tensor
+    scaled: Tensor
+    known: Tensor
+    attributes: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What generation has to know of one kind of model.
+
+    Attributes
+    ----------
+    build : callable
+        Returns a new generator of the settings' shape, on the CPU; its `noise_dim` says how much noise an image takes.
+    noise : callable
+        Returns the noise (N, noise_dim), on the CPU, of settings, network and seeds (N,), each row by its seed alone.
+    draw : callable
+        Returns images (N, B, S, S) in [-1, 1] of a network, noise (N, noise_dim) on its device, what is asked, and
+        the solver.
+    chunk : callable
+        Returns how many images go through the network together, of settings and whether the device is a CPU.
+    describe : callable
+        Says what draws, of settings and solver.
+    has_solver : bool
+        Whether the solver makes a difference.
+    """
+
+    build: Callable[[Config], nn.Module]
+    noise: Callable[[Config, nn.Module, np.ndarray], Tensor]
+    draw: Callable[[nn.Module, Tensor, Asked, Solver], Tensor]
+    chunk: Callable[[Config, bool], int]
+    describe: Callable[[Config, Solver], str]
+    has_solver: bool = False
+
+
+def _gan_noise(config: Config, network: nn.Module, seeds: np.ndarray) -> Tensor:
+    # A galaxy is the same one whether it gets grain or not.
+    latent = standard_normal(seeds, config.latent_dim)
+    return torch.cat([latent, coarse_normal(seeds, network.noise_dim - config.latent_dim)], 1)
+
+
+def _gan_draw(network: nn.Module, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+    with torch.inference_mode():
+        return network(noise, asked.condition)
+
+
+def _gan_chunk(config: Config, on_cpu: bool) -> int:
+    area = _area(config)
+    return min(16, max(1, 128 // (config.width * area))) if on_cpu else max(8, 256 // area)
+
+
+def _gan_words(config: Config, solver: Solver) -> str:
+    return f"generator {config.generator}{' with pixel noise' if config.pixel_noise else ''}"
+
+
+def _diffusion_noise(config: Config, network: nn.Module, seeds: np.ndarray) -> Tensor:
+    return standard_normal(seeds, network.noise_dim)
+
+
+def _diffusion_draw(network: nn.Module, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+    shape = (len(noise), *network.shape)
+
+    def step_noise(step: int) -> Tensor:
+        return standard_normal(asked.seeds, noise.shape[1], STEPS + step).view(shape).to(noise.device)
+
+    with torch.no_grad():
+        return draw_images(
+            network,
+            noise.view(shape),
+            asked.condition,
+            solver,
+            step_noise,
+            asked.attributes,
+            asked.scaled,
+            asked.known,
+        )
+
+
+def _diffusion_chunk(config: Config, on_cpu: bool) -> int:
+    area = _area(config)
+    return max(1, 4 // area) if on_cpu else max(4, 64 // area)
+
+
+def _diffusion_words(config: Config, solver: Solver) -> str:
+    pushed = f", photometric guidance {solver.photometry:g}" if solver.photometry else ""
+    return f"diffusion, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
+
+
+def _area(config: Config) -> int:
+    """Return how many times as many pixels an image has as one of 64 a side."""
+    return (config.image_size // 64) ** 2
+
+
+# By `Config.family`. A further family is a line here and one in `training.trainer.LEARNERS`.
+FAMILIES = {
+    "GAN": Family(build_gan_generator, _gan_noise, _gan_draw, _gan_chunk, _gan_words),
+    "diffusion": Family(
+        build_diffusion_generator,
+        _diffusion_noise,
+        _diffusion_draw,
+        _diffusion_chunk,
+        _diffusion_words,
+        has_solver=True,
+    ),
+}
+
+
+def build_generator(config: Config) -> nn.Module:
+    """Return a new generator of the settings' shape, on the CPU."""
+    return FAMILIES[config.family].build(config)
+
+
+def chunk_size(config: Config, device: torch.device) -> int:
+    """Return how many images go through a generator of these settings together, on every call.
+
+    On a CPU a core works on a chunk alone, and one image costs a whole chunk: about 8 ms. An accelerator needs enough
+    images to keep it busy between the commands that it is given. Memory for a chunk is the same at every image size.
+    """
+    return FAMILIES[config.family].chunk(config, device.type == "cpu")
+
+
+def config_of(state: dict[str, Any], path: Path) -> Config:
+    """Return the settings of a checkpoint's content.
+
+    Raises
+    ------
+    UserError
+        If settings or attributes are not those of this release: the networks would be asked in other units.
+    """
+    try:
+        config = Config.from_dict(state["config"])
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+    for saved, current in zip(state["attributes"], attribute_table(config.attributes), strict=True):
+        if any(saved[key] != getattr(current, key) for key in ("name", "unit", "low", "high", "raw")):
+            raise UserError(f"{path} defines the attribute {current.name} differently from this release: train again")
+    return config
+
+
+def generator_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the generator's weights from a checkpoint: the running average where there is one."""
+    if state["ema"] is None:
+        return state["networks"]["generator"]
+    return {name: value for name, value in state["ema"].items() if name != "num_averaged"}
