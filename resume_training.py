@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from galaxies.storage.checkpoint import LATEST, RUN_STATE, load_checkpoint
     from galaxies.storage.run_folder import hold_run, load_run
-    from galaxy import CHECKPOINTS
+    from galaxies.training.runs import CHECKPOINTS
 
     path = options.checkpoint or CHECKPOINTS / options.run / LATEST
     if not path.parent.is_dir():
@@ -58,7 +58,7 @@ def _go_on(options: argparse.Namespace, path: Path, state: dict[str, Any]) -> No
     """Train on from the checkpoint at `path`, whose content is `state`."""
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.generation.build import config_of
-    from galaxy import CHECKPOINTS, print_settings, train
+    from galaxies.training.runs import CHECKPOINTS, print_settings, train
 
     changes = {name: value for name, value in given_settings(options).items() if name in _CHANGEABLE}
     config = dataclasses.replace(config_of(state, path), **changes)

@@ -31,6 +31,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint, save_checkpoint
 from galaxies.storage.run_folder import load_run
+from galaxies.training import runs
 from galaxies.training.trainer import Trainer
 from tests import kill_jobs
 from tests.conftest import TINY, differences, records_of, write_dataset
@@ -294,7 +295,7 @@ def test_damaged_datasets(tmp_path, trials, count):
         (folder / name).write_bytes(damage(wholes[name], random_numbers))
         try:
             data = PreparedDataset.open(folder)
-            galaxy.print_settings(Config(), data.manifest)
+            runs.print_settings(Config(), data.manifest)
         except UserError as error:
             good = len(str(error).splitlines()) == 1
             noticed += 1

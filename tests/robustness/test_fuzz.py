@@ -28,6 +28,7 @@ from galaxies import command_line
 from galaxies.common.errors import UserError
 from galaxies.datasets.sources.labelled import read_labels
 from galaxies.generation.requests import read_requests
+from galaxies.training import runs
 from tests.conftest import ROOT, render_galaxies
 from tests.test_prepare_data import make_gz2
 
@@ -155,7 +156,7 @@ def light_work(sandbox, monkeypatch):
     monkeypatch.setattr(http_server, "bind", lambda *_: bind("127.0.0.1", 0))  # asks no name server
     monkeypatch.setattr(http_server, "build_server", stop)
     monkeypatch.setattr(flask.Flask, "run", stop)
-    monkeypatch.setattr(galaxy, "train", _train_light(galaxy.train))
+    monkeypatch.setattr(runs, "train", _train_light(runs.train))
     monkeypatch.setattr(download, "fetch_release", stop)
     monkeypatch.setattr(mock_survey, "write_dataset", write_mock)
     monkeypatch.setattr(mock_survey, "write_release", stop)

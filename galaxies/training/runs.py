@@ -1,0 +1,81 @@
+"""Begin a run or go on with one, in the folders where the scripts put it, and say what it does."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from config_physics import Config
+from galaxies.common.errors import UserError
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.storage.run_folder import check_space, hold_run
+from galaxies.training.trainer import Trainer
+
+CHECKPOINTS, SAMPLES = Path("checkpoints"), Path("samples")
+
+
+def free_run_name(base: str) -> str:
+    """Return the first of base-1, base-2, ... that no run has; characters that a run's name cannot have become '_'."""
+    base = re.sub(r"[^A-Za-z0-9._-]+", "_", base).lstrip(".-") or "run"
+    number = 1
+    while (CHECKPOINTS / f"{base}-{number}").exists():
+        number += 1
+    return f"{base}-{number}"
+
+
+def print_settings(config: Config, manifest: dict[str, Any]) -> None:
+    """Print the resolved settings and what is in the dataset."""
+    settings = config.to_dict() | {"attributes": ",".join(config.attributes)}
+    print("settings: " + " ".join(f"{name}={value}" for name, value in settings.items()))
+    print(f"data: {manifest.get('count')} galaxies, {json.dumps(manifest.get('counts'))}")
+
+
+def refuse_existing(run: str, dry_run: bool) -> None:
+    """Refuse to begin a run whose checkpoints are there, unless nothing is written.
+
+    Raises
+    ------
+    UserError
+        Saying how to go on with it.
+    """
+    if not dry_run and any((CHECKPOINTS / run).glob("*.pt")):
+        raise UserError(f"run {run} exists: go on with resume_training.py --run {run}, or choose another --run")
+
+
+def train(config: Config, data: PreparedDataset, dry_run: bool = False, state: dict[str, Any] | None = None) -> None:
+    """Train a run from its start, or on from a checkpoint's `state`.
+
+    Raises
+    ------
+    UserError
+        If a new run would overwrite an old one, another process trains it, it does not fit on the disk, or training
+        fails.
+    """
+    folder = CHECKPOINTS / config.run
+    if state is None:
+        refuse_existing(config.run, dry_run)
+    trainer = Trainer(config, data, folder, SAMPLES / config.run, state)
+    engine = trainer.engine
+    sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
+    print(f"parameters: {sizes}; {engine.describe()}", flush=True)
+    check_space(config, trainer.state_dict(), folder, trainer.samples)
+    if dry_run:
+        trainer.try_steps()
+        print("dry run: data, networks and one step of each phase are in order; nothing was written")
+        return
+    try:
+        with hold_run(folder) if state is None else nullcontext():  # who goes on with a run holds it already
+            if state is None and trainer.ranks.is_first:
+                refuse_existing(config.run, dry_run)  # once more: another process may have trained it meanwhile
+            trainer.train()
+    finally:
+        trainer.ranks.disconnect()
+    if trainer.stop_requested:
+        print(f"stopped and saved: python resume_training.py --run {config.run}", file=sys.stderr)
+        sys.exit(130)
+    print(f"done: {folder / 'latest.pt'} and {SAMPLES / config.run}")
+    print(f"next: python generate_from_checkpoint.py --checkpoint {folder / 'latest.pt'} --morphology spiral")
