@@ -135,21 +135,23 @@ def _report(options: argparse.Namespace) -> None:
     need_packages(*_NEEDED, *(_FOR_STATMORPH if options.statmorph else ()))
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file: name a folder")
+    from galaxies.compute.device import Engine
     from galaxies.validation.evaluation import evaluate
     from galaxies.validation.report.figures import headline
     from galaxies.validation.report.page import build_page
     from galaxies.validation.report.plots import draw_all
 
-    result = evaluate(
-        options.checkpoint,
-        options.data,
-        options.count,
-        options.seed,
-        options.device,
-        options.statmorph,
-        options.steps,
-        solver_settings(options),
-    )
+    with Engine.choose(options.device, "fp32").kernels():
+        result = evaluate(
+            options.checkpoint,
+            options.data,
+            options.count,
+            options.seed,
+            options.device,
+            options.statmorph,
+            options.steps,
+            solver_settings(options),
+        )
     plots = draw_all(result.report, result.pictures)
     for name, themes in plots.items():
         write_output(options.out / f"{name}.png", themes["light"])
@@ -209,21 +211,23 @@ def _validate(options: argparse.Namespace) -> None:
     need_packages("scipy")
     import torch
 
-    from galaxies.compute.engine import Engine
+    from galaxies.compute.device import Engine
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.validation.evaluation import choose_spaces, load_judge, real_sample
     from galaxies.validation.feature_spaces import validate
 
     engine = Engine.choose(options.device, "fp32")
     data = PreparedDataset.open(options.data)
-    judge, no_judge = load_judge(data, options.device)
+    with engine.kernels():
+        judge, no_judge = load_judge(data, options.device)
     if judge is None:
         print(f"without the judge: {no_judge}", file=sys.stderr)
     rows = real_sample(data, "test", 2000, options.seed)
     if len(rows) == 0:
         raise UserError(f"{options.data} has no test galaxies: prepare more data")
     images = torch.from_numpy(data.images[rows])
-    result = validate(choose_spaces(judge, images, engine), images, data.classes(rows), options.seed)
+    with engine.kernels():
+        result = validate(choose_spaces(judge, images, engine), images, data.classes(rows), options.seed)
     if "left_out" in result:
         raise UserError(f"the check {result['left_out']}")
     for space, damages in result["spaces"].items():
@@ -249,7 +253,8 @@ def _augmentation(options: argparse.Namespace) -> None:
     sampler = GalaxySampler.from_checkpoint(options.checkpoint, options.device)
     data = PreparedDataset.open(options.data)
     match(sampler, data, options.checkpoint)
-    result = try_augmentation(sampler, data, rare, options.counts, options.repetitions, options.steps, options.seed)
+    with sampler.engine.kernels():
+        result = try_augmentation(sampler, data, rare, options.counts, options.repetitions, options.steps, options.seed)
     print(
         f"{result['rare']}: {result['tested_rare']} of them and {result['tested_others']} others tested; "
         f"{result['added']} images added; the generator saw {result['seen_by_generator']} of them"

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":  # the other processes of torchrun would say the same once more
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
-    from galaxies.compute.engine import Engine
+    from galaxies.compute.device import Engine
     from galaxies.datasets.prepared import find_dataset  # torch loads only after the options are known to be right
     from galaxies.training.runs import free_run_name, refuse_existing
 
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace, path: Path) -> None:
 
 def resolve_config(options: argparse.Namespace, data: Path, image_size: int, num_train: int) -> Config:
     """Complete the user's options: the dataset's size, a free run name, and on a CPU the quick setting."""
-    from galaxies.compute.engine import Engine
+    from galaxies.compute.device import Engine
     from galaxies.training.runs import free_run_name
 
     config = config_from_options(options, image_size=image_size)

@@ -25,7 +25,7 @@ from benchmarks import timing
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 
 # pytest's exit statuses after which its count of tests is worth reading: all passed, some failed.
 _CAME_TO_ITS_END = (0, 1)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import timing
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 
 IMAGE_PX = 64
 NUM_CLASSES, NUM_ATTRIBUTES, LATENT_DIM = 4, 4, 100

@@ -23,7 +23,7 @@ from benchmarks.eager_reference import BATCH, LATENT_DIM, NUM_ATTRIBUTES, NUM_CL
 from config_physics import MORPHOLOGIES, Config, attribute_table
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.build import build_generator

@@ -25,7 +25,7 @@ from benchmarks import peaks, roofline, timing
 from benchmarks.training_access import made_data
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.measure import photometry
 from studies.instruments import measure_with_statmorph
 

@@ -20,7 +20,7 @@ from benchmarks import timing
 from benchmarks.roofline import Peak
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 
 _AMPERE = "NVIDIA Ampere GA102 GPU architecture, version 2.0, appendix A"
 _ADA = "NVIDIA Ada GPU architecture, version 2, appendix A"

@@ -36,7 +36,7 @@ from config_physics import MORPHOLOGY_NAMES, Config, attribute_table
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.generation.build import build_generator
 from galaxies.storage.checkpoint import save_checkpoint
 from physics_model import build_predictor

@@ -28,7 +28,7 @@ from benchmarks import table, timing
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.common.durable_files import replace_file
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 
 _TINY_STEPS = "--batch-size 4 --images 64 --periods 1 --warm-up 1 --repeats 1 --width 8"
 _PATIENCE_S = 400  # for a part on a processor, which others may be using

@@ -75,7 +75,7 @@ def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Conf
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where to compute, for scripts without a run's settings; see `engine.Engine.choose`."""
+    """Add the option that says where to compute, for scripts without a run's settings; see `device.Engine.choose`."""
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 

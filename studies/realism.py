@@ -32,7 +32,7 @@ from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.measure.image_statistics import image_statistics

@@ -29,7 +29,7 @@ from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import output_file, write_output
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.requests import Requests, requests_like_test
 from galaxies.generation.sampler import GalaxySampler
@@ -61,14 +61,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     script_runs.hold_to(options.out / "settings.json", made_of | {"count": options.count})
     asked = requests_like_test(data, sampler.config.attributes, options.count, _SEED)
     real = torch.from_numpy(data.images[real_sample(data, "test", 2 * options.count, _SEED)])
-    judge, _ = load_judge(data, options.device)
-    spaces = choose_spaces(judge, real, Engine.choose(options.device, "fp32"))
+    engine = Engine.choose(options.device, "fp32")
+    with engine.kernels():
+        judge, _ = load_judge(data, options.device)
+        spaces = choose_spaces(judge, real, engine)
     measured = measure_images(real, title="measuring, real")
     groups = {"all": (np.arange(options.count), np.arange(len(real)))}
     columns: dict[str, dict[str, float | None]] = {}
     for solver in options.solvers:
         images, seconds = draw(sampler, solver, asked, options.out / f"{solver.name}-{solver.num_steps}")
-        features, _ = compare_features(spaces, images, real, _SEED)
+        with engine.kernels():
+            features, _ = compare_features(spaces, images, real, _SEED)
         statistics = compare_statistics(measure_images(images, title="measuring"), measured, groups, _SEED)
         rows: dict[str, Any] = {"mean Wasserstein-1 of the statistics": statistics["mean"]["all"].get("multiple")}
         rows |= {f"Fréchet distance, {n}": entry["frechet"].get("multiple") for n, entry in features.items()}

@@ -95,7 +95,7 @@ tables.MORPHOLOGIES = (*tables.MORPHOLOGIES, tables.Morphology("ring", "Ring", "
 tables.MORPHOLOGY_NAMES = tuple(m.name for m in tables.MORPHOLOGIES)
 
 import torch
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import condition_vector, take_apart
 from galaxies.datasets.population import Population

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8

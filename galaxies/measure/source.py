@@ -194,7 +194,7 @@ def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:
         marker, ceiling = marker.half(), ceiling.half()
     # A CUDA graph has no loop that ends on its own. Paths that turn back so often that they are longer than two
     # sides are rare, and what lies at their ends is faint.
-    recording = marker.is_cuda and torch.cuda.is_current_stream_capturing()
+    recording = _is_recorded(marker)
     rebuilt = marker
     for step in range(1, (2 if recording else 4) * marker.shape[-1]):
         grown = torch.minimum(dilate(rebuilt), ceiling)
@@ -203,6 +203,11 @@ def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:
             break
         rebuilt = grown
     return rebuilt.to(dtype)
+
+
+def _is_recorded(planes: Tensor) -> bool:
+    """Tell whether what is done with the planes goes into a CUDA graph."""
+    return planes.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def dilate(planes: Tensor) -> Tensor:

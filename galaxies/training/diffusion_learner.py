@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config_physics import Config
 from diffusion_model import denoising_loss
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.generation.build import build_generator

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from config_physics import Config
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import with_scaled

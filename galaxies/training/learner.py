@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
@@ -95,7 +95,8 @@ class Learner(ABC):
     """The networks of a run and their updates: what the two families, GAN and diffusion, have in common.
 
     A step never makes the host wait for the device, and all that it changes are tensors that stay in place, so that
-    `engine.RecordedStep` can record it. An update whose gradient is not finite is left out; the returned terms tell.
+    `cuda_graphs.RecordedStep` can record it. An update whose gradient is not finite is left out; the returned terms
+    tell.
 
     Parameters
     ----------

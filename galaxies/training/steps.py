@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.compute.engine import RecordedStep
+from galaxies.compute.cuda_graphs import RecordedStep
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import DeviceBatches
 from galaxies.training.learner import Learner, Variant
@@ -47,7 +47,8 @@ class PhaseSteps:
             self.batches.start_epoch()
         self.batches.stage()
         self.learner.schedule(self.phase, step / total_steps)
-        self._recorded(self.learner.variant(self.phase, step))
+        with self.learner.engine.kernels():
+            self._recorded(self.learner.variant(self.phase, step))
         self.batches.advance()
         self.interval.tick()
         self.epoch_total.tick()

@@ -15,7 +15,7 @@ from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import describe
 from galaxies.common.signals import StopSignals
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.compute.ranks import LostRankError, Ranks, is_lost_connection
 from galaxies.datasets.batches import DeviceBatches
 from galaxies.datasets.population import Population

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.measure.image_statistics import NUM_POWER_BINS, diversity, power_spectrum
 from galaxies.measure.statistics_table import STATISTICS, Measured
 from galaxies.validation.distances import (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.requests import requests_like_test, uniform_requests
 from galaxies.generation.sampler import GalaxySampler

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from config_physics import ATTRIBUTES, BANDS, MORPHOLOGIES
 from galaxies.common.durable_files import sync_folder
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.images.resampling import dihedral, turned
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from config_physics import MORPHOLOGIES
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.resampling import turned

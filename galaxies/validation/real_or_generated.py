@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, MORPHOLOGY_NAMES
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.images.resampling import dihedral
 from galaxies.validation.classifier_training import linear_decay, train_classifier
 from galaxies.validation.distances import roc_auc
@@ -118,20 +118,21 @@ def tell_apart(
         turns = torch.randint(0, 8, (_BATCH,), generator=generator)
         return F.binary_cross_entropy_with_logits(_logits(network, dihedral(images, turns), engine), labels)
 
-    network = train_classifier(
-        build,
-        draw_loss,
-        steps,
-        seed,
-        weight_decay=1e-3,
-        schedule=linear_decay,
-        title=title,
-    ).network
     results = {}
-    for name, members in groups_with_pairs(pairs.test).items():
-        rows = [np.concatenate([pairs.test[index][place] for index in members]) for place in (0, 1)]
-        samples = zip((generated_images, real_images), rows, strict=True)
-        results[name] = rate(*(_scores(network, images[chosen], engine) for images, chosen in samples))
+    with engine.kernels():
+        network = train_classifier(
+            build,
+            draw_loss,
+            steps,
+            seed,
+            weight_decay=1e-3,
+            schedule=linear_decay,
+            title=title,
+        ).network
+        for name, members in groups_with_pairs(pairs.test).items():
+            rows = [np.concatenate([pairs.test[index][place] for index in members]) for place in (0, 1)]
+            samples = zip((generated_images, real_images), rows, strict=True)
+            results[name] = rate(*(_scores(network, images[chosen], engine) for images, chosen in samples))
     return results
 
 

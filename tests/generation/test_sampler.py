@@ -10,7 +10,7 @@ import torch
 
 from config_physics import Config
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.population import Population
 from galaxies.generation.build import build_generator, chunk_size, generator_weights
 from galaxies.generation.exact_kernels import ExactKernels

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from config_physics import Config
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.batches import Batch
 from galaxies.generation.build import build_generator
 from galaxies.training.gan_learner import GanLearner

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 
 from config_physics import Config
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.population import Population
 from galaxies.generation.requests import requests_like_test, uniform_requests
 from galaxies.generation.sampler import GalaxySampler

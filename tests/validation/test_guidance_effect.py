@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config_physics import Config
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_float
 from galaxies.generation.build import build_generator

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config_physics import MORPHOLOGY_NAMES
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.measure.statistics_table import measure_images
 from galaxies.validation.comparison import (
     compare_statistics,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config_physics import MORPHOLOGY_NAMES
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from galaxies.validation.real_or_generated import Pairs, groups_with_pairs, rate, tell_apart
 
 

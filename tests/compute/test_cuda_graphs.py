@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from config_physics import Config
-from galaxies.compute.engine import Engine, RecordedStep
+from galaxies.compute.cuda_graphs import RecordedStep
+from galaxies.compute.device import Engine
 from galaxies.datasets.batches import DeviceBatches
 from galaxies.recipes import RECIPES
 from galaxies.training.gan_learner import GanLearner
@@ -51,15 +54,8 @@ class Watch(TorchDispatchMode):
 
 @pytest.fixture
 def as_if_recording(monkeypatch):
-    """Take the branch of a recording where code has one: it asks whether the tensor is on CUDA, too."""
-    from galaxies.measure import source as source_mask
-
-    def fixed_number_of_steps(marker, ceiling):
-        for _ in range(8):
-            marker = torch.minimum(source_mask.dilate(marker), ceiling)
-        return marker
-
-    monkeypatch.setattr(source_mask, "reconstruct", fixed_number_of_steps)
+    """Take the branches of a recording where the code has some."""
+    monkeypatch.setattr("galaxies.measure.source._is_recorded", lambda planes: True)
 
 
 @pytest.mark.parametrize("networks", NETWORKS)
@@ -79,6 +75,17 @@ def test_no_step_waits_for_the_device(data, tmp_path, networks, as_if_recording)
                 trainer._steps._run(variant)
         found[variant] = watch.found
     assert all(names == [] for names in found.values()), found
+
+
+def test_a_step_that_looks_at_the_device_would_be_noticed(data, tmp_path):
+    # Outside of a recording, photometry's masks grow until nothing changes any more, and somebody has to look.
+    trainer = make_trainer(data, tmp_path, precision="fp32")
+    trainer.start_phase("generator")
+    trainer.batches.start_epoch()
+    trainer.batches.stage()
+    with Watch() as watch:
+        trainer._steps._run(trainer.learner.variant("generator", 2))  # one with photometry
+    assert set(watch.found) == {"equal"}
 
 
 def test_the_watch_sees_what_waits():
@@ -123,6 +130,22 @@ def test_a_step_that_changes_place_would_be_noticed(data, tmp_path, networks):
         for _ in range(2 * len(trainer.batches) + 1):  # into another epoch
             trainer.take_step(100)
         assert addresses() == before
+
+
+def test_a_step_runs_with_the_kernels_of_its_engine(data, tmp_path, monkeypatch):
+    trainer, order = make_trainer(data, tmp_path, precision="fp32"), []
+
+    @contextmanager
+    def kernels(engine):
+        order.append("in")
+        yield
+        order.append("out")
+
+    monkeypatch.setattr(Engine, "kernels", kernels)
+    run = trainer._steps._run
+    trainer._steps._recorded._step = lambda variant: (run(variant), order.append("step"))
+    trainer.take_step(10)
+    assert order == ["in", "step", "out"]
 
 
 def test_without_graphs_a_recorded_step_is_the_step():

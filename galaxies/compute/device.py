@@ -1,10 +1,9 @@
-"""How a step runs: the device, the precision, the memory layout, and whether as a CUDA graph."""
+"""Where and how networks run: the device, the precision, the memory layout, Adam, and the random states."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +24,14 @@ class Engine:
         Run convolutions and matrix products in bfloat16; weights, losses and optimisers stay float32.
     graphs : bool
         Record training steps as CUDA graphs.
+    tf32 : bool
+        Let CUDA round what enters float32 products to 10 bits of mantissa, which its fast units take; see `kernels`.
     """
 
     device: torch.device
     bf16: bool
     graphs: bool = False
+    tf32: bool = False
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto", mode: str = "eager") -> Engine:
@@ -58,11 +60,9 @@ class Engine:
             torch.empty(1, device=chosen)
         except (RuntimeError, AssertionError):
             raise UserError(f"device '{device}' cannot be used here: try --device cpu or --device auto") from None
-        if chosen.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
-            torch.backends.cudnn.benchmark = True
+        on_cuda = chosen.type == "cuda"
         bf16 = precision == "bf16" or (precision == "auto" and _multiplies_bf16(chosen))
-        return cls(chosen, bf16, graphs=mode != "eager" and chosen.type == "cuda")
+        return cls(chosen, bf16, graphs=on_cuda and mode != "eager", tf32=on_cuda and precision != "fp32")
 
     def describe(self) -> str:
         """Say in a few words where and how steps run."""
@@ -76,6 +76,24 @@ class Engine:
         if not self.bf16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+    @contextlib.contextmanager
+    def kernels(self) -> Iterator[None]:
+        """Run CUDA's kernels as the engine wants them while entered: float32 as `tf32` says, and the fastest of each.
+
+        The flags are those of the whole process, and are put back at the end: whoever comes later has chosen otherwise.
+        To be entered by one thread at a time. Elsewhere than on CUDA it does nothing.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, self.tf32, self.tf32
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, convolution weights with their channels last."""
@@ -138,80 +156,6 @@ class Engine:
             torch.cuda.set_rng_state(states["cuda"], self.device)
         elif self.device.type == "mps" and "mps" in states:
             torch.mps.set_rng_state(states["mps"])
-
-
-class RecordedStep:
-    """A training step: on CUDA recorded as a graph, which one call launches, elsewhere run as it is.
-
-    The step must read everything that changes from tensors that stay in place, and leave its results in such: what
-    Python does in it happens only while it is recorded. It must never make the host wait for the device, and it
-    may differ only by its `variant`: each has its own graph. All graphs share one pool of memory, since none leaves
-    anything there for another.
-
-    Parameters
-    ----------
-    step : callable
-        Takes a variant.
-    engine : Engine
-    generators : sequence of torch.Generator
-        Random generators that the step draws from, besides the device's own.
-    """
-
-    # Before a variant is recorded it runs so often as it is: libraries set themselves up and choose their kernels.
-    _WARM_UP_STEPS = 2
-
-    def __init__(
-        self, step: Callable[[Hashable], None], engine: Engine, generators: tuple[torch.Generator, ...] = ()
-    ) -> None:
-        self._step, self._generators = step, generators
-        self._recording = engine.graphs
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._runs: Counter[Hashable] = Counter()
-        self._stream = torch.cuda.Stream(engine.device) if engine.graphs else None
-
-    @property
-    def num_graphs(self) -> int:
-        """Number of variants recorded so far."""
-        return len(self._graphs)
-
-    def __call__(self, variant: Hashable) -> None:
-        """Take one step."""
-        if not self._recording:
-            self._step(variant)
-            return
-        if variant not in self._graphs and self._runs[variant] >= self._WARM_UP_STEPS:
-            self._record(variant)
-        if variant in self._graphs:
-            self._graphs[variant].replay()
-        else:
-            self._run_aside(variant)
-            self._runs[variant] += 1
-
-    def _run_aside(self, variant: Hashable) -> None:
-        """Run the step on the stream that it will be recorded on, where it leaves what belongs to a stream."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            self._step(variant)
-        torch.cuda.current_stream().wait_stream(self._stream)
-
-    def _record(self, variant: Hashable) -> None:
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
-            graph.register_generator_state(generator)
-        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-        try:
-            # Other threads, such as NCCL's watchdog, may go on calling CUDA.
-            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
-                self._step(variant)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            print(f"this step cannot be recorded as a CUDA graph ({reason}): steps run operation by operation")
-            self._recording = False
-            self._graphs.clear()
-            return
-        self._graphs[variant] = graph
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

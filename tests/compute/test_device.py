@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from galaxies.common.errors import UserError
-from galaxies.compute.engine import Engine
+from galaxies.compute.device import Engine
 from tests.conftest import needs_cuda
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
@@ -46,8 +46,65 @@ def test_precision_is_as_asked(precision, bf16):
     assert Engine.choose("cpu", precision).bf16 is bf16
 
 
-def test_auto_precision_is_a_decision():
-    assert Engine.choose("cpu", "auto").bf16 in (True, False)
+@pytest.mark.parametrize(
+    ("units", "bf16"),
+    [
+        ({"avx2": True, "avx512_f": True}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_auto_precision_on_a_processor_is_what_it_has_units_for(monkeypatch, units, bf16):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    assert Engine.choose("cpu", "auto").bf16 is bf16
+    assert Engine.choose("cpu", "fp32").bf16 is False
+
+
+@pytest.fixture
+def as_if_on_cuda(monkeypatch):
+    """Let a CUDA device be chosen where there is none."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, device: empty(*shape))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+
+
+@pytest.mark.parametrize(("capability", "bf16"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_auto_precision_on_cuda_is_what_it_has_units_for(as_if_on_cuda, monkeypatch, capability, bf16):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert Engine.choose("cuda", "auto").bf16 is bf16
+
+
+# Kernels
+
+
+def flags() -> tuple[bool, bool, bool]:
+    """The process's own: cuDNN tries out its kernels, cuDNN rounds to TF32, matrix products do."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("auto", True), ("bf16", True)])
+def test_kernels_are_the_engines_while_it_works_and_then_whose_they_were(as_if_on_cuda, precision, tf32):
+    before = flags()
+    engine = Engine.choose("cuda", precision)
+    assert flags() == before  # choosing one changes nothing for whoever comes later
+    with engine.kernels():
+        assert flags() == (True, tf32, tf32)
+        with Engine(engine.device, bf16=False, tf32=not tf32).kernels():
+            assert flags() == (True, not tf32, not tf32)
+        assert flags() == (True, tf32, tf32)
+    assert flags() == before
+    with pytest.raises(ZeroDivisionError), engine.kernels():
+        raise ZeroDivisionError
+    assert flags() == before
+
+
+def test_a_processor_has_no_such_kernels(engine):
+    before = flags()
+    with engine.kernels():
+        assert flags() == before
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cpu:x", "cuda:-1", "CPU!", "tpu", "meta"])
