@@ -33,7 +33,8 @@ from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
-from galaxies.measure.source import estimate_sky, find_source
+from galaxies.measure.sky import estimate_sky
+from galaxies.measure.source import find_source
 
 SIDE = 64
 PAIRS = {  # ours to statmorph's

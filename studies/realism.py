@@ -24,18 +24,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import MORPHOLOGY_NAMES
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
-from galaxies.measure.image_statistics import image_statistics
+from galaxies.measure.statistics_table import STATISTICS, measure_images
 from galaxies.validation.distances import wasserstein
 from galaxies.validation.real_or_generated import tell_apart
 from studies.mock_or_real import halves, pair_up, tell_apart_by_statistics
@@ -44,7 +43,6 @@ from studies.sheets import draw_sheets
 LIMIT = 0.5  # a normalised distance above this is marked
 GROUPS = (*MORPHOLOGY_NAMES, "all")
 
-_BLOCK = 64  # images measured at a time
 _SPLITS = 20  # random halves of the real sample, over which the floor is averaged
 _MIN_SAMPLE = 10  # fewer known values have no distribution worth comparing
 _WHICH = ("mock", "real")
@@ -62,7 +60,7 @@ class Sample:
     classes : ndarray, (N,), int64
     object_ids : list of str
     values : dict of str to ndarray, (N,), float64
-        Photometry, NaN where no galaxy was found, and the statistics of `metrics.image_statistics`.
+        Photometry, NaN where no galaxy was found, and the statistics of `image_statistics`.
     flags : ndarray, (N,), int64
         See `photometry.FLAG_BITS`.
     """
@@ -170,19 +168,11 @@ def draw_sample(data: PreparedDataset, count: int, seed: int, device: torch.devi
     parts = [rng.permutation(np.flatnonzero(every_class == k))[:count] for k in range(len(MORPHOLOGY_NAMES))]
     rows = np.sort(np.concatenate(parts))
     images = data.images[rows]
-    measured: list[dict[str, np.ndarray]] = []
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(rows), _BLOCK), f"measuring {data.path}", unit=" blocks", leave=False):
-            block = torch.from_numpy(images[start : start + _BLOCK]).to(device).float() / 255
-            found = photometry.measure(block)
-            values = {name: found.attribute(name) for name in PHOTOMETRIC_ATTRIBUTES}
-            values |= {"flag": found.flag} | image_statistics(block)
-            measured.append({name: value.cpu().double().numpy() for name, value in values.items()})
-    table = {name: np.concatenate([block[name] for block in measured]) for name in measured[0]}
-    flags = table.pop("flag").astype(np.int64)
-    for name in PHOTOMETRIC_ATTRIBUTES:
-        table[name] = np.where(flags & photometry.NO_SOURCE, np.nan, table[name])
-    return Sample(images, every_class[rows], data.catalogue["object_id"].iloc[rows].tolist(), table, flags)
+    without_structure = [statistic for statistic in STATISTICS if statistic.source != "structure"]
+    measured = measure_images(torch.from_numpy(images), device, f"measuring {data.path}", without_structure)
+    return Sample(
+        images, every_class[rows], data.catalogue["object_id"].iloc[rows].tolist(), measured.values, measured.flags
+    )
 
 
 def choose_groups(mock: Sample, real: Sample, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -353,9 +353,9 @@ def test_a_source_of_the_table_is_a_subcommand(tmp_path, monkeypatch, capsys):
 def test_a_killed_run_leaves_only_what_the_next_one_removes(tmp_path):
     folder = make_labelled(tmp_path / "a")
     code = (
-        "import sys, time, prepare_data as p; from galaxies.measure import photometry\n"
+        "import sys, time, prepare_data as p; from galaxies.measure import statistics_table\n"
         "def measure(images):\n    print('measuring', flush=True); time.sleep(60)\n"
-        "photometry.measure_attributes = measure\n"
+        "statistics_table.measure_attributes = measure\n"
         f"p.main(['labelled', '--images', {str(folder)!r}, '--labels', {str(folder / 'labels.csv')!r}, "
         f"'--out', {str(tmp_path / 'out')!r}])"
     )

@@ -108,7 +108,7 @@ def write_pictures(
     attributes = [name for name in ATTRIBUTES if name in galaxies]
     unmeasured = 0
     # Here, since it imports torch: --help and errors in the tables come at once.
-    from galaxies.measure.photometry import measure_attributes
+    from galaxies.measure.statistics_table import measure_attributes
 
     with (
         CutoutSource(pictures.folder) as source,

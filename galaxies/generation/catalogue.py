@@ -20,10 +20,10 @@ from galaxies.compute.cores import map_on_cores
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
-from galaxies.measure import photometry
+from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, Measured, measure_images
 
 GRID_LIMIT = 256  # images in the grid
-_MEASURED_TOGETHER = {"cpu": 32, "accelerator": 1024}
+_MEASURED_TOGETHER = 32  # images that one core measures
 
 
 def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tuple[Tensor, pd.DataFrame]]:
@@ -41,33 +41,18 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
     for block in requests.blocks(1024 if sampler.engine.device.type == "cpu" else 8192):
         values = sampler.complete_all(block.classes, block.values, block.seeds)
         images = sampler.generate(block.classes, values, block.seeds)
-        yield images, catalogue_of(sampler, block, values, measure_images(images, sampler.engine.device))
+        yield images, catalogue_of(sampler, block, values, measure_requested(images, sampler.engine.device))
 
 
-def measure_images(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
-    """Measure images (N, 3, S, S) uint8 by photometry; on a CPU with the same result for any number of threads.
-
-    Returns
-    -------
-    dict of str to ndarray, (N,)
-        As `photometry.measure` does.
-    """
+def measure_requested(images: Tensor, device: torch.device) -> Measured:
+    """Measure the attributes of images (N, 3, S, S) uint8; on a CPU with the same result for any number of threads."""
+    measure = partial(measure_images, device=device, statistics=ATTRIBUTE_STATISTICS)
     if device.type == "cpu":
-        parts = map_on_cores(partial(_measure_part, device=device), images.split(_MEASURED_TOGETHER["cpu"]))
-    else:
-        parts = [_measure_part(part, device) for part in images.split(_MEASURED_TOGETHER["accelerator"])]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Measured.joined(map_on_cores(measure, images.split(_MEASURED_TOGETHER)))
+    return measure(images)
 
 
-def _measure_part(images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
-    with torch.inference_mode():
-        measured = photometry.measure(images.to(device).float() / 255)
-    return {name: column.cpu().numpy() for name, column in measured._asdict().items()}
-
-
-def catalogue_of(
-    sampler: GalaxySampler, requests: Requests, values: Tensor, measured: dict[str, np.ndarray]
-) -> pd.DataFrame:
+def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, measured: Measured) -> pd.DataFrame:
     """Return the catalogue that `generate_blocks` yields.
 
     Parameters
@@ -77,21 +62,20 @@ def catalogue_of(
         N of them.
     values : Tensor, (N, A), float32
         With the drawn attributes.
-    measured : dict of str to ndarray, (N,)
-        From `measure_images`.
+    measured : Measured, of N images
+        From `measure_requested`.
     """
     names = np.array([morphology.name for morphology in MORPHOLOGIES], dtype=object)
     columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}
     columns["morphology"] = names[requests.classes.numpy()]
-    found = measured["flag"] & photometry.NO_SOURCE == 0
     for column, attribute in enumerate(sampler.attributes):
         columns[f"requested_{attribute.name}"] = values[:, column].numpy()
-        if attribute.name in measured:
-            columns[f"measured_{attribute.name}"] = np.where(found, measured[attribute.name], np.float32(np.nan))
+        if attribute.name in measured.values:
+            columns[f"measured_{attribute.name}"] = measured.values[attribute.name].astype(np.float32)
     given, pattern = requests.values.isfinite().unique(dim=0, return_inverse=True)
     labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in given]
     columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]
-    columns["flag"] = measured["flag"]
+    columns["flag"] = measured.flags
     columns["supported"] = sampler.supports(requests.classes, requests.values).numpy()
     return pd.DataFrame(columns)
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
-from galaxies.measure.source import Sky, Source, estimate_sky, find_source, pixel_grid
+from galaxies.measure.frame import check_images, pixel_grid
+from galaxies.measure.sky import Sky, estimate_sky
+from galaxies.measure.source import Source, find_source
 from galaxies.measure.structure import Structure, measure_structure, squared_radius
 
 NO_SOURCE = 1  # nothing significant near the centre; the values mean nothing
@@ -136,11 +137,7 @@ def measure_with_structure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> t
 
 def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Tensor, Source, Sky]:
     """Return the photometry, and the sky-subtracted mean planes (N, S, S), source and sky that it was measured with."""
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must have the shape (N, 3, S, S), not {tuple(images.shape)}")
-    if not images.is_floating_point():
-        raise ValueError(f"images must hold floating-point values in [0, 1], not {images.dtype}")
-    side = images.shape[-1]
+    side = check_images(images).shape[-1]
     images = torch.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0)  # a broken pixel breaks no other's measurement
     sky = estimate_sky(images)
     whole_planes = images - sky.level[:, :, None, None]  # (N, 3, S, S)
@@ -194,27 +191,6 @@ def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Ten
         flag=flag.long(),
     )
     return found, whole_light, source, sky
-
-
-def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
-    """Measure the attributes of photometry on pictures, as a catalogue holds them.
-
-    Parameters
-    ----------
-    images : ndarray, (N, 3, S, S), uint8
-    device : torch.device
-        Where to compute.
-
-    Returns
-    -------
-    dict of str to ndarray, (N,), float64
-        One entry for each of `PHOTOMETRIC_ATTRIBUTES`; NaN where no galaxy was found.
-    """
-    with torch.inference_mode():
-        measured = measure(torch.from_numpy(images).to(device).float() / 255)
-    found = (measured.flag.cpu().numpy() & NO_SOURCE) == 0
-    values = {name: measured.attribute(name).cpu().double().numpy() for name in PHOTOMETRIC_ATTRIBUTES}
-    return {name: np.where(found, value, np.nan) for name, value in values.items()}
 
 
 def _shape(m_xx: Tensor, m_yy: Tensor, m_xy: Tensor, blur: float | Tensor) -> tuple[Tensor, Tensor]:

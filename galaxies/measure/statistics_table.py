@@ -1,18 +1,25 @@
-"""The table of all that is measured on an image, and one function that measures it."""
+"""The table of all that is measured on an image, and the one way to measure a batch of images."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from galaxies.measure import photometry
-from galaxies.measure.image_statistics import image_statistics
+from config_physics import PHOTOMETRIC_ATTRIBUTES
+from galaxies.measure.photometry import NO_SOURCE, measure, measure_with_structure
+from galaxies.measure.power_spectrum import POWER_BANDS, band_power, power_spectrum
+from galaxies.measure.sky import measure_noise, sky_level
 
 _BLOCK = 64  # images measured at a time
+_LARGE_BLOCK = 1024  # the same of photometry alone on a GPU, which needs less memory and is slower for small blocks
+_COLORS = ("red", "green", "blue")  # of the planes, as the statistics are named after them
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,10 @@ class Statistic:
     Attributes
     ----------
     name, label, unit : str
-        Key in the result of its source; name and unit for people.
-    source : {"photometry", "image"}
-        Function that measures it; photometry's are unknown where it finds no galaxy.
+        Field of the result of its source; name and unit for people.
+    source : {"photometry", "structure", "image"}
+        What measures it: `Photometry`, `Structure` or `image_statistics`; the first two are unknown where no galaxy
+        was found.
     display : bool
         Depends on the level of the display, so that it means nothing for data that is not display-stretched.
     """
@@ -36,7 +44,8 @@ class Statistic:
     display: bool = False
 
 
-# A new statistic of a source takes one line here; the report, the statistics' feature space and `measure` follow.
+# A new statistic of a source takes one line here; the report, the statistics' feature space and `evaluate.py measure`
+# follow.
 # fmt: off
 STATISTICS = (
     Statistic("size", "Half-light radius", "frame widths", "photometry"),
@@ -44,11 +53,11 @@ STATISTICS = (
     Statistic("ellipticity", "Ellipticity", "", "photometry"),
     Statistic("concentration", "Concentration", "", "photometry"),
     Statistic("color", "Display color B - R", "mag", "photometry"),
-    Statistic("petrosian_radius", "Petrosian radius", "frame widths", "photometry"),
-    Statistic("asymmetry_corrected", "Asymmetry", "", "photometry"),
-    Statistic("smoothness", "Smoothness", "", "photometry"),
-    Statistic("gini", "Gini", "", "photometry"),
-    Statistic("m20", "M20", "", "photometry"),
+    Statistic("petrosian_radius", "Petrosian radius", "frame widths", "structure"),
+    Statistic("asymmetry_corrected", "Asymmetry", "", "structure"),
+    Statistic("smoothness", "Smoothness", "", "structure"),
+    Statistic("gini", "Gini", "", "structure"),
+    Statistic("m20", "M20", "", "structure"),
     Statistic("sky_red", "Sky, red", "display units", "image", True),
     Statistic("sky_green", "Sky, green", "display units", "image", True),
     Statistic("sky_blue", "Sky, blue", "display units", "image", True),
@@ -64,6 +73,7 @@ STATISTICS = (
 )
 # fmt: on
 STATISTIC_NAMES = tuple(statistic.name for statistic in STATISTICS)
+ATTRIBUTE_STATISTICS = tuple(statistic for statistic in STATISTICS if statistic.name in PHOTOMETRIC_ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -73,21 +83,40 @@ class Measured:
     Attributes
     ----------
     values : dict of str to ndarray, (N,), float64
-        In the order of `STATISTICS`; NaN where photometry found no galaxy.
+        By the names of the statistics, in their order; NaN where photometry found no galaxy.
     flags : ndarray, (N,), int64
-        Sum of `photometry.FLAG_BITS`.
+        Sum of `photometry.FLAG_BITS`; without `NOT_CONVERGED` if no structure was measured.
     """
 
     values: dict[str, np.ndarray]
     flags: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measured]) -> Measured:
+        """Return the measurements of several sets of images, one after the other; at least one set."""
+        values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+        return cls(values, np.concatenate([part.flags for part in parts]))
+
+    def __len__(self) -> int:
+        return len(self.flags)
+
+    def of(self, row: int) -> Measured:
+        """Return the measurements of one image, as arrays of one value."""
+        only = slice(row, row + 1)
+        return Measured({name: column[only] for name, column in self.values.items()}, self.flags[only])
 
     def table(self) -> np.ndarray:
         """Return the values as (N, statistics)."""
         return np.stack(list(self.values.values()), 1)
 
 
-def measure_images(images: Tensor, device: torch.device | str = "cpu", title: str = "") -> Measured:
-    """Measure every statistic of each image.
+def measure_images(
+    images: Tensor,
+    device: torch.device | str = "cpu",
+    title: str = "",
+    statistics: Sequence[Statistic] = STATISTICS,
+) -> Measured:
+    """Measure statistics of each image; an image's values do not depend on those beside it.
 
     Parameters
     ----------
@@ -97,18 +126,83 @@ def measure_images(images: Tensor, device: torch.device | str = "cpu", title: st
         Where to compute.
     title : str
         Beside a progress bar; none without one.
+    statistics : sequence of Statistic
+        Which; what only others need is not computed.
     """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*STATISTIC_NAMES, "flag")}
+    sources = {statistic.source for statistic in statistics}
     scale = 255 if images.dtype == torch.uint8 else 1
+    together = _LARGE_BLOCK if sources == {"photometry"} and torch.device(device).type != "cpu" else _BLOCK
+    parts = []
     with torch.inference_mode():
-        for block in tqdm(images.split(_BLOCK), title, unit=" blocks", leave=False, disable=not title):
-            shown = block.to(device).float() / scale
-            galaxy, structure = photometry.measure_with_structure(shown)
-            found = {"photometry": galaxy._asdict() | structure._asdict(), "image": image_statistics(shown)}
-            parts["flag"].append(galaxy.flag.cpu().numpy())
-            unseen = parts["flag"][-1] & photometry.NO_SOURCE > 0
-            for statistic in STATISTICS:
-                value = found[statistic.source][statistic.name].cpu().double().numpy()
-                parts[statistic.name].append(np.where(unseen & (statistic.source == "photometry"), np.nan, value))
-    values = {name: np.concatenate(blocks) for name, blocks in parts.items()}
-    return Measured({name: values[name] for name in STATISTIC_NAMES}, values["flag"].astype(np.int64))
+        for block in tqdm(images.split(together), title, unit=" blocks", leave=False, disable=not title):
+            found = _found_on(block.to(device).float() / scale, sources)
+            flags = found["flag"].cpu().numpy()
+            values = {}
+            for statistic in statistics:
+                column = found[statistic.name].cpu().double().numpy()
+                unseen = flags & NO_SOURCE > 0
+                values[statistic.name] = column if statistic.source == "image" else np.where(unseen, np.nan, column)
+            parts.append(Measured(values, flags.astype(np.int64)))
+    return Measured.joined(parts)
+
+
+def _found_on(images: Tensor, sources: set[str]) -> dict[str, Tensor]:
+    """Return what the sources find on images (N, 3, S, S) in [0, 1], and photometry's flag, by name."""
+    if "structure" in sources:
+        galaxy, structure = measure_with_structure(images)
+        found = galaxy._asdict() | structure._asdict()
+    else:
+        found = measure(images)._asdict()
+    return found | image_statistics(images) if "image" in sources else found
+
+
+def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
+    """Measure the attributes of photometry on pictures, as a catalogue holds them.
+
+    Parameters
+    ----------
+    images : ndarray, (N, 3, S, S), uint8
+    device : torch.device
+        Where to compute.
+
+    Returns
+    -------
+    dict of str to ndarray, (N,), float64
+        One entry for each of `PHOTOMETRIC_ATTRIBUTES`; NaN where no galaxy was found.
+    """
+    return measure_images(torch.from_numpy(images), device, statistics=ATTRIBUTE_STATISTICS).values
+
+
+def image_statistics(images: Tensor) -> dict[str, Tensor]:
+    """Return the statistics of each image that photometry leaves out: its sky, noise and structure on every scale.
+
+    The pictures are asinh-stretched composites, so levels and noise are in display units (0 to 1), not in counts.
+
+    Parameters
+    ----------
+    images : Tensor, (N, 3, S, S), floating point in [0, 1]
+
+    Returns
+    -------
+    dict of Tensor, (N,)
+        ``sky_red``, ``sky_green``, ``sky_blue``: see `sky_level`.
+        ``noise_red``, ``noise_green``, ``noise_blue``, ``noise_correlation``, ``noise_grayness``: see `Noise`.
+        ``power_very_low``, ``power_low``, ``power_mid``, ``power_high``: see `band_power`.
+        Always finite, also for blank frames.
+    """
+    statistics = {}
+    noise = measure_noise(images)
+    for name, planes in (("sky", sky_level(images)), ("noise", noise.level)):
+        statistics |= {f"{name}_{color}": planes[:, i] for i, color in enumerate(_COLORS)}
+    statistics |= {"noise_correlation": noise.correlation, "noise_grayness": noise.grayness}
+    bands = band_power(power_spectrum(images))
+    return statistics | {f"power_{name}": bands[:, i] for i, name in enumerate(POWER_BANDS)}
+
+
+def diversity(images: Tensor) -> float:
+    """Return how much images (N, 3, S, S) uint8 vary: the mean distance of pairs after pooling to 16 x 16.
+
+    In display units times the root of the number of values, 768; NaN for fewer than two images.
+    """
+    small = F.adaptive_avg_pool2d(images.float() / 255, 16).flatten(1)
+    return float(torch.pdist(small).mean()) if len(images) > 1 else math.nan

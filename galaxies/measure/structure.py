@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.source import Source, pixel_grid, reconstruct
+from galaxies.measure.frame import pixel_grid
+from galaxies.measure.source import Source, reconstruct
 
 PETROSIAN_ETA = 0.2  # surface brightness at the Petrosian radius over the mean within it
 APERTURE = 1.5  # radius of the aperture of the CAS statistics, Petrosian radii

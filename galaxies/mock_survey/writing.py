@@ -21,7 +21,7 @@ from galaxies.common.errors import UserError
 from galaxies.common.signals import exits_when_terminated
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
-from galaxies.measure.photometry import measure_attributes
+from galaxies.measure.statistics_table import measure_attributes
 from galaxies.mock_survey.observation import Galaxies, MockSurvey
 from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, vote_fractions
 

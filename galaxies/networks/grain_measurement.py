@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from galaxies.measure.image_statistics import Noise, measure_noise, sky_level
+from galaxies.measure.frame import corner_patches
+from galaxies.measure.sky import Noise, measure_noise, sky_level
 from galaxies.networks.sky_grain import (
     GRAIN_REACH,
     KERNEL_STEP,
@@ -51,7 +52,7 @@ _BLOCK = 128
 def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     """Measure the grain of survey images; None if no corner of theirs has any.
 
-    An image's strength, fineness and colour are what the report's instruments find (`metrics.measure_noise`). Images
+    An image's strength, fineness and colour are what the report's instruments find (`measure_noise`). Images
     are sorted by fineness, and the spectrum of each kind, with the correlation of the colours, is that of its quietest
     corners. A regression tells what to expect of a condition and a sky. Since the grain is clipped at black and rounded
     to 8 bits, and the instruments have errors of their own, grain is then put on images without any, measured in the
@@ -93,7 +94,7 @@ class _Patches(NamedTuple):
     @classmethod
     def of(cls, images: Tensor) -> _Patches:
         side = min(_PATCH, images.shape[-1])
-        corners = _corners(images, side)
+        corners = corner_patches(images, side)
         window = torch.hann_window(side, periodic=False)
         waves = torch.fft.fft2((corners - corners.mean((3, 4), keepdim=True)) * window * window[:, None])
         number = torch.fft.fftfreq(side, 1 / side)
@@ -124,12 +125,6 @@ class _Patches(NamedTuple):
             quiet = unrest[:, chosen] <= unrest[:, chosen].quantile(_QUIET)
             found.append(_kernel(waves[:, chosen][quiet], self.length, self.window))
         return torch.stack(found)
-
-
-def _corners(images: Tensor, side: int) -> Tensor:
-    """Return the corners (4, N, 3, side, side) of images (N, 3, S, S)."""
-    ends = slice(side), slice(-side, None)
-    return torch.stack([images[:, :, rows, columns] for rows in ends for columns in ends])
 
 
 def _kernel(waves: Tensor, length: Tensor, window: Tensor) -> Tensor:
@@ -274,7 +269,7 @@ class _Summary(NamedTuple):
         """Summarise images (N, 3, S, S) in [-1, 1] with their noise."""
         levels = noise.level.log()
         levels = (levels - levels.mean(1, keepdim=True)).median(0).values
-        light = (_corners(images, min(_PATCH, images.shape[-1] // 2)) + 1) / _LEVEL
+        light = (corner_patches(images, min(_PATCH, images.shape[-1] // 2)) + 1) / _LEVEL
         black, dim = (((light > n - 0.5) & (light < n + 0.5)).float().mean() for n in (0, 1))
         return cls(_quantiles(instruments.traits(noise)), levels, _lean(images), black / dim.clamp_min(_RARE))
 
@@ -296,9 +291,9 @@ def _lean(images: Tensor) -> Tensor:
     """Return by how much noise reaches further to the light: logarithm of the ratio of the quantiles' distances."""
     side = min(_PATCH, images.shape[-1] // 2)
     background = _smoothed(images, NEIGHBOURHOOD)
-    behind = _corners(background, side).flatten(3).std(-1).mean(2)  # (4, N)
+    behind = corner_patches(background, side).flatten(3).std(-1).mean(2)  # (4, N)
     calm = behind.argsort(0)[:2, :, None, None]
-    noise = _corners(images - background, side).flatten(3)  # (4, N, 3, n * n)
+    noise = corner_patches(images - background, side).flatten(3)  # (4, N, 3, n * n)
     noise = noise.gather(0, calm.expand(2, *noise.shape[1:])).permute(1, 2, 0, 3).flatten(2)
     low, middle, high = noise.quantile(torch.tensor([_TAIL, 0.5, 1 - _TAIL]), -1)
     return ((high - middle).clamp_min(1e-3) / (middle - low).clamp_min(1e-3)).log().mean(1).median()

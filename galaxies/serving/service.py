@@ -16,10 +16,11 @@ from torch import Tensor
 
 from config_physics import MORPHOLOGIES
 from galaxies.generation.build import chunk_size
-from galaxies.generation.catalogue import catalogue_of, measure_images, write_fits
+from galaxies.generation.catalogue import catalogue_of, measure_requested, write_fits
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
-from galaxies.measure import photometry
+from galaxies.measure.photometry import FLAG_BITS, NO_SOURCE
+from galaxies.measure.statistics_table import Measured
 from galaxies.serving.answers import AttributeReport, Facts, MorphologyFacts, Tile
 from galaxies.serving.batching import ImageQueue
 from galaxies.serving.cache import BoundedCache
@@ -40,13 +41,13 @@ class Galaxy:
     image : Tensor, (3, S, S), uint8
     values : Tensor, (A,), float32
         Its attributes as requested or drawn from real galaxies, NaN where unknown.
-    measured : dict of str to ndarray, (1,)
-        From `measure_images`, if somebody asked; empty until then.
+    measured : Measured
+        From `measure_requested`, if somebody asked; empty until then.
     """
 
     image: Tensor
     values: Tensor
-    measured: dict[str, np.ndarray] = field(default_factory=dict)
+    measured: Measured = field(default_factory=lambda: Measured({}, np.zeros(0, np.int64)))
 
 
 class GalaxyService:
@@ -117,10 +118,9 @@ class GalaxyService:
             galaxies |= dict(zip(missing, drawn, strict=True))
         if unmeasured := list({query for query, measured in items if measured and not galaxies[query].measured}):
             images = torch.stack([galaxies[query].image for query in unmeasured])
-            table = measure_images(images, self.sampler.engine.device)
+            table = measure_requested(images, self.sampler.engine.device)
             for row, query in enumerate(unmeasured):
-                measured = {name: column[row : row + 1] for name, column in table.items()}
-                galaxies[query] = replace(galaxies[query], measured=measured)
+                galaxies[query] = replace(galaxies[query], measured=table.of(row))
         for query, galaxy in galaxies.items():
             self._kept.put(query, galaxy, galaxy.image.numel() + 4096)
         return [galaxies[query] for query, _ in items]
@@ -133,14 +133,14 @@ class GalaxyService:
 
     def report(self, query: GalaxyQuery, galaxy: Galaxy) -> Tile:
         """Return requested and measured attributes of a measured galaxy."""
-        flag = int(galaxy.measured["flag"][0])
-        seen = not flag & photometry.NO_SOURCE
+        flag = int(galaxy.measured.flags[0])
+        seen = not flag & NO_SOURCE
         attributes = {}
         for index, attribute in enumerate(self.attributes):
             value = query.values[index]
             requested = rounded(float(galaxy.values[index])) if value is None else value
             limits = self.sampler.supported[query.class_index][index]
-            measured = galaxy.measured.get(attribute.name)
+            measured = galaxy.measured.values.get(attribute.name)
             attributes[attribute.name] = AttributeReport(
                 requested=None if math.isnan(requested) else requested,
                 measured=rounded(float(measured[0])) if measured is not None and seen else None,
@@ -148,7 +148,7 @@ class GalaxyService:
                 supported=limits is not None and (value is None or limits[0] <= value <= limits[1]),
             )
         notes = self.sampler.unsupported(query.class_index, self._given(query)[0].double())
-        meanings = [text for bit, text in photometry.FLAG_BITS.items() if flag & bit]
+        meanings = [text for bit, text in FLAG_BITS.items() if flag & bit]
         return Tile(
             morphology=MORPHOLOGIES[query.class_index].name,
             seed=query.seed,

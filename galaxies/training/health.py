@@ -12,7 +12,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
-from galaxies.measure.image_statistics import diversity
+from galaxies.measure.statistics_table import diversity
 from physics_model import PhysicsPredictor
 
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported

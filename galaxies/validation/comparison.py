@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.device import Engine
-from galaxies.measure.image_statistics import NUM_POWER_BINS, diversity, power_spectrum
-from galaxies.measure.statistics_table import STATISTICS, Measured
+from galaxies.measure.power_spectrum import NUM_POWER_BINS, power_spectrum
+from galaxies.measure.statistics_table import STATISTICS, Measured, diversity
 from galaxies.validation.distances import (
     against_floor,
     bootstrap_interval,
@@ -71,7 +71,7 @@ def compare_statistics(
 def power_ratio(
     generated: Tensor, real: Tensor, groups: dict[str, tuple[np.ndarray, np.ndarray]], seed: int, least: int = 10
 ) -> dict[str, Any]:
-    """Compare radially averaged power spectra (`metrics.power_spectrum`).
+    """Compare radially averaged power spectra (`power_spectrum`).
 
     Returns
     -------

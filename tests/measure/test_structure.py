@@ -22,7 +22,8 @@ from galaxies.measure.photometry import (
     measure,
     measure_with_structure,
 )
-from galaxies.measure.source import estimate_sky, find_source
+from galaxies.measure.sky import estimate_sky
+from galaxies.measure.source import find_source
 from studies import instruments
 from studies.instruments import errors, measure_all, measure_with_statmorph, rank_correlation, render_galaxies
 from tests.measure.test_photometry import NOISE, assert_finite, binned, picture, profile, star

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from config_physics import Config
 from galaxies.compute.device import Engine
-from galaxies.measure.image_statistics import measure_noise
+from galaxies.measure.sky import measure_noise
 from galaxies.networks.grain_measurement import _smoothed, measure_grain
 from galaxies.networks.sky_grain import GRAIN_REACH, SkyGrain, between
 from galaxies.training.gan_learner import GanLearner

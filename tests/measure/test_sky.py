@@ -1,4 +1,5 @@
-"""Image statistics against known answers: shifts, white and colored noise, waves, turned frames."""
+"""Sky and noise against known answers: shifts, white and colored noise, and the two estimates of the sky beside each
+other."""
 
 import math
 
@@ -6,17 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from galaxies.measure.image_statistics import (
-    NUM_POWER_BINS,
-    POWER_BANDS,
-    band_power,
-    diversity,
-    image_statistics,
-    measure_noise,
-    power_spectrum,
-    sky_level,
-)
-from tests.conftest import render_galaxies
+from galaxies.measure.frame import corner_mask, corner_patches, corner_pixels
+from galaxies.measure.power_spectrum import power_spectrum
+from galaxies.measure.sky import estimate_sky, measure_noise, sky_level
 
 SKY = (0.06, 0.05, 0.04)
 NOISE = 0.012  # of display units a pixel, as in the survey's cutouts
@@ -64,14 +57,6 @@ def test_white_noise_and_sky_are_recovered(side):
     assert measure_noise(images).grayness.mean().item() == pytest.approx(0, abs=0.02)
 
 
-def test_a_galaxy_in_the_centre_changes_neither_sky_nor_noise():
-    noise = NOISE * white()
-    empty, full = image_statistics(frames(noise)), image_statistics(frames(noise, blob(ellipticity=0.3)))
-    for name in empty:
-        if not name.startswith("power"):
-            assert torch.allclose(empty[name], full[name], rtol=0.01, atol=1e-3), name
-
-
 def test_a_neighbour_in_the_corner_is_clipped():
     noise = NOISE * white()
     images = frames(noise, blob(), blob(x0=0.4, y0=-0.4, width=0.02))
@@ -105,41 +90,41 @@ def test_the_grayness_of_mixed_noise():
         assert measure_noise(images).grayness.mean().item() == pytest.approx(share, abs=0.03)
 
 
-# Power spectrum
+def test_both_estimates_of_the_sky_agree_where_both_are_right():
+    images = frames(NOISE * white(), blob())
+    sky = estimate_sky(images)
+    assert torch.allclose(sky.level.mean(0), torch.tensor(SKY), atol=2e-4)
+    assert torch.allclose(sky.level, sky_level(images), atol=0.3 * NOISE)
+    # The mean of three independent planes.
+    assert sky.noise.mean().item() == pytest.approx(NOISE / math.sqrt(3), rel=0.03)
 
 
-@pytest.mark.parametrize("side", [64, 128])
-@pytest.mark.parametrize("cycles", [1, 2, 3, 6, 11, 20, 30])
-def test_a_wave_peaks_in_its_bin(cycles, side):
-    phase = 2 * math.pi * cycles * torch.arange(side) / side
-    wave = (0.5 + 0.1 * torch.cos(phase + 0.4)).expand(1, 3, side, side)
-    spectrum = power_spectrum(wave)[0]
-    assert spectrum.shape == (NUM_POWER_BINS,)
-    # The window spreads a wave over one cycle to either side, which matters where the bins are that narrow.
-    assert abs(spectrum.argmax().item() - int(2 * math.log2(cycles) + 1e-9)) <= (1 if cycles < 3 else 0)
+def test_the_two_estimates_are_needed():
+    # A neighbour in a corner leaves the one where it was, and a shift below a grey level shows in the other.
+    noise, star = NOISE * white(), blob(x0=0.4, y0=-0.4, width=0.05)
+    moved = [(estimate(frames(noise, star)) - estimate(frames(noise))).mean() for estimate in (level, sky_level)]
+    assert 0 < moved[0] < 0.7 * moved[1]
+    steps = [((frames(noise) + k / 5 / 255) * 255).round() / 255 for k in range(6)]
+    levels = torch.stack([level(step)[:, 0] for step in steps]) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    assert all(0.1 < step < 0.3 for step in (torch.stack([sky_level(s)[:, 0].mean() for s in steps]) * 255).diff())
 
 
-def test_white_noise_is_flat_and_its_power_is_its_variance():
-    spectrum = power_spectrum(frames(NOISE * white(64))).mean(0)
-    level = math.log10(NOISE**2 / 3 / 64**2)  # a third: the mean of three planes
-    assert torch.allclose(spectrum[4:], torch.full((NUM_POWER_BINS - 4,), level), atol=0.03)
+def level(images):
+    return estimate_sky(images).level
 
 
-def test_brightness_adds_to_the_logarithm_and_the_sky_does_not_matter():
-    images = frames(NOISE * white(4), blob())
-    expected = power_spectrum(images) + 2 * math.log10(0.3)
-    assert torch.allclose(power_spectrum(0.3 * images + 0.2), expected, atol=1e-3)
+def test_corners_are_what_a_circle_leaves():
+    mask = corner_mask(64, torch.device("cpu"))
+    # A square less the circle in it.
+    assert mask.float().mean().item() == pytest.approx(1 - math.pi / 4, abs=0.003)
+    assert mask[0, 0] and not mask[32, 0] and torch.equal(mask, mask.rot90())
+    assert torch.equal(mask.flatten().nonzero()[:, 0], corner_pixels(64, torch.device("cpu")))
+    patches = corner_patches(torch.arange(16.0).view(1, 1, 4, 4), 1)
+    assert patches.flatten().tolist() == [0, 3, 12, 15]
 
 
-def test_bands_are_means_of_bins():
-    spectrum = torch.arange(NUM_POWER_BINS).float().expand(2, -1)
-    assert band_power(spectrum).tolist() == [[1.0, 4.0, 6.5, 8.5]] * 2
-    ends = [end for _, end in POWER_BANDS.values()]
-    assert [first for first, _ in POWER_BANDS.values()] == [0, *ends[:-1]]
-    assert ends[-1] == NUM_POWER_BINS
-
-
-# Invariances
+# Invariances and edges
 
 
 def test_the_number_of_pixels_does_not_matter():
@@ -154,49 +139,9 @@ def test_the_number_of_pixels_does_not_matter():
         assert torch.allclose(sky_level(by_side[64]), sky_level(by_side[side]), atol=5e-4)
 
 
-def test_flips_and_quarter_turns_change_nothing():
-    images = frames(NOISE * white(4), blob(x0=0.1, ellipticity=0.5), blob(x0=-0.3, y0=0.4, width=0.03))
-    expected = image_statistics(images)
-    for turned in (images.flip(3), images.rot90(1, (2, 3)), images.rot90(2, (2, 3)), images.transpose(2, 3)):
-        for name, values in image_statistics(turned).items():
-            assert torch.allclose(values, expected[name], rtol=1e-3, atol=1e-4), name
-
-
-def test_an_image_is_measured_by_itself():
-    images = frames(NOISE * white(5), blob())
-    together = image_statistics(images)
-    for name, value in image_statistics(images[3:4]).items():
-        assert value.item() == pytest.approx(together[name][3].item(), rel=1e-4, abs=1e-6), name
-
-
-# Edges
-
-
-@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
-def test_blank_frames_give_finite_statistics(level):
-    statistics = image_statistics(torch.full((2, 3, 64, 64), level))
-    for name, values in statistics.items():
-        assert values.shape == (2,), name
-        assert torch.isfinite(values).all(), name
-    assert statistics["sky_red"].tolist() == pytest.approx([level] * 2, abs=1e-6)
-    assert statistics["noise_red"].max() < 0.1 / 255
-
-
 @pytest.mark.parametrize("function", [sky_level, measure_noise, power_spectrum])
 def test_images_of_another_kind_are_errors(function):
     with pytest.raises(ValueError, match="shape"):
         function(torch.rand(3, 64, 64))
     with pytest.raises(ValueError, match="floating-point"):
         function(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-
-
-def test_small_frames_have_no_spectrum():
-    with pytest.raises(ValueError, match="at least 64 pixels"):
-        power_spectrum(torch.rand(1, 3, 32, 32))
-
-
-def test_diversity_of_copies_is_zero_and_of_galaxies_is_not():
-    images = torch.from_numpy(render_galaxies(8)[0])
-    assert diversity(images[:1].repeat(8, 1, 1, 1)) < 1e-6
-    assert diversity(images) > 0.1
-    assert math.isnan(diversity(images[:1]))
