@@ -7,13 +7,12 @@ import math
 import numpy as np
 
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
+from galaxies.mock_survey.galaxy_table import Exposure, Neighbours
 
-MAX_NEIGHBOURS = 10
-
-Columns = dict[str, np.ndarray]
+MAX_NEIGHBOURS = 10  # K of a `Neighbours` table
 
 
-def draw_observation(petro_r90: np.ndarray, r90_error: float, rng: np.random.Generator) -> Columns:
+def draw_observation(petro_r90: np.ndarray, r90_error: float, rng: np.random.Generator) -> Exposure[np.ndarray]:
     """Draw seeing, noise, and the frame that the survey's own, slightly wrong, R90 gives.
 
     Parameters
@@ -26,26 +25,22 @@ def draw_observation(petro_r90: np.ndarray, r90_error: float, rng: np.random.Gen
 
     Returns
     -------
-    dict of str to ndarray, float64
-        psf_fwhm (N, 3), arcseconds in g, r, i; sky_noise (N, 3), nanomaggies a survey pixel, as the survey's JPEG
-        pictures show it; sky_error (N, 3), what the sky's subtraction left, in units of that noise;
-        misregistration (N, 3, 2) of the bands, arcseconds; centre (N, 2), where the galaxy is, widths of the
-        central 212 pixels; frame_scale (N,), arcseconds a pixel of the 424-pixel frame.
+    Exposure of ndarray, float64
     """
     count = len(petro_r90)
     fwhm = np.exp(rng.normal(0, 0.1, count))
     seen_r90 = np.hypot(petro_r90, 0.8 * fwhm) * np.exp(rng.normal(r90_error, 0.17, count))
-    return {
-        "psf_fwhm": fwhm[:, None] * np.array([1.07, 1.0, 0.96]),
-        "sky_noise": np.array([0.0162, 0.0352, 0.047]) * np.exp(rng.normal(0, 0.15, (count, 1))),
-        "sky_error": rng.normal(-0.13, 0.1, (count, 1)) + rng.normal(0, 0.04, (count, 3)),
-        "misregistration": rng.normal(0, 0.05, (count, 3, 2)),
-        "centre": rng.normal(0, 0.011, (count, 2)),
-        "frame_scale": FRAME_SCALE_R90 * seen_r90,
-    }
+    return Exposure(
+        psf_fwhm=fwhm[:, None] * np.array([1.07, 1.0, 0.96]),
+        sky_noise=np.array([0.0162, 0.0352, 0.047]) * np.exp(rng.normal(0, 0.15, (count, 1))),
+        sky_error=rng.normal(-0.13, 0.1, (count, 1)) + rng.normal(0, 0.04, (count, 3)),
+        misregistration=rng.normal(0, 0.05, (count, 3, 2)),
+        centre=rng.normal(0, 0.011, (count, 2)),
+        frame_scale=FRAME_SCALE_R90 * seen_r90,
+    )
 
 
-def draw_neighbours(frame_scale: np.ndarray, rng: np.random.Generator) -> Columns:
+def draw_neighbours(frame_scale: np.ndarray, rng: np.random.Generator) -> Neighbours[np.ndarray]:
     """Draw the stars and small galaxies that a frame happens to hold.
 
     Parameters
@@ -56,10 +51,8 @@ def draw_neighbours(frame_scale: np.ndarray, rng: np.random.Generator) -> Column
 
     Returns
     -------
-    dict of str to ndarray, float64
-        Of K = `MAX_NEIGHBOURS` objects: neighbour_flux (N, K, 3), nanomaggies in g, r, i, 0 for none;
-        neighbour_size (N, K), half-light radius in arcseconds, 0 for a star; neighbour_axis_ratio and
-        neighbour_angle (radians), (N, K); neighbour_place (N, K, 2), arcseconds from the frame's centre.
+    Neighbours of ndarray, float64
+        Of `MAX_NEIGHBOURS` objects, of which many are none.
     """
     width = FRAME_PX * frame_scale
     area = (width / 3600) ** 2  # square degrees
@@ -81,10 +74,10 @@ def draw_neighbours(frame_scale: np.ndarray, rng: np.random.Generator) -> Column
     ri = np.where(star, star_ri, 0.05 + 0.4 * galaxy_gr)
     flux = np.where(present, 10 ** (0.4 * (22.5 - magnitude)), 0.0)[..., None]
     size = np.exp(rng.normal(math.log(0.7), 0.35, shape)) * 10 ** (0.1 * (21 - magnitude))
-    return {
-        "neighbour_flux": flux * np.stack([10 ** (-0.4 * gr), np.ones(shape), 10 ** (0.4 * ri)], -1),
-        "neighbour_size": np.where(star, 0.0, size.clip(max=1.2)),
-        "neighbour_axis_ratio": rng.uniform(0.35, 1.0, shape),
-        "neighbour_angle": rng.uniform(0, math.pi, shape),
-        "neighbour_place": rng.uniform(-0.5, 0.5, (*shape, 2)) * width[:, None, None],  # arcseconds
-    }
+    return Neighbours(
+        flux=flux * np.stack([10 ** (-0.4 * gr), np.ones(shape), 10 ** (0.4 * ri)], -1),
+        size=np.where(star, 0.0, size.clip(max=1.2)),
+        axis_ratio=rng.uniform(0.35, 1.0, shape),
+        angle=rng.uniform(0, math.pi, shape),
+        place=rng.uniform(-0.5, 0.5, (*shape, 2)) * width[:, None, None],  # arcseconds
+    )

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from galaxies.mock_survey import encounter
+from galaxies.mock_survey.galaxy_table import GalaxyTable, SpiralDisc, given
 
 KINDS = ("spiral", "elliptical", "dry merger", "wet merger", "edge-on")
 EXPONENTIAL_HALF_LIGHT = 1.678  # half-light radius of an exponential disc, scale lengths
@@ -28,8 +30,6 @@ _HOLE_LIGHT = _HOLE_RADIUS**2 / 2 - _HOLE_RADIUS**3 * math.sqrt(math.pi) / 4 * m
     _HOLE_RADIUS**2 / 4
 ) * math.erfc(_HOLE_RADIUS / 2)
 _PARTICLE_SMOOTHING = 0.16  # standard deviation of a particle's light, scale lengths
-
-Columns = dict[str, Tensor]
 
 
 @dataclass
@@ -102,12 +102,17 @@ class Grid:
         return cos * dx + sin * dy, cos * dy - sin * dx
 
 
+@overload
+def _wide(values: Tensor) -> Tensor: ...
+@overload
+def _wide(values: Tensor | float) -> Tensor | float: ...
 def _wide(values: Tensor | float) -> Tensor | float:
+    """Give a column (N,) the two dimensions of a grid."""
     return values[:, None, None] if isinstance(values, Tensor) else values
 
 
-def draw_light(kind: str, galaxies: Columns, grid: Grid, pair: encounter.Encounter | None = None) -> Light:
-    """Draw the light of galaxies of one kind (one of `KINDS`); `galaxies` is described in `population.py`.
+def draw_light(kind: str, galaxies: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encounter | None = None) -> Light:
+    """Draw the light of galaxies of one kind (one of `KINDS`); `galaxies` is described in `galaxy_table.py`.
 
     `pair` is what `meet` returned for wet mergers, if it was called already.
 
@@ -129,63 +134,66 @@ def draw_light(kind: str, galaxies: Columns, grid: Grid, pair: encounter.Encount
     raise ValueError(f"the mock survey cannot draw the light of a '{kind}': it draws {', '.join(KINDS)}")
 
 
-def _elliptical(p: Columns) -> Light:
+def _elliptical(p: GalaxyTable[Tensor]) -> Light:
     """Draw a cusp in an exponential body."""
-    body = Spheroid(p["disc_flux"], p["size"], torch.ones_like(p["size"]), p["axis_ratio"], p["position_angle"])
-    core = _spheroid(p, p["bulge_flux"], p["size"] / EXPONENTIAL_HALF_LIGHT * p["bulge_size"], p["bulge_axis_ratio"])
+    body = Spheroid(p.disc_flux, p.size, torch.ones_like(p.size), p.structure.axis_ratio, p.structure.position_angle)
+    core = _spheroid(
+        p, p.bulge_flux, p.size / EXPONENTIAL_HALF_LIGHT * p.structure.bulge_size, p.structure.bulge_axis_ratio
+    )
     return Light(None, [body, core])
 
 
-def _spheroid(p: Columns, flux: Tensor, size: Tensor, axis_ratio: Tensor) -> Spheroid:
-    return Spheroid(flux, size, p["bulge_n"], axis_ratio, p["position_angle"])
+def _spheroid(p: GalaxyTable[Tensor], flux: Tensor, size: Tensor, axis_ratio: Tensor) -> Spheroid:
+    return Spheroid(flux, size, p.structure.bulge_n, axis_ratio, p.structure.position_angle)
 
 
-def _spiral(p: Columns, grid: Grid) -> Light:
+def _spiral(p: GalaxyTable[Tensor], grid: Grid) -> Light:
     """Draw an inclined thin disc with logarithmic arms, fine structure, a bar and star-forming knots."""
-    scale_length = p["size"] / EXPONENTIAL_HALF_LIGHT
-    u, v = grid.turned(p["position_angle"])
-    v = v / _wide(p["axis_ratio"])
+    arms = given(p.structure.spiral)
+    scale_length = p.size / EXPONENTIAL_HALF_LIGHT
+    u, v = grid.turned(p.structure.position_angle)
+    v = v / _wide(p.structure.axis_ratio)
     radius = (u.square() + v.square()).sqrt() / _wide(scale_length)
-    azimuth = torch.atan2(v, u) * _wide(p["winding"])
+    azimuth = torch.atan2(v, u) * _wide(arms.winding)
     # Many discs are fainter in the middle than an exponential (type II of Freeman 1970).
-    disc = torch.exp(-radius) * (1 - _wide(p["hole"]) * torch.exp(-(radius / _HOLE_RADIUS).square()))
-    disc = disc / _wide(2 * math.pi * scale_length.square() * p["axis_ratio"] * (1 - _HOLE_LIGHT * p["hole"]))
+    disc = torch.exp(-radius) * (1 - _wide(arms.hole) * torch.exp(-(radius / _HOLE_RADIUS).square()))
+    disc = disc / _wide(2 * math.pi * scale_length.square() * p.structure.axis_ratio * (1 - _HOLE_LIGHT * arms.hole))
     disc = disc * grid.pixel_area
     log_radius = radius.clamp_min(0.05).log()
 
     # Arms r = exp(tan(pitch) angle): a von Mises profile about each ridge, whose mean over the angle is 1, so that
     # the disc keeps its light at every radius.
-    sharpness = p["arm_sharpness"]
-    phase = _wide(p["num_arms"]) * (azimuth - log_radius / _wide(p["pitch"].tan())) + _wide(p["arm_phase"])
-    arms = torch.exp(_wide(sharpness) * (phase.cos() - 1)) / _wide(torch.special.i0e(sharpness)) - 1
-    lopsided = _wide(p["arm_asymmetry"] * (p["num_arms"] > 1))
-    begin = torch.sigmoid((radius - _wide(p["arm_start"])) / 0.12)
-    texture = _wide(p["arm_strength"]) * arms * (1 + lopsided * azimuth.cos()) * begin
-    for wave in range(p["waves"].shape[1]):
-        number, frequency, offset, size = (_wide(p["waves"][:, wave, k]) for k in range(4))
+    sharpness = arms.arm_sharpness
+    phase = _wide(arms.num_arms) * (azimuth - log_radius / _wide(arms.pitch.tan())) + _wide(arms.arm_phase)
+    ridges = torch.exp(_wide(sharpness) * (phase.cos() - 1)) / _wide(torch.special.i0e(sharpness)) - 1
+    lopsided = _wide(arms.arm_asymmetry * (arms.num_arms > 1))
+    begin = torch.sigmoid((radius - _wide(arms.arm_start)) / 0.12)
+    texture = _wide(arms.arm_strength) * ridges * (1 + lopsided * azimuth.cos()) * begin
+    for wave in range(arms.waves.shape[1]):
+        number, frequency, offset, size = (_wide(arms.waves[:, wave, k]) for k in range(4))
         ripple = torch.cos(number * azimuth - frequency * log_radius + offset)
-        texture = texture + _wide(p["wave_strength"]) * size * ripple * begin
+        texture = texture + _wide(arms.wave_strength) * size * ripple * begin
     texture = texture.clamp_min(-0.95)
 
-    bar_u = radius * torch.cos(azimuth - _wide(p["bar_angle"])) / _wide(p["bar_size"])
-    bar_v = radius * torch.sin(azimuth - _wide(p["bar_angle"])) / _wide(p["bar_size"] * p["bar_axis_ratio"])
+    bar_u = radius * torch.cos(azimuth - _wide(arms.bar_angle)) / _wide(arms.bar_size)
+    bar_v = radius * torch.sin(azimuth - _wide(arms.bar_angle)) / _wide(arms.bar_size * arms.bar_axis_ratio)
     boxy = (bar_u.abs() ** 3 + bar_v.abs() ** 3) ** (2 / 3)  # squared radius of a box with round corners
     bar = torch.exp(-math.log(2) * boxy)
     bar = bar / bar.sum((1, 2), keepdim=True)
-    knots = grid.deposit(_knot_places(p, scale_length), _normalised(p["knot_light"]))
+    knots = grid.deposit(_knot_places(p, arms, scale_length), _normalised(arms.knot_light))
 
-    old = p["bulge_flux"] / p["bulge_flux"][:, 1:2]  # colours of the bulge, which are the bar's too
+    old = p.bulge_flux / p.bulge_flux[:, 1:2]  # colours of the bulge, which are the bar's too
     planes = []
     for band in range(3):
-        flux = p["disc_flux"][:, band]
-        knot_fraction = p["knot_fraction"] * _KNOT_COLOR[band]
+        flux = p.disc_flux[:, band]
+        knot_fraction = arms.knot_fraction * _KNOT_COLOR[band]
         smooth = disc * (1 + _ARM_CONTRAST[band] * texture)
         planes.append(
-            _wide(flux * (1 - p["bar_fraction"]) * (1 - knot_fraction)) * smooth
-            + _wide(p["bar_fraction"] * p["disc_flux"][:, 1] * old[:, band]) * bar
-            + _wide(flux * (1 - p["bar_fraction"]) * knot_fraction) * knots
+            _wide(flux * (1 - arms.bar_fraction) * (1 - knot_fraction)) * smooth
+            + _wide(arms.bar_fraction * p.disc_flux[:, 1] * old[:, band]) * bar
+            + _wide(flux * (1 - arms.bar_fraction) * knot_fraction) * knots
         )
-    bulge = _spheroid(p, p["bulge_flux"], scale_length * p["bulge_size"], p["bulge_axis_ratio"])
+    bulge = _spheroid(p, p.bulge_flux, scale_length * p.structure.bulge_size, p.structure.bulge_axis_ratio)
     return Light(torch.stack(planes, 1), [bulge])
 
 
@@ -193,85 +201,97 @@ def _normalised(light: Tensor) -> Tensor:
     return light / light.sum(1, keepdim=True)
 
 
-def _knot_places(p: Columns, scale_length: Tensor) -> Tensor:
+def _knot_places(p: GalaxyTable[Tensor], arms: SpiralDisc[Tensor], scale_length: Tensor) -> Tensor:
     """Return where knots lie (N, K, 2): near the ridges of the arms."""
-    radius = p["knot_radius"].clamp_min(0.2)
-    turns = 2 * math.pi * p["knot_arm"] + p["knot_angle"] - p["arm_phase"][:, None]
-    azimuth = radius.log() / p["pitch"].tan()[:, None] + turns / p["num_arms"][:, None]
-    azimuth = azimuth * p["winding"][:, None]
+    radius = arms.knot_radius.clamp_min(0.2)
+    turns = 2 * math.pi * arms.knot_arm + arms.knot_angle - arms.arm_phase[:, None]
+    azimuth = radius.log() / arms.pitch.tan()[:, None] + turns / arms.num_arms[:, None]
+    azimuth = azimuth * arms.winding[:, None]
     u = radius * scale_length[:, None] * azimuth.cos()
-    v = radius * (scale_length * p["axis_ratio"])[:, None] * azimuth.sin()
-    cos, sin = p["position_angle"].cos()[:, None], p["position_angle"].sin()[:, None]
+    v = radius * (scale_length * p.structure.axis_ratio)[:, None] * azimuth.sin()
+    cos, sin = p.structure.position_angle.cos()[:, None], p.structure.position_angle.sin()[:, None]
     return torch.stack([cos * u - sin * v, sin * u + cos * v], -1)
 
 
-def _edge_on(p: Columns, grid: Grid) -> Light:
+def _edge_on(p: GalaxyTable[Tensor], grid: Grid) -> Light:
     """Draw a self-gravitating exponential disc from the side (van der Kruit & Searle 1981, eq. 1) with a dust lane."""
-    scale_length = p["size"] / EXPONENTIAL_HALF_LIGHT
-    height = scale_length * p["thickness"]  # z0 of sech^2(z / z0)
-    u, z = grid.turned(p["position_angle"])
+    side = given(p.structure.edge_on)
+    scale_length = p.size / EXPONENTIAL_HALF_LIGHT
+    height = scale_length * side.thickness  # z0 of sech^2(z / z0)
+    u, z = grid.turned(p.structure.position_angle)
     along = (u / _wide(scale_length)).abs().clamp_min(1e-4)
     disc = along * torch.special.modified_bessel_k1(along) / torch.cosh((z / _wide(height)).clamp(-40, 40)).square()
     disc = disc * grid.pixel_area / _wide(2 * math.pi * scale_length * height)
     # Less than edge-on, it is the ellipse that any inclined disc is.
-    axis_ratio = _wide(p["axis_ratio"])
+    axis_ratio = _wide(p.structure.axis_ratio)
     radius = (along.square() + (z / _wide(scale_length) / axis_ratio).square()).sqrt()
     ellipse = torch.exp(-radius) * grid.pixel_area / (2 * math.pi * _wide(scale_length).square() * axis_ratio)
-    disc = torch.where(_wide(p["inclined"]) > 0, ellipse, disc)
-    disc = disc * (1 + _wide(p["lopsidedness"]) * torch.tanh(u / _wide(scale_length)))
+    disc = torch.where(_wide(side.inclined) > 0, ellipse, disc)
+    disc = disc * (1 + _wide(side.lopsidedness) * torch.tanh(u / _wide(scale_length)))
     # Half of the light lies behind the lane.
-    lane = (z / _wide(height) - _wide(p["dust_offset"])) / 0.35
-    depth = _wide(p["dust_depth"]) * torch.exp(-along / 1.3 - 0.5 * lane.square())
+    lane = (z / _wide(height) - _wide(side.dust_offset)) / 0.35
+    depth = _wide(side.dust_depth) * torch.exp(-along / 1.3 - 0.5 * lane.square())
     planes = [disc * (0.5 + 0.5 * torch.exp(-opacity * depth)) for opacity in _DUST_OPACITY]
     # The fluxes are what is seen: dust changes where the light and its colour are, not how much there is in r.
     seen = planes[1].sum((1, 2), keepdim=True)
-    planes = [_wide(p["disc_flux"][:, band]) * plane / seen for band, plane in enumerate(planes)]
-    bulge = _spheroid(p, p["bulge_flux"], scale_length * p["bulge_size"], p["bulge_axis_ratio"])
+    planes = [_wide(p.disc_flux[:, band]) * plane / seen for band, plane in enumerate(planes)]
+    bulge = _spheroid(p, p.bulge_flux, scale_length * p.structure.bulge_size, p.structure.bulge_axis_ratio)
     return Light(torch.stack(planes, 1), [bulge])
 
 
-def _dry_merger(p: Columns) -> Light:
+def _dry_merger(p: GalaxyTable[Tensor]) -> Light:
     """Draw two spheroids and the faint envelope that their stars already share."""
-    flux = p["bulge_flux"] + p["disc_flux"]
-    ratio = p["light_ratio"]
+    pair = given(p.structure.pair)
+    flux = p.bulge_flux + p.disc_flux
+    ratio = pair.light_ratio
     envelope = 0.2 * flux
     first = (flux - envelope) / (1 + ratio)[:, None]
-    x, y = (p["separation"] * p["size"] * part for part in (p["direction"].cos(), p["direction"].sin()))
-    one, two = p["spheroid_axis_ratio"].unbind(1)
-    angle_one, angle_two = p["spheroid_angle"].unbind(1)
-    n_one, n_two = p["bulge_n"].unbind(1)
-    small = p["size"] * ratio**0.6
+    x, y = (pair.separation * p.size * part for part in (pair.direction.cos(), pair.direction.sin()))
+    one, two = pair.spheroid_axis_ratio.unbind(1)
+    angle_one, angle_two = pair.spheroid_angle.unbind(1)
+    n_one, n_two = p.structure.bulge_n.unbind(1)
+    small = p.size * ratio**0.6
     return Light(
         None,
         [
-            Spheroid(first, p["size"] * 0.8, n_one, one, angle_one),
+            Spheroid(first, p.size * 0.8, n_one, one, angle_one),
             Spheroid(first * ratio[:, None], small * 0.8, n_two, two, angle_two, x, y),
-            Spheroid(envelope, 1.8 * p["size"], torch.ones_like(ratio), 0.5 + 0.5 * one, p["direction"], x / 2, y / 2),
+            Spheroid(envelope, 1.8 * p.size, torch.ones_like(ratio), 0.5 + 0.5 * one, pair.direction, x / 2, y / 2),
         ],
     )
 
 
-def meet(p: Columns) -> encounter.Encounter:
-    """Follow the encounters of wet mergers; `particle_draws` (N, 2, P, 3) places particles and makes some shine."""
-    names = ("mass_ratio", "pericentre", "speed", "time_after", "disc_tilt", "disc_node", "view")
-    return encounter.simulate(*(p[name] for name in names), p["particle_draws"][..., :2])
+def meet(galaxies: GalaxyTable[Tensor]) -> encounter.Encounter:
+    """Follow the encounters of wet mergers, whose `particle_draws` must have been drawn."""
+    pair = given(galaxies.structure.pair)
+    return encounter.simulate(
+        pair.mass_ratio,
+        pair.pericentre,
+        pair.speed,
+        pair.time_after,
+        pair.disc_tilt,
+        pair.disc_node,
+        pair.view,
+        given(pair.particle_draws)[..., :2],
+    )
 
 
-def _wet_merger(p: Columns, grid: Grid, pair: encounter.Encounter) -> Light:
+def _wet_merger(p: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encounter) -> Light:
     """Draw two discs after an encounter: their inner parts smooth, their outskirts as particles, and two bulges."""
+    two = given(p.structure.pair)
     device = grid.pixel_scale.device
-    unit = p["size"] / EXPONENTIAL_HALF_LIGHT  # arcseconds of the encounter's unit of length
-    part = torch.stack([torch.ones_like(p["light_ratio"]), p["light_ratio"]], 1)
+    unit = p.size / EXPONENTIAL_HALF_LIGHT  # arcseconds of the encounter's unit of length
+    part = torch.stack([torch.ones_like(two.light_ratio), two.light_ratio], 1)
     part = part / part.sum(1, keepdim=True)  # (N, 2)
     carried = encounter.particle_light()[2]
 
     # Some particles shine more than others: the clumps in which an encounter makes stars.
-    luck = p["particle_draws"][..., 2]
-    weight = part[..., None] * (0.3 - luck.clamp_min(1e-6).log() * p["clumpiness"][:, None, None])
+    luck = given(two.particle_draws)[..., 2]
+    weight = part[..., None] * (0.3 - luck.clamp_min(1e-6).log() * two.clumpiness[:, None, None])
     points = (pair.particles * unit[:, None, None, None]).flatten(1, 2)
     particles = grid.deposit(points, _normalised(weight.flatten(1)))
 
-    planes: Tensor | float = 0.0
+    planes = torch.zeros((), device=device)
     spheroids = []
     for galaxy in (0, 1):
         x, y = (galaxy * pair.companion[:, axis] * unit for axis in (0, 1))
@@ -281,10 +301,10 @@ def _wet_merger(p: Columns, grid: Grid, pair: encounter.Encounter) -> Light:
         radius = (u.square() + (v / _wide(axis_ratio)).square()).sqrt() / _wide(scale_length)
         disc = torch.exp(-radius) * encounter.inner_share(radius) * grid.pixel_area
         disc = disc / _wide(2 * math.pi * scale_length.square() * axis_ratio)  # holds 1 - carried of the light
-        planes = planes + (p["disc_flux"] * part[:, galaxy, None])[..., None, None] * disc[:, None]
+        planes = planes + (p.disc_flux * part[:, galaxy, None])[..., None, None] * disc[:, None]
         bulge_ratio = (0.5 * axis_ratio.square() + 0.5).sqrt()
-        size = scale_length * p["bulge_size"]
-        flux = p["bulge_flux"] * part[:, galaxy, None]
-        spheroids.append(Spheroid(flux, size, p["bulge_n"][:, galaxy], bulge_ratio, angle, x, y))
+        size = scale_length * p.structure.bulge_size
+        flux = p.bulge_flux * part[:, galaxy, None]
+        spheroids.append(Spheroid(flux, size, p.structure.bulge_n[:, galaxy], bulge_ratio, angle, x, y))
     color = torch.tensor([1.1, 1.0, 0.95], device=device)  # outskirts and tails are a little bluer
-    return Light(planes, spheroids, particles, _PARTICLE_SMOOTHING * unit, p["disc_flux"] * carried * color)
+    return Light(planes, spheroids, particles, _PARTICLE_SMOOTHING * unit, p.disc_flux * carried * color)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,10 @@ from torch import Tensor
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX
 from galaxies.mock_survey import population
+from galaxies.mock_survey.galaxy_table import GalaxyTable, changed, columns_of, given
 from galaxies.mock_survey.light import (
     EXPONENTIAL_HALF_LIGHT,
     NUM_PARTICLES,
-    Columns,
     Grid,
     Light,
     Spheroid,
@@ -117,24 +118,26 @@ class MockSurvey:
         for index, morphology in enumerate(MORPHOLOGY_NAMES):
             streams = [np.random.default_rng([self.seed, block, index]) for block in range(first_block, end_block)]
             drawn = [population.draw_galaxies(morphology, BLOCK // num_classes, rng) for rng in streams]
-            columns = {name: np.concatenate([block[name] for block in drawn]) for name in drawn[0]}
+            table = changed(lambda *blocks: np.concatenate(blocks), *drawn)
             rows = np.arange(index, len(numbers), num_classes)
             kinds = np.full(len(rows), morphology, dtype=object)
-            if morphology == "merger":
-                kinds = np.where(columns["dry"] > 0, "dry merger", "wet merger")
-            known = {name: columns[name] for name in _KNOWN}
-            known |= {"frame_scale": columns["frame_scale"], "true_axis_ratio": columns["axis_ratio"].copy()}
-            known["pixel_scale"] = columns["frame_scale"] * self.frame_px / self.image_size
-            known["true_flux"] = (columns["disc_flux"] + columns["bulge_flux"])[:, 1]
+            if (pair := table.structure.pair) is not None:
+                kinds = np.where(pair.dry > 0, "dry merger", "wet merger")
+            known = {name: getattr(table, name) for name in _KNOWN}
+            known["frame_scale"] = table.exposure.frame_scale
+            known["true_axis_ratio"] = table.structure.axis_ratio.copy()
+            known["pixel_scale"] = table.exposure.frame_scale * self.frame_px / self.image_size
+            known["true_flux"] = (table.disc_flux + table.bulge_flux)[:, 1]
             known["true_half_light_radius"] = np.empty(len(rows))
             for kind in sorted(set(kinds)):
                 chosen = np.flatnonzero(kinds == kind)
-                pixels, told = self._render(kind, columns, chosen, numbers[rows[chosen]])
+                pixels, told = self._render(kind, table, chosen, numbers[rows[chosen]])
                 images[rows[chosen]] = pixels.cpu()
                 for name, values in told.items():
                     known[name][chosen] = values.cpu().double().numpy()
-            for name in structure.keys() & columns.keys():
-                structure[name][rows] = columns[name]
+            for name, values in columns_of(table.structure).items():
+                if (name := name.split(".")[-1]) in structure:
+                    structure[name][rows] = values
             for name, values in known.items():
                 truth.setdefault(name, np.empty(len(numbers)))[rows] = values
         morphologies = population.class_of(numbers)
@@ -153,26 +156,25 @@ class MockSurvey:
         )
 
     def _render(
-        self, kind: str, columns: dict[str, np.ndarray], chosen: np.ndarray, numbers: np.ndarray
+        self, kind: str, galaxies: GalaxyTable[np.ndarray], chosen: np.ndarray, numbers: np.ndarray
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return images (n, 3, S, S) uint8 of galaxies of one kind, and the truth that only their light tells."""
-        p = {name: torch.from_numpy(values[chosen]).to(self.device, torch.float32) for name, values in columns.items()}
+        p = self._tensors(galaxies, chosen)
         side = _fft_size(self.image_size * self.oversampling)
-        frame_width = p["frame_scale"] * self.frame_px  # arcseconds
+        frame_width = p.exposure.frame_scale * self.frame_px  # arcseconds
         grid = Grid(side, frame_width / (self.image_size * self.oversampling))
         # Every galaxy has its own stream, so that batches of any size draw the same numbers.
         streams = [torch.Generator(self.device).manual_seed(self._stream(number)) for number in numbers]
         if kind == "wet merger":
             # Drawn on the CPU, since they belong to the truth.
             luck = [torch.Generator().manual_seed(self._stream(number) + 1) for number in numbers]
-            p["particle_draws"] = torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=g) for g in luck]).to(
-                self.device
-            )
+            draws = torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=g) for g in luck])
+            given(p.structure.pair).particle_draws = draws.to(self.device)
         pair = meet(p) if kind == "wet merger" else None
         field = _FourierGrid(grid)
         source = self._transformed(draw_light(kind, p, grid, pair), field, p)  # (n, 3, W, W/2 + 1) complex
         truth = {"true_half_light_radius": _half_light_radius(source, field)}
-        if "merger" in kind:  # which may outgrow the picture
+        if p.structure.pair is not None:  # which may outgrow the picture
             wide = _FourierGrid(Grid(side, 2.5 * grid.pixel_scale))
             truth["true_half_light_radius"] = _half_light_radius(
                 self._transformed(draw_light(kind, p, wide.grid, pair), wide, p), wide
@@ -183,26 +185,31 @@ class MockSurvey:
         picture = self._crop(_compress(_compose(_expose(source, _neighbours(p, grid), field, noise, p)), field))
         return picture.mul(255).round().clamp(0, 255).byte(), truth
 
+    def _tensors(self, galaxies: GalaxyTable[np.ndarray], chosen: np.ndarray) -> GalaxyTable[Tensor]:
+        """Return some galaxies' columns on the device, float32."""
+        table: Any = changed(lambda v: torch.from_numpy(v[chosen]).to(self.device, torch.float32), galaxies)
+        return table
+
     def _stream(self, number: int) -> int:
         """Return the seed of a galaxy's noise."""
         return int(np.random.SeedSequence([self.seed, int(number)]).generate_state(1, np.uint64)[0] >> 1)
 
-    def _transformed(self, light: Light, field: _FourierGrid, p: Columns) -> Tensor:
+    def _transformed(self, light: Light, field: _FourierGrid, p: GalaxyTable[Tensor]) -> Tensor:
         """Return the Fourier transform of a galaxy's light in three bands, moved to its place in the frame."""
         parts = [self._spheroid(spheroid, field) for spheroid in light.spheroids]
         if light.planes is not None:
             parts.append(torch.fft.rfft2(light.planes))
         if light.particles is not None:
-            blurred = torch.fft.rfft2(light.particles) * field.gaussian(light.particle_sigma)
-            parts.append(blurred[:, None] * light.particle_flux[..., None, None])
-        shift = p["centre"] * (p["frame_scale"] * FRAME_PX / 2)[:, None]
+            blurred = torch.fft.rfft2(light.particles) * field.gaussian(given(light.particle_sigma))
+            parts.append(blurred[:, None] * given(light.particle_flux)[..., None, None])
+        shift = p.exposure.centre * (p.exposure.frame_scale * FRAME_PX / 2)[:, None]
         return sum(parts) * field.shift(shift[:, 0], shift[:, 1])[:, None]
 
     def _spheroid(self, s: Spheroid, field: _FourierGrid) -> Tensor:
         along, across = field.turned(s.position_angle)
         frequency = s.size[:, None, None] * (along.square() + (s.axis_ratio[:, None, None] * across).square()).sqrt()
         plane = self._transform(frequency, s.n) * field.origin
-        if isinstance(s.x, Tensor):
+        if isinstance(s.x, Tensor) and isinstance(s.y, Tensor):
             plane = plane * field.shift(s.x, s.y)
         return plane[:, None] * s.flux[..., None, None]
 
@@ -263,7 +270,11 @@ def _fft_size(pixels: int) -> int:
 
 
 def _half_light_radius(source: Tensor, field: _FourierGrid) -> Tensor:
-    """Return the radius (n,) in arcseconds of the circle about the centroid that holds half of the light in r."""
+    """Return the radius (n,) in arcseconds of the circle about the centroid that holds half of the light in r.
+
+    It is this survey's own and not photometry's: the two share no code, so that each can check the other. What is
+    measured here is noiseless light in arcseconds before seeing; photometry finds a source in a noisy picture.
+    """
     grid = field.grid
     image = field.image(source[:, 1] * field.gaussian(0.6 * grid.pixel_scale))  # a little blur tames the cusps
     total = image.sum((1, 2))
@@ -280,20 +291,20 @@ def _half_light_radius(source: Tensor, field: _FourierGrid) -> Tensor:
     return (low + high) / 2
 
 
-def _neighbours(p: Columns, grid: Grid) -> Tensor:
+def _neighbours(p: GalaxyTable[Tensor], grid: Grid) -> Tensor:
     """Return the light (n, 3, W, W) of the other objects in the frame.
 
     A small galaxy is an exponential disc of `_SUNFLOWER` points, which lie evenly in its light; a star is all of
     them in one place.
     """
-    points = _sunflower(p["neighbour_size"].device)  # (M, 2), unit half-light radius
-    u = p["neighbour_size"][..., None] * points[:, 0]  # (n, K, M)
-    v = (p["neighbour_size"] * p["neighbour_axis_ratio"])[..., None] * points[:, 1]
-    cos, sin = p["neighbour_angle"].cos()[..., None], p["neighbour_angle"].sin()[..., None]
-    place = torch.stack([cos * u - sin * v, sin * u + cos * v], -1) + p["neighbour_place"][:, :, None]
+    points = _sunflower(p.neighbours.size.device)  # (M, 2), unit half-light radius
+    u = p.neighbours.size[..., None] * points[:, 0]  # (n, K, M)
+    v = (p.neighbours.size * p.neighbours.axis_ratio)[..., None] * points[:, 1]
+    cos, sin = p.neighbours.angle.cos()[..., None], p.neighbours.angle.sin()[..., None]
+    place = torch.stack([cos * u - sin * v, sin * u + cos * v], -1) + p.neighbours.place[:, :, None]
     # A neighbour on top of the galaxy would have been the galaxy.
-    apart = p["neighbour_place"].norm(dim=-1) > 0.8 * p["petro_r90"][:, None]
-    flux = p["neighbour_flux"] * apart[..., None] / len(points)  # (n, K, 3)
+    apart = p.neighbours.place.norm(dim=-1) > 0.8 * p.petro_r90[:, None]
+    flux = p.neighbours.flux * apart[..., None] / len(points)  # (n, K, 3)
     flux = flux[:, :, None].expand(-1, -1, len(points), -1).flatten(1, 2)
     return torch.stack([grid.deposit(place.flatten(1, 2), flux[..., band]) for band in range(3)], 1)
 
@@ -309,22 +320,22 @@ def _sunflower(device: torch.device, count: int = 64) -> Tensor:
     return points.to(device, torch.float32)
 
 
-def _expose(source: Tensor, neighbours: Tensor, field: _FourierGrid, noise: Tensor, p: Columns) -> Tensor:
+def _expose(source: Tensor, neighbours: Tensor, field: _FourierGrid, noise: Tensor, p: GalaxyTable[Tensor]) -> Tensor:
     """Blur the light, add the noise of sky and photons; nanomaggies a survey pixel, (n, 3, W, W)."""
     area = (SDSS_PIXEL_ARCSEC / field.pixel_scale).square()[:, None, None]  # grid pixels a survey pixel
     # What the survey's pixels can hold, less what their interpolation to the frame takes off.
     interpolation = 1 / (1 + ((2.3 * SDSS_PIXEL_ARCSEC) ** 2 * field.radius_squared) ** 2)
     planes = []
     for band in range(3):
-        core = p["psf_fwhm"][:, band] / 2.355
+        core = p.exposure.psf_fwhm[:, band] / 2.355
         psf = (1 - _WING_FRACTION) * field.gaussian(core) + _WING_FRACTION * field.gaussian(_WING_WIDTH * core)
-        offset = p["misregistration"][:, band]
+        offset = p.exposure.misregistration[:, band]
         blurred = (source[:, band] + torch.fft.rfft2(neighbours[:, band])) * psf
         image = field.image(blurred * field.shift(offset[:, 0], offset[:, 1])) * area
-        variance = p["sky_noise"][:, band, None, None].square() + _PHOTON_VARIANCE[band] * image.clamp_min(0)
+        variance = p.exposure.sky_noise[:, band, None, None].square() + _PHOTON_VARIANCE[band] * image.clamp_min(0)
         # White noise of the same power as the survey's pixels have.
         grain = field.image(torch.fft.rfft2(noise[:, band] * (variance * area).sqrt()) * interpolation)
-        planes.append(image + grain + (p["sky_error"][:, band] * p["sky_noise"][:, band])[:, None, None])
+        planes.append(image + grain + (p.exposure.sky_error[:, band] * p.exposure.sky_noise[:, band])[:, None, None])
     return torch.stack(planes, 1)
 
 

@@ -19,28 +19,28 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.mock_survey import sersic
 from galaxies.mock_survey.conditions import draw_neighbours, draw_observation
 from galaxies.mock_survey.cosmology import arcsec_per_kpc, distance_modulus, redshift_at
-from galaxies.mock_survey.structure import Columns, draw_structure, normal_within
+from galaxies.mock_survey.galaxy_table import GalaxyTable, Luminosity, Structure, changed
+from galaxies.mock_survey.structure import draw_structure, normal_within
 
 MAGNITUDE_LIMIT = 17.5
 REDSHIFT_RANGE = (0.01, 0.25)
 _SUN_R = 4.64  # absolute AB magnitude of the Sun in r (Willmer 2018)
 
 
-def draw_galaxies(morphology: str, count: int, rng: np.random.Generator) -> Columns:
+def draw_galaxies(morphology: str, count: int, rng: np.random.Generator) -> GalaxyTable[np.ndarray]:
     """Draw galaxies of one class with everything that a picture of them needs.
 
-    Returns
-    -------
-    dict of str to ndarray, (count, ...), float64
-        redshift; absolute_magnitude and magnitude (r); stellar_mass (log10 solar masses); disc_flux and
-        bulge_flux (g, r, i in nanomaggies); size (arcseconds, see `_trial`), petro_r50 and petro_r90 (arcseconds)
-        and petro_r50_kpc; the structure (`galaxy_structure.py`); the observation (`sky_field.py`).
+    Raises
+    ------
+    ValueError
+        If the mock survey does not know the class.
     """
-    galaxies = draw_structure(morphology, count, rng)
-    galaxies |= _luminosity_and_distance(_FAMILIES[morphology], galaxies, count, rng)
-    galaxies |= draw_observation(galaxies["petro_r90"], _FAMILIES[morphology].r90_error, rng)
-    galaxies |= draw_neighbours(galaxies["frame_scale"], rng)
-    return galaxies
+    structure = draw_structure(morphology, count, rng)
+    family = FAMILIES[morphology]
+    luminosity = _luminosity_and_distance(family, structure, count, rng)
+    exposure = draw_observation(luminosity.petro_r90, family.r90_error, rng)
+    neighbours = draw_neighbours(exposure.frame_scale, rng)
+    return GalaxyTable(**vars(luminosity), structure=structure, exposure=exposure, neighbours=neighbours)
 
 
 class _Family(NamedTuple):
@@ -55,7 +55,8 @@ class _Family(NamedTuple):
     red_bulge: bool = True  # the bulge has old stars even if the rest has not
 
 
-_FAMILIES = {
+# By the name of the class in `MORPHOLOGIES`.
+FAMILIES = {
     "spiral": _Family(-20.9, 0.9, 1.33, 0.0, 4.7, -0.12),
     "elliptical": _Family(-21.5, 0.9, 1.4, -0.04, 3.0, 0.0, False),
     "merger": _Family(-21.2, 0.9, 1.06, 0.0, 4.0, -0.13),
@@ -64,27 +65,36 @@ _FAMILIES = {
 _RED_GR, _RED_RI = 0.76, 0.39  # colours of old stars at redshift 0
 
 
-def _luminosity_and_distance(family: _Family, s: Columns, count: int, rng: np.random.Generator) -> Columns:
+def _luminosity_and_distance(
+    family: _Family, s: Structure[np.ndarray], count: int, rng: np.random.Generator
+) -> Luminosity[np.ndarray]:
     """Draw absolute magnitudes, distances within the survey's limits, colours, masses and angular sizes."""
-    r50, r90 = _petrosian_radii(s)
-    columns: Columns = {}
+    radii = _petrosian_radii(s)
     todo = np.ones(count, dtype=bool)
+    drawn = None
+
+    def where_todo(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(todo.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
     for _ in range(60):  # draw again what the survey would not have picked
-        trial = _trial(family, s, count, rng)
-        trial |= {"petro_r50": trial["size"] * r50, "petro_r90": trial["size"] * r90}
-        for name, values in trial.items():
-            columns[name] = np.where(todo.reshape(-1, *[1] * (values.ndim - 1)), values, columns.get(name, values))
-        todo &= ~((trial["petro_r90"] > family.min_r90) & (trial["redshift"] > REDSHIFT_RANGE[0]))
+        trial = _trial(family, s, radii, count, rng)
+        drawn = trial if drawn is None else changed(where_todo, trial, drawn)
+        todo &= ~((trial.petro_r90 > family.min_r90) & (trial.redshift > REDSHIFT_RANGE[0]))
         if not todo.any():
             break
-    columns["petro_r90"] = columns["petro_r90"].clip(family.min_r90)
-    columns["petro_r50_kpc"] = columns["petro_r50"] / arcsec_per_kpc(columns["redshift"])
-    return columns
+    assert drawn is not None
+    drawn.petro_r90 = drawn.petro_r90.clip(family.min_r90)
+    return drawn
 
 
-def _trial(family: _Family, s: Columns, count: int, rng: np.random.Generator) -> Columns:
+def _trial(
+    family: _Family,
+    s: Structure[np.ndarray],
+    petrosian_radii: tuple[np.ndarray, np.ndarray],
+    count: int,
+    rng: np.random.Generator,
+) -> Luminosity[np.ndarray]:
     """Draw what depends on luminosity and distance, whether or not the survey would have picked it."""
-    old = s.get("old", np.zeros(count))
     mean, sigma = family.magnitude, family.magnitude_spread
     magnitude_r = normal_within(rng, mean, sigma, mean - 2 * sigma, mean + 2.5 * sigma, count)
     # A flux-limited volume: uniform in the cube of the distance up to where the galaxy is too faint.
@@ -95,9 +105,9 @@ def _trial(family: _Family, s: Columns, count: int, rng: np.random.Generator) ->
     # Colours at rest: the red sequence is tight; blue galaxies are redder when luminous or inclined.
     tilt = -0.02 * (magnitude_r + 21)
     red_gr = _RED_GR + tilt + rng.normal(0, 0.035, count)
-    blue_gr = 0.42 + family.reddening - 0.055 * (magnitude_r + 21) + 0.12 * (1 - s["axis_ratio"])
+    blue_gr = 0.42 + family.reddening - 0.055 * (magnitude_r + 21) + 0.12 * (1 - s.axis_ratio)
     blue_gr = np.minimum(blue_gr + rng.normal(0, 0.14, count), red_gr)
-    disc_gr = np.where(old > 0, red_gr, blue_gr)
+    disc_gr = np.where(s.old > 0, red_gr, blue_gr)
     disc_ri = 0.04 + 0.46 * disc_gr + rng.normal(0, 0.025, count)
     # The spectrum moves through the bands: linear K-corrections, steeper for old stars (sizes as Chilingarian et
     # al. 2010 give them for g-r and r-i below redshift 0.25).
@@ -108,7 +118,7 @@ def _trial(family: _Family, s: Columns, count: int, rng: np.random.Generator) ->
     bulge_ri_seen = _RED_RI + 0.6 * redshift + 0.46 * (red_gr - _RED_GR)
 
     magnitude = magnitude_r + distance_modulus(redshift) + redshift * (0.6 + 0.4 * redness)
-    fraction = s["bulge_fraction"]
+    fraction = s.bulge_fraction
     total = 10 ** (0.4 * (22.5 - magnitude))  # nanomaggies in r
     disc_flux = (total * (1 - fraction))[:, None] * _band_ratios(disc_gr_seen, disc_ri_seen)
     if not family.red_bulge:
@@ -117,17 +127,21 @@ def _trial(family: _Family, s: Columns, count: int, rng: np.random.Generator) ->
 
     mean_gr = disc_gr * (1 - fraction) + red_gr * fraction
     mass = -0.306 + 1.097 * mean_gr - 0.15 - 0.4 * (magnitude_r - _SUN_R)  # Bell et al. (2003), Kroupa stars
-    size_kpc = _size_of_mass(mass, old) * np.exp(rng.normal(0, 0.28, count)) * family.size_factor
+    size_kpc = _size_of_mass(mass, s.old) * np.exp(rng.normal(0, 0.28, count)) * family.size_factor
     size = size_kpc * arcsec_per_kpc(redshift)
-    return {
-        "redshift": redshift,
-        "absolute_magnitude": magnitude_r,
-        "magnitude": magnitude,
-        "stellar_mass": mass,
-        "disc_flux": disc_flux,
-        "bulge_flux": bulge_flux,
-        "size": size,  # half-light radius of the spheroid or of the disc alone, along the major axis, arcseconds
-    }
+    petro_r50, petro_r90 = (size * radius for radius in petrosian_radii)
+    return Luminosity(
+        redshift=redshift,
+        absolute_magnitude=magnitude_r,
+        magnitude=magnitude,
+        stellar_mass=mass,
+        disc_flux=disc_flux,
+        bulge_flux=bulge_flux,
+        size=size,
+        petro_r50=petro_r50,
+        petro_r90=petro_r90,
+        petro_r50_kpc=petro_r50 / arcsec_per_kpc(redshift),
+    )
 
 
 def _band_ratios(gr: np.ndarray, ri: np.ndarray) -> np.ndarray:
@@ -143,25 +157,25 @@ def _size_of_mass(mass: np.ndarray, old: np.ndarray) -> np.ndarray:
     return np.where(old > 0, early, late)
 
 
-def _petrosian_radii(s: Columns) -> tuple[np.ndarray, np.ndarray]:
+def _petrosian_radii(s: Structure[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return Petrosian R50 and R90 in units of the main component's half-light radius, before seeing.
 
     Circular apertures, Petrosian ratio 0.2, flux within two Petrosian radii (Blanton et al. 2001).
     """
-    whole = s.get("dry", np.zeros_like(s["bulge_fraction"])) > 0  # no disc at all
-    fraction = np.where(whole, 1.0, s["bulge_fraction"])
-    n = s["bulge_n"] if s["bulge_n"].ndim == 1 else s["bulge_n"][:, 0]
+    whole = np.zeros(len(s.bulge_fraction), dtype=bool) if s.pair is None else s.pair.dry > 0  # no disc at all
+    fraction = np.where(whole, 1.0, s.bulge_fraction)
+    n = s.bulge_n if s.bulge_n.ndim == 1 else s.bulge_n[:, 0]
     radius = np.geomspace(0.05, 8.0, 56)
-    disc = _aperture_light(radius, np.ones_like(n), s["axis_ratio"])
-    scale = np.where(whole, 1.0, s["bulge_size"] / 1.678)
-    bulge_ratio = np.where(whole, s["axis_ratio"], s["bulge_axis_ratio"])
+    disc = _aperture_light(radius, np.ones_like(n), s.axis_ratio)
+    scale = np.where(whole, 1.0, s.bulge_size / 1.678)
+    bulge_ratio = np.where(whole, s.axis_ratio, s.bulge_axis_ratio)
     bulge = _aperture_light(radius / scale[:, None], n, bulge_ratio)
     growth = fraction[:, None] * bulge + (1 - fraction)[:, None] * disc  # (N, radii)
     result = np.empty((2, len(n)))
     for k, curve in enumerate(growth):
         ring = np.interp(1.25 * radius, radius, curve) - np.interp(0.8 * radius, radius, curve)
         ratio = ring / (1.25**2 - 0.8**2) / curve
-        petrosian = radius[min(np.argmax(ratio < 0.2), len(radius) - 1)]
+        petrosian = radius[min(int(np.argmax(ratio < 0.2)), len(radius) - 1)]
         flux = np.interp(2 * petrosian, radius, curve)
         result[:, k] = np.interp([0.5 * flux, 0.9 * flux], curve, radius)
     return result[0], result[1]

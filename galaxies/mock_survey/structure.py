@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+
+from galaxies.mock_survey.galaxy_table import EdgeOnDisc, Pair, SpiralDisc, Structure
 
 NUM_KNOTS = 40
 NUM_WAVES = 6
 _EDGE_ON_RATIO = math.pi / 6  # root mean square height over length of K1 sech^2 discs, for z0 = h
-
-Columns = dict[str, np.ndarray]
 
 
 def normal_within(
@@ -27,7 +28,7 @@ def normal_within(
     return np.where((values < low) | (values > high), spare, values)
 
 
-def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Columns:
+def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Structure[np.ndarray]:
     """Draw shapes that do not depend on distance; lengths in half-light radii or scale lengths.
 
     Raises
@@ -37,115 +38,143 @@ def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Col
     """
     if morphology not in SHAPES:
         raise ValueError(f"the mock survey cannot draw the class '{morphology}': it draws {', '.join(SHAPES)}")
-    s: Columns = {"position_angle": rng.uniform(0, math.pi, count)}
-    s |= SHAPES[morphology](count, rng)
+    position_angle = rng.uniform(0, math.pi, count)
+    shape = SHAPES[morphology](count, rng)
     # Bulge size over the disc's scale length; bigger bulges are larger (Gadotti 2009).
-    s["bulge_size"] = np.exp(rng.normal(math.log(0.2), 0.25, count)) * (1 + 2 * s["bulge_fraction"])
-    if morphology == "elliptical":
-        s["bulge_size"] *= 1.6
+    bulge_size = np.exp(rng.normal(math.log(0.2), 0.25, count)) * (1 + 2 * shape.bulge_fraction) * shape.bulge_growth
     flattening = rng.uniform(0.0, 0.5, count)
-    s["bulge_axis_ratio"] = np.sqrt(flattening * s["axis_ratio"] ** 2 + 1 - flattening)
-    return s
+    return Structure(
+        position_angle=position_angle,
+        axis_ratio=shape.axis_ratio,
+        old=np.zeros(count) if shape.old is None else shape.old,
+        bulge_n=shape.bulge_n,
+        bulge_fraction=shape.bulge_fraction,
+        bulge_size=bulge_size,
+        bulge_axis_ratio=np.sqrt(flattening * shape.axis_ratio**2 + 1 - flattening),
+        spiral=shape.spiral,
+        edge_on=shape.edge_on,
+        pair=shape.pair,
+    )
 
 
-def _elliptical_structure(count: int, rng: np.random.Generator) -> Columns:
+class _Shape(NamedTuple):
+    """What is drawn of a class alone; the columns are those of `Structure`."""
+
+    bulge_n: np.ndarray
+    bulge_fraction: np.ndarray
+    axis_ratio: np.ndarray
+    old: np.ndarray | None = None  # nobody is, if left out
+    spiral: SpiralDisc[np.ndarray] | None = None
+    edge_on: EdgeOnDisc[np.ndarray] | None = None
+    pair: Pair[np.ndarray] | None = None
+    bulge_growth: float = 1.0  # of the bulge over those of other classes
+
+
+def _elliptical_structure(count: int, rng: np.random.Generator) -> _Shape:
     """Draw a cusp in a smooth body, as deep images resolve ellipticals (Huang et al. 2013).
 
     Galaxy Zoo's smooth class also holds lenticulars and small galaxies without features, some of them blue.
     """
-    return {
-        "bulge_n": rng.uniform(2.5, 5.0, count),
-        "axis_ratio": normal_within(rng, 0.66, 0.17, 0.36, 1.0, count),
-        "bulge_fraction": rng.uniform(0.2, 0.75, count),
-        "old": np.where(rng.random(count) < 0.3, 0.0, 1.0),
-    }
+    return _Shape(
+        bulge_n=rng.uniform(2.5, 5.0, count),
+        axis_ratio=normal_within(rng, 0.66, 0.17, 0.36, 1.0, count),
+        bulge_fraction=rng.uniform(0.2, 0.75, count),
+        old=np.where(rng.random(count) < 0.3, 0.0, 1.0),
+        bulge_growth=1.6,
+    )
 
 
-def _edge_on_structure(count: int, rng: np.random.Generator) -> Columns:
+def _edge_on_structure(count: int, rng: np.random.Generator) -> _Shape:
     """Draw discs from the side, and some that show a little of their face: volunteers call those edge-on too."""
     bulge_n = rng.uniform(1.0, 3.0, count)
     bulge = rng.beta(1.2, 2.2, count)
     thickness = rng.uniform(0.18, 0.52, count)  # z0 / h
     inclined = (rng.random(count) < 0.5).astype(np.float64)  # an ellipse
-    return {
-        "bulge_n": bulge_n,
-        "thickness": thickness,
-        "inclined": inclined,
-        "axis_ratio": np.where(inclined > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * thickness),
-        "bulge_fraction": np.where(inclined > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge),
-        "dust_depth": np.where(rng.random(count) < 0.6, rng.uniform(0.3, 2.5, count), 0.0),
-        "dust_offset": rng.normal(0, 0.15, count),  # of the lane from the middle, z0
-        "lopsidedness": rng.normal(0, 0.07, count),
-    }
+    return _Shape(
+        bulge_n=bulge_n,
+        axis_ratio=np.where(inclined > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * thickness),
+        bulge_fraction=np.where(inclined > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge),
+        edge_on=EdgeOnDisc(
+            thickness=thickness,
+            inclined=inclined,
+            dust_depth=np.where(rng.random(count) < 0.6, rng.uniform(0.3, 2.5, count), 0.0),
+            dust_offset=rng.normal(0, 0.15, count),  # of the lane from the middle, z0
+            lopsidedness=rng.normal(0, 0.07, count),
+        ),
+    )
 
 
-def _spiral_structure(count: int, rng: np.random.Generator) -> Columns:
+def _spiral_structure(count: int, rng: np.random.Generator) -> _Shape:
     bulge_n = rng.uniform(1.0, 2.5, count)
     bulge_fraction = 0.02 + 0.43 * rng.beta(1.2, 3.2, count)
     cos_i = rng.uniform(0.38, 1.0, count)
     arms = rng.choice([1, 2, 3, 4], count, p=[0.05, 0.65, 0.18, 0.12]).astype(np.float64)
     barred = rng.random(count) < 0.4
     knot_radius = rng.gamma(2.6, 0.85, (count, NUM_KNOTS))
-    return {
-        "bulge_n": bulge_n,
-        "bulge_fraction": bulge_fraction,
-        "axis_ratio": np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2),  # Hubble (1926), for discs of that thickness
-        "num_arms": arms,
-        "pitch": np.radians(rng.uniform(9, 26, count)),
-        "winding": rng.choice([-1.0, 1.0], count),
-        "arm_strength": 0.74 * rng.beta(2.3, 1.8, count),
-        "arm_sharpness": rng.uniform(1.0, 4.0, count),
-        "arm_phase": rng.uniform(0, 2 * math.pi, count),
-        "hole": rng.uniform(0.2, 0.95, count),  # how much light the disc's middle lacks
-        "arm_start": rng.uniform(0.35, 0.9, count),
-        "arm_asymmetry": rng.uniform(0, 0.35, count),
-        "waves": np.stack(
-            [
-                rng.integers(2, 9, (count, NUM_WAVES)),  # number of arms of each wave
-                rng.uniform(2.0, 9.0, (count, NUM_WAVES)),  # its radial frequency in log radius
-                rng.uniform(0, 2 * math.pi, (count, NUM_WAVES)),
-                rng.rayleigh(1.0, (count, NUM_WAVES)),
-            ],
-            -1,
+    return _Shape(
+        bulge_n=bulge_n,
+        bulge_fraction=bulge_fraction,
+        axis_ratio=np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2),  # Hubble (1926), for discs of that thickness
+        spiral=SpiralDisc(
+            num_arms=arms,
+            pitch=np.radians(rng.uniform(9, 26, count)),
+            winding=rng.choice([-1.0, 1.0], count),
+            arm_strength=0.74 * rng.beta(2.3, 1.8, count),
+            arm_sharpness=rng.uniform(1.0, 4.0, count),
+            arm_phase=rng.uniform(0, 2 * math.pi, count),
+            hole=rng.uniform(0.2, 0.95, count),  # how much light the disc's middle lacks
+            arm_start=rng.uniform(0.35, 0.9, count),
+            arm_asymmetry=rng.uniform(0, 0.35, count),
+            waves=np.stack(
+                [
+                    rng.integers(2, 9, (count, NUM_WAVES)),  # number of arms of each wave
+                    rng.uniform(2.0, 9.0, (count, NUM_WAVES)),  # its radial frequency in log radius
+                    rng.uniform(0, 2 * math.pi, (count, NUM_WAVES)),
+                    rng.rayleigh(1.0, (count, NUM_WAVES)),
+                ],
+                -1,
+            ),
+            wave_strength=rng.uniform(0.02, 0.12, count),
+            bar_fraction=np.where(barred, rng.uniform(0.06, 0.22, count), 0.0),
+            bar_size=rng.uniform(0.5, 1.0, count),  # half-light radius along the bar, scale lengths
+            bar_axis_ratio=rng.uniform(0.25, 0.45, count),
+            bar_angle=rng.uniform(0, math.pi, count),
+            knot_radius=knot_radius,
+            knot_angle=rng.normal(0, 0.35, (count, NUM_KNOTS)),  # from the ridge of an arm, radians of its phase
+            knot_arm=np.floor(rng.random((count, NUM_KNOTS)) * arms[:, None]),
+            knot_light=rng.pareto(1.8, (count, NUM_KNOTS)).clip(max=15) + 0.2,
+            knot_fraction=rng.uniform(0.003, 0.06, count),
         ),
-        "wave_strength": rng.uniform(0.02, 0.12, count),
-        "bar_fraction": np.where(barred, rng.uniform(0.06, 0.22, count), 0.0),
-        "bar_size": rng.uniform(0.5, 1.0, count),  # half-light radius along the bar, scale lengths
-        "bar_axis_ratio": rng.uniform(0.25, 0.45, count),
-        "bar_angle": rng.uniform(0, math.pi, count),
-        "knot_radius": knot_radius,
-        "knot_angle": rng.normal(0, 0.35, (count, NUM_KNOTS)),  # from the ridge of an arm, radians of its phase
-        "knot_arm": np.floor(rng.random((count, NUM_KNOTS)) * arms[:, None]),
-        "knot_light": rng.pareto(1.8, (count, NUM_KNOTS)).clip(max=15) + 0.2,
-        "knot_fraction": rng.uniform(0.003, 0.06, count),
-    }
+    )
 
 
-def _merger_structure(count: int, rng: np.random.Generator) -> Columns:
+def _merger_structure(count: int, rng: np.random.Generator) -> _Shape:
     """Draw pairs: gas-rich discs that `encounter.py` pulls apart, or two spheroids in a common envelope."""
     dry = (rng.random(count) < 0.45).astype(np.float64)
     axis_ratio = normal_within(rng, 0.75, 0.15, 0.4, 1.0, (count, 2))
     angles = rng.normal(size=(count, 4))
-    return {
-        "dry": dry,
-        "old": dry,
-        "bulge_n": np.where(dry[:, None] > 0, rng.uniform(1.0, 2.4, (count, 2)), rng.uniform(1.0, 2.5, (count, 2))),
-        "bulge_fraction": 0.05 + 0.4 * rng.beta(1.5, 2.0, count),
-        "axis_ratio": axis_ratio[:, 0],
-        "spheroid_axis_ratio": axis_ratio,
-        "spheroid_angle": rng.uniform(0, math.pi, (count, 2)),
-        "separation": rng.uniform(0.6, 2.4, count),  # of dry pairs, half-light radii
-        "direction": rng.uniform(0, 2 * math.pi, count),
-        "light_ratio": rng.uniform(0.25, 1.0, count),
-        "mass_ratio": rng.uniform(0.3, 1.0, count),
-        "pericentre": rng.uniform(1.2, 4.0, count),
-        "speed": rng.uniform(0.55, 0.8, count),
-        "time_after": rng.uniform(6.0, 55.0, count),
-        "disc_tilt": np.abs(rng.normal(0, 0.8, (count, 2))),
-        "disc_node": rng.uniform(0, 2 * math.pi, (count, 2)),
-        "view": _rotations(angles),
-        "clumpiness": rng.uniform(0.2, 2.0, count),  # of the particles' light
-    }
+    return _Shape(
+        old=dry,
+        bulge_n=np.where(dry[:, None] > 0, rng.uniform(1.0, 2.4, (count, 2)), rng.uniform(1.0, 2.5, (count, 2))),
+        bulge_fraction=0.05 + 0.4 * rng.beta(1.5, 2.0, count),
+        axis_ratio=axis_ratio[:, 0],
+        pair=Pair(
+            dry=dry,
+            spheroid_axis_ratio=axis_ratio,
+            spheroid_angle=rng.uniform(0, math.pi, (count, 2)),
+            separation=rng.uniform(0.6, 2.4, count),  # of dry pairs, half-light radii
+            direction=rng.uniform(0, 2 * math.pi, count),
+            light_ratio=rng.uniform(0.25, 1.0, count),
+            mass_ratio=rng.uniform(0.3, 1.0, count),
+            pericentre=rng.uniform(1.2, 4.0, count),
+            speed=rng.uniform(0.55, 0.8, count),
+            time_after=rng.uniform(6.0, 55.0, count),
+            disc_tilt=np.abs(rng.normal(0, 0.8, (count, 2))),
+            disc_node=rng.uniform(0, 2 * math.pi, (count, 2)),
+            view=_rotations(angles),
+            clumpiness=rng.uniform(0.2, 2.0, count),  # of the particles' light
+        ),
+    )
 
 
 def _rotations(quaternions: np.ndarray) -> np.ndarray:
@@ -160,7 +189,7 @@ def _rotations(quaternions: np.ndarray) -> np.ndarray:
 
 
 # How the galaxies of a class are drawn, by its name in `MORPHOLOGIES`.
-SHAPES: dict[str, Callable[[int, np.random.Generator], Columns]] = {
+SHAPES: dict[str, Callable[[int, np.random.Generator], _Shape]] = {
     "spiral": _spiral_structure,
     "elliptical": _elliptical_structure,
     "merger": _merger_structure,

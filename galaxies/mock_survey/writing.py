@@ -117,7 +117,7 @@ def _catalogue(batch: Galaxies, columns: tuple[str, ...]) -> dict[str, np.ndarra
     """Return those columns of a catalogue that are known without looking at the pictures."""
     fractions = vote_fractions(batch.votes)
     votes = pd.DataFrame({answer: fractions[answer] for answer in _VOTES_TAKEN})
-    votes["total_votes"] = sum(batch.votes[answer] for answer in _ANSWERS).clip(*TOTAL_VOTES_RANGE)
+    votes["total_votes"] = np.sum([batch.votes[answer] for answer in _ANSWERS], axis=0).clip(*TOTAL_VOTES_RANGE)
     votes["object_id"] = batch.object_ids
     proxies = galaxy_zoo.vote_attributes(votes, TOTAL_VOTES_RANGE)
     known = batch.truth | {name: proxies[name].to_numpy() for name in proxies}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -13,6 +14,16 @@ from galaxies.measure import photometry
 from galaxies.mock_survey import encounter
 from galaxies.mock_survey import observation as simulation
 from galaxies.mock_survey.cosmology import arcsec_per_kpc
+from galaxies.mock_survey.galaxy_table import (
+    EdgeOnDisc,
+    Exposure,
+    GalaxyTable,
+    Neighbours,
+    Pair,
+    SpiralDisc,
+    Structure,
+    changed,
+)
 from galaxies.mock_survey.light import Grid, draw_light
 from galaxies.mock_survey.observation import BLOCK, SDSS_PIXEL_ARCSEC, MockSurvey
 from galaxies.mock_survey.structure import NUM_KNOTS, NUM_WAVES
@@ -25,7 +36,7 @@ FWHM = (1.3, 1.2, 1.1)  # arcseconds in g, r, i
 # Light of single galaxies, without noise
 
 
-def galaxy(**changes) -> dict[str, torch.Tensor]:
+def galaxy(**changes) -> GalaxyTable[torch.Tensor]:
     """Return the parameters of one smooth galaxy; a changed number goes to where it belongs."""
     numbers = {
         "disc_flux": (60.0, 100.0, 140.0),
@@ -77,15 +88,23 @@ def galaxy(**changes) -> dict[str, torch.Tensor]:
         "sky_error": (0.0, 0.0, 0.0),
         "misregistration": np.zeros((3, 2)),
     } | changes
-    return {name: torch.from_numpy(np.asarray(value, np.float32))[None] for name, value in numbers.items()}
+    parts = {"spiral": SpiralDisc, "edge_on": EdgeOnDisc, "pair": Pair, "structure": Structure, "exposure": Exposure}
+    none = {name: np.zeros((1, 3) if name == "flux" else 1) for name in ("flux", "size", "axis_ratio", "angle")}
+    around = Neighbours(**none, place=np.zeros((1, 2)))
+
+    def table(kind):
+        values = {f.name: table(parts[f.name]) if f.name in parts else numbers.get(f.name, 0.0) for f in fields(kind)}
+        return kind(**values | ({"neighbours": around} if kind is GalaxyTable else {}))
+
+    return changed(lambda value: torch.from_numpy(np.asarray(value, np.float32))[None], table(GalaxyTable))
 
 
-def planes_of(kind: str, p: dict[str, torch.Tensor], side: int = 256, scale: float = 0.3) -> np.ndarray:
+def planes_of(kind: str, p: GalaxyTable[torch.Tensor], side: int = 256, scale: float = 0.3) -> np.ndarray:
     """Return the sampled light (3, side, side) of a galaxy before the telescope, without its spheroids."""
     return draw_light(kind, p, Grid(side, torch.tensor([scale]))).planes[0].double().numpy()
 
 
-def observe(kind: str, p: dict[str, torch.Tensor], side: int = 256, scale: float = 0.3) -> np.ndarray:
+def observe(kind: str, p: GalaxyTable[torch.Tensor], side: int = 256, scale: float = 0.3) -> np.ndarray:
     """Return what the telescope sees of a galaxy, (3, side, side), nanomaggies a pixel of the grid."""
     grid = Grid(side, torch.tensor([scale]))
     field = simulation._FourierGrid(grid)
@@ -189,7 +208,7 @@ def test_an_undisturbed_pair_is_two_discs():
     draws = torch.rand(1, 2, 3000, 3, generator=torch.Generator().manual_seed(0))
     mass = {"mass_ratio": 1.0, "pericentre": 25.0, "speed": 1.0, "time_after": 0.0, "light_ratio": 1.0}
     tilt = {"disc_tilt": (0.0, 0.0), "disc_node": (0.0, 0.0), "view": np.eye(3), "clumpiness": 1e-6}
-    p = galaxy(size=8.0, bulge_n=(1.0, 1.0), **mass, **tilt) | {"particle_draws": draws}
+    p = galaxy(size=8.0, bulge_n=(1.0, 1.0), particle_draws=draws[0], **mass, **tilt)
     image = observe("wet merger", p, 512, 0.8)[R_BAND]
     axis = (np.arange(512) - 255.5) * 0.8
     for x in (0.0, 25 * h):
@@ -206,7 +225,7 @@ def test_an_unknown_kind_of_galaxy_is_refused_by_name():
 # Structure
 
 
-def wound(**changes) -> dict[str, torch.Tensor]:
+def wound(**changes) -> GalaxyTable[torch.Tensor]:
     waves = np.tile([3.0, 5.0, 0.3, 1.0], (NUM_WAVES, 1)) + np.arange(NUM_WAVES)[:, None] * [1, 0.5, 1, 0]
     strong = {"arm_strength": 0.6, "arm_sharpness": 2.0, "arm_asymmetry": 0.3, "waves": waves, "wave_strength": 0.02}
     return galaxy(**{"axis_ratio": 1.0, "position_angle": 0.0, "size": 20 * 1.678} | strong | changes)
@@ -301,7 +320,8 @@ def test_points_keep_their_light_and_centroid():
 
 def noisy(flux_a_survey_pixel: float, count: int = 8, side: int = 256, scale: float = 0.3) -> torch.Tensor:
     """Return exposures (count, 3, side, side) of light that is the same everywhere."""
-    p = {name: value.expand(count, *value.shape[1:]) for name, value in galaxy(sky_noise=(0.02, 0.03, 0.05)).items()}
+    one = galaxy(sky_noise=(0.02, 0.03, 0.05))
+    p = changed(lambda value: value.expand(count, *value.shape[1:]), one)
     grid = Grid(side, torch.full((count,), scale))
     level = flux_a_survey_pixel * (scale / SDSS_PIXEL_ARCSEC) ** 2
     source = torch.fft.rfft2(torch.full((count, 3, side, side), level))
@@ -346,7 +366,7 @@ class Recorded:
     """What a survey drew beside its pictures."""
 
     def __init__(self, count: int) -> None:
-        self.parts: list[tuple[str, dict[str, torch.Tensor]]] = []
+        self.parts: list[tuple[str, GalaxyTable[torch.Tensor]]] = []
         self.encounters: list[encounter.Encounter] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(simulation, "draw_light", self._draw)
@@ -370,12 +390,12 @@ class Recorded:
 
         return recorded
 
-    def of_kind(self, kind: str) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    def of_kind(self, kind: str) -> tuple[GalaxyTable[torch.Tensor], np.ndarray]:
         """Return the parameters of galaxies of a kind and their rows in the survey."""
         parts = [p for name, p in self.parts if name == kind]
-        joined = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+        joined = changed(lambda *columns: torch.cat(columns), *parts)
         scales = self.truth["frame_scale"].astype(np.float32)
-        return joined, np.array([np.flatnonzero(scales == s).item() for s in joined["frame_scale"].numpy()])
+        return joined, np.array([np.flatnonzero(scales == s).item() for s in joined.exposure.frame_scale.numpy()])
 
 
 @pytest.fixture(scope="module")
@@ -393,8 +413,8 @@ def fine(survey):
     for kind in KINDS:
         p, rows = survey.of_kind(kind)
         chosen = torch.arange(len(rows))[-9 if kind == "wet merger" else -4 :]
-        p, rows = {name: values[chosen] for name, values in p.items()}, rows[chosen]
-        scale = 3 * CROP_PX * p["frame_scale"] / 320
+        p, rows = changed(lambda values: values[chosen], p), rows[chosen]  # noqa: B023 - called here
+        scale = 3 * CROP_PX * p.exposure.frame_scale / 320
         grid = Grid(320, scale)
         field = simulation._FourierGrid(grid)
         source = MockSurvey(0)._transformed(draw_light(kind, p, grid), field, p)
@@ -441,14 +461,14 @@ def test_true_radii_of_ellipticals_against_their_growth_curves(survey):
 
     columns, rows = survey.of_kind("elliptical")
     for k, row in enumerate(rows):
-        p = {name: values[k].double().numpy() for name, values in columns.items()}
-        core = (p["bulge_n"], p["size"] / 1.678 * p["bulge_size"], p["bulge_axis_ratio"])
-        body = (1.0, p["size"], p["axis_ratio"])
-        share = p["bulge_flux"][R_BAND] / (p["bulge_flux"] + p["disc_flux"])[R_BAND]
+        p = changed(lambda values: values[k].double().numpy(), columns)  # noqa: B023 - called here
+        core = (p.structure.bulge_n, p.size / 1.678 * p.structure.bulge_size, p.structure.bulge_axis_ratio)
+        body = (1.0, p.size, p.structure.axis_ratio)
+        share = p.bulge_flux[R_BAND] / (p.bulge_flux + p.disc_flux)[R_BAND]
         radius = optimize.brentq(
             lambda r: share * within(r, *core) + (1 - share) * within(r, *body) - 0.5,  # noqa: B023 - called here
-            0.05 * p["size"],
-            3 * p["size"],
+            0.05 * p.size,
+            3 * p.size,
             rtol=1e-4,
         )
         assert survey.truth["true_half_light_radius"][row] == pytest.approx(radius, rel=0.02)
@@ -457,9 +477,11 @@ def test_true_radii_of_ellipticals_against_their_growth_curves(survey):
 def test_true_axis_ratio_of_what_was_drawn(survey):
     for kind in ("spiral", "elliptical", "edge-on"):
         p, rows = survey.of_kind(kind)
-        np.testing.assert_allclose(survey.truth["true_axis_ratio"][rows], p["axis_ratio"], rtol=1e-6)
+        np.testing.assert_allclose(survey.truth["true_axis_ratio"][rows], p.structure.axis_ratio, rtol=1e-6)
     p, rows = survey.of_kind("dry merger")
-    np.testing.assert_allclose(survey.truth["true_axis_ratio"][rows], p["spheroid_axis_ratio"][:, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        survey.truth["true_axis_ratio"][rows], p.structure.pair.spheroid_axis_ratio[:, 0], rtol=1e-6
+    )
 
 
 def test_true_axis_ratio_of_encounters_is_that_of_the_disc_in_the_picture(survey):

@@ -9,7 +9,8 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
 from galaxies.mock_survey import cosmology
 from galaxies.mock_survey.conditions import MAX_NEIGHBOURS, draw_neighbours, draw_observation
-from galaxies.mock_survey.population import MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies
+from galaxies.mock_survey.galaxy_table import changed, columns_of, given
+from galaxies.mock_survey.population import FAMILIES, MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies
 from galaxies.mock_survey.structure import SHAPES, draw_structure, normal_within
 
 COUNT = 200
@@ -34,49 +35,49 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_every_number_is_finite_and_every_column_has_all_galaxies(galaxies):
-    for name, values in galaxies.items():
+    for name, values in columns_of(galaxies).items():
         assert values.dtype == np.float64, name
         assert len(values) == COUNT, name
         assert np.isfinite(values).all(), name
 
 
 def test_flux_and_magnitude_agree(galaxies):
-    flux = galaxies["disc_flux"] + galaxies["bulge_flux"]
-    np.testing.assert_allclose(flux[:, 1], 10 ** (0.4 * (22.5 - galaxies["magnitude"])), rtol=1e-12)
-    share = galaxies["bulge_flux"][:, 1] / flux[:, 1]
-    np.testing.assert_allclose(share, galaxies["bulge_fraction"], rtol=1e-12)
+    flux = galaxies.disc_flux + galaxies.bulge_flux
+    np.testing.assert_allclose(flux[:, 1], 10 ** (0.4 * (22.5 - galaxies.magnitude)), rtol=1e-12)
+    share = galaxies.bulge_flux[:, 1] / flux[:, 1]
+    np.testing.assert_allclose(share, galaxies.structure.bulge_fraction, rtol=1e-12)
 
 
 def test_distance_dims_and_the_moving_spectrum_dims_further(galaxies):
-    dimming = galaxies["magnitude"] - galaxies["absolute_magnitude"]
-    k_correction = dimming - cosmology.distance_modulus(galaxies["redshift"])
+    dimming = galaxies.magnitude - galaxies.absolute_magnitude
+    k_correction = dimming - cosmology.distance_modulus(galaxies.redshift)
     assert (k_correction > 0).all()
-    assert (k_correction <= 1.001 * galaxies["redshift"]).all()  # a magnitude a redshift, for the reddest
-    assert galaxies["magnitude"].max() < MAGNITUDE_LIMIT + REDSHIFT_RANGE[1]
+    assert (k_correction <= 1.001 * galaxies.redshift).all()  # a magnitude a redshift, for the reddest
+    assert galaxies.magnitude.max() < MAGNITUDE_LIMIT + REDSHIFT_RANGE[1]
 
 
 def test_angles_are_lengths_at_a_distance(galaxies):
-    scale = cosmology.arcsec_per_kpc(galaxies["redshift"])
-    np.testing.assert_allclose(galaxies["petro_r50"], galaxies["petro_r50_kpc"] * scale, rtol=1e-12)
+    scale = cosmology.arcsec_per_kpc(galaxies.redshift)
+    np.testing.assert_allclose(galaxies.petro_r50, galaxies.petro_r50_kpc * scale, rtol=1e-12)
 
 
 def test_galaxies_are_in_the_survey_and_plausible(galaxies):
-    assert galaxies["petro_r90"].min() >= MIN_R90
-    assert REDSHIFT_RANGE[0] <= galaxies["redshift"].min()
-    assert galaxies["redshift"].max() <= REDSHIFT_RANGE[1]
-    assert np.mean(galaxies["redshift"] == REDSHIFT_RANGE[1]) < 0.05
-    assert galaxies["absolute_magnitude"].min() > -24
-    assert galaxies["absolute_magnitude"].max() < -17
-    assert galaxies["stellar_mass"].min() > 8
-    assert galaxies["stellar_mass"].max() < 12.5
-    assert galaxies["petro_r50_kpc"].min() > 0.3
-    assert galaxies["petro_r50_kpc"].max() < 40
+    assert galaxies.petro_r90.min() >= MIN_R90
+    assert REDSHIFT_RANGE[0] <= galaxies.redshift.min()
+    assert galaxies.redshift.max() <= REDSHIFT_RANGE[1]
+    assert np.mean(galaxies.redshift == REDSHIFT_RANGE[1]) < 0.05
+    assert galaxies.absolute_magnitude.min() > -24
+    assert galaxies.absolute_magnitude.max() < -17
+    assert galaxies.stellar_mass.min() > 8
+    assert galaxies.stellar_mass.max() < 12.5
+    assert galaxies.petro_r50_kpc.min() > 0.3
+    assert galaxies.petro_r50_kpc.max() < 40
     # Uniform light has 1.34, an exponential disc 2.3, and a de Vaucouleurs profile 3.3 (Blanton et al. 2001).
-    ratio = galaxies["petro_r90"] / galaxies["petro_r50"]
+    ratio = galaxies.petro_r90 / galaxies.petro_r50
     assert ratio.min() > 2.0
     assert ratio.max() < 5
-    assert galaxies["axis_ratio"].min() > 0
-    assert galaxies["axis_ratio"].max() <= 1
+    assert galaxies.structure.axis_ratio.min() > 0
+    assert galaxies.structure.axis_ratio.max() <= 1
 
 
 # Trends
@@ -84,24 +85,24 @@ def test_galaxies_are_in_the_survey_and_plausible(galaxies):
 
 def test_far_galaxies_are_redder_fainter_and_smaller(drawn):
     galaxies = drawn["elliptical"]
-    z, flux, old = galaxies["redshift"], galaxies["disc_flux"], galaxies["old"] > 0
+    z, flux, old = galaxies.redshift, galaxies.disc_flux, galaxies.structure.old > 0
     assert spearman(z[old], np.log(flux[old, 1] / flux[old, 0])) > 0.8
-    at_fixed_luminosity = galaxies["magnitude"] - galaxies["absolute_magnitude"]
+    at_fixed_luminosity = galaxies.magnitude - galaxies.absolute_magnitude
     assert spearman(z, at_fixed_luminosity) > 0.99
-    assert spearman(z, galaxies["petro_r50"] / galaxies["petro_r50_kpc"]) < -0.99
+    assert spearman(z, galaxies.petro_r50 / galaxies.petro_r50_kpc) < -0.99
 
 
 def test_luminous_galaxies_are_seen_farther_and_are_larger_and_heavier(galaxies):
-    luminosity = -galaxies["absolute_magnitude"]
-    assert spearman(luminosity, galaxies["redshift"]) > 0.5
-    assert spearman(luminosity, galaxies["petro_r50_kpc"]) > 0.25
-    assert spearman(luminosity, galaxies["stellar_mass"]) > 0.8
+    luminosity = -galaxies.absolute_magnitude
+    assert spearman(luminosity, galaxies.redshift) > 0.5
+    assert spearman(luminosity, galaxies.petro_r50_kpc) > 0.25
+    assert spearman(luminosity, galaxies.stellar_mass) > 0.8
 
 
 def test_ellipticals_are_redder_and_brighter_than_spirals(drawn):
-    color = {name: np.median(-2.5 * np.log10(g["disc_flux"][:, 0] / g["disc_flux"][:, 1])) for name, g in drawn.items()}
+    color = {name: np.median(-2.5 * np.log10(g.disc_flux[:, 0] / g.disc_flux[:, 1])) for name, g in drawn.items()}
     assert color["elliptical"] > color["spiral"] + 0.15
-    brightness = {name: np.median(g["absolute_magnitude"]) for name, g in drawn.items()}
+    brightness = {name: np.median(g.absolute_magnitude) for name, g in drawn.items()}
     assert brightness["elliptical"] < brightness["spiral"] < brightness["edge-on"]
 
 
@@ -123,17 +124,19 @@ def aperture_light(radius: np.ndarray, n: float, size: float, axis_ratio: float)
 def test_petrosian_radii_of_ellipticals(drawn):
     galaxies = drawn["elliptical"]
     for k in range(12):
-        g = {name: values[k] for name, values in galaxies.items()}
-        r = np.geomspace(0.02, 10, 1500) * g["size"]
-        core = aperture_light(r, g["bulge_n"], g["size"] * g["bulge_size"] / 1.678, g["bulge_axis_ratio"])
-        body = aperture_light(r, 1.0, g["size"], g["axis_ratio"])
-        light = g["bulge_fraction"] * core + (1 - g["bulge_fraction"]) * body
+        g = changed(lambda values: values[k], galaxies)  # noqa: B023 - called here
+        r = np.geomspace(0.02, 10, 1500) * g.size
+        core = aperture_light(
+            r, g.structure.bulge_n, g.size * g.structure.bulge_size / 1.678, g.structure.bulge_axis_ratio
+        )
+        body = aperture_light(r, 1.0, g.size, g.structure.axis_ratio)
+        light = g.structure.bulge_fraction * core + (1 - g.structure.bulge_fraction) * body
         ring = np.interp(1.25 * r, r, light) - np.interp(0.8 * r, r, light)
         r_p = r[np.argmax(ring / (1.25**2 - 0.8**2) < 0.2 * light)]
         flux = np.interp(2 * r_p, r, light)
         r50, r90 = np.interp([0.5 * flux, 0.9 * flux], light, r)
-        assert g["petro_r50"] == pytest.approx(r50, rel=0.03)
-        assert g["petro_r90"] == pytest.approx(r90, rel=0.05)
+        assert g.petro_r50 == pytest.approx(r50, rel=0.03)
+        assert g.petro_r90 == pytest.approx(r90, rel=0.05)
 
 
 # Structure, observation, neighbours
@@ -150,7 +153,7 @@ def test_normal_within_stays_within():
 
 
 def test_spirals_are_seen_at_random_inclinations():
-    axis_ratio = draw_structure("spiral", 4000, np.random.default_rng(0))["axis_ratio"]
+    axis_ratio = draw_structure("spiral", 4000, np.random.default_rng(0)).axis_ratio
     cos_i = np.sqrt((axis_ratio**2 - 0.15**2) / (1 - 0.15**2))  # Hubble (1926)
     low, *middle, high = np.quantile(cos_i, [0, 0.25, 0.5, 0.75, 1])
     assert high == pytest.approx(1, abs=0.01)
@@ -159,15 +162,15 @@ def test_spirals_are_seen_at_random_inclinations():
 
 def test_edge_on_discs_are_as_thick_as_their_second_moments():
     s = draw_structure("edge-on", 500, np.random.default_rng(0))
-    whole = s["inclined"] == 0
+    whole = s.edge_on.inclined == 0
     # Moments of u K1(u) and of sech^2(z): 3 h^2 and pi^2 / 12 z0^2.
-    expected = np.sqrt(math.pi**2 / 12 * s["thickness"] ** 2 / 3)
-    np.testing.assert_allclose(s["axis_ratio"][whole], expected[whole])
+    expected = np.sqrt(math.pi**2 / 12 * s.edge_on.thickness**2 / 3)
+    np.testing.assert_allclose(s.axis_ratio[whole], expected[whole])
     assert whole.any()
 
 
 def test_merger_views_are_rotations():
-    view = draw_structure("merger", 500, np.random.default_rng(0))["view"]
+    view = draw_structure("merger", 500, np.random.default_rng(0)).pair.view
     identity = np.broadcast_to(np.eye(3), view.shape)
     np.testing.assert_allclose(view @ view.transpose(0, 2, 1), identity, atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(view), 1)
@@ -177,49 +180,70 @@ def test_merger_views_are_rotations():
 def test_frames_follow_the_surveys_radius():
     r90 = np.full(4000, 12.0)
     seen = draw_observation(r90, 0.0, np.random.default_rng(0))
-    assert seen["frame_scale"].shape == (4000,)
-    assert np.median(seen["frame_scale"]) == pytest.approx(FRAME_SCALE_R90 * 12, rel=0.02)  # 0.02 R90 a pixel
+    assert seen.frame_scale.shape == (4000,)
+    assert np.median(seen.frame_scale) == pytest.approx(FRAME_SCALE_R90 * 12, rel=0.02)  # 0.02 R90 a pixel
     over = draw_observation(r90, 0.2, np.random.default_rng(0))
-    np.testing.assert_allclose(over["frame_scale"], seen["frame_scale"] * math.exp(0.2))
-    assert seen["psf_fwhm"].shape == (4000, 3)
-    assert seen["psf_fwhm"].min() > 0.5 and seen["psf_fwhm"].max() < 2
-    assert (np.diff(seen["psf_fwhm"], axis=1) < 0).all()  # seeing is better at longer wavelengths
-    assert (seen["sky_noise"] > 0).all()
-    assert np.abs(seen["centre"]).max() < 0.06
+    np.testing.assert_allclose(over.frame_scale, seen.frame_scale * math.exp(0.2))
+    assert seen.psf_fwhm.shape == (4000, 3)
+    assert seen.psf_fwhm.min() > 0.5 and seen.psf_fwhm.max() < 2
+    assert (np.diff(seen.psf_fwhm, axis=1) < 0).all()  # seeing is better at longer wavelengths
+    assert (seen.sky_noise > 0).all()
+    assert np.abs(seen.centre).max() < 0.06
 
 
 def test_neighbours_are_in_the_frame_and_grow_in_number_with_its_area():
     near, far = (draw_neighbours(np.full(4000, scale), np.random.default_rng(0)) for scale in (0.06, 0.03))
-    assert near["neighbour_flux"].shape == (4000, MAX_NEIGHBOURS, 3)
+    assert near.flux.shape == (4000, MAX_NEIGHBOURS, 3)
     for around, scale in ((near, 0.06), (far, 0.03)):
-        assert np.abs(around["neighbour_place"]).max() <= FRAME_PX * scale / 2
-        assert ((around["neighbour_flux"][..., 1] > 0) == (around["neighbour_flux"] > 0).any(-1)).all()
-    number = [(around["neighbour_flux"][..., 1] > 0).sum(1).mean() for around in (near, far)]
+        assert np.abs(around.place).max() <= FRAME_PX * scale / 2
+        assert ((around.flux[..., 1] > 0) == (around.flux > 0).any(-1)).all()
+    number = [(around.flux[..., 1] > 0).sum(1).mean() for around in (near, far)]
     assert number[0] / number[1] == pytest.approx(4, rel=0.1)
-    flux = near["neighbour_flux"][..., 1]
+    flux = near.flux[..., 1]
     assert flux[flux > 0].min() >= 1  # r = 22.5
     assert flux.max() <= 10 ** (0.4 * 8.5)  # r = 14
-    star = near["neighbour_size"] == 0
+    star = near.size == 0
     assert 0.05 < star.mean() < 0.6
     assert flux[star].max() > flux[~star].max()
 
 
 def test_crowded_frames_hold_what_there_is_room_for():
     around = draw_neighbours(np.full(50, 5.0), np.random.default_rng(0))
-    assert (around["neighbour_flux"][..., 1] > 0).all()
+    assert (around.flux[..., 1] > 0).all()
 
 
 # Classes
 
 
 def test_every_class_of_the_table_is_drawn_and_no_other():
-    assert set(SHAPES) == set(MORPHOLOGY_NAMES)
+    assert set(SHAPES) == set(FAMILIES) == set(MORPHOLOGY_NAMES)
 
 
 @pytest.mark.parametrize("draw", [draw_structure, draw_galaxies])
 def test_an_unknown_class_is_refused_by_name(draw):
     with pytest.raises(ValueError, match="cannot draw the class 'ring': it draws spiral, elliptical, merger, edge-on"):
         draw("ring", 4, np.random.default_rng(0))
+
+
+def test_each_class_has_its_own_structure_and_no_other(drawn):
+    own = ("spiral", "edge_on", "pair")
+    parts = {name: [part for part in own if getattr(g.structure, part)] for name, g in drawn.items()}
+    assert parts == {"spiral": ["spiral"], "elliptical": [], "merger": ["pair"], "edge-on": ["edge_on"]}
+    with pytest.raises(ValueError, match="of a class without the structure"):
+        given(drawn["elliptical"].structure.spiral)
+
+
+def test_tables_change_with_all_their_parts(drawn):
+    table = drawn["merger"]
+    joined = changed(lambda *columns: np.concatenate(columns), table, table)
+    assert joined.structure.pair.particle_draws is None
+    columns, twice = columns_of(table), columns_of(joined)
+    assert list(columns) == list(twice)
+    assert {"redshift", "structure.bulge_n", "structure.pair.view", "exposure.centre", "neighbours.flux"} <= set(
+        columns
+    )
+    for name, values in columns.items():
+        np.testing.assert_array_equal(twice[name], np.concatenate([values, values]), err_msg=name)
 
 
 # Streams
@@ -229,8 +253,8 @@ def test_draws_depend_on_the_stream_alone(galaxies, request):
     morphology = request.node.callspec.params["galaxies"]
     np.random.seed(5)
     again = draw_galaxies(morphology, COUNT, np.random.default_rng(MORPHOLOGY_NAMES.index(morphology)))
-    for name, values in galaxies.items():
-        np.testing.assert_array_equal(values, again[name], err_msg=name)
+    for name, values in columns_of(galaxies).items():
+        np.testing.assert_array_equal(values, columns_of(again)[name], err_msg=name)
 
 
 def test_classes_take_turns():

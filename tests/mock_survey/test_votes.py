@@ -6,6 +6,7 @@ import pytest
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources import galaxy_zoo
+from galaxies.mock_survey.galaxy_table import columns_of
 from galaxies.mock_survey.structure import draw_structure
 from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, draw_votes, vote_fractions
 
@@ -17,7 +18,8 @@ ANSWERS = [f"{question}_{answer}" for question, (_, answers) in QUESTIONS.items(
 def draw(seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the classes, the structure and the votes of galaxies."""
     rng = np.random.default_rng(seed)
-    drawn = [draw_structure(name, EACH, rng) for name in MORPHOLOGY_NAMES]
+    tables = [columns_of(draw_structure(name, EACH, rng)) for name in MORPHOLOGY_NAMES]
+    drawn = [{name.split(".")[-1]: values for name, values in table.items()} for table in tables]
     unknown = np.full(EACH, np.nan)
     structure = {name: np.concatenate([s.get(name, unknown) for s in drawn]) for name in LOOKS}
     morphologies = np.repeat(MORPHOLOGY_NAMES, EACH)
