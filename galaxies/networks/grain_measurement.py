@@ -15,10 +15,10 @@ from galaxies.networks.sky_grain import (
     GRAIN_REACH,
     KERNEL_STEP,
     NEIGHBOURHOOD,
+    NUM_GRAIN_PARAMETERS,
     NUM_KERNELS,
     NUM_KNOTS,
     NUM_SCORES,
-    NUM_TRAITS,
     SCORE_STEP,
     Grain,
     SkyGrain,
@@ -40,7 +40,7 @@ _GREYEST = 0.999  # correlation of the colours beyond which they count as one
 _SHRINKAGE = 10.0  # images' worth of belief that condition and sky tell nothing of the grain
 _TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that each corrects
 _ENOUGH = 200  # images below which quantiles are too uncertain to be worth the trials
-_TAIL = 0.05  # quantiles that tell how the noise leans, and
+_TAIL = 0.05  # quantiles that tell how skewed the noise is, and
 _TAIL_SCORE = 1.645  # where they lie in a normal distribution
 _LEVEL = 2 / 255  # one grey level, of the range -1 to 1
 _WIDEST = 3 * _LEVEL  # softest end at black that is looked for
@@ -56,7 +56,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     are sorted by fineness, and the spectrum of each kind, with the correlation of the colours, is that of its quietest
     corners. A regression tells what to expect of a condition and a sky. Since the grain is clipped at black and rounded
     to 8 bits, and the instruments have errors of their own, grain is then put on images without any, measured in the
-    same way, and strength, colour, lean and toe are corrected until they agree.
+    same way, and strength, colour, skewness and the soft end at black are corrected until they agree.
 
     Parameters
     ----------
@@ -75,10 +75,10 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     kernels = patches.kernels(_scores_among(-noise.correlation, -noise.correlation) / KERNEL_STEP + middle)
     strength = _strengths(images, kernels)
     instruments = _Instruments(strength, noise.correlation, sky_level((images + 1) / 2).mean(1) * 2 - 1)
-    traits = instruments.traits(noise)
+    grain_parameters = instruments.grain_parameters(noise)
     known = torch.cat([conditions, sky_place(images.mean(1, keepdim=True))], 1)
-    trend, scatter = _regression(known, torch.stack([_scores_among(x, x) for x in traits.T], 1))
-    table = _quantiles(traits)
+    trend, scatter = _regression(known, torch.stack([_scores_among(x, x) for x in grain_parameters.T], 1))
+    table = _quantiles(grain_parameters)
     table[:, 1] = table[:, 1] / KERNEL_STEP + middle
     grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS), torch.tensor(0.0))
     return _corrected(grain, images, conditions, noise, instruments) if len(images) >= _ENOUGH else grain
@@ -178,13 +178,13 @@ def _ripples(images: Tensor) -> Tensor:
 
 
 class _Instruments(NamedTuple):
-    """Read the traits of an image's grain off its noise, in comparison with N survey images."""
+    """Read the parameters of an image's grain off its noise, in comparison with N survey images."""
 
     strength: Tensor  # (9,), expected at the knots of brightness
     correlation: Tensor  # (N,) of neighbours in the survey images
     sky: Tensor  # (N,), their level
 
-    def traits(self, noise: Noise) -> Tensor:
+    def grain_parameters(self, noise: Noise) -> Tensor:
         """Return logarithm of the strength over the expected one, normal score of the fineness, colour; all (N, 3)."""
         stronger = 2 * noise.level.mean(1) / between(self.strength, knot_place(self.sky)).clamp_min(1e-6)
         # From the correlation of the colours follows the variance of what is not grey over that of the grey.
@@ -200,10 +200,10 @@ def _scores_among(values: Tensor, sample: Tensor) -> Tensor:
     return torch.special.ndtri(((rank + 0.5) / len(sample)).clamp_max(1 - 0.5 / len(sample)))
 
 
-def _quantiles(traits: Tensor) -> Tensor:
-    """Return the values of traits (N, 3) at the scores of the table, (9, 3)."""
+def _quantiles(grain_parameters: Tensor) -> Tensor:
+    """Return the values of grain parameters (N, 3) at the scores of the table, (9, 3)."""
     scores = (torch.arange(NUM_SCORES) - NUM_SCORES // 2) * SCORE_STEP
-    return traits.quantile(torch.special.ndtr(scores), 0)
+    return grain_parameters.quantile(torch.special.ndtr(scores), 0)
 
 
 def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,12 +214,27 @@ def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     shrinkage[-1] = 0
     trend = torch.linalg.solve(design.T @ design + shrinkage.clamp_min(1e-3).diag(), design.T @ scores)
     rest = scores - design @ trend
-    covariance = rest.T @ rest / len(rest) + 1e-4 * torch.eye(NUM_TRAITS)
+    covariance = rest.T @ rest / len(rest) + 1e-4 * torch.eye(NUM_GRAIN_PARAMETERS)
     return trend, torch.linalg.cholesky(covariance)
 
 
 def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, instruments: _Instruments) -> Grain:
-    """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise."""
+    """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise.
+
+    Grain is put on smoothed images, measured (f) and compared with the survey's (w), `_TRIALS` times. Each trial
+    corrects:
+
+    1. kernels K, by the noise of the colours: K <- K exp(ln level_w - ln level_f), scaled to unit variance;
+    2. strength s at a knot of brightness, against that at the sky's knot, which the grain parameters are about:
+       s <- s r / r_sky, r = s_w / s_f, from 1/2 to 2;
+    3. grain parameters p: p <- p + 0.8 (p_w - p_f), made to rise; but not the place among the kernels, which images
+       whose noise is like that of no kernel would drive to the ends;
+    4. skewness k: k <- k + d (k_w - k_f) / 1.645, not below 0, where k_w and k_f are logarithms of the ratio of the 5 %
+       tails and d falls with the distance from black;
+    5. soft end at black t: t^2 <- t^2 + 2 L^2 (b_f - b_w) / (1 + 2/3 b_w), L a grey level and b how many values are
+       black over those one level above: of evenly filled levels black loses t^2 / (2 L^2) to the soft end, of which
+       two thirds stay in the next.
+    """
     layer, generator = SkyGrain(conditions.shape[1], images.shape[1]), torch.Generator().manual_seed(0)
     kernels = grain.kernels  # whose scale cancels where strengths are compared
     wanted = _Summary.of(images, noise, instruments)
@@ -227,31 +242,28 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
     side = images.shape[-1] + 2 * GRAIN_REACH
     level = instruments.sky.median()
     sky = knot_place(level).round().long()
-    # Noise leans because it cannot be darker than black, which matters less the farther that is.
+    # Noise is skewed because it cannot be darker than black, which matters less the farther that is.
     fall = (((level + 1) / 2).clamp_min(1e-4) / (torch.arange(NUM_KNOTS) / (NUM_KNOTS - 1)).square()).clamp_max(1)
     for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
         layer.learn(grain)
         parts = []
         for block, condition in zip(plain.split(_BLOCK), conditions.split(_BLOCK), strict=True):
             white = torch.randn(*block.shape[:2], side, side, generator=generator)
-            own = torch.randn(len(block), NUM_TRAITS, generator=generator)
-            parts.append(layer(block, white, own, condition))
+            per_image_noise = torch.randn(len(block), NUM_GRAIN_PARAMETERS, generator=generator)
+            parts.append(layer(block, white, per_image_noise, condition))
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
         found = _Summary.of(made, _noise_of(made), instruments)
         # What the end at black lifts, the galaxy's image must be darker by.
         plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
-        # How strength depends on brightness is corrected against that of the sky, which the traits are about.
         ratio = (instruments.strength / _strengths(made, kernels).clamp_min(1e-6)).clamp(0.5, 2)
-        # Not the place: images whose noise is like that of no kernel would drive it to the ends.
-        traits = grain.traits + _STEP * torch.tensor([1.0, 0.0, 1.0]) * (wanted.traits - found.traits)
-        # Of levels that are evenly filled, black loses t^2 / (2 L^2) to a toe t, of which two thirds stay in the next.
-        toe = grain.toe.square() + 2 * _LEVEL**2 * (found.black - wanted.black) / (1 + 2 / 3 * wanted.black)
+        change = _STEP * torch.tensor([1.0, 0.0, 1.0]) * (wanted.grain_parameters - found.grain_parameters)
+        squared = 2 * _LEVEL**2 * (found.black - wanted.black) / (1 + 2 / 3 * wanted.black) + grain.soft_black.square()
         grain = grain._replace(
             kernels=of_unit_variance(grain.kernels * (wanted.levels - found.levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
-            traits=_rising(traits),
-            lean=(grain.lean + fall * (wanted.lean - found.lean) / _TAIL_SCORE).clamp_min(0),
-            toe=toe.clamp(0, _WIDEST**2).sqrt(),
+            grain_parameters=_rising(grain.grain_parameters + change),
+            skewness=(grain.skewness + fall * (wanted.skewness - found.skewness) / _TAIL_SCORE).clamp_min(0),
+            soft_black=squared.clamp(0, _WIDEST**2).sqrt(),
         )
     return grain
 
@@ -259,9 +271,9 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
 class _Summary(NamedTuple):
     """What is compared between survey images and those with grain put on."""
 
-    traits: Tensor  # (9, 3), at the scores of the table
+    grain_parameters: Tensor  # (9, 3), at the scores of the table
     levels: Tensor  # (3,), logarithms of the colours' noise over their mean
-    lean: Tensor  # logarithm of how much farther noise reaches to the light
+    skewness: Tensor  # logarithm of how much farther noise reaches to the light
     black: Tensor  # values in the corners, of any colour, that are black, over those one level above
 
     @classmethod
@@ -271,7 +283,9 @@ class _Summary(NamedTuple):
         levels = (levels - levels.mean(1, keepdim=True)).median(0).values
         light = (corner_patches(images, min(_PATCH, images.shape[-1] // 2)) + 1) / _LEVEL
         black, dim = (((light > n - 0.5) & (light < n + 0.5)).float().mean() for n in (0, 1))
-        return cls(_quantiles(instruments.traits(noise)), levels, _lean(images), black / dim.clamp_min(_RARE))
+        return cls(
+            _quantiles(instruments.grain_parameters(noise)), levels, _skewness(images), black / dim.clamp_min(_RARE)
+        )
 
 
 def _rising(table: Tensor) -> Tensor:
@@ -287,7 +301,7 @@ def _noise_of(images: Tensor) -> Noise:
     return Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _lean(images: Tensor) -> Tensor:
+def _skewness(images: Tensor) -> Tensor:
     """Return by how much noise reaches further to the light: logarithm of the ratio of the quantiles' distances."""
     side = min(_PATCH, images.shape[-1] // 2)
     background = _smoothed(images, NEIGHBOURHOOD)

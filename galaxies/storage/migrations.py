@@ -125,7 +125,13 @@ def _renamed(name: str, patterns: Mapping[str, str]) -> str:
     return name
 
 
-_TENSORS_RENAMED_IN_2: dict[str, dict[str, str]] = {}
+_TENSORS_RENAMED_IN_2 = {
+    "generator": {  # the grain of the sky
+        r"(.*\.)?grain\.lean": r"\1grain.skewness",
+        r"(.*\.)?grain\.toe": r"\1grain.soft_black",
+        r"(.*\.)?grain\.traits": r"\1grain.grain_parameters",
+    }
+}
 
 
 def _to_2(content: Content) -> Content:

@@ -51,7 +51,7 @@ def put_on(grain, images, conditions, seed=5):
 def test_finds_the_grain_that_is_there():
     grain = measured(synthetic(0.03))
     assert grain.strength == pytest.approx([0.03] * 9, rel=0.08)
-    assert grain.lean.abs().max() == 0
+    assert grain.skewness.abs().max() == 0
     noise = noise_of(grain.kernels[MIDDLE])
     assert noise.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.03)
     assert torch.corrcoef(noise.transpose(0, 1).flatten(1)).min() > 0.99  # grey
@@ -78,7 +78,7 @@ def test_colours_that_have_nothing_in_common():
     assert (torch.corrcoef(noise.transpose(0, 1).flatten(1)) - torch.eye(3)).abs().max() < 0.1
     # Noise of one variance, of which grey is a third: as much in each colour differs from it as twice the grey.
     even = measured(-0.5 + 0.02 * random(150, 3, 64, 64))
-    assert even.traits[4, 2].exp().item() == pytest.approx(2**0.5, rel=0.08)
+    assert even.grain_parameters[4, 2].exp().item() == pytest.approx(2**0.5, rel=0.08)
 
 
 def test_strength_by_brightness_and_between_images():
@@ -86,9 +86,11 @@ def test_strength_by_brightness_and_between_images():
     grain = measured(images)
     assert grain.strength[1].item() == pytest.approx(0.01, rel=0.08)
     assert grain.strength[3].item() == pytest.approx(0.04, rel=0.08)
-    assert grain.traits[6, 0] - grain.traits[2, 0] < 0.4  # what brightness explains does not count twice: else 1.4
+    assert (
+        grain.grain_parameters[6, 0] - grain.grain_parameters[2, 0] < 0.4
+    )  # what brightness explains does not count twice: else 1.4
     grain = measured(synthetic(0.02, scatter=0.4, count=190))
-    assert (grain.traits[6, 0] - grain.traits[2, 0]).item() / 2 == pytest.approx(0.4, abs=0.06)
+    assert (grain.grain_parameters[6, 0] - grain.grain_parameters[2, 0]).item() / 2 == pytest.approx(0.4, abs=0.06)
 
 
 def test_what_the_condition_tells_and_what_it_does_not():
@@ -110,7 +112,7 @@ def test_what_the_sky_tells():
     assert grain.trend.shape == (4, 3)
     # The strength at the knots tells the most, and what it tells wrong of one image or the other, the trend corrects.
     expected = grain.trend[-2, 0] * knots.flatten() + grain.trend[-1, 0]
-    strength = between(grain.strength, knots.flatten()).log() + between(grain.traits[:, 0], 2 * expected + 4)
+    strength = between(grain.strength, knots.flatten()).log() + between(grain.grain_parameters[:, 0], 2 * expected + 4)
     wanted = (0.01 * (knots.flatten() - 1.5)).log()
     assert (strength - wanted).std() < 0.12
     assert (strength - wanted).mean().abs() < 0.12  # smooth noise is measured too low
@@ -121,7 +123,7 @@ def test_a_soft_end_at_black_is_found():
     light = 0.02 * (1.2 * fine.expand(-1, 3, -1, -1) + 1)
     found = []
     for images in (F.avg_pool2d(light.clamp_min(0), 4), F.avg_pool2d(light, 4).clamp_min(0)):
-        found.append(measured((images * 127.5).round() / 127.5 - 1).toe.item())
+        found.append(measured((images * 127.5).round() / 127.5 - 1).soft_black.item())
     assert found[0] > 0.004 > found[1]
 
 
@@ -165,7 +167,7 @@ def test_images_without_grain_get_none():
 
 
 def survey(count, seed):
-    """Return dark skies and images of them: clipped at black, of 8 bits; their noise leans and knows a condition."""
+    """Return dark skies and images of them: clipped at black, of 8 bits; skewed noise that knows a condition."""
     conditions = random(count, 2, seed=seed)
     common, own = (F.conv2d(random(count * n, 1, 66, 66, seed=seed + n), SMOOTH[None, None]) for n in (1, 3))
     fine = 0.7 * random(count, 1, 64, 64, seed=seed + 4) * (conditions[:, 0] > 0)[:, None, None, None]
@@ -194,8 +196,8 @@ def test_corrected_grain_is_measured_to_be_that_of_the_images(corrected):
         for part in (0.25, 0.75):  # of the two kinds of images
             limit = 0.4 * other.std().item()  # of which chance is a tenth
             assert one.quantile(part).item() == pytest.approx(other.quantile(part).item(), abs=limit), (name, part)
-    assert corrected.lean[:2].tolist() == pytest.approx([0.3, 0.3], abs=0.13)  # here also where it is lighter
-    assert (corrected.lean.diff() <= 0).all() and corrected.lean[-1] < 0.02
+    assert corrected.skewness[:2].tolist() == pytest.approx([0.3, 0.3], abs=0.13)  # here also where it is lighter
+    assert (corrected.skewness.diff() <= 0).all() and corrected.skewness[-1] < 0.02
 
 
 def test_corrected_grain_follows_the_condition(corrected):

@@ -37,9 +37,9 @@ def test_without_any_grain_in_the_images_none_is_added(grain):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("lean", [0.0, 0.4])
-def test_grain_has_no_mean_and_no_place(grain, lean):
-    grain.lean.fill_(lean)
+@pytest.mark.parametrize("skewness", [0.0, 0.4])
+def test_grain_has_no_mean_and_no_place(grain, skewness):
+    grain.skewness.fill_(skewness)
     noise = torch.cat([on_sky(grain, seed=seed) for seed in range(40)])  # (320, 3, 64, 64)
     deviation = noise.std()
     assert 0.02 < deviation < 0.035
@@ -49,7 +49,7 @@ def test_grain_has_no_mean_and_no_place(grain, lean):
     assert by_pixel[:, [0, -1]].mean().item() == pytest.approx(by_pixel.mean().item(), rel=0.03)
     assert by_pixel[:, :, [0, -1]].mean().item() == pytest.approx(by_pixel.mean().item(), rel=0.03)
     # A lognormal distribution of width s has the skewness (e^(s^2) + 2) sqrt(e^(s^2) - 1).
-    growth = torch.tensor(lean).square().exp()
+    growth = torch.tensor(skewness).square().exp()
     skewness = ((noise / deviation) ** 3).mean().item()
     assert skewness == pytest.approx(((growth + 2) * (growth - 1).sqrt()).item(), abs=0.06)
 
@@ -63,7 +63,7 @@ def test_strength_follows_brightness_and_traits(grain):
     level = 2 * 0.75**2 - 1
     assert on_sky(grain, images=SKY * 0 + level).std().item() == pytest.approx(1.75 * usual, rel=0.05)
     grain.strength.fill_(usual)
-    grain.traits[:, 0] = 0.2 * torch.arange(-4.0, 5)  # twice its score of a step of one half
+    grain.grain_parameters[:, 0] = 0.2 * torch.arange(-4.0, 5)  # twice its score of a step of one half
     for score in (-1.0, 0.0, 1.5):
         found = on_sky(grain, own=torch.tensor([score, 0, 0]).expand(8, 3)).std().item()
         assert found == pytest.approx(usual * torch.tensor(0.4 * score).exp().item(), rel=0.05)
@@ -71,7 +71,7 @@ def test_strength_follows_brightness_and_traits(grain):
 
 @torch.no_grad()
 def test_scores_are_what_the_condition_tells_and_a_scatter(grain):
-    grain.traits[:, 0] = torch.linspace(-0.5, 0.5, 9)
+    grain.grain_parameters[:, 0] = torch.linspace(-0.5, 0.5, 9)
     grain.trend[1, 0] = 2.0
     grain.trend[-1, 0] = -1.0
     grain.scatter.copy_(torch.tensor([[0.5, 0, 0], [0.1, 1, 0], [0, 0, 1]]))
@@ -84,7 +84,7 @@ def test_scores_are_what_the_condition_tells_and_a_scatter(grain):
 
 @torch.no_grad()
 def test_the_sky_tells_of_the_grain_too(grain):
-    grain.traits[:, 0] = torch.linspace(-0.5, 0.5, 9)
+    grain.grain_parameters[:, 0] = torch.linspace(-0.5, 0.5, 9)
     usual = on_sky(grain).std().item()
     grain.trend[-2, 0] = 0.5  # a knot
     grain.trend[-1, 0] = -2.0  # at -0.5 the sky is half way in the root of the brightness: 4 knots
@@ -101,14 +101,16 @@ def test_a_toe_is_a_soft_end_at_black(grain):
     grain.strength.zero_()
     light = torch.tensor([-0.5, -0.1, 0.0, 0.1, 0.5, 1.9])
     images = (light - 1).view(1, 1, 1, 6).expand(1, 3, 8, 6).clone().requires_grad_()
-    for toe in (0.0, 0.2):
-        grain.toe.fill_(toe)
+    for soft_black in (0.0, 0.2):
+        grain.soft_black.fill_(soft_black)
         found = grain(images, white(images), torch.zeros(1, 3), torch.zeros(1, 4))
-        expected = (light + torch.hypot(light, torch.tensor(toe))) / 2 - 1
+        expected = (light + torch.hypot(light, torch.tensor(soft_black))) / 2 - 1
         torch.testing.assert_close(found[0, 0, 0], expected, atol=1e-6, rtol=0)
         (slope,) = torch.autograd.grad(found.sum(), images)
         expected = (
-            torch.tensor([0, 0, 0.5, 1, 1, 1]) if toe == 0 else (1 + light / torch.hypot(light, light * 0 + toe)) / 2
+            torch.tensor([0, 0, 0.5, 1, 1, 1])
+            if soft_black == 0
+            else (1 + light / torch.hypot(light, light * 0 + soft_black)) / 2
         )
         torch.testing.assert_close(slope[0, 0, 0], expected, atol=1e-3, rtol=0)
 
@@ -121,7 +123,7 @@ def test_kernels_lie_between_those_that_were_measured(grain):
     grain.kernels.copy_(kernels.flatten(0, 1))
 
     def neighbours(place):
-        grain.traits[:, 1] = place
+        grain.grain_parameters[:, 1] = place
         noise = on_sky(grain)
         return ((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()).item()
 
@@ -139,7 +141,7 @@ def test_colour_changes_what_is_not_grey_and_not_the_strength(grain):
     grain.kernels.copy_(kernels.flatten(0, 1))
     found = {}
     for ratio in (0.25, 1.0, 4.0):
-        grain.traits[:, 2] = torch.tensor(ratio).log()
+        grain.grain_parameters[:, 2] = torch.tensor(ratio).log()
         noise = on_sky(grain)
         grey = noise.mean(1, keepdim=True)
         assert ((noise - grey).square().mean() / grey.square().mean()).sqrt().item() == pytest.approx(ratio, rel=0.03)
