@@ -7,6 +7,8 @@ reached and carry the noise of small numbers.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 _PEOPLE = (16, 76)  # a galaxy: fewest, most
@@ -45,6 +47,26 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _CERTAINTY = 25.0  # how alike two galaxies of the same look are judged: the sum of a Dirichlet distribution's numbers
 
 
+class _Impression(NamedTuple):
+    """What people see in galaxies of a class: probabilities of answers, before those that the structure decides."""
+
+    features: float  # or a disc
+    features_of_arms: float = 0.0  # more of them, times the arms' strength
+    arms: float = 0.0  # 1 for a class that has any
+    edge_on: float = 0.0
+    flat: float = 0.0  # seen edge-on too, if very inclined
+    merging: float = 0.0  # 1 for two galaxies
+
+
+# By the name of the class in `MORPHOLOGIES`.
+IMPRESSIONS = {
+    "spiral": _Impression(features=0.72, features_of_arms=0.2, arms=1.0, flat=0.3),
+    "elliptical": _Impression(features=0.1),
+    "merger": _Impression(features=0.5, edge_on=0.1, merging=1.0),
+    "edge-on": _Impression(features=0.85, edge_on=0.9),
+}
+
+
 def draw_votes(
     morphologies: np.ndarray, structure: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
@@ -63,6 +85,11 @@ def draw_votes(
     dict of str to ndarray, (N,), int64
         total_classifications, and the votes for each answer, named `question_answer` as in gz2_hart16.csv without
         the ending _count.
+
+    Raises
+    ------
+    ValueError
+        If it is not said what people see in a class.
     """
     count = len(morphologies)
     people = np.rint(rng.normal(44, 9, count)).clip(*_PEOPLE).astype(np.int64)
@@ -92,17 +119,18 @@ def vote_fractions(votes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _chances(morphologies: np.ndarray, structure: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     """Return the probability of each answer to each question, (N,) each; a question's need not sum to 1."""
-    is_spiral, is_elliptical, is_merger, is_edge_on = (
-        (morphologies == name).astype(np.float64) for name in ("spiral", "elliptical", "merger", "edge-on")
-    )
+    if strange := sorted(set(morphologies.tolist()) - set(IMPRESSIONS)):
+        raise ValueError(
+            f"nobody knows what to vote on the class '{strange[0]}': it is none of {', '.join(IMPRESSIONS)}"
+        )
+    seen = _Impression(*np.array([IMPRESSIONS[name] for name in morphologies.tolist()]).reshape(-1, 6).T)
     known = {name: np.nan_to_num(values) for name, values in structure.items()}
     q, bulge = known["axis_ratio"], known["bulge_fraction"]
-    visible_arms = is_spiral * (0.45 + 0.5 * known["arm_strength"])
-    features = 0.1 * is_elliptical + (0.72 + 0.2 * known["arm_strength"]) * is_spiral + 0.85 * is_edge_on
-    features += 0.5 * is_merger
-    edge_on = 0.9 * is_edge_on + 0.1 * is_merger + is_spiral * 0.3 * (0.4 - q).clip(0) / 0.4 + 0.05
-    odd = 0.85 * is_merger + 0.07 + 0.1 * (known["dust_depth"] > 1)
-    merger = 0.85 * is_merger + 0.04
+    visible_arms = seen.arms * (0.45 + 0.5 * known["arm_strength"])
+    features = seen.features + seen.features_of_arms * known["arm_strength"]
+    edge_on = seen.edge_on + seen.flat * (0.4 - q).clip(0) / 0.4 + 0.05
+    odd = 0.85 * seen.merging + 0.07 + 0.1 * (known["dust_depth"] > 1)
+    merger = 0.85 * seen.merging + 0.04
     bar = 0.06 + (4 * known["bar_fraction"]).clip(max=0.85)
     tight = (1 - np.degrees(known["pitch"]) / 20).clip(0.05, 0.9)
     arms = [np.where(known["num_arms"] == k, 0.7, 0.05) for k in (1, 2, 3, 4)]
@@ -127,7 +155,7 @@ def _chances(morphologies: np.ndarray, structure: dict[str, np.ndarray]) -> dict
         "t08_odd_feature": [
             rest * (known["bar_fraction"] > 0),
             rest * 0.5,
-            rest + 0.1 * is_merger,
+            rest + 0.1 * seen.merging,
             rest,
             rest,
             merger,
