@@ -92,6 +92,9 @@ class Attribute:
         What the value is, in one sentence.
     raw : bool
         Feed the value itself into the condition vector, as the original recipe does.
+    plausible : tuple of float
+        What a galaxy of a catalogue can have at all, to tell a value from a sentinel such as -9999; the low end is
+        excluded.
     """
 
     name: str
@@ -102,6 +105,7 @@ class Attribute:
     source: str
     description: str
     raw: bool = False
+    plausible: tuple[float, float] = (0.0, 1000.0)
 
     def to_unit(self, value: Any) -> Any:
         """Scale physical values (float, array or tensor) to those of the condition vector."""
@@ -123,18 +127,18 @@ _ATTRIBUTE_ROWS = (
     Attribute("ellipticity", "Ellipticity", "", 0.0, 0.9, "photometry",
               "1 - b/a from the second moments of the galaxy's light"),
     Attribute("redshift", "Redshift", "", 0.0, 0.25, "catalogue",
-              "spectroscopic redshift from the catalogue"),
+              "spectroscopic redshift from the catalogue", plausible=(0.0, 10.0)),
     Attribute("concentration", "Concentration", "", 1.4, 3.6, "photometry",
               "5 log10(r80 / r20) of the display-stretched light (after Conselice 2003, eq. 5)"),
     Attribute("color", "Display color B - R", "mag", -1.0, 1.6, "photometry",
               "-2.5 log10 of the ratio of blue-plane to red-plane light (g and i in an SDSS composite); redder is "
               "larger"),
     Attribute("petro_r50_kpc", "Petrosian R50", "kpc", 0.0, 20.0, "catalogue",
-              "Petrosian half-light radius in the r band"),
+              "Petrosian half-light radius in the r band", plausible=(0.0, 200.0)),
     Attribute("absolute_magnitude", "Absolute magnitude", "mag", -24.0, -16.0, "catalogue",
-              "r-band Petrosian magnitude M_r"),
+              "r-band Petrosian magnitude M_r", plausible=(-30.0, -5.0)),
     Attribute("stellar_mass", "Stellar mass", "log10 solar masses", 8.0, 12.0, "catalogue",
-              "decimal logarithm of the mass"),
+              "decimal logarithm of the mass", plausible=(4.0, 14.0)),
     Attribute("vote_count", "Votes (normalised)", "", 0.3, 1.0, "votes",
               "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original "
               "recipe", raw=True),

@@ -16,23 +16,15 @@ process writes its part of the shards; what is in them is the same for any numbe
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import MAX_IMAGES, finite_number, seed_number, whole_number
-
-if TYPE_CHECKING:
-    from galaxies.compute.ranks import Ranks
-    from galaxies.generation.requests import Requests
-    from galaxies.generation.sampler import GalaxySampler
 
 _FORMATS = ("png", "npz", "fits")
 _SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
@@ -53,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     # torch loads only after the options are known to be right
     from galaxies.compute.ranks import Ranks
+    from galaxies.generation.catalogue import generate_pictures
+    from galaxies.generation.requests import read_requests, requests_alike
     from galaxies.generation.sampler import GalaxySampler
+    from galaxies.generation.shards import generate_shards
     from galaxies.storage.release import default_checkpoint
 
     rank = Ranks.from_environment()
@@ -61,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampler = GalaxySampler.from_checkpoint(checkpoint, rank.own_device(options.device), **solver_settings(options))
     if options.checkpoint is None and rank.is_first:
         print(f"from {checkpoint}")
-    requests = _requests(options, given, [a.name for a in sampler.attributes])
+    names = [a.name for a in sampler.attributes]
+    if options.requests is not None:
+        requests = read_requests(options.requests, names, options.seed)
+    else:
+        requests = requests_alike(options.morphology, given, names, options.seed, options.count or 16)
     in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
         raise UserError(
@@ -72,61 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for sentence in requests.warnings(sampler.supports, sampler.unsupported):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
-        _write_shards(sampler, requests, checkpoint, options, rank)
+        done = generate_shards(sampler, requests, options.out, options.shard_size or _SHARD_SIZE, checkpoint, rank)
     else:
-        _write_pictures(sampler, requests, formats, options.out)
-
-
-def _requests(options: argparse.Namespace, given: dict[str, float], names: list[str]) -> Requests:
-    from galaxies.generation.requests import Requests, read_requests
-
-    if options.requests is not None:
-        return read_requests(options.requests, names, options.seed)
-    for name in given:
-        if name not in names:
-            raise UserError(f"this checkpoint does not know '{name}': it was trained with {', '.join(names)}")
-    values = [given.get(name, math.nan) for name in names]
-    return Requests.alike(morphology_index(options.morphology), values, options.seed, options.count or 16)
-
-
-def _write_pictures(sampler: GalaxySampler, requests: Requests, formats: set[str], out: Path) -> None:
-    import pandas as pd
-    import torch
-    from tqdm import tqdm
-
-    from galaxies.generation.catalogue import generate_blocks, write_pictures
-    from galaxies.generation.shards import REQUEST_FILE
-
-    if (out / REQUEST_FILE).exists():
-        raise UserError(f"{out} holds the shards of another request: name another folder with --out")
-    images, tables = [], []
-    with tqdm(total=len(requests), unit=" images", desc="generating", disable=len(requests) < 64) as bar:
-        for block, table in generate_blocks(sampler, requests):
-            images.append(block)
-            tables.append(table)
-            bar.update(len(block))
-    write_pictures(out, formats, torch.cat(images), pd.concat(tables, ignore_index=True), sampler.attributes)
-    print(f"{len(requests)} galaxies in {out} ({sampler.describe()})")
-
-
-def _write_shards(
-    sampler: GalaxySampler, requests: Requests, checkpoint: Path, options: argparse.Namespace, rank: Ranks
-) -> None:
-    from galaxies.common.durable_files import sha256_of
-    from galaxies.generation.shards import ShardFolder, write_shards
-
-    # Networks round differently on different kinds of device.
-    origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.engine.device.type}
-    origin["sampler"] = sampler.describe()
-    size = options.shard_size or _SHARD_SIZE
-    folder = ShardFolder(options.out, requests, size, sampler.config.image_size, origin)
-    there = write_shards(folder, sampler, rank)
+        done = generate_pictures(sampler, requests, options.out, formats)
     if rank.is_first:
-        print(f"{len(requests):,} galaxies in {len(folder)} shards in {options.out}")
-        if there:
-            print(f"{there} shards were there before")
-        if rank.size > 1:
-            print(f"this is rank 0 of {rank.size}: the shards are complete when every process has ended")
+        print(done)
 
 
 def _parser() -> Parser:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from config_physics import MORPHOLOGIES, Attribute
 from galaxies.common.durable_files import whole_file
@@ -22,6 +23,7 @@ from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
 from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, Measured, measure_images
 
+REQUEST_FILE = "request.json"  # of a folder of shards
 GRID_LIMIT = 256  # images in the grid
 _MEASURED_TOGETHER = 32  # images that one core measures
 
@@ -78,6 +80,26 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     columns["flag"] = measured.flags
     columns["supported"] = sampler.supports(requests.classes, requests.values).numpy()
     return pd.DataFrame(columns)
+
+
+def generate_pictures(sampler: GalaxySampler, requests: Requests, out: Path, formats: set[str]) -> str:
+    """Generate a few galaxies, write them (see `write_pictures`), and say in a sentence what was done.
+
+    Raises
+    ------
+    UserError
+        If the folder holds shards, or cannot be written.
+    """
+    if (out / REQUEST_FILE).exists():
+        raise UserError(f"{out} holds the shards of another request: name another folder with --out")
+    images, tables = [], []
+    with tqdm(total=len(requests), unit=" images", desc="generating", disable=len(requests) < 64) as bar:
+        for block, table in generate_blocks(sampler, requests):
+            images.append(block)
+            tables.append(table)
+            bar.update(len(block))
+    write_pictures(out, formats, torch.cat(images), pd.concat(tables, ignore_index=True), sampler.attributes)
+    return f"{len(requests)} galaxies in {out} ({sampler.describe()})"
 
 
 def write_pictures(

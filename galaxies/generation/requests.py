@@ -98,6 +98,32 @@ class Requests:
         return list(seen)
 
 
+def requests_alike(morphology: str, given: dict[str, float], names: Sequence[str], seed: int, count: int) -> Requests:
+    """Ask for images that differ by their seeds alone.
+
+    Parameters
+    ----------
+    morphology : str
+        Name of a class.
+    given : dict of str to float
+        Attributes that are set, in physical units; the others are drawn.
+    names : sequence of str
+        Attributes that the checkpoint knows, in its order.
+    seed, count : int
+        Seed of the first image, and how many there are.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint does not know an attribute, or the class is none.
+    """
+    for name in given:
+        if name not in names:
+            raise UserError(f"this checkpoint does not know '{name}': it was trained with {', '.join(names)}")
+    values = [given.get(name, math.nan) for name in names]
+    return Requests.alike(morphology_index(morphology), values, seed, count)
+
+
 def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
     """Read a CSV of requests.
 

@@ -24,15 +24,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from config_physics import BANDS
-from galaxies.common.durable_files import free_space, replace_file, sync_folder
+from galaxies.common.durable_files import free_space, replace_file, sha256_of, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
-from galaxies.generation.catalogue import GRID_LIMIT, generate_blocks
+from galaxies.generation.catalogue import GRID_LIMIT, REQUEST_FILE, generate_blocks
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture
 
-REQUEST_FILE = "request.json"
 _FORMAT_VERSION = 1
 _ROW_BYTES = 300  # of a catalogue, at most about
 
@@ -203,3 +202,35 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
         for number in left:
             folder.write(number, sampler, bar)
     return len(folder) - len(missing)
+
+
+def generate_shards(
+    sampler: GalaxySampler, requests: Requests, out: Path, shard_size: int, checkpoint: Path, rank: Ranks
+) -> str:
+    """Generate this process's part of the missing shards, and say in sentences what there is.
+
+    Parameters
+    ----------
+    sampler : GalaxySampler
+        Of `checkpoint`, whose checksum is part of what the galaxies are.
+    requests : Requests
+    out : Path
+    shard_size : int
+    checkpoint : Path
+    rank : Ranks
+
+    Raises
+    ------
+    UserError
+        If the folder holds other galaxies, or the disk has too little room.
+    """
+    # Networks round differently on different kinds of device.
+    origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.engine.device.type, "sampler": sampler.describe()}
+    folder = ShardFolder(out, requests, shard_size, sampler.config.image_size, origin)
+    there = write_shards(folder, sampler, rank)
+    lines = [f"{len(requests):,} galaxies in {len(folder)} shards in {out}"]
+    if there:
+        lines.append(f"{there} shards were there before")
+    if rank.size > 1:
+        lines.append(f"this is rank 0 of {rank.size}: the shards are complete when every process has ended")
+    return "\n".join(lines)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES
+from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError, shown
 from galaxies.common.untrusted_files import READ_ERRORS, TableStream
 from galaxies.datasets.preparing import Pictures, Source
@@ -44,14 +44,7 @@ SAMPLE_COLUMNS = {
     "stellar_mass": "stellar_mass",
     "petro_r90_arcsec": "petror90_r",
 }
-# What a galaxy can have at all, to tell a value from a sentinel such as -9999; the low end is excluded.
-PLAUSIBLE = {
-    "redshift": (0.0, 10.0),
-    "petro_r50_kpc": (0.0, 200.0),
-    "absolute_magnitude": (-30.0, -5.0),
-    "stellar_mass": (4.0, 14.0),
-    "petro_r90_arcsec": (0.0, 1000.0),
-}
+_PLAUSIBLE_R90 = (0.0, 1000.0)  # arcseconds, as `Attribute.plausible`
 # GZ2 pictures were scaled to this many Petrosian R90 a pixel (Willett et al. 2013, section 2).
 FRAME_SCALE_R90 = 0.02
 FRAME_PX = 424  # pixels a side of a picture
@@ -230,7 +223,7 @@ def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
     for name, column in SAMPLE_COLUMNS.items():
         if column in sample:
             values = sample[column].to_numpy()
-            low, high = PLAUSIBLE[name]
+            low, high = ATTRIBUTES[name].plausible if name in ATTRIBUTES else _PLAUSIBLE_R90
             unknown[name] = np.where((values > low) & (values <= high), values, np.nan)
     return unknown
 

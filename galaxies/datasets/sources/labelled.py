@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, morphology_index
+from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, morphology_index
 from galaxies.common.errors import UserError
 from galaxies.datasets.preparing import Pictures, Source
-from galaxies.datasets.sources.galaxy_zoo import PLAUSIBLE
+
+_PLAUSIBLE_SCALE = (0.0, 1000.0)  # arcseconds a pixel, as `Attribute.plausible`
 
 
 def read_labels(file: Path) -> pd.DataFrame:
@@ -74,7 +75,7 @@ def read_labels(file: Path) -> pd.DataFrame:
         )
     for column in (*CATALOGUE_ATTRIBUTES, "pixel_scale"):
         if column in table:
-            low, high = PLAUSIBLE.get(column, (0.0, 1000.0))
+            low, high = ATTRIBUTES[column].plausible if column in ATTRIBUTES else _PLAUSIBLE_SCALE
             numbers = pd.to_numeric(table[column], errors="coerce")
             wrong = table[column].notna() & ~((numbers > low) & (numbers <= high))
             if wrong.any():
