@@ -4,7 +4,7 @@
     for batch in survey.batches(4096):
         batch.images, batch.truth
 
-`population.py` says what there is, `galaxy_light.py` draws its light, and this file observes it: a point-spread
+`population.py` says what there is, `light.py` draws its light, and this file observes it: a point-spread
 function of two Gaussians, sky and photon noise, an asinh composite of i, r and g (Lupton et al. 2004), JPEG's losses,
 8 bits. Galaxy k depends on the seed and on k alone; on a GPU only the noise's random numbers differ.
 """
@@ -65,7 +65,7 @@ class Galaxies:
         light's centroid, before seeing), true_axis_ratio (of the disc or the spheroid; in a merger, the primary's)
         and true_flux (nanomaggies in r).
     votes : dict of str to ndarray, (N,), int64
-        What people would say, see `mock_votes.py`.
+        What people would say, see `votes.py`.
     """
 
     images: np.ndarray

@@ -1,7 +1,7 @@
 """Shapes and structures of mock galaxies, class by class: what does not depend on how far away they are.
 
 The ranges were chosen to match real galaxies of the same class (`studies/realism.py`). Lengths are in half-light
-radii or in scale lengths of the disc, angles in radians; `galaxy_light.py` shows what each number does.
+radii or in scale lengths of the disc, angles in radians; `light.py` shows what each number does.
 """
 
 from __future__ import annotations
