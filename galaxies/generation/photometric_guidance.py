@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config_physics import Attribute
+from galaxies.measure.sky import sky_level
 from galaxies.networks.galaxy_frame import frame_axes
 from physics_model import photometric_residuals
 
 _LARGEST_CHANGE = 0.1  # of light or of a length, at a step of the solver
 _DAMPING = 1e-3  # of the squared derivatives, below which a change is not worth making
-_BORDER = 4  # rows of pixels at the top and at the bottom that tell the sky
 
 
 def push_to_photometry(
@@ -70,8 +70,7 @@ def galaxy_changes(images: Tensor) -> Tensor:
     ----------
     images : Tensor, (N, 3, S, S)
     """
-    edge = torch.cat([images[..., :_BORDER, :].flatten(2), images[..., -_BORDER:, :].flatten(2)], 2)
-    light = images - edge.mean(2)[:, :, None, None]
+    light = images - sky_level(images)[:, :, None, None]
     # Of the smooth part alone: stretching single pixels again and again would turn grain into ripples.
     weights = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
     kernel = (weights[:, None] * weights).expand(images.shape[1], 1, 5, 5).to(images.dtype)

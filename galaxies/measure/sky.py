@@ -87,7 +87,7 @@ def _clipped_median(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sky_level(images: Tensor) -> Tensor:
-    """Return the level of the sky in each plane, (N, 3), in display units.
+    """Return the level of the sky in each plane, (N, 3), in the units of the images.
 
     It is the mean of the middle half of the values in the frame's corners (beyond half a frame width from the
     centre), so that neighbours do not count and the rounding to 8 bits averages out. The outskirts of a galaxy that

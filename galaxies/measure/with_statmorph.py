@@ -23,7 +23,9 @@ def read_with_statmorph(images: Tensor, title: str) -> tuple[dict[str, np.ndarra
     Parameters
     ----------
     images : Tensor, (N, 3, S, S), uint8
-        The mean of the planes is measured, above the level of the sky in the frame's corners.
+        The mean of the planes is measured, above the level of the sky in the frame's corners: a plain median, and no
+        function of ours, so that a fault in `sky` shows. No point spread function is given: it is not known, and only
+        the Sersic fit, which is not read, would use one.
     title : str
         Beside the progress bar.
 
