@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, Config
+from galaxies.networks.layers import zero_bias
 
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
@@ -60,6 +61,11 @@ class GaussianDiffusion(nn.Module):
     shift : float
         Of the cosine schedule.
     """
+
+    alphas_cumprod: Tensor
+    signal: Tensor
+    sigma: Tensor
+    _between: Tensor
 
     def __init__(self, schedule: str, num_steps: int, prediction: str, shift: float = 1.0) -> None:
         super().__init__()
@@ -168,6 +174,8 @@ class ContextUnet(nn.Module):
     arXiv:2301.11093 (patches).
     """
 
+    places: Tensor
+
     def __init__(
         self,
         condition_dim: int,
@@ -209,11 +217,10 @@ class ContextUnet(nn.Module):
                 current = wanted
             if level > 0:
                 self.up.append(_Upsample(current))
-        self.leave = nn.Sequential(
-            _normalise(current), nn.SiLU(), nn.Conv2d(current, num_bands * patch**2, 3, padding=1)
-        )
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        last = nn.Conv2d(current, num_bands * patch**2, 3, padding=1)
+        self.leave = nn.Sequential(_normalise(current), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        zero_bias(last)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Return the output (N, B, S, S) for noisy images (N, B, S, S), times t (N,) in [0, 1], conditions (N, C)."""
@@ -243,7 +250,7 @@ class _Block(nn.Module):
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
         self.attention = _Attention(c_out) if attention else nn.Identity()
         nn.init.zeros_(self.conv_2.weight)
-        nn.init.zeros_(self.conv_2.bias)
+        zero_bias(self.conv_2)
 
     def forward(self, maps: Tensor, context: Tensor) -> Tensor:
         inner = self.conv_1(F.silu(self.norm_1(maps)))
@@ -262,7 +269,7 @@ class _Attention(nn.Module):
         self.norm, self.project = _normalise(channels), nn.Conv2d(channels, 3 * channels, 1)
         self.merge = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.merge.weight)
-        nn.init.zeros_(self.merge.bias)
+        zero_bias(self.merge)
 
     def forward(self, maps: Tensor) -> Tensor:
         number, channels, height, width = maps.shape
@@ -312,6 +319,9 @@ class DiffusionGenerator(nn.Module):
     shape : tuple of int
         Of one image, and of the noise that it is drawn from: (B, S, S), `noise_dim` values.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self, unet: ContextUnet, process: GaussianDiffusion, image_size: int, num_bands: int = len(BANDS)

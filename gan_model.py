@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from config_physics import BANDS, MORPHOLOGIES, Config
 from galaxies.images.resampling import Halve
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
-from galaxies.networks.layers import ThinConv2d, init_linear, style_network
+from galaxies.networks.layers import ThinConv2d, init_linear, style_network, zero_bias
 from galaxies.networks.sky_grain import GrainyGenerator
 
 _LAST_GAIN = 0.25  # of a residual block's last convolution: blocks begin as little more than their skip, and add up
@@ -210,7 +210,7 @@ class ResidualGenerator(nn.Module):
         self.thin = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
         self.paint = ThinConv2d(channels[-1], num_bands, 3, padding=1)
         nn.init.normal_(self.paint.weight, 0.0, 0.02)
-        nn.init.zeros_(self.paint.bias)
+        zero_bias(self.paint)
         init_linear(*self.style, self.project)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
@@ -315,7 +315,7 @@ class ProjectionDiscriminator(nn.Module):
         self.project = nn.Linear(condition_dim, channels[-1])
         for module in (*self.downsample, self.project):
             nn.init.kaiming_normal_(module.weight, a=0.2)
-            nn.init.zeros_(module.bias)
+            zero_bias(module)
         nn.init.normal_(self.classify.weight, 0.0, 0.01)
         nn.init.zeros_(self.classify.bias)
         self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
@@ -366,7 +366,7 @@ class ResidualDiscriminator(nn.Module):
         self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
         for module in (self.stem, self.project):
             nn.init.kaiming_normal_(module.weight, a=0.2)
-            nn.init.zeros_(module.bias)
+            zero_bias(module)
         nn.init.normal_(self.classify.weight, 0.0, 0.01)
         nn.init.zeros_(self.classify.bias)
 
@@ -401,7 +401,7 @@ def _convolutions(channels: int) -> tuple[nn.Conv2d, nn.Conv2d]:
     first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
     for conv in (first, last):
         nn.init.kaiming_normal_(conv.weight, a=0.2)
-        nn.init.zeros_(conv.bias)
+        zero_bias(conv)
     with torch.no_grad():
         last.weight.mul_(_LAST_GAIN)
     return first, last

@@ -44,6 +44,8 @@ class PhysicsPredictor(nn.Module):
         Planes B of an image.
     """
 
+    prior_variance: Tensor
+
     def __init__(
         self,
         num_attributes: int,
@@ -69,10 +71,9 @@ class PhysicsPredictor(nn.Module):
         )
         self.doubt = None
         if uncertainty:
-            self.doubt = nn.Sequential(
-                nn.Linear(4 * width, width), nn.ReLU(inplace=True), nn.Linear(width, num_attributes)
-            )
-            nn.init.constant_(self.doubt[-1].bias, -4.0)  # an error of 0.14, the size of those in early training
+            last = nn.Linear(width, num_attributes)
+            self.doubt = nn.Sequential(nn.Linear(4 * width, width), nn.ReLU(inplace=True), last)
+            nn.init.constant_(last.bias, -4.0)  # an error of 0.14, the size of those in early training
         # Variance of each scaled attribute over the training galaxies: what knowing nothing amounts to.
         self.register_buffer("prior_variance", torch.ones(num_attributes))
 

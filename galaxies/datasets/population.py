@@ -68,12 +68,12 @@ class Population:
         Tensor, (N, A), float32
             NaN only where the drawn galaxy's value is unknown too, or the class has no galaxy.
         """
-        filled, seeds = requested.clone(), np.asarray(seeds, np.int64)
+        filled, numbers = requested.clone(), np.asarray(seeds, np.int64)
         unfilled = requested.isnan().any(1)
         for index in range(len(MORPHOLOGIES)):
             rows = torch.nonzero(unfilled & (classes == index))[:, 0]
             if len(rows) > 0 and len(members := self.members(index)) > 0:
-                filled[rows] = _fill(members, requested[rows], seeds[rows.numpy()])
+                filled[rows] = _fill(members, requested[rows], numbers[rows.numpy()])
         return filled
 
 

@@ -59,20 +59,20 @@ class Family:
     """
 
     build: Callable[[Config], nn.Module]
-    noise: Callable[[Config, nn.Module, np.ndarray], Tensor]
-    draw: Callable[[nn.Module, Tensor, Asked, Solver], Tensor]
+    noise: Callable[[Config, Any, np.ndarray], Tensor]
+    draw: Callable[[Any, Tensor, Asked, Solver], Tensor]
     chunk: Callable[[Config, bool], int]
     describe: Callable[[Config, Solver], str]
     has_solver: bool = False
 
 
-def _gan_noise(config: Config, network: nn.Module, seeds: np.ndarray) -> Tensor:
+def _gan_noise(config: Config, network: Any, seeds: np.ndarray) -> Tensor:
     # A galaxy is the same one whether it gets grain or not.
     latent = standard_normal(seeds, config.latent_dim)
     return torch.cat([latent, coarse_normal(seeds, network.noise_dim - config.latent_dim)], 1)
 
 
-def _gan_draw(network: nn.Module, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+def _gan_draw(network: Any, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
     with torch.inference_mode():
         return network(noise, asked.condition)
 
@@ -86,11 +86,11 @@ def _gan_words(config: Config, solver: Solver) -> str:
     return f"generator {config.generator}{' with pixel noise' if config.pixel_noise else ''}"
 
 
-def _diffusion_noise(config: Config, network: nn.Module, seeds: np.ndarray) -> Tensor:
+def _diffusion_noise(config: Config, network: Any, seeds: np.ndarray) -> Tensor:
     return standard_normal(seeds, network.noise_dim)
 
 
-def _diffusion_draw(network: nn.Module, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+def _diffusion_draw(network: Any, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
     shape = (len(noise), *network.shape)
 
     def step_noise(step: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,8 @@ class ExactKernels:
     _WANTED = (("benchmark", False), ("deterministic", True), ("allow_tf32", False))
 
     def __init__(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, ()
+        self._lock, self._inside = threading.Lock(), 0
+        self._before: tuple[Any, ...] = ()
 
     def __enter__(self) -> None:
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

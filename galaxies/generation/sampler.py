@@ -160,13 +160,13 @@ class GalaxySampler:
         -------
         Tensor, (N, 3, S, S), uint8, on the CPU
         """
-        wanted = condition_vector(classes, values, self.config)
+        told = condition_vector(classes, values, self.config)
         # The last chunk is filled up with copies: networks round differently in batches of different sizes.
         rows = torch.arange(-(-len(classes) // self._chunk) * self._chunk).clamp_max(len(classes) - 1)
-        wanted, seeds = [part[rows] for part in wanted], np.asarray(seeds, np.int64)[rows.numpy()]
+        wanted, chosen = [part[rows] for part in told], np.asarray(seeds, np.int64)[rows.numpy()]
         with self._alone, exactly(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
-            return run(wanted, seeds)[: len(classes)]
+            return run(wanted, chosen)[: len(classes)]
 
     def describe(self) -> str:
         """Say what draws the images."""
@@ -175,9 +175,10 @@ class GalaxySampler:
     def _noise(self, seeds: np.ndarray) -> Tensor:
         return self.family.noise(self.config, self.network, seeds)
 
-    def _draw_chunk(self, z: Tensor, seeds: np.ndarray, *told: Tensor) -> Tensor:
+    def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
         """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""
-        return to_uint8(self.family.draw(self.network, z, Asked(seeds, *told, self.attributes), self.solver))
+        asked = Asked(seeds, condition, scaled, known, self.attributes)
+        return to_uint8(self.family.draw(self.network, z, asked, self.solver))
 
     def _on_cores(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
         images = self._empty(len(seeds))

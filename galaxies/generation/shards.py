@@ -151,7 +151,8 @@ class ShardFolder:
         """
         images_file, catalogue_file = self._files(number)
         temporary = [file.with_name(f".{file.name}.tmp") for file in (images_file, catalogue_file)]
-        rows, tables = self.rows(number), []
+        rows = self.rows(number)
+        tables: list[pd.DataFrame] = []
         try:
             with temporary[0].open("wb") as file:
                 file.write(self._header(number))
@@ -166,16 +167,16 @@ class ShardFolder:
             catalogue = pd.concat(tables, ignore_index=True)
             catalogue.insert(0, "file", images_file.name)
             catalogue.insert(1, "row", np.arange(len(catalogue)))
-            with temporary[1].open("w", encoding="utf-8", newline="") as file:
-                catalogue.to_csv(file, index=False)
-                file.flush()
-                os.fsync(file.fileno())
+            with temporary[1].open("w", encoding="utf-8", newline="") as text:
+                catalogue.to_csv(text, index=False)
+                text.flush()
+                os.fsync(text.fileno())
             replace_file(temporary[0], images_file)
             replace_file(temporary[1], catalogue_file)
             sync_folder(self.path)
         finally:
-            for file in temporary:
-                file.unlink(missing_ok=True)
+            for path in temporary:
+                path.unlink(missing_ok=True)
 
 
 def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> int:

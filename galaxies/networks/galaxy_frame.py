@@ -90,6 +90,12 @@ class GalaxyFrame(nn.Module):
 
     num_planes = len(_PROFILES) + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS) + len(_COMPANION_PROFILES)
 
+    axes: Tensor
+    orders: Tensor
+    wound_orders: Tensor
+    slopes: Tensor
+    companion_slopes: Tensor
+
     def __init__(self, style_dim: int, size: int) -> None:
         super().__init__()
         self.place = nn.Linear(style_dim, 10)

@@ -26,6 +26,13 @@ def init_linear(*modules: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, a=_SLOPE)
 
 
+def zero_bias(*modules: nn.Conv2d | nn.Linear) -> None:
+    """Set the biases of layers to zero."""
+    for module in modules:
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class ThinConv2d(nn.Conv2d):
     """A generator's last convolution, to the few planes of an image.
 
@@ -34,7 +41,7 @@ class ThinConv2d(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the planes (N, out_channels, H, W) of maps (N, in_channels, H, W)."""
-        if features.device.type != "cpu" or not torch.is_grad_enabled():
+        if features.device.type != "cpu" or not torch.is_grad_enabled() or self.bias is None:
             return super().forward(features)
         weight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, max(0, 16 - self.out_channels)))
         planes = F.conv2d(features, weight, padding=self.padding)[:, : self.out_channels]

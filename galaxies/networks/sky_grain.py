@@ -78,6 +78,14 @@ class SkyGrain(nn.Module):
         Planes of the images; three in the shapes below.
     """
 
+    kernels: Tensor
+    strength: Tensor
+    trend: Tensor
+    scatter: Tensor
+    grain_parameters: Tensor
+    skewness: Tensor
+    soft_black: Tensor
+
     def __init__(self, condition_dim: int, num_bands: int = len(BANDS)) -> None:
         super().__init__()
         smooth = torch.zeros(2 * GRAIN_REACH + 1)
@@ -178,7 +186,7 @@ def between(values: Tensor, place: Tensor) -> Tensor:
     """Interpolate rows of `values` (K, ...) at a place of any shape, from 0 to K - 1."""
     place = place.clamp(0, len(values) - 1)
     below = place.long().clamp(0, len(values) - 2)  # a place that is no number must not read beyond the rows
-    part = (place - below)[(..., *[None] * (values.ndim - 1))]
+    part = (place - below).reshape(*place.shape, *[1] * (values.ndim - 1))
     return torch.lerp(values[below], values[below + 1], part)
 
 
