@@ -12,21 +12,19 @@ comes from the checkpoint, from the metrics beside it and from the report; nothi
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from config_physics import MORPHOLOGIES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 
 if TYPE_CHECKING:
-    from galaxies.generation.sampler import GalaxySampler
+    from torch import Tensor
 
 _LARGEST_BYTES = 12_000_000
 _COMPARED = 32  # images that must stay the same in half precision
-_SAME = 2  # grey levels of 255: the largest difference that counts as rounding, for 99.9 % of the values
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,11 +37,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the release")
     options = parser.parse_args(argv)
 
+    import torch
+
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.generation.sampler import GalaxySampler
     from galaxies.images.grids import save_picture
     from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint
-    from galaxies.storage.release import write_release
+    from galaxies.storage.release import choose_precision, write_release
     from galaxies.training.display import sample_grid
     from galaxies.validation.report.model_card import read_report, training_facts, write_card
 
@@ -53,56 +53,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if manifest["sha256"] != state["provenance"]["sha256"]:
         raise UserError(f"{options.data} is not the dataset that {options.checkpoint} was trained on")
     facts = training_facts(options.checkpoint, state)
-    precision, difference, size = choose_precision(state)
+    precision, difference, size = choose_precision(state, _draw)
     if size > _LARGEST_BYTES:
         limit = _LARGEST_BYTES / 1e6
         raise UserError(f"the weights take {size / 1e6:.1f} MB, more than {limit:g}: train a narrower network")
     facts |= {"precision": precision, "half_precision_difference": difference, "credit": options.credit}
-    weights = write_release(state, options.out, _dtype(precision), facts)
+    weights = write_release(state, options.out, getattr(torch, precision), facts)
     sampler = GalaxySampler.from_checkpoint(weights, "cpu")
     save_picture(sample_grid(sampler, f"{state['config']['run']}: {sampler.describe()}"), options.out / "samples.png")
     write_card(options.out / "card.md", state, sampler.describe(), facts, manifest, report, size)
     print(f"released {options.out}: {size / 1e6:.2f} MB, {precision}")
 
 
-def _dtype(precision: str) -> Any:
-    import torch
-
-    return getattr(torch, precision)
-
-
-def choose_precision(state: dict[str, Any]) -> tuple[str, dict[str, float], int]:
-    """Draw the same images with weights of single and of half precision, and take half if it changes nothing.
-
-    Returns
-    -------
-    precision : {"float16", "float32"}
-    difference : dict
-        In grey levels of 255: mean, that which 99.9 % of the values stay below, and the largest.
-    size : int
-        Bytes of the weights.
-    """
+def _draw(weights: Path) -> Tensor:
+    """Draw what is compared: galaxies of all classes of the training data in turn, from a release's weights."""
     import torch
 
     from galaxies.generation.sampler import GalaxySampler
-    from galaxies.storage.release import write_release
 
-    drawn, sizes = [], {}
-    for precision in (torch.float32, torch.float16):
-        with tempfile.TemporaryDirectory() as folder:
-            weights = write_release(state, Path(folder), precision, {})
-            sizes[str(precision).removeprefix("torch.")] = weights.stat().st_size
-            drawn.append(_images(GalaxySampler.from_checkpoint(weights, "cpu")).float())
-    change = (drawn[0] - drawn[1]).abs().flatten()
-    most = change.sort().values[math.ceil(0.999 * len(change)) - 1]
-    difference = {"mean": float(change.mean()), "most": float(most), "largest": float(change.max())}
-    chosen = "float16" if most <= _SAME else "float32"
-    return chosen, difference, sizes[chosen]
-
-
-def _images(sampler: GalaxySampler) -> Any:
-    import torch
-
+    sampler = GalaxySampler.from_checkpoint(weights, "cpu")
     present = [i for i in range(len(MORPHOLOGIES)) if len(sampler.population.members(i))]
     classes = torch.tensor([present[k % len(present)] for k in range(_COMPARED)])
     unset = torch.full((_COMPARED, len(sampler.attributes)), math.nan)

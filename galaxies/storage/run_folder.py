@@ -7,9 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from config_physics import MORPHOLOGIES, Config
+from config_physics import BANDS, MORPHOLOGIES, Config
 from galaxies.common.durable_files import free_space, only_process, replace_file, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
@@ -25,7 +23,7 @@ from galaxies.storage.checkpoint import (
 PREVIOUS, DAMAGED = "previous.pt", "damaged.pt"
 _EPOCHS = "epoch_[0-9]*.pt"
 _KEEP_EVERY, _KEEP_LAST = 10, 3  # epochs whose checkpoints stay, and how many of the last ones do
-_LOG_LINE = 2000  # bytes of a line of metrics.jsonl and of an epoch's record in a checkpoint, at most
+_LOG_LINE = 2000  # bytes of an epoch's record in a checkpoint, at most
 
 
 @contextmanager
@@ -185,16 +183,17 @@ def check_space(config: Config, state: dict[str, Any], checkpoints: Path, sample
     written = [e for e in epochs if e % config.checkpoint_every == 0 or e == config.epochs]
     # Beside those that stay: latest.pt, previous.pt and the one that is being written.
     copies = len(kept_epochs(written)) + 3
-    needed = {
-        checkpoints: copies * _checkpoint_bytes(state) + _log_bytes(config, state),
-        samples: len(written) * _grid_bytes(config),
-    }
-    per_disk: dict[int, tuple[Path, int]] = {}
-    for folder, size in needed.items():
+    weights = sum(tensor.nbytes for network in state["networks"].values() for tensor in network.values())
+    # The weights, Adam's two numbers for each and the average; what there is of a galaxy, and of an epoch.
+    checkpoint = 4 * weights + 50 * state["provenance"]["count"] + _LOG_LINE * config.epochs + 300_000
+    # Eight pictures of a byte a pixel and plane for each class and each attribute, before compression.
+    grid = len(BANDS) * 8 * (len(MORPHOLOGIES) + len(config.attributes)) * (max(128, config.image_size) + 30) ** 2
+    needed: dict[int, tuple[Path, int]] = {}  # by disk
+    for folder, size in ((checkpoints, copies * checkpoint), (samples, len(written) * grid)):
         existing, _ = free_space(folder.resolve())
         disk = existing.stat().st_dev
-        per_disk[disk] = existing, size + per_disk.get(disk, (existing, 0))[1]
-    for existing, size in per_disk.values():
+        needed[disk] = existing, size + needed.get(disk, (existing, 0))[1]
+    for existing, size in needed.values():
         _, free = free_space(existing)
         if size > free:
             raise UserError(
@@ -202,32 +201,3 @@ def check_space(config: Config, state: dict[str, Any], checkpoints: Path, sample
                 f" and the disk of {existing} has {free / 1e9:.3g} GB free: make room, or give a larger "
                 "--checkpoint-every"
             )
-
-
-def _checkpoint_bytes(state: dict[str, Any]) -> int:
-    """Return about the largest size that a checkpoint of this run gets."""
-    # Adam keeps two numbers for each weight, but only from its first step on.
-    optimizers = max(_tensor_bytes(state["optimizers"]), 2 * _tensor_bytes(state["networks"]))
-    others = _tensor_bytes({name: part for name, part in state.items() if name != "optimizers"})
-    epochs = state["config"]["pretrain_epochs"] + state["config"]["epochs"]
-    return round(1.05 * (optimizers + others)) + _LOG_LINE * epochs + 200_000
-
-
-def _tensor_bytes(item: Any) -> int:
-    if isinstance(item, Tensor):
-        return item.nbytes
-    if isinstance(item, dict):
-        return sum(map(_tensor_bytes, item.values()))
-    return sum(map(_tensor_bytes, item)) if isinstance(item, (list, tuple)) else 0
-
-
-def _log_bytes(config: Config, state: dict[str, Any]) -> int:
-    """Return the largest size of metrics.jsonl: a line each interval, and a few more each epoch."""
-    per_epoch = state["provenance"]["count"] / config.batch_size / config.log_every + 5
-    return round(_LOG_LINE * per_epoch * (config.pretrain_epochs + config.epochs))
-
-
-def _grid_bytes(config: Config) -> int:
-    """Return the size of a sample grid before compression: eight pictures for each class and each attribute."""
-    cell = max(128, config.image_size) + 30
-    return 3 * (len(MORPHOLOGIES) + len(config.attributes)) * cell * (170 + 8 * cell)

@@ -13,7 +13,7 @@ from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
-from galaxies.storage.release import SETTINGS, WEIGHTS, default_checkpoint, load_state, write_release
+from galaxies.storage.release import SETTINGS, WEIGHTS, choose_precision, default_checkpoint, load_state, write_release
 from galaxies.validation.report.model_card import training_facts
 from tests.conftest import ROOT, fork_script, run_script
 
@@ -133,6 +133,25 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     (report / "report.json").write_text(json.dumps(content | {"checkpoint": {"run": "other", "step": 1}}))
     done = fork_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
     assert done.returncode == 2 and "is about step 1 of run other" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("many_differ_by", "few_differ_by", "chosen"), [(0, 200, "float16"), (2, 2, "float16"), (3, 3, "float32")]
+)
+def test_half_precision_is_taken_if_almost_no_value_changes(checkpoint, many_differ_by, few_differ_by, chosen):
+    drawn = []
+
+    def draw(weights):
+        assert load_state(weights)["phase"] == "generator"
+        drawn.append(weights.stat().st_size)
+        images = torch.zeros(10_000, dtype=torch.uint8)
+        if len(drawn) == 2:
+            images[:], images[:9] = many_differ_by, few_differ_by  # 9 are less than a thousandth
+        return images
+
+    precision, difference, size = choose_precision(load_checkpoint(checkpoint), draw)
+    assert (precision, difference["most"], difference["largest"]) == (chosen, many_differ_by, few_differ_by)
+    assert drawn[1] < 0.7 * drawn[0] and size == drawn[chosen == "float16"]
 
 
 def test_facts_tell_both_phases_and_the_machine(checkpoint):
