@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint
     from galaxies.storage.release import choose_precision, write_release
     from galaxies.training.display import sample_grid
-    from galaxies.validation.report.model_card import read_report, training_facts, write_card
+    from galaxies.validation.report.model_card import report_about, training_facts, write_card
 
     state = load_checkpoint(options.checkpoint, RUN_STATE)
-    report = read_report(options.report, state)
+    report = report_about(options.report, state)
     manifest = PreparedDataset.open(options.data).manifest
     if manifest["sha256"] != state["provenance"]["sha256"]:
         raise UserError(f"{options.data} is not the dataset that {options.checkpoint} was trained on")

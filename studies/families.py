@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,6 +25,7 @@ from galaxies.common.durable_files import write_output
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.validation.report.contents import ALL, GamingGap, LeftOut, Report, read_report
 from galaxies.validation.report.model_card import training_facts
 
 _FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table)
 
 
-def report_of(checkpoint: Path, data: Path, out: Path, count: int) -> dict[str, Any]:
+def report_of(checkpoint: Path, data: Path, out: Path, count: int) -> Report:
     """Return the report of a checkpoint, made by evaluate.py unless one newer than the checkpoint is there."""
     path = out / "report.json"
     if not checkpoint.is_file():
@@ -69,7 +69,7 @@ def report_of(checkpoint: Path, data: Path, out: Path, count: int) -> dict[str, 
         done = subprocess.run([*command, "--data", str(data), "--out", str(out), "--count", str(count)], check=False)
         if done.returncode:
             raise UserError(f"evaluate.py report ended with status {done.returncode} on {checkpoint}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_report(out)
 
 
 def training_of(checkpoint: Path) -> dict[str, float]:
@@ -82,41 +82,39 @@ def training_of(checkpoint: Path) -> dict[str, float]:
     }
 
 
-def rows_of(report: dict[str, Any]) -> dict[str, float | None]:
+def rows_of(report: Report) -> dict[str, float | None]:
     """Return the figures of a report that tell the families apart, {name: value}."""
     rows: dict[str, float | None] = {}
-    control, realism = report["control"], report["realism"]
-    for attribute in report["checkpoint"]["attributes"]:
-        for instrument, groups in control["attributes"]["test"][attribute].items():
-            unit = ATTRIBUTES[attribute].unit
-            for term, words in (
-                ("mae", f"mean absolute error{f' [{unit}]' if unit else ''}"),
-                ("spearman", "Spearman"),
-            ):
-                rows[f"{ATTRIBUTES[attribute].label}, {instrument}: {words}"] = _value(groups["all"], term)
-        gap = control["gaming"]["test"].get(attribute, {})
-        rows[f"{ATTRIBUTES[attribute].label}: gaming gap"] = gap.get("ratio")
-        rows[f"{ATTRIBUTES[attribute].label}: the same on real galaxies"] = gap.get("real_ratio")
-    real = _value(control["classes"]["real"], "balanced")
-    of_real = "" if real is None else f" (on real galaxies {real:.0%})"
-    rows[f"class as asked for, judge, balanced{of_real}"] = _value(control["classes"]["test"], "balanced")
-    mean = realism["statistics"]["mean"]["all"]
-    rows["Wasserstein-1 of measured statistics [standard deviations]"] = mean.get("value")
-    rows["the same, times real from real"] = mean.get("multiple")
-    for space, entry in realism["features"].items():
-        rows[f"Fréchet distance, {space}, times real from real"] = entry.get("frechet", {}).get("multiple")
-        for key in ("precision", "recall"):
-            rows[f"{key}, {space}"] = _value(entry.get("neighbourhoods", {}), key)
-    rows["a fresh network tells it from real"] = realism["real_or_fake"].get("all", {}).get("accuracy")
-    rows["suspected copies (1 % is expected)"] = _value(report["honesty"]["copies"], "copies")
-    drawn = report["counts"]["test"] + report["counts"]["uniform"]
-    rows["drawing [ms an image]"] = 1000 * report["seconds"]["generation"] / drawn
+    control, realism = report.control, report.realism
+    for attribute in report.checkpoint.attributes:
+        label, unit = ATTRIBUTES[attribute].label, ATTRIBUTES[attribute].unit
+        for instrument, groups in control.attributes.test[attribute].items():
+            cell = groups[ALL]
+            read = None if isinstance(cell, LeftOut) else cell
+            rows[f"{label}, {instrument}: mean absolute error{f' [{unit}]' if unit else ''}"] = read and read.mae.value
+            rows[f"{label}, {instrument}: Spearman"] = read and read.spearman.value
+        gap = control.gaming.test.get(attribute)
+        known = gap if isinstance(gap, GamingGap) else None
+        rows[f"{label}: gaming gap"] = known and known.ratio
+        rows[f"{label}: the same on real galaxies"] = known and known.real_ratio
+    drawn, real = (None if isinstance(c, LeftOut) else c.balanced for c in (control.classes.test, control.classes.real))
+    of_real = "" if real is None else f" (on real galaxies {real.value:.0%})"
+    rows[f"class as asked for, judge, balanced{of_real}"] = drawn and drawn.value
+    mean = realism.statistics.mean[ALL]
+    means = None if isinstance(mean, LeftOut) else mean
+    rows["Wasserstein-1 of measured statistics [standard deviations]"] = means and means.value
+    rows["the same, times real from real"] = means and means.multiple
+    for name, space in realism.features.items():
+        distance, near = (space, space) if isinstance(space, LeftOut) else (space.frechet, space.neighbourhoods)
+        multiple = None if isinstance(distance, LeftOut) else distance.multiple
+        rows[f"Fréchet distance, {name}, times real from real"] = multiple
+        rows[f"precision, {name}"] = None if isinstance(near, LeftOut) else near.precision.value
+        rows[f"recall, {name}"] = None if isinstance(near, LeftOut) else near.recall.value
+    fresh, copies = realism.real_or_fake, report.honesty.copies
+    rows["a fresh network tells it from real"] = None if isinstance(fresh, LeftOut) else fresh.groups[ALL].accuracy
+    rows["suspected copies (1 % is expected)"] = None if isinstance(copies, LeftOut) else copies.copies.value
+    rows["drawing [ms an image]"] = report.milliseconds_per_image()
     return rows
-
-
-def _value(cells: dict[str, Any], name: str) -> float | None:
-    cell = cells.get(name)
-    return cell.get("value") if isinstance(cell, dict) else None
 
 
 def table_of(columns: dict[str, dict[str, float | None]]) -> str:

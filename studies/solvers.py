@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,8 @@ from galaxies.generation.solvers import Solver
 from galaxies.measure.statistics_table import measure_images
 from galaxies.storage.release import load_state
 from galaxies.validation.comparison import compare_features, compare_statistics
-from galaxies.validation.evaluation import choose_spaces, load_judge, match, real_sample
+from galaxies.validation.report.contents import Distance, LeftOut, StatisticsMean
+from galaxies.validation.subject import choose_spaces, load_judge, match, real_sample
 from studies import families
 from studies import runs as script_runs
 
@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     real = torch.from_numpy(data.images[real_sample(data, "test", 2 * options.count, _SEED)])
     engine = Engine.choose(options.device, "fp32")
     with engine.kernels():
-        judge, _ = load_judge(data, options.device)
-        spaces = choose_spaces(judge, real, engine)
+        spaces = choose_spaces(load_judge(data, options.device), real, engine)
     measured = measure_images(real, title="measuring, real")
     groups = {"all": (np.arange(options.count), np.arange(len(real)))}
     columns: dict[str, dict[str, float | None]] = {}
@@ -73,8 +72,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         with engine.kernels():
             features, _ = compare_features(spaces, images, real, _SEED)
         statistics = compare_statistics(measure_images(images, title="measuring"), measured, groups, _SEED)
-        rows: dict[str, Any] = {"mean Wasserstein-1 of the statistics": statistics["mean"]["all"].get("multiple")}
-        rows |= {f"Fréchet distance, {n}": entry["frechet"].get("multiple") for n, entry in features.items()}
+        cells: dict[str, StatisticsMean | Distance | LeftOut] = {
+            "mean Wasserstein-1 of the statistics": statistics.mean["all"]
+        }
+        cells |= {f"Fréchet distance, {name}": space.frechet for name, space in features.items()}
+        rows = {name: None if isinstance(cell, LeftOut) else cell.multiple for name, cell in cells.items()}
         columns[f"{solver.num_steps} steps of {solver.name}"] = rows | {"seconds an image": seconds}
     table = families.table_of(columns)
     write_output(options.out / "table.md", table.encode())

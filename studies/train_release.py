@@ -13,7 +13,6 @@ trains twenty times as long. What is finished is kept: the same command goes on 
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -70,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     need_packages("scipy", "matplotlib")
 
     from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.validation.report.contents import read_report
     from galaxies.validation.targets import table, verdicts
     from studies.runs import call, epochs_of, hold_to, latest_checkpoint, report, train
 
@@ -89,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         words = ["--checkpoint", latest_checkpoint(out, family), "--report", folder, "--data", data]
         released = options.released.resolve() / family
         call(out, family, "release_checkpoint.py", [*words, "--credit", options.credit, "--out", released])
-        found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        print(f"\n{family}: released in {released}\n\n{table(verdicts(found))}\n")
+        print(f"\n{family}: released in {released}\n\n{table(verdicts(read_report(folder)))}\n")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
 from galaxies.measure.statistics_table import STATISTIC_NAMES
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
-from galaxies.validation import evaluation
-from galaxies.validation.report.figures import figures
+from galaxies.validation import subject
+from galaxies.validation.report.contents import from_plain, read_report
 from tests.conftest import ROOT, render_galaxies, run_script, write_dataset
 
 
@@ -59,7 +59,7 @@ def report(trained, wide_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     arguments = ["report", "--checkpoint", trained / "checkpoints/tiny/latest.pt", "--data", wide_data, "--out", out]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "Judge", StandInJudge)
+        patch.setattr(subject, "Judge", StandInJudge)
         evaluate.main([str(a) for a in (*arguments, "--count", 96, "--steps", 2, "--device", "cpu")])
     return out
 
@@ -86,8 +86,8 @@ def test_report_has_every_part(report, wide_data):
     assert set(control["attributes"]["uniform"]["brightness"]) == {"photometry"}
     assert control["attributes"]["uniform"]["redshift"] == {}
     assert control["instruments"]["ellipticity"]["judge"]["all"]["mae"]["value"] < 1e-5
-    assert control["classes"]["real"]["edge-on"]["value"] > 0.8
-    assert control["classes"]["real"]["merger"]["value"] < 0.2
+    assert control["classes"]["real"]["groups"]["edge-on"]["value"] > 0.8
+    assert control["classes"]["real"]["groups"]["merger"]["value"] < 0.2
     assert control["gaming"]["uniform"]["size"]["ratio"] > 0
     assert set(content["realism"]["statistics"]["table"]) == set(STATISTIC_NAMES)
     assert content["realism"]["statistics"]["mean"]["all"]["multiple"] > 1
@@ -96,7 +96,7 @@ def test_report_has_every_part(report, wide_data):
     assert features["random"]["kid"]["multiple"] > 10
     assert features["random"]["neighbourhoods"]["precision"]["value"] < 0.5
     assert "needs" in features["random"]["frechet"]["left_out"]  # fewer images than features
-    assert content["realism"]["real_or_fake"]["all"]["pairs"] >= 20
+    assert content["realism"]["real_or_fake"]["groups"]["all"]["pairs"] >= 20
     assert content["honesty"]["copies"]["held_out"] == len(rows)
     assert content["honesty"]["unsupported"]["uniform"] == 0
     assert content["validation"]["images"] == len(rows)
@@ -119,7 +119,7 @@ def test_page_needs_nothing_else_and_shows_every_plot(report):
 
 def test_compare_lays_reports_side_by_side(report, tmp_path, capsys):
     other = json.loads((report / "report.json").read_text())
-    other["realism"]["real_or_fake"]["all"]["accuracy"] = 0.625
+    other["realism"]["real_or_fake"]["groups"]["all"]["accuracy"] = 0.625
     (tmp_path / "report.json").write_text(json.dumps(other))
     evaluate.main(["compare", str(report), str(tmp_path), "--out", str(tmp_path / "table.csv")])
     (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("real or fake"))
@@ -127,7 +127,7 @@ def test_compare_lays_reports_side_by_side(report, tmp_path, capsys):
     with (tmp_path / "table.csv").open(newline="") as file:
         table = list(csv.reader(file))
     assert table[0] == ["figure", str(report), str(tmp_path)]
-    assert len(table) == len(figures(other)) + 1
+    assert len(table) == len(from_plain(other).figures()) + 1
 
 
 @pytest.mark.parametrize("content, text", [(None, "holds no report.json"), ("{}", "no report of this release")])
@@ -142,17 +142,17 @@ def test_a_dataset_that_does_not_match_is_refused(trained, wide_data, tmp_path):
     data = PreparedDataset.open(wide_data)
     sampler = SimpleNamespace(config=SimpleNamespace(image_size=128, attributes=("size",)))
     with pytest.raises(UserError, match=r"draws images of 128 pixels and .* holds 64 pixels"):
-        evaluation.match(sampler, data, tmp_path)
+        subject.match(sampler, data, tmp_path)
     sampler.config = SimpleNamespace(image_size=64, attributes=("size", "stellar_mass"))
     with pytest.raises(UserError, match=r"trained with size, stellar_mass, but .* knows no stellar_mass"):
-        evaluation.match(sampler, data, tmp_path)
+        subject.match(sampler, data, tmp_path)
 
 
 def test_without_a_judge_the_report_says_so(trained, dataset_path, tmp_path, monkeypatch):
     def refuse(*_):
         raise UserError("16 galaxies for the judge are too few")
 
-    monkeypatch.setattr(evaluation, "Judge", SimpleNamespace(of_dataset=refuse))
+    monkeypatch.setattr(subject, "Judge", SimpleNamespace(of_dataset=refuse))
     # Without a network that takes time; photometry alone needs little.
     state = load_checkpoint(trained / "checkpoints/tiny/latest.pt")
     save_checkpoint(tmp_path / "c.pt", state)
@@ -275,7 +275,7 @@ def test_a_mistake_ends_with_status_2(tmp_path):
 def test_every_figure_that_families_are_compared_by_is_in_a_report(report):
     from studies import families
 
-    rows = families.rows_of(json.loads((report / "report.json").read_text()))
+    rows = families.rows_of(read_report(report))
     # Galaxies of a run of seconds may have no source to measure; the rows are there all the same.
     assert {"Half-light radius, judge: Spearman", "Half-light radius: gaming gap"} <= set(rows)
     assert rows["drawing [ms an image]"] > 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +10,19 @@ from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.distances import accuracy_interval, bootstrap_interval, finite_or_none
+from galaxies.validation.report.contents import (
+    ALL,
+    Agreement,
+    Balanced,
+    ClassAccuracy,
+    Estimate,
+    GamingGap,
+    Groups,
+    LeftOut,
+    Share,
+    Shuffled,
+    cell_of,
+)
 
 TERMS = ("mae", "bias", "r2", "spearman")
 _BLOCK = 128  # images drawn at a time
@@ -52,100 +63,84 @@ def agreement_terms(requested: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return np.stack([np.abs(error).mean(-1), error.mean(-1), r2, spearman], -1)
 
 
-def agreement(requested: np.ndarray, measured: np.ndarray, seed: int) -> dict[str, Any]:
+def agreement(requested: np.ndarray, measured: np.ndarray, seed: int) -> Agreement | LeftOut:
     """Compare requested with measured values of one attribute.
 
     Parameters
     ----------
     requested, measured : ndarray, (N,), physical units
         Pairs with a NaN are left out.
-
-    Returns
-    -------
-    dict
-        ``pairs``, ``mean_requested``, ``mean_squared_error``, and for each of `TERMS` its ``value`` and bootstrap
-        ``interval``; or ``left_out``, a sentence.
     """
     known = np.isfinite(requested) & np.isfinite(measured)
     requested, measured = requested[known], measured[known]
     if len(requested) < _MIN_PAIRS:
-        return {"left_out": f"needs {_MIN_PAIRS} pairs of values, has {len(requested)}"}
+        return LeftOut(f"needs {_MIN_PAIRS} pairs of values, has {len(requested)}")
     values = agreement_terms(requested, measured)
     low, high = bootstrap_interval(
         lambda rows: np.nan_to_num(agreement_terms(requested[rows], measured[rows])), len(requested), seed, _RESAMPLES
     )
-    plain = {
-        "pairs": len(requested),
-        "mean_requested": float(requested.mean()),
-        "mean_squared_error": float(np.square(measured - requested).mean()),
-    }
-    return plain | {
-        term: {"value": finite_or_none(value), "interval": [below, above]}
+    terms = {
+        term: Estimate(finite_or_none(value), (below, above))
         for term, value, below, above in zip(TERMS, values.tolist(), low, high, strict=True)
     }
+    squared = float(np.square(measured - requested).mean())
+    return Agreement(len(requested), float(requested.mean()), squared, **terms)
 
 
-def agreement_by_class(requested: np.ndarray, measured: np.ndarray, classes: np.ndarray, seed: int) -> dict[str, Any]:
+def agreement_by_class(requested: np.ndarray, measured: np.ndarray, classes: np.ndarray, seed: int) -> Groups:
     """Return `agreement` of all galaxies together and of each class."""
-    groups = {"all": np.ones(len(classes), dtype=bool)}
+    groups = {ALL: np.ones(len(classes), dtype=bool)}
     groups |= {name: classes == index for index, name in enumerate(MORPHOLOGY_NAMES)}
     return {name: agreement(requested[rows], measured[rows], seed) for name, rows in groups.items()}
 
 
-def shuffled_control(requested: np.ndarray, measured: np.ndarray, seed: int) -> dict[str, Any]:
+def shuffled_control(requested: np.ndarray, measured: np.ndarray, seed: int) -> Shuffled | LeftOut:
     """Deal the requests out anew, at random: a comparison that measures control must find none.
 
     Returns
     -------
-    dict
-        ``spearman`` and ``r2``, means over the shuffles; ``spearman_range``, their central 95 %; ``observed``,
-        Spearman of the true pairs; ``no_skill``, whether the mean shuffled correlation is 0 within three standard
-        errors and R² not above 0; or ``left_out``.
+    Shuffled or LeftOut
+        `spearman` and `r2`, means over the shuffles; `spearman_range`, their central 95 %; `observed`, Spearman of the
+        true pairs; `no_skill`, whether the mean shuffled correlation is 0 within three standard errors and R² not
+        above 0.
     """
     known = np.isfinite(requested) & np.isfinite(measured)
     requested, measured = requested[known], measured[known]
     if len(requested) < _MIN_PAIRS:
-        return {"left_out": f"needs {_MIN_PAIRS} pairs of values, has {len(requested)}"}
+        return LeftOut(f"needs {_MIN_PAIRS} pairs of values, has {len(requested)}")
     rng = np.random.default_rng([seed, 3])
     shuffled = rng.permuted(np.tile(requested, (_SHUFFLES, 1)), axis=1)
     terms = agreement_terms(shuffled, np.tile(measured, (_SHUFFLES, 1)))
     r2, spearman = terms[:, 2], terms[:, 3]
     if not np.isfinite(spearman).all():
-        return {"left_out": "the requested or the measured values are all equal"}
+        return LeftOut("the requested or the measured values are all equal")
     standard_error = float(spearman.std()) / _SHUFFLES**0.5
-    return {
-        "spearman": float(spearman.mean()),
-        "spearman_range": np.percentile(spearman, (2.5, 97.5)).tolist(),
-        "r2": float(r2.mean()),
-        "observed": float(agreement_terms(requested, measured)[3]),
-        "no_skill": bool(abs(spearman.mean()) <= 3 * standard_error and r2.mean() <= 0),
-    }
+    low, high = np.percentile(spearman, (2.5, 97.5)).tolist()
+    return Shuffled(
+        spearman=float(spearman.mean()),
+        spearman_range=(low, high),
+        r2=float(r2.mean()),
+        observed=float(agreement_terms(requested, measured)[3]),
+        no_skill=bool(abs(spearman.mean()) <= 3 * standard_error and r2.mean() <= 0),
+    )
 
 
-def class_accuracy(probabilities: Tensor, classes: np.ndarray, seed: int) -> dict[str, Any]:
-    """Compare the judge's most likely class with the true or requested one.
-
-    Returns
-    -------
-    dict
-        ``all``, ``balanced`` (mean over the classes) and one entry a class: accuracies with bootstrap intervals;
-        ``confusion``: rows of the true class, columns of the judged one, as shares of the row.
-    """
+def class_accuracy(probabilities: Tensor, classes: np.ndarray, seed: int) -> ClassAccuracy:
+    """Compare the judge's most likely class, of probabilities (N, classes), with the true or requested one (N,)."""
     judged = probabilities.argmax(1).numpy()
     correct = judged == classes
-    report = {"all": accuracy_interval(correct, seed)}
-    report |= {name: accuracy_interval(correct[classes == i], seed) for i, name in enumerate(MORPHOLOGY_NAMES)}
-    values = [report[name]["value"] for name in MORPHOLOGY_NAMES if "value" in report[name]]
-    report["balanced"] = {"value": float(np.mean(values)), "images": len(classes)}
+    groups = {ALL: correct} | {name: correct[classes == i] for i, name in enumerate(MORPHOLOGY_NAMES)}
+    shares = {name: cell_of(Share, accuracy_interval(right, seed)) for name, right in groups.items()}
+    values = [cell.value for name, cell in shares.items() if name != ALL and isinstance(cell, Share)]
     counts = np.zeros((len(MORPHOLOGIES), len(MORPHOLOGIES)))
     np.add.at(counts, (classes, judged), 1)
-    report["confusion"] = (counts / counts.sum(1, keepdims=True).clip(1)).tolist()
-    return report
+    confusion = (counts / counts.sum(1, keepdims=True).clip(1)).tolist()
+    return ClassAccuracy(Balanced(float(np.mean(values)), len(classes)), shares, confusion)
 
 
 def gaming_gap(
     requested: np.ndarray, judged: np.ndarray, predicted: np.ndarray, real: dict[str, np.ndarray]
-) -> dict[str, Any]:
+) -> GamingGap | LeftOut:
     """Return how much larger the judge's error is than that of the predictor that the generator was trained to please.
 
     Near the ratio on real galaxies, the generator draws what both see; far above it, it draws what only its own
@@ -167,10 +162,10 @@ def gaming_gap(
 
     generated = errors(requested, judged, predicted)
     if generated is None:
-        return {"left_out": f"needs {_MIN_PAIRS} requested values, has {int(np.isfinite(requested).sum())}"}
-    report = {"judge_mae": generated[0], "predictor_mae": generated[1]}
-    report["ratio"] = finite_or_none(generated[0] / generated[1]) if generated[1] > 0 else None
-    if (on_real := errors(real["truth"], real["judged"], real["predicted"])) is not None:
-        report |= {"real_judge_mae": on_real[0], "real_predictor_mae": on_real[1]}
-        report["real_ratio"] = on_real[0] / on_real[1] if on_real[1] > 0 else None
-    return report
+        return LeftOut(f"needs {_MIN_PAIRS} requested values, has {int(np.isfinite(requested).sum())}")
+    ratio = finite_or_none(generated[0] / generated[1]) if generated[1] > 0 else None
+    on_real = errors(real["truth"], real["judged"], real["predicted"])
+    if on_real is None:
+        return GamingGap(generated[0], generated[1], ratio)
+    real_ratio = on_real[0] / on_real[1] if on_real[1] > 0 else None
+    return GamingGap(generated[0], generated[1], ratio, on_real[0], on_real[1], real_ratio)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,13 @@ from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.device import Engine
+from galaxies.generation.requests import Requests
+from galaxies.measure.photometry import FLAG_BITS
 from galaxies.measure.power_spectrum import NUM_POWER_BINS, power_spectrum
 from galaxies.measure.statistics_table import STATISTICS, Measured, diversity
+from galaxies.validation.agreement import unsupported_share
 from galaxies.validation.distances import (
+    accuracy_interval,
     against_floor,
     bootstrap_interval,
     compare_values,
@@ -25,6 +32,28 @@ from galaxies.validation.distances import (
 from galaxies.validation.feature_spaces import FeatureSpace
 from galaxies.validation.neighbours import NEIGHBOURS, nearest_training, neighbourhoods
 from galaxies.validation.real_or_generated import Pairs, tell_apart
+from galaxies.validation.report.contents import (
+    Copies,
+    Distance,
+    Drawn,
+    LeftOut,
+    Neighbourhood,
+    Neighbourhoods,
+    Power,
+    PowerRatio,
+    Rates,
+    RealOrFake,
+    Sets,
+    Share,
+    SpaceCompared,
+    Statistics,
+    StatisticsMean,
+    SuspectedCopies,
+    ValuesCompared,
+    Variety,
+    cell_of,
+)
+from galaxies.validation.subject import Galaxies, Subject
 
 _FEATURE_SPLITS = 20
 _MIN_TEST_PAIRS = 20
@@ -42,53 +71,48 @@ def groups_of(generated: np.ndarray, real: np.ndarray) -> dict[str, tuple[np.nda
 
 def compare_statistics(
     generated: Measured, real: Measured, groups: dict[str, tuple[np.ndarray, np.ndarray]], seed: int
-) -> dict[str, Any]:
-    """Compare the distribution of every statistic in every group; see `distances.compare_values`.
-
-    Returns
-    -------
-    dict
-        ``table``, {statistic: {group: cell}}, and ``mean``, {group: mean w1, of halves and whole, its floor and
-        the number of statistics}.
-    """
-    table: dict[str, dict[str, Any]] = {}
+) -> Statistics:
+    """Compare the distribution of every statistic in every group; see `distances.compare_values`."""
+    table: dict[str, dict[str, ValuesCompared | LeftOut]] = {}
     for statistic in tqdm(STATISTICS, "comparing statistics", unit=" statistics", leave=False):
         one, other = generated.values[statistic.name], real.values[statistic.name]
         table[statistic.name] = {
-            group: compare_values(one[rows[0]], other[rows[1]], seed) for group, rows in groups.items()
+            group: cell_of(ValuesCompared, compare_values(one[rows[0]], other[rows[1]], seed))
+            for group, rows in groups.items()
         }
-    means = {}
-    for group in groups:
-        cells = [row[group]["w1"] for row in table.values() if "w1" in row[group]]
-        if cells:
-            means[group] = {key: float(np.mean([cell[key] for cell in cells])) for key in ("value", "floor", "whole")}
-            means[group] |= {"multiple": means[group]["value"] / means[group]["floor"], "statistics": len(cells)}
-        else:
-            means[group] = {"left_out": "no statistic has enough values"}
-    return {"table": table, "mean": means}
+    return Statistics(table, {group: _mean([row[group] for row in table.values()]) for group in groups})
+
+
+def _mean(cells: list[ValuesCompared | LeftOut]) -> StatisticsMean | LeftOut:
+    """Return the mean over the statistics that have one."""
+    known = [cell.w1 for cell in cells if not isinstance(cell, LeftOut)]
+    if not known:
+        return LeftOut("no statistic has enough values")
+    value, floor, whole = (float(np.mean(v)) for v in zip(*((c.value, c.floor, c.whole) for c in known), strict=True))
+    return StatisticsMean(value, floor, whole, value / floor, len(known))
 
 
 def power_ratio(
     generated: Tensor, real: Tensor, groups: dict[str, tuple[np.ndarray, np.ndarray]], seed: int, least: int = 10
-) -> dict[str, Any]:
+) -> Power:
     """Compare radially averaged power spectra (`power_spectrum`).
 
     Returns
     -------
-    dict
-        ``cycles``, the geometric middle of each bin in cycles a frame; for each group ``ratio``, generated over real
-        geometric mean power in each bin, its bootstrap ``interval``, and ``floor``, the 95 % range of the ratio
-        between random halves of the real galaxies; or ``left_out``.
+    Power
+        `cycles`, the geometric middle of each bin in cycles a frame; for each group `ratio`, generated over real
+        geometric mean power in each bin, its bootstrap `interval`, and `floor`, the 95 % range of the ratio between
+        random halves of the real galaxies.
     """
     spectra = [
         torch.cat([power_spectrum(block.float() / 255) for block in part.split(256)]).double().numpy()
         for part in (generated, real)
     ]
-    report: dict[str, Any] = {"cycles": [2 ** (k / 2 + 0.25) for k in range(NUM_POWER_BINS)]}
+    cells: dict[str, PowerRatio | LeftOut] = {}
     for group, rows in groups.items():
         one, other = (spectrum[r] for spectrum, r in zip(spectra, rows, strict=True))
         if len(one) < least or len(other) < 2 * least:
-            report[group] = {"left_out": too_few(2 * least, len(other), least, len(one))}
+            cells[group] = LeftOut(too_few(2 * least, len(other), least, len(one)))
             continue
         own = np.array(bootstrap_interval(lambda r, s=one: s[r].mean(1), len(one), seed, 200))
         rng = np.random.default_rng(seed)
@@ -97,46 +121,47 @@ def power_ratio(
             order = rng.permutation(len(other))
             half = len(order) // 2
             floors.append(other[order[:half]].mean(0) - other[order[half:]].mean(0))
-        floor = np.percentile(floors, (2.5, 97.5), axis=0)
-        report[group] = {
-            "ratio": (10 ** (one.mean(0) - other.mean(0))).tolist(),
-            "interval": (10 ** (own - other.mean(0))).tolist(),
-            "floor": (10**floor).tolist(),
-        }
-    return report
+        interval = 10 ** (own - other.mean(0))
+        floor = 10 ** np.percentile(floors, (2.5, 97.5), axis=0)
+        cells[group] = PowerRatio(
+            (10 ** (one.mean(0) - other.mean(0))).tolist(),
+            (interval[0].tolist(), interval[1].tolist()),
+            (floor[0].tolist(), floor[1].tolist()),
+        )
+    return Power([2 ** (k / 2 + 0.25) for k in range(NUM_POWER_BINS)], cells)
 
 
 def compare_features(
     spaces: tuple[FeatureSpace, ...], generated: Tensor, real: Tensor, seed: int
-) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
+) -> tuple[dict[str, SpaceCompared], dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Compare generated with real galaxies (N, 3, S, S) uint8 in every feature space.
 
     Returns
     -------
     report : dict
-        {space: ``frechet`` and ``kid`` as in `distances.against_floor`, ``neighbourhoods``: {precision, ...: the
-        same}}; a distance of fewer images than features is left out.
+        {space: distances}; a distance of fewer images than features is left out.
     features : dict of (generated, real)
     """
-    report, features = {}, {}
+    report: dict[str, SpaceCompared] = {}
+    features: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for space in tqdm(spaces, "comparing features", unit=" spaces", leave=False):
-        one, other = features[space.name] = space.embed(generated), space.embed(real)
+        one, other = space.embed(generated), space.embed(real)
+        features[space.name] = one, other
         width = one.shape[1]
         # With fewer images than features a covariance has no full rank.
-        report[space.name] = {
-            "features": width,
-            "frechet": against_floor(frechet_distance, one, other, seed, _FEATURE_SPLITS, least=width + 1),
-            "kid": against_floor(kernel_distance, one, other, seed, _FEATURE_SPLITS, centred=True, least=20),
-            "neighbourhoods": _neighbourhoods(one, other, seed),
-        }
+        frechet = against_floor(frechet_distance, one, other, seed, _FEATURE_SPLITS, least=width + 1)
+        kid = against_floor(kernel_distance, one, other, seed, _FEATURE_SPLITS, centred=True, least=20)
+        report[space.name] = SpaceCompared(
+            width, cell_of(Distance, frechet), cell_of(Distance, kid), _neighbourhoods(one, other, seed)
+        )
     return report, features
 
 
-def _neighbourhoods(generated: np.ndarray, real: np.ndarray, seed: int) -> dict[str, Any]:
+def _neighbourhoods(generated: np.ndarray, real: np.ndarray, seed: int) -> Neighbourhoods | LeftOut:
     """Return precision, recall, density and coverage, averaged over random halves, and real against real."""
     half = min(len(real) // 2, len(generated))
     if half < 4 * NEIGHBOURS:
-        return {"left_out": too_few(8 * NEIGHBOURS, len(real), 4 * NEIGHBOURS, len(generated))}
+        return LeftOut(too_few(8 * NEIGHBOURS, len(real), 4 * NEIGHBOURS, len(generated)))
     rng = np.random.default_rng(seed)
     own, floor = [], []
     for _ in range(_FEATURE_SPLITS):
@@ -144,15 +169,12 @@ def _neighbourhoods(generated: np.ndarray, real: np.ndarray, seed: int) -> dict[
         first, second = real[order[:half]], real[order[half : 2 * half]]
         own.append(neighbourhoods(first, generated[rng.permutation(len(generated))[:half]]))
         floor.append(neighbourhoods(first, second))
-    report: dict[str, Any] = {"images": half, "k": NEIGHBOURS}
+    means = {}
     for name in own[0]:
         values, floors = ([entry[name] for entry in side] for side in (own, floor))
-        report[name] = {
-            "value": float(np.mean(values)),
-            "interval": np.percentile(values, (2.5, 97.5)).tolist(),
-            "floor": float(np.mean(floors)),
-        }
-    return report
+        low, high = np.percentile(values, (2.5, 97.5)).tolist()
+        means[name] = Neighbourhood(float(np.mean(values)), (low, high), float(np.mean(floors)))
+    return Neighbourhoods(half, NEIGHBOURS, **means)
 
 
 def real_or_fake(
@@ -163,7 +185,7 @@ def real_or_fake(
     steps: int,
     seed: int,
     engine: Engine,
-) -> dict[str, Any]:
+) -> RealOrFake | LeftOut:
     """Train a fresh network to tell generated from real galaxies, and test it on others.
 
     Parameters
@@ -174,12 +196,6 @@ def real_or_fake(
         Real galaxies, of the judge split and of the test split: the generator saw none of them.
     steps : int
         Batches of 64.
-
-    Returns
-    -------
-    dict
-        {group: pairs, accuracy (0.5: cannot be told apart), standard_error, auc}, and ``learned``, the number of real
-        galaxies that it learned from; or ``left_out``.
     """
     rng = np.random.default_rng(seed)
     middle = len(generated) // 2
@@ -202,14 +218,33 @@ def real_or_fake(
     none = np.empty(0, dtype=np.int64)
     sides = [[pair if ok else (none, none) for pair, ok in zip(side, shared, strict=True)] for side in sides]
     if min(counts) < _MIN_TEST_PAIRS or not any(shared):
-        return {"left_out": f"needs {_MIN_TEST_PAIRS} pairs to learn from and to test on, has {counts[0]}, {counts[1]}"}
+        return LeftOut(f"needs {_MIN_TEST_PAIRS} pairs to learn from and to test on, has {counts[0]}, {counts[1]}")
     rates = tell_apart(generated, real, Pairs(*sides), steps, seed, engine, "real or generated")
-    return {"learned": counts[0], **rates} if rates else {"left_out": "no class has 5 pairs to test on"}
+    if not rates:
+        return LeftOut("no class has 5 pairs to test on")
+    return RealOrFake(counts[0], {group: cell_of(Rates, rate) for group, rate in rates.items()})
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """How near galaxies are to their nearest training galaxy.
+
+    Attributes
+    ----------
+    generated, held_out : ndarray, (N,) and (M,), float64
+        Distances in grey levels of 255.
+    pairs : (Tensor, Tensor), (K, 3, S, S) uint8 each
+        The generated galaxies that are nearest, and the training galaxies that they are near.
+    """
+
+    generated: np.ndarray
+    held_out: np.ndarray
+    pairs: tuple[Tensor, Tensor]
 
 
 def look_for_copies(
     generated: Tensor, held_out: Tensor, training: np.ndarray, training_rows: np.ndarray, seed: int, engine: Engine
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Copies | LeftOut, Nearest | None]:
     """Compare how near generated and held-out real galaxies are to their nearest training galaxy.
 
     A generator that draws new galaxies is as far from the training set as held-out galaxies are; one that copies is
@@ -223,16 +258,14 @@ def look_for_copies(
 
     Returns
     -------
-    report : dict
-        Medians; ``nearer_than_held_out``, the probability that a generated galaxy is nearer than a held-out one (0.5
-        for new galaxies); ``copies``, the share nearer than all but 1 % of the held-out ones (0.01 for new galaxies);
-        or ``left_out``.
-    pictures : dict
-        ``generated`` and ``held_out`` distances, and the nearest ``pairs``.
+    report : Copies or LeftOut
+        Of new galaxies, `nearer_than_held_out` is 0.5 and `copies`, the share nearer than all but 1 % of the held-out
+        ones, 0.01.
+    pictures : Nearest, if there is a report
     """
     if min(len(generated), len(held_out)) < 20 or len(training_rows) == 0:
         counts = f"{len(generated)}, {len(held_out)} and {len(training_rows)}"
-        return {"left_out": f"needs 20 generated and 20 held-out galaxies and training galaxies, has {counts}"}, {}
+        return LeftOut(f"needs 20 generated and 20 held-out galaxies and training galaxies, has {counts}"), None
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(training_rows)[:_POOL])
     pool = torch.from_numpy(training[rows])
@@ -241,19 +274,18 @@ def look_for_copies(
     own, reference = (distance.double().numpy() for distance, _ in found)
     limit = float(np.quantile(reference, _COPY_SHARE))
     copies = own < limit
-    interval = bootstrap_interval(lambda r: copies[r].mean(1), len(copies), seed)
-    report = {
-        "generated": len(own),
-        "held_out": len(reference),
-        "training": len(rows),
-        "median": float(np.median(own)),
-        "held_out_median": float(np.median(reference)),
-        "nearer_than_held_out": roc_auc(reference, own),
-        "copies": {"value": float(copies.mean()), "interval": interval, "expected": _COPY_SHARE},
-    }
+    low, high = bootstrap_interval(lambda r: copies[r].mean(1), len(copies), seed)
+    report = Copies(
+        generated=len(own),
+        held_out=len(reference),
+        training=len(rows),
+        median=float(np.median(own)),
+        held_out_median=float(np.median(reference)),
+        nearer_than_held_out=roc_auc(reference, own),
+        copies=SuspectedCopies(float(copies.mean()), (low, high), _COPY_SHARE),
+    )
     nearest = torch.from_numpy(np.argsort(own, kind="stable")[:8].copy())
-    pairs = (queries[0][nearest], pool[found[0][1][nearest]], own[nearest.numpy()])
-    return report, {"generated": own, "held_out": reference, "pairs": pairs}
+    return report, Nearest(own, reference, (queries[0][nearest], pool[found[0][1][nearest]]))
 
 
 def compare_variety(
@@ -261,26 +293,136 @@ def compare_variety(
     real: Tensor,
     features: tuple[np.ndarray, np.ndarray] | None,
     groups: dict[str, tuple[np.ndarray, np.ndarray]],
-) -> dict[str, Any]:
+) -> dict[str, Variety | LeftOut]:
     """Compare the mean distance between two galaxies of a class, generated over real.
 
     Returns
     -------
     dict
-        For each group ``pixels``, of pictures pooled to 16 x 16, and ``judge``, of the judge's features: 1 for the
-        variety of real galaxies, 0 for one image over and over; or ``left_out``.
+        For each group `pixels`, of pictures pooled to 16 x 16, and `judge`, of the judge's features, if there are any:
+        1 for the variety of real galaxies, 0 for one image over and over.
     """
-    report: dict[str, Any] = {}
+    report: dict[str, Variety | LeftOut] = {}
     for group, (one, other) in groups.items():
         count = min(len(one), len(other), 1000)
         if count < 10:
-            report[group] = {"left_out": too_few(10, len(other), 10, len(one))}
+            report[group] = LeftOut(too_few(10, len(other), 10, len(one)))
             continue
-        report[group] = {"images": count, "pixels": diversity(generated[one[:count]]) / diversity(real[other[:count]])}
+        judge = None
         if features is not None:
             spread = [
                 float(torch.pdist(torch.from_numpy(side[rows[:count]])).mean())
                 for side, rows in zip(features, (one, other), strict=True)
             ]
-            report[group]["judge"] = spread[0] / spread[1]
+            judge = spread[0] / spread[1]
+        pixels = diversity(generated[one[:count]]) / diversity(real[other[:count]])
+        report[group] = Variety(count, pixels, judge)
     return report
+
+
+def flag_shares(flags: np.ndarray, seed: int) -> dict[str, Share | LeftOut]:
+    """Return the share of measurements (N,) that carry each of photometry's flags."""
+    return {text: cell_of(Share, accuracy_interval(flags & bit > 0, seed)) for bit, text in FLAG_BITS.items()}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All that a comparison may look at.
+
+    Attributes
+    ----------
+    subject : Subject
+    requests : Drawn
+        What was asked for.
+    galaxies : Sets
+        Real test galaxies, and those that were drawn for the requests. Sets are compared by the galaxies of `test`.
+    learned : (images, classes), (N, 3, S, S) uint8 and (N,)
+        Real galaxies that a fresh network may learn from.
+    spaces : tuple of FeatureSpace
+    steps, seed : int
+        Batches of a fresh network; seed of every random draw.
+    device : str
+        As in `Engine.choose`.
+    """
+
+    subject: Subject
+    requests: Drawn[Requests]
+    galaxies: Sets[Galaxies]
+    learned: tuple[np.ndarray, np.ndarray]
+    spaces: tuple[FeatureSpace, ...]
+    steps: int
+    seed: int
+    device: str
+
+    @property
+    def generated(self) -> Galaxies:
+        """The galaxies that are compared with the real ones."""
+        return self.galaxies.test
+
+    @property
+    def real(self) -> Galaxies:
+        """The real test galaxies."""
+        return self.galaxies.real
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The generated and the real rows of each group."""
+        return groups_of(self.generated.classes, self.real.classes)
+
+    @cached_property
+    def features(self) -> tuple[dict[str, SpaceCompared], dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """What `compare_features` finds."""
+        return compare_features(self.spaces, self.generated.images, self.real.images, self.seed)
+
+    @cached_property
+    def copies(self) -> tuple[Copies | LeftOut, Nearest | None]:
+        """What `look_for_copies` finds."""
+        data = self.subject.data
+        return look_for_copies(
+            self.generated.images,
+            self.real.images,
+            data.images,
+            data.rows("train"),
+            self.seed,
+            self.subject.sampler.engine,
+        )
+
+
+def _features(compared: Compared) -> dict[str, SpaceCompared | LeftOut]:
+    judge = compared.subject.judge
+    return {**compared.features[0], **({"judge": judge} if isinstance(judge, LeftOut) else {})}
+
+
+def _real_or_fake(compared: Compared) -> RealOrFake | LeftOut:
+    generated, real = compared.generated, compared.real
+    return real_or_fake(
+        generated.images.numpy(),
+        generated.classes,
+        compared.learned,
+        (real.images.numpy(), real.classes),
+        compared.steps,
+        compared.seed,
+        Engine.choose(compared.device),  # a fresh network may compute in bfloat16, where that is faster
+    )
+
+
+# Every comparison of sets, in the order of the report: {part: {its field in `report.contents`: how it is found}}. A new
+# one is a line here, its type and its field there, and a section of `report/page.html` that shows it.
+COMPARISONS: dict[str, dict[str, Callable[[Compared], Any]]] = {
+    "realism": {
+        "statistics": lambda c: compare_statistics(c.generated.measured, c.real.measured, c.groups, c.seed),
+        "power": lambda c: power_ratio(c.generated.images, c.real.images, c.groups, c.seed),
+        "features": _features,
+        "real_or_fake": _real_or_fake,
+    },
+    "honesty": {
+        "copies": lambda c: c.copies[0],
+        "variety": lambda c: compare_variety(c.generated.images, c.real.images, c.features[1].get("judge"), c.groups),
+        "unsupported": lambda c: Drawn(
+            **{name: unsupported_share(c.subject.sampler, requests) for name, requests in c.requests.items()}
+        ),
+        "flags": lambda c: Sets(
+            **{name: flag_shares(galaxies.measured.flags, c.seed) for name, galaxies in c.galaxies.items()}
+        ),
+    },
+}

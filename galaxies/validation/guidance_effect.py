@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,13 @@ from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure.statistics_table import measure_images
 from galaxies.validation.agreement import agreement, generate_all
 from galaxies.validation.judge import Judge
+from galaxies.validation.report.contents import Agreement, Guidance, Guided, Instrument, LeftOut
+from galaxies.validation.subject import judged
 
 _IMAGES = 128  # drawn twice
 
 
-def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | None, seed: int) -> dict[str, Any]:
+def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | LeftOut, seed: int) -> Guidance:
     """Draw the first requests with the sampler's photometric guidance and without, from the same noise.
 
     Parameters
@@ -26,38 +27,42 @@ def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | N
     sampler : GalaxySampler
         Of a diffusion model, with a solver whose `photometry` is above 0.
     requests : Requests
-    judge : Judge, optional
+    judge : Judge or LeftOut
     seed : int
         Of the bootstrap.
-
-    Returns
-    -------
-    dict
-        ``images``, ``strength``, ``seconds_per_image`` {"plain", "guided"}, and ``attributes``: {attribute:
-        {instrument: {"plain", "guided"}}} as `control.agreement` gives them.
     """
     first = requests.part(0, _IMAGES)
     plain = GalaxySampler(
         sampler.network, sampler.config, sampler.population, sampler.engine, replace(sampler.solver, photometry=0.0)
     )
-    report: dict[str, Any] = {
-        "images": len(first),
-        "strength": sampler.solver.photometry,
-        "seconds_per_image": {},
-        "attributes": {},
+    plain_seconds, plain_readings = _draw_and_read(plain, first, judge, "plain")
+    seconds, readings = _draw_and_read(sampler, first, judge, "guided")
+    attributes: dict[str, dict[Instrument, Guided[Agreement | LeftOut]]] = {}
+    for column, attribute in enumerate(sampler.config.attributes):
+        if ATTRIBUTES[attribute].source != "photometry":  # the guidance does not know of it
+            continue
+        requested = first.values[:, column].double().numpy()
+        attributes[attribute] = {
+            instrument: Guided(
+                agreement(requested, plain_readings[instrument][attribute], seed),
+                agreement(requested, values[attribute], seed),
+            )
+            for instrument, values in readings.items()
+            if attribute in values
+        }
+    return Guidance(len(first), sampler.solver.photometry, Guided(plain_seconds, seconds), attributes)
+
+
+def _draw_and_read(
+    sampler: GalaxySampler, requests: Requests, judge: Judge | LeftOut, title: str
+) -> tuple[float, dict[Instrument, dict[str, np.ndarray]]]:
+    """Return the seconds that an image took, and what each instrument reads on the images."""
+    start = time.perf_counter()
+    images = generate_all(sampler, requests, f"generating, {title}")
+    seconds = (time.perf_counter() - start) / len(requests)
+    readings: dict[Instrument, dict[str, np.ndarray]] = {
+        "photometry": measure_images(images, sampler.engine.device).values
     }
-    for name, draws in {"plain": plain, "guided": sampler}.items():
-        start = time.perf_counter()
-        images = generate_all(draws, first, f"generating, {name}")
-        report["seconds_per_image"][name] = (time.perf_counter() - start) / len(first)
-        readings = {"photometry": measure_images(images, sampler.engine.device).values}
-        if judge is not None:
-            readings["judge"] = dict(zip(judge.attributes, judge.read(images).double().numpy().T, strict=True))
-        for column, attribute in enumerate(sampler.config.attributes):
-            if ATTRIBUTES[attribute].source != "photometry":  # the guidance does not know of it
-                continue
-            for instrument, values in readings.items():
-                if attribute in values:
-                    cell = agreement(first.values[:, column].double().numpy(), np.asarray(values[attribute]), seed)
-                    report["attributes"].setdefault(attribute, {}).setdefault(instrument, {})[name] = cell
-    return report
+    if not isinstance(judge, LeftOut):
+        readings["judge"] = judged(judge, images)
+    return seconds, readings

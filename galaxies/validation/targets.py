@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from config_physics import ATTRIBUTES
+from galaxies.validation.report.contents import (
+    ALL,
+    Agreement,
+    ClassAccuracy,
+    Copies,
+    GamingGap,
+    LeftOut,
+    Report,
+    StatisticsMean,
+    agreement_of,
+)
 
 # Above this R2 of the judge on real galaxies a picture tells an attribute.
 _TOLD = 0.3
@@ -31,7 +42,7 @@ class Verdict:
     met: bool | None
 
 
-def verdicts(report: dict[str, Any]) -> list[Verdict]:
+def verdicts(report: Report) -> list[Verdict]:
     """Hold a report of `evaluation.evaluate` against the targets, for requests like the test galaxies.
 
     The gaming gap is taken over that on real galaxies, where it is not 1 either: the judge had fewer galaxies to learn
@@ -39,57 +50,7 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
     al. (2022, arXiv:2203.11956) give it. Copies are suspected at a distance that 1 % of unseen real galaxies are below;
     the target is missed if more than 1 % is certain at 95 %.
     """
-    control, realism = report["control"], report["realism"]
-    found = [
-        _most("ellipticity, photometry: MAE", 0.05, lambda: _agreement(report, "ellipticity")["mae"]["value"]),
-        _most(
-            "half-light radius, photometry: MAE over the mean",
-            0.10,
-            lambda: _agreement(report, "size")["mae"]["value"] / _agreement(report, "size")["mean_requested"],
-        ),
-        _least("brightness, photometry: Spearman", 0.95, lambda: _agreement(report, "brightness")["spearman"]["value"]),
-    ]
-    found += [
-        _most(
-            f"class accuracy by the judge, {words}: distance from that on real galaxies",
-            0.02,
-            lambda k=key: abs(control["classes"]["test"][k]["value"] - control["classes"]["real"][k]["value"]),
-        )
-        for key, words in (("all", "of all galaxies"), ("balanced", "mean of the classes"))
-    ]
-    found += [
-        _most(f"{name}: gaming gap over that on real galaxies", 1.15, lambda gap=gap: gap["ratio"] / gap["real_ratio"])
-        for name, gap in control["gaming"]["test"].items()
-        if "ratio" in gap
-    ]
-    found += [
-        _most(
-            "mean squared error of the judge, of what a picture tells (slider ranges)",
-            0.01,
-            lambda: _judged_error(report),
-        ),
-        _most(
-            "mean Wasserstein-1 of the statistics, all images",
-            0.10,
-            lambda: realism["statistics"]["mean"]["all"]["whole"],
-        ),
-    ]
-    found += [
-        _most(f"Fréchet distance over that of real from real, {space}", 2.0, lambda s=space: _multiple(realism, s))
-        for space in realism["features"]
-    ]
-    copies = report["honesty"]["copies"].get("copies")
-    found.append(
-        Verdict("suspected copies of training galaxies", "≤ 0.01 within 95 %", None, None)
-        if copies is None
-        else Verdict(
-            "suspected copies of training galaxies",
-            "≤ 0.01 within 95 %",
-            copies["value"],
-            copies["interval"][0] <= 0.01,
-        )
-    )
-    return found
+    return [verdict for target in TARGETS for verdict in target(report)]
 
 
 def table(found: list[Verdict]) -> str:
@@ -102,43 +63,112 @@ def table(found: list[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def _most(name: str, limit: float, value: Callable[[], float]) -> Verdict:
-    return _verdict(name, f"≤ {limit:g}", value, lambda found: found <= limit)
+def _most(name: str, limit: float, found: float | None) -> Verdict:
+    return Verdict(name, f"≤ {limit:g}", found, None if found is None else found <= limit)
 
 
-def _least(name: str, limit: float, value: Callable[[], float]) -> Verdict:
-    return _verdict(name, f"≥ {limit:g}", value, lambda found: found >= limit)
+def _least(name: str, limit: float, found: float | None) -> Verdict:
+    return Verdict(name, f"≥ {limit:g}", found, None if found is None else found >= limit)
 
 
-def _verdict(name: str, wanted: str, value: Callable[[], float], met: Callable[[float], bool]) -> Verdict:
-    """Return the verdict; a report leaves out what it had too few galaxies for."""
-    try:
-        found = value()
-    except (KeyError, TypeError, ZeroDivisionError):
-        found = None
-    if found is None:  # no value, or one that is not finite
-        return Verdict(name, wanted, None, None)
-    return Verdict(name, wanted, found, met(found))
+def _over(value: float | None, unit: float | None) -> float | None:
+    """Return a value as a multiple of another, None where either is not known or there is none."""
+    return None if value is None or not unit else value / unit
 
 
-def _agreement(report: dict[str, Any], attribute: str, instrument: str = "photometry") -> dict[str, Any]:
-    return report["control"]["attributes"]["test"][attribute][instrument]["all"]
+def _photometry(report: Report, attribute: str) -> Agreement | None:
+    """Return how photometry agrees with the requests, None where it was left out."""
+    cell = agreement_of(report.control.attributes.test, attribute, "photometry")
+    return None if isinstance(cell, LeftOut) else cell
 
 
-def _judged_error(report: dict[str, Any]) -> float:
-    """Return the judge's mean squared error in slider ranges over the attributes that it can tell on real galaxies."""
-    told = [
-        name
-        for name, readings in report["control"]["instruments"].items()
-        if (readings.get("judge", {}).get("all", {}).get("r2", {}).get("value") or 0) > _TOLD
+def _agreement(report: Report) -> list[Verdict]:
+    ellipticity, size, brightness = (_photometry(report, name) for name in ("ellipticity", "size", "brightness"))
+    return [
+        _most("ellipticity, photometry: MAE", 0.05, ellipticity and ellipticity.mae.value),
+        _most(
+            "half-light radius, photometry: MAE over the mean",
+            0.10,
+            size and _over(size.mae.value, size.mean_requested),
+        ),
+        _least("brightness, photometry: Spearman", 0.95, brightness and brightness.spearman.value),
     ]
-    errors = []
-    for name in told:
-        attribute = ATTRIBUTES[name]
-        error = _agreement(report, name, "judge")["mean_squared_error"]
-        errors.append(error / (attribute.high - attribute.low) ** 2)
-    return sum(errors) / len(errors)
 
 
-def _multiple(realism: dict[str, Any], space: str) -> float:
-    return realism["features"][space]["frechet"]["multiple"]
+def _classes(report: Report) -> list[Verdict]:
+    drawn, real = report.control.classes.test, report.control.classes.real
+
+    def accuracy(cell: ClassAccuracy | LeftOut, kind: Literal["all", "balanced"]) -> float | None:
+        if isinstance(cell, LeftOut):
+            return None
+        share = cell.balanced if kind == "balanced" else cell.groups[ALL]
+        return None if isinstance(share, LeftOut) else share.value
+
+    found = []
+    kinds: tuple[tuple[Literal["all", "balanced"], str], ...] = (
+        ("all", "of all galaxies"),
+        ("balanced", "mean of the classes"),
+    )
+    for kind, words in kinds:
+        one, other = accuracy(drawn, kind), accuracy(real, kind)
+        apart = None if one is None or other is None else abs(one - other)
+        found.append(_most(f"class accuracy by the judge, {words}: distance from that on real galaxies", 0.02, apart))
+    return found
+
+
+def _gaming(report: Report) -> list[Verdict]:
+    return [
+        _most(f"{name}: gaming gap over that on real galaxies", 1.15, _over(gap.ratio, gap.real_ratio))
+        for name, gap in report.control.gaming.test.items()
+        if isinstance(gap, GamingGap)
+    ]
+
+
+def _judged(report: Report) -> list[Verdict]:
+    """Look at the judge's mean squared error in slider ranges over the attributes that it can tell on real galaxies."""
+    errors: list[float] | None = []
+    for name in report.control.instruments:
+        on_real = agreement_of(report.control.instruments, name, "judge")
+        if isinstance(on_real, LeftOut) or (on_real.r2.value or 0) <= _TOLD:
+            continue
+        cell, attribute = agreement_of(report.control.attributes.test, name, "judge"), ATTRIBUTES[name]
+        if isinstance(cell, LeftOut):
+            errors = None
+            break
+        errors.append(cell.mean_squared_error / (attribute.high - attribute.low) ** 2)
+    mean = sum(errors) / len(errors) if errors else None
+    return [_most("mean squared error of the judge, of what a picture tells (slider ranges)", 0.01, mean)]
+
+
+def _statistics(report: Report) -> list[Verdict]:
+    mean = report.realism.statistics.mean[ALL]
+    whole = mean.whole if isinstance(mean, StatisticsMean) else None
+    return [_most("mean Wasserstein-1 of the statistics, all images", 0.10, whole)]
+
+
+def _features(report: Report) -> list[Verdict]:
+    found = []
+    for name, space in report.realism.features.items():
+        distance = space if isinstance(space, LeftOut) else space.frechet
+        multiple = None if isinstance(distance, LeftOut) else distance.multiple
+        found.append(_most(f"Fréchet distance over that of real from real, {name}", 2.0, multiple))
+    return found
+
+
+def _copies(report: Report) -> list[Verdict]:
+    name, wanted, cell = "suspected copies of training galaxies", "≤ 0.01 within 95 %", report.honesty.copies
+    if not isinstance(cell, Copies):
+        return [Verdict(name, wanted, None, None)]
+    return [Verdict(name, wanted, cell.copies.value, cell.copies.interval[0] <= 0.01)]
+
+
+# All targets, in the order of the table; a new one is a function that gives its verdicts, and a line here.
+TARGETS: tuple[Callable[[Report], list[Verdict]], ...] = (
+    _agreement,
+    _classes,
+    _gaming,
+    _judged,
+    _statistics,
+    _features,
+    _copies,
+)

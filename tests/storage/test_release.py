@@ -16,6 +16,7 @@ from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.storage.release import SETTINGS, WEIGHTS, choose_precision, default_checkpoint, load_state, write_release
 from galaxies.validation.report.model_card import training_facts
 from tests.conftest import ROOT, fork_script, run_script
+from tests.validation.reports import whole
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     content = {
         "checkpoint": {"run": "tiny", "step": state["step"], "attributes": ["size"]},
         "control": {
-            "attributes": {"uniform": {"size": {"judge": {"all": {"mae": {"value": 0.0123}}}}}},
+            "attributes": {"uniform": {"size": {"judge": {"all": {"mae": {"value": 0.0123}}}}}, "test": {"size": {}}},
             "gaming": {"test": {}},
             "classes": {"test": {}, "real": {}},
         },
@@ -116,7 +117,7 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
         "seconds": {"generation": 1.0},
         "photometry_was_trained_on": True,
     }
-    (report / "report.json").write_text(json.dumps(content))
+    (report / "report.json").write_text(json.dumps(whole(content)))
     out = tmp_path / "released"
     options = ["--checkpoint", checkpoint, "--report", report, "--data", dataset_path, "--credit", "the makers"]
     done = run_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
@@ -130,7 +131,7 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     facts = json.loads((out / SETTINGS).read_text())["facts"]
     assert facts["precision"] == "float16" and facts["half_precision_difference"]["most"] <= 2
 
-    (report / "report.json").write_text(json.dumps(content | {"checkpoint": {"run": "other", "step": 1}}))
+    (report / "report.json").write_text(json.dumps(whole(content | {"checkpoint": {"run": "other", "step": 1}})))
     done = fork_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
     assert done.returncode == 2 and "is about step 1 of run other" in done.stderr
 

@@ -9,8 +9,10 @@ from PIL import Image
 
 from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.validation.report.contents import Report
 from studies import families, noise_schedules
 from tests.conftest import make_trainer
+from tests.validation.reports import report_of
 
 
 @pytest.fixture
@@ -35,9 +37,9 @@ def test_training_time_is_that_of_the_second_phase_up_to_the_checkpoint(run_fold
     assert found == {"training, phase 2 [min]": pytest.approx(1.0), "steps of phase 2": 90, "images a step": 16}
 
 
-def report(mae: float) -> dict:
+def report(mae: float) -> Report:
     cell = {"all": {"mae": {"value": mae}, "spearman": {"value": 0.9}, "pairs": 30}}
-    return {
+    plain = {
         "checkpoint": {"attributes": ["size", "redshift"], "step": 90},
         "control": {
             "attributes": {"test": {"size": {"photometry": cell}, "redshift": {}}},
@@ -53,6 +55,7 @@ def report(mae: float) -> dict:
         "counts": {"test": 10, "uniform": 10},
         "seconds": {"generation": 1.0},
     }
+    return report_of(plain)
 
 
 def test_both_families_stand_in_one_table_and_on_the_page(run_folder, tmp_path, monkeypatch, capsys):

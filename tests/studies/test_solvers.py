@@ -15,6 +15,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.requests import requests_like_test
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.validation.report.contents import LeftOut
 from studies import solvers
 from tests.conftest import write_dataset
 
@@ -27,7 +28,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def run(untrained, data, tmp_path, monkeypatch):
     """Run the script without a judge, which would have to be trained first."""
-    monkeypatch.setattr(solvers, "load_judge", lambda *_: (None, "no judge"))
+    monkeypatch.setattr(solvers, "load_judge", lambda *_: LeftOut("no judge"))
 
     def run(*options, checkpoint=untrained["diffusion"]):
         words = ["--checkpoint", checkpoint, "--data", data, "--out", tmp_path / "out", "--count", 40, *options]
@@ -65,20 +66,21 @@ class Colours:
         return images.float().mean((2, 3))
 
 
-@pytest.mark.parametrize("judge", [None, Colours()])
+@pytest.mark.parametrize("judge", [LeftOut("no judge"), Colours()])
 def test_real_galaxies_are_as_far_from_real_ones_as_chance_puts_them_and_bright_ones_further(
     run, data, monkeypatch, judge
 ):
     prepared = PreparedDataset.open(data)
     real = torch.from_numpy(prepared.images[prepared.rows("train")[:40]])
-    monkeypatch.setattr(solvers, "load_judge", lambda *_: (judge, ""))
+    monkeypatch.setattr(solvers, "load_judge", lambda *_: judge)
     brighter = (2 * real.int()).clamp(max=255).to(torch.uint8)
     monkeypatch.setattr(solvers, "draw", lambda _, solver, *rest: (real if solver.name == "dpm" else brighter, 0.25))
     columns = run("--solvers", "dpm:1", "ddpm:1")
     good, bad = columns["1 steps of dpm"], columns["1 steps of ddpm"]
     distances = ["mean Wasserstein-1 of the statistics", "Fréchet distance, statistics"]
-    distances += ["Fréchet distance, judge"] if judge else []
-    assert ("Fréchet distance, judge" in good) == bool(judge)
+    seen = not isinstance(judge, LeftOut)
+    distances += ["Fréchet distance, judge"] if seen else []
+    assert ("Fréchet distance, judge" in good) == seen
     for name in distances:
         assert 0.5 < good[name] < 2, name  # 1 on average
         assert bad[name] > 1.5 * good[name], name

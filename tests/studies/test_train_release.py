@@ -12,6 +12,7 @@ from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import save_checkpoint
 from studies import runs as script_runs
 from studies import train_release
+from tests.validation.reports import whole
 from tests.validation.test_targets import REPORT
 
 
@@ -29,7 +30,7 @@ def calls(monkeypatch):
             save_checkpoint(out / "checkpoints" / run / "latest.pt", state)
         elif script == "evaluate.py":
             (out / "reports" / run).mkdir(parents=True)
-            (out / "reports" / run / "report.json").write_text(json.dumps(REPORT))
+            (out / "reports" / run / "report.json").write_text(json.dumps(whole(REPORT)))
 
     monkeypatch.setattr(script_runs, "call", call)
     return made

@@ -21,6 +21,7 @@ from galaxies.validation.agreement import (
     shuffled_control,
     unsupported_share,
 )
+from galaxies.validation.report.contents import LeftOut
 
 
 @pytest.fixture
@@ -55,48 +56,48 @@ def test_agreement_leaves_unknown_pairs_out_and_has_intervals():
     measured = requested + rng.normal(0, 0.1, 200)
     requested[:50], measured[50:60] = np.nan, np.nan
     cell = agreement(requested, measured, 0)
-    assert cell["pairs"] == 140
+    assert cell.pairs == 140
     for term in ("mae", "bias", "r2", "spearman"):
-        low, high = cell[term]["interval"]
-        assert low < cell[term]["value"] < high
-    assert agreement(requested[:60], measured[:60], 0) == {"left_out": "needs 20 pairs of values, has 0"}
+        low, high = getattr(cell, term).interval
+        assert low < getattr(cell, term).value < high
+    assert agreement(requested[:60], measured[:60], 0) == LeftOut("needs 20 pairs of values, has 0")
     groups = agreement_by_class(requested, measured, np.arange(200) % 2, 0)
-    assert groups["spiral"]["pairs"] + groups["elliptical"]["pairs"] == 140
-    assert "left_out" in groups["merger"]
+    assert groups["spiral"].pairs + groups["elliptical"].pairs == 140
+    assert isinstance(groups["merger"], LeftOut)
 
 
 def test_shuffled_requests_show_no_skill_however_well_the_true_ones_are_met():
     requested = np.random.default_rng(0).uniform(size=300)
     cell = shuffled_control(requested, requested, 0)
-    assert cell["observed"] == pytest.approx(1)
-    assert abs(cell["spearman"]) < 0.02 and cell["r2"] < -0.5
-    assert cell["no_skill"] is True
-    low, high = cell["spearman_range"]
+    assert cell.observed == pytest.approx(1)
+    assert abs(cell.spearman) < 0.02 and cell.r2 < -0.5
+    assert cell.no_skill is True
+    low, high = cell.spearman_range
     assert -0.2 < low < 0 < high < 0.2
-    assert "all equal" in shuffled_control(requested, np.ones(300), 0)["left_out"]
-    assert "has 3" in shuffled_control(requested[:3], requested[:3], 0)["left_out"]
+    assert "all equal" in shuffled_control(requested, np.ones(300), 0).reason
+    assert "has 3" in shuffled_control(requested[:3], requested[:3], 0).reason
 
 
 def test_class_accuracy_and_confusion():
     classes = np.array([0] * 60 + [1] * 20)
     judged = np.array([0] * 45 + [2] * 15 + [1] * 20)
     report = class_accuracy(torch.eye(4)[judged], classes, 0)
-    assert report["all"]["value"] == pytest.approx(65 / 80)
-    assert report["spiral"]["value"] == 0.75 and report["elliptical"]["value"] == 1
-    assert report["balanced"]["value"] == pytest.approx(0.875)
-    assert report["merger"] == {"left_out": "no image"}
-    assert report["confusion"][0] == [0.75, 0, 0.25, 0] and report["confusion"][3] == [0, 0, 0, 0]
+    assert report.groups["all"].value == pytest.approx(65 / 80)
+    assert report.groups["spiral"].value == 0.75 and report.groups["elliptical"].value == 1
+    assert report.balanced.value == pytest.approx(0.875)
+    assert report.groups["merger"] == LeftOut("no image")
+    assert report.confusion[0] == [0.75, 0, 0.25, 0] and report.confusion[3] == [0, 0, 0, 0]
 
 
 def test_gaming_gap():
     requested = np.linspace(0, 1, 50)
     real = {"truth": requested, "judged": requested + 0.2, "predicted": requested - 0.1}
     gap = gaming_gap(requested, requested + 0.3, requested + 0.05, real)
-    assert gap["ratio"] == pytest.approx(6) and gap["real_ratio"] == pytest.approx(2)
-    assert gap["judge_mae"] == pytest.approx(0.3)
+    assert gap.ratio == pytest.approx(6) and gap.real_ratio == pytest.approx(2)
+    assert gap.judge_mae == pytest.approx(0.3)
     unknown = {**real, "truth": np.full(50, np.nan)}
-    assert "real_ratio" not in gaming_gap(requested, requested, requested + 1, unknown)
-    assert "has 0" in gaming_gap(np.full(50, np.nan), requested, requested, real)["left_out"]
+    assert gaming_gap(requested, requested, requested + 1, unknown).real_ratio is None
+    assert "has 0" in gaming_gap(np.full(50, np.nan), requested, requested, real).reason
 
 
 def test_requests_like_the_test_split_hold_each_galaxy_as_often(data):

@@ -19,6 +19,7 @@ from galaxies.validation.comparison import (
 )
 from galaxies.validation.distances import compare_values
 from galaxies.validation.neighbours import nearest_training, neighbourhoods
+from galaxies.validation.report.contents import LeftOut
 from tests.conftest import render_galaxies
 
 KEYS = ("precision", "recall", "density", "coverage")
@@ -74,14 +75,14 @@ def test_copies_are_reported_and_new_galaxies_are_not():
     held_out, _ = galaxies(60, 2)
     rows = np.arange(len(training))
     report, _ = look_for_copies(galaxies(60, 3)[0], held_out, training.numpy(), rows, 0, CPU)
-    assert report["copies"]["value"] < 0.15
-    assert 0.3 < report["nearer_than_held_out"] < 0.7
+    assert report.copies.value < 0.15
+    assert 0.3 < report.nearer_than_held_out < 0.7
     report, pictures = look_for_copies(training[:60].flip(3), held_out, training.numpy(), rows, 0, CPU)
-    assert report["copies"]["value"] == 1
-    assert report["nearer_than_held_out"] == 1
-    assert torch.equal(pictures["pairs"][0].flip(3), pictures["pairs"][1])
+    assert report.copies.value == 1
+    assert report.nearer_than_held_out == 1
+    assert torch.equal(pictures.pairs[0].flip(3), pictures.pairs[1])
     report, pictures = look_for_copies(training[:5], held_out, training.numpy(), rows, 0, CPU)
-    assert "has 5, 60 and 120" in report["left_out"] and pictures == {}
+    assert "has 5, 60 and 120" in report.reason and pictures is None
 
 
 def test_variety_of_one_image_is_none():
@@ -89,10 +90,10 @@ def test_variety_of_one_image_is_none():
     groups = groups_of(classes, classes)
     other = galaxies(80, 2)[0]
     varied = compare_variety(other, real, None, groups)
-    assert all(0.7 < entry["pixels"] < 1.4 for entry in varied.values())
+    assert all(0.7 < entry.pixels < 1.4 for entry in varied.values())
     collapsed = compare_variety(real[classes.tolist()], real, None, groups)  # one image a class
-    assert all(collapsed[name]["pixels"] == 0 for name in MORPHOLOGY_NAMES)
-    assert "left_out" in compare_variety(other[:9], real, None, groups_of(classes[:9], classes))["spiral"]
+    assert all(collapsed[name].pixels == 0 for name in MORPHOLOGY_NAMES)
+    assert isinstance(compare_variety(other[:9], real, None, groups_of(classes[:9], classes))["spiral"], LeftOut)
 
 
 def test_brighter_galaxies_stand_out_in_statistics_and_power():
@@ -103,17 +104,17 @@ def test_brighter_galaxies_stand_out_in_statistics_and_power():
     plain = compare_values(measure_images(made).values["brightness"], real_values.values["brightness"], 0)
     assert plain["w1"]["multiple"] < 2
     changed = compare_statistics(measure_images(brighter), real_values, groups, 0)
-    assert changed["table"]["brightness"]["all"]["w1"]["multiple"] > 3
-    assert changed["table"]["brightness"]["all"]["shift"] > 0.3
-    whole = [row["all"]["w1"]["whole"] for row in changed["table"].values()]
-    assert changed["mean"]["all"]["whole"] == pytest.approx(sum(whole) / len(whole))
-    ratio = np.array(power_ratio(made.flip(2), made, groups, 0)["all"]["ratio"])
+    assert changed.table["brightness"]["all"].w1.multiple > 3
+    assert changed.table["brightness"]["all"].shift > 0.3
+    whole = [row["all"].w1.whole for row in changed.table.values()]
+    assert changed.mean["all"].whole == pytest.approx(sum(whole) / len(whole))
+    ratio = np.array(power_ratio(made.flip(2), made, groups, 0).groups["all"].ratio)
     assert ratio == pytest.approx(1, rel=1e-3)
-    power = power_ratio(brighter, made, groups, 0)["all"]
-    assert np.all(np.array(power["ratio"])[:6] > 1.4)
-    low, high = power["interval"]
-    assert np.all((low < np.array(power["ratio"])) & (np.array(power["ratio"]) < high))
-    assert "left_out" in power_ratio(made[:9], real, groups_of(classes[:9], classes), 0)["all"]
+    power = power_ratio(brighter, made, groups, 0).groups["all"]
+    assert np.all(np.array(power.ratio)[:6] > 1.4)
+    low, high = power.interval
+    assert np.all((low < np.array(power.ratio)) & (np.array(power.ratio) < high))
+    assert isinstance(power_ratio(made[:9], real, groups_of(classes[:9], classes), 0).groups["all"], LeftOut)
 
 
 def test_a_fresh_network_tells_noise_and_says_when_there_is_too_little():
@@ -122,7 +123,7 @@ def test_a_fresh_network_tells_noise_and_says_when_there_is_too_little():
     made_classes = np.concatenate([classes, classes])
     arguments = (made_classes, (learned.numpy(), classes), (tested.numpy(), classes), 12, 0, CPU)
     rates = real_or_fake(noisy.to(torch.uint8).numpy(), *arguments)
-    assert rates["all"]["auc"] > 0.95  # the threshold needs more steps to settle than the order of the scores
-    assert rates["learned"] == 96 and rates["all"]["pairs"] == 96
+    assert rates.groups["all"].auc > 0.95  # the threshold needs more steps to settle than the order of the scores
+    assert rates.learned == 96 and rates.groups["all"].pairs == 96
     few = real_or_fake(made.numpy(), made_classes, (learned[:8].numpy(), classes[:8]), *arguments[2:])
-    assert few["left_out"].startswith("needs 20 pairs")
+    assert few.reason.startswith("needs 20 pairs")

@@ -8,6 +8,7 @@ import pytest
 
 from config_physics import ATTRIBUTES
 from galaxies.validation.targets import table, verdicts
+from tests.validation.reports import report_of
 
 
 def agreement(mae, spearman, mean, squared):
@@ -63,7 +64,7 @@ ACCURACY = "class accuracy by the judge"
 
 
 def found(report=REPORT):
-    return {verdict.name: verdict for verdict in verdicts(report)}
+    return {verdict.name: verdict for verdict in verdicts(report_of(report))}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_each_target(name, value, met):
 
 
 def test_there_are_no_others():
-    assert len(found()) == len(verdicts(REPORT)) == 12
+    assert len(found()) == len(verdicts(report_of(REPORT))) == 12
 
 
 def test_certain_copies_miss_the_target():
@@ -112,7 +113,7 @@ def test_what_a_report_leaves_out_is_neither_met_nor_missed():
     report["honesty"]["copies"] = {"left_out": "too few"}
     left_out = [name for name, verdict in found(report).items() if verdict.met is None]
     assert len(left_out) == 6  # the judge's error too: size is all that it tells
-    assert table(verdicts(report)).count("| – | left out |") == 6
+    assert table(verdicts(report_of(report))).count("| – | left out |") == 6
 
 
 def test_a_value_that_is_not_finite_is_none_and_met_by_nobody():
@@ -120,10 +121,10 @@ def test_a_value_that_is_not_finite_is_none_and_met_by_nobody():
     report["control"]["attributes"]["test"]["brightness"]["photometry"]["all"]["spearman"]["value"] = None
     report["control"]["gaming"]["test"]["size"]["ratio"] = None
     report["realism"]["features"]["judge"]["frechet"]["multiple"] = None
-    assert [verdict.met for verdict in verdicts(report)].count(None) == 3
+    assert [verdict.met for verdict in verdicts(report_of(report))].count(None) == 3
 
 
 def test_table():
-    text = table(verdicts(REPORT))
+    text = table(verdicts(report_of(REPORT)))
     assert "| ellipticity, photometry: MAE | ≤ 0.05 | 0.06 | **missed** |" in text
     assert "| brightness, photometry: Spearman | ≥ 0.95 | 0.96 | met |" in text

@@ -10,23 +10,31 @@ import numpy as np
 
 from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES
 from galaxies.measure.statistics_table import STATISTICS
+from galaxies.validation.report.contents import ALL, LeftOut, Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from galaxies.validation.evaluation import Pictures
 
 THEMES = {
     "light": {"paper": "#ffffff", "ink": "#1d2129", "faint": "#c9ced8", "real": "#6b7280"},
     "dark": {"paper": "#14161d", "ink": "#e2e4ec", "faint": "#3a3f4d", "real": "#9aa2b1"},
 }
 # After Okabe & Ito 2008: told apart by people who confuse red and green, and readable on both papers.
-CLASS_COLORS = ("#3b8ed0", "#e69f00", "#cc79a7", "#009e73")
+COLORS = ("#3b8ed0", "#e69f00", "#cc79a7", "#009e73")
 _MADE = "#d9622b"  # generated galaxies
 _POINTS = 600  # of a scatter plot; more hide each other
 
-Plot = Callable[[dict[str, Any], dict[str, Any], dict[str, str]], "Figure | None"]
+Plot = Callable[[Report, "Pictures", dict[str, str]], "Figure | None"]
 
 
-def draw_all(report: dict[str, Any], pictures: dict[str, Any]) -> dict[str, dict[str, bytes]]:
+def color_of(index: int) -> str:
+    """Return the colour of a class, or of another thing that is told apart by its number; they come round again."""
+    return COLORS[index % len(COLORS)]
+
+
+def draw_all(report: Report, pictures: Pictures) -> dict[str, dict[str, bytes]]:
     """Draw every plot that the report has the numbers for.
 
     Returns
@@ -79,9 +87,14 @@ def _legend(axis: Any, colors: dict[str, str], **options: Any) -> None:
         axis.legend(frameon=False, labelcolor=colors["ink"], fontsize=8, **options)
 
 
-def plot_samples(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def _group_colors(together: str) -> dict[str, str]:
+    """Return the colour of all galaxies together and of each class."""
+    return {ALL: together} | {name: color_of(index) for index, name in enumerate(MORPHOLOGY_NAMES)}
+
+
+def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Show real and generated galaxies of each class, drawn at random."""
-    real, made = pictures["real"], pictures["test"]
+    real, made = pictures.galaxies.real, pictures.galaxies.test
     present = [i for i in range(len(MORPHOLOGIES)) if (real.classes == i).any() and (made.classes == i).any()]
     if not present:
         return None
@@ -108,12 +121,12 @@ def _rgb(color: str) -> tuple[int, ...]:
     return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
 
 
-def plot_control(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw requested against measured values of the uniform requests, one panel an attribute and instrument."""
-    galaxies = pictures["uniform"]
+    galaxies = pictures.galaxies.uniform
     shown = [
         (column, attribute, instrument, readings[attribute.name])
-        for column, attribute in enumerate(pictures["attributes"])
+        for column, attribute in enumerate(pictures.attributes)
         for instrument, readings in galaxies.readings().items()
         if attribute.name in readings and np.isfinite(galaxies.values[:, column]).any()
     ]
@@ -124,7 +137,7 @@ def plot_control(report: dict[str, Any], pictures: dict[str, Any], colors: dict[
         requested = galaxies.values[:_POINTS, column]
         for index, name in enumerate(MORPHOLOGY_NAMES):
             rows = np.flatnonzero(galaxies.classes[:_POINTS] == index)
-            axis.scatter(requested[rows], measured[rows], s=7, color=CLASS_COLORS[index], alpha=0.65, lw=0, label=name)
+            axis.scatter(requested[rows], measured[rows], s=7, color=color_of(index), alpha=0.65, lw=0, label=name)
         low, high = np.nanmin(requested), np.nanmax(requested)
         axis.plot([low, high], [low, high], color=colors["ink"], lw=1)
         axis.set_title(f"{attribute.label}, by {instrument}")
@@ -134,21 +147,19 @@ def plot_control(report: dict[str, Any], pictures: dict[str, Any], colors: dict[
     return figure
 
 
-def plot_confusion(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw which class the judge sees, in real, generated and uniformly requested galaxies."""
-    classes = report["control"]["classes"]
-    shown = {name: classes[name] for name in ("real", "test", "uniform") if "confusion" in classes[name]}
+    shown = {name: cell for name, cell in report.control.classes.items() if not isinstance(cell, LeftOut)}
     if not shown:
         return None
     figure, axes = _panels(len(shown), 3, (3.7, 3.4), colors)
     titles = {"real": "real test galaxies", "test": "generated, as the test split", "uniform": "generated, uniform"}
     for axis, (name, entry) in zip(axes, shown.items(), strict=True):
-        shares = np.array(entry["confusion"])
+        shares = np.array(entry.confusion)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row in range(len(MORPHOLOGIES)):
-            for column in range(len(MORPHOLOGIES)):
-                ink = "white" if shares[row, column] > 0.5 else "#1d2129"
-                axis.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", color=ink, fontsize=9)
+        for (row, column), share in np.ndenumerate(shares):
+            ink = "white" if share > 0.5 else "#1d2129"
+            axis.text(column, row, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
         axis.set_xticks(range(len(MORPHOLOGIES)), MORPHOLOGY_NAMES, rotation=20)
         axis.set_yticks(range(len(MORPHOLOGIES)), MORPHOLOGY_NAMES)
         axis.set_xlabel("judged")
@@ -157,9 +168,9 @@ def plot_confusion(report: dict[str, Any], pictures: dict[str, Any], colors: dic
     return figure
 
 
-def plot_distributions(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw the distribution of every statistic of real and generated galaxies."""
-    real, made = pictures["real"].measured.values, pictures["test"].measured.values
+    real, made = pictures.galaxies.real.measured.values, pictures.galaxies.test.measured.values
     figure, axes = _panels(len(STATISTICS), 5, (2.5, 1.9), colors)
     for axis, statistic in zip(axes, STATISTICS, strict=True):
         both = [values[statistic.name][np.isfinite(values[statistic.name])] for values in (real, made)]
@@ -178,19 +189,18 @@ def plot_distributions(report: dict[str, Any], pictures: dict[str, Any], colors:
     return figure
 
 
-def plot_multiples(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw how many times further than real from real galaxies each statistic of each class is."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    table = report["realism"]["statistics"]["table"]
+    table = report.realism.statistics.table
     figure, (axis,) = _panels(1, 1, (8.4, 0.29 * len(table) + 1.2), colors)
-    groups = {"all": colors["ink"], **dict(zip(MORPHOLOGY_NAMES, CLASS_COLORS, strict=True))}
-    for group, color in groups.items():
+    for group, color in _group_colors(colors["ink"]).items():
         cells = [(k, table[s.name][group]) for k, s in enumerate(STATISTICS)]
-        points = [(c["w1"]["multiple"], k) for k, c in cells if "w1" in c and c["w1"]["multiple"]]
+        points = [(c.w1.multiple, k) for k, c in cells if not isinstance(c, LeftOut) and c.w1.multiple]
         if points:
             x, y = zip(*points, strict=True)
-            size, marker = (38, "D") if group == "all" else (24, "o")
+            size, marker = (38, "D") if group == ALL else (24, "o")
             axis.scatter(x, y, s=size, marker=marker, color=color, alpha=0.85, lw=0, label=group)
     axis.axvline(1, color=colors["ink"], lw=1)
     axis.set_xscale("log")
@@ -206,19 +216,19 @@ def plot_multiples(report: dict[str, Any], pictures: dict[str, Any], colors: dic
     return figure
 
 
-def plot_power(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw the ratio of the power spectra, with the range that chance gives."""
-    power = report["realism"]["power"]
-    shown = {group: cell for group, cell in power.items() if group != "cycles" and "ratio" in cell}
+    power = report.realism.power
+    shown = {group: cell for group, cell in power.groups.items() if not isinstance(cell, LeftOut)}
     if not shown:
         return None
     figure, (axis,) = _panels(1, 1, (8.4, 3.6), colors)
-    if "all" in shown:
-        axis.fill_between(power["cycles"], *shown["all"]["floor"], color=colors["real"], alpha=0.3, lw=0)
-        axis.fill_between(power["cycles"], *shown["all"]["interval"], color=_MADE, alpha=0.3, lw=0)
-    palette = {"all": _MADE, **dict(zip(MORPHOLOGY_NAMES, CLASS_COLORS, strict=True))}
+    if ALL in shown:
+        axis.fill_between(power.cycles, *shown[ALL].floor, color=colors["real"], alpha=0.3, lw=0)
+        axis.fill_between(power.cycles, *shown[ALL].interval, color=_MADE, alpha=0.3, lw=0)
+    palette = _group_colors(_MADE)
     for group, cell in shown.items():
-        axis.plot(power["cycles"], cell["ratio"], color=palette[group], lw=2.4 if group == "all" else 1.2, label=group)
+        axis.plot(power.cycles, cell.ratio, color=palette[group], lw=2.4 if group == ALL else 1.2, label=group)
     axis.axhline(1, color=colors["ink"], lw=0.8)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
@@ -230,37 +240,37 @@ def plot_power(report: dict[str, Any], pictures: dict[str, Any], colors: dict[st
     return figure
 
 
-def plot_validation(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_validation(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw how the Fréchet distance grows with each damage in each space."""
-    validation = report["validation"]
-    if "left_out" in validation:
+    checks = report.validation
+    if isinstance(checks, LeftOut):
         return None
-    figure, axes = _panels(len(validation["damages"]), 4, (2.9, 2.7), colors)
-    for axis, (damage, entry) in zip(axes, validation["damages"].items(), strict=True):
-        for color, (space, cells) in zip(CLASS_COLORS, validation["spaces"].items(), strict=False):
-            values = np.array(cells[damage]["frechet"]["values"])
-            axis.plot(entry["levels"], values / values[0], "o-", color=color, ms=4, lw=1.4, label=space)
+    figure, axes = _panels(len(checks.damages), 4, (2.9, 2.7), colors)
+    for axis, (damage, entry) in zip(axes, checks.damages.items(), strict=True):
+        for index, (space, cells) in enumerate(checks.spaces.items()):
+            values = np.array(cells[damage]["frechet"].values)
+            axis.plot(entry.levels, values / values[0], "o-", color=color_of(index), ms=4, lw=1.4, label=space)
         axis.set_yscale("log")
         axis.set_title({"single": "one image", "class": "a class missing"}.get(damage, damage))
-        axis.set_xlabel(entry["label"])
+        axis.set_xlabel(entry.label)
     axes[0].set_ylabel("Fréchet distance / undamaged")
     _legend(axes[0], colors)
     return figure
 
 
-def plot_copies(report: dict[str, Any], pictures: dict[str, Any], colors: dict[str, str]) -> Figure | None:
+def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw distances to the nearest training galaxy, and the nearest pairs."""
-    found = pictures["neighbours"]
-    if not found:
+    found = pictures.nearest
+    if found is None:
         return None
     figure, axes = _panels(2, 2, (5.4, 2.6), colors)
-    edges = np.linspace(0, np.percentile(np.concatenate([found["generated"], found["held_out"]]), 99.5), 41)
-    axes[0].hist(found["held_out"], edges, density=True, color=colors["real"], alpha=0.45, label="held-out real")
-    axes[0].hist(found["generated"], edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
+    edges = np.linspace(0, np.percentile(np.concatenate([found.generated, found.held_out]), 99.5), 41)
+    axes[0].hist(found.held_out, edges, density=True, color=colors["real"], alpha=0.45, label="held-out real")
+    axes[0].hist(found.generated, edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
     axes[0].set_yticks([])
     axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")
     _legend(axes[0], colors)
-    made, nearest, _ = found["pairs"]
+    made, nearest = found.pairs
     rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), 1) for part in (made, nearest)]
     axes[1].imshow(np.concatenate(rows, 0), interpolation="lanczos")
     axes[1].set_xticks([])
@@ -270,6 +280,7 @@ def plot_copies(report: dict[str, Any], pictures: dict[str, Any], colors: dict[s
     return figure
 
 
+# {name in `page.html`: how it is drawn}
 PLOTS: dict[str, Plot] = {
     "samples": plot_samples,
     "control": plot_control,

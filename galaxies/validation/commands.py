@@ -1,0 +1,199 @@
+"""What each subcommand of evaluate.py does, given its options; the options themselves stand in the script.
+
+Each loads what it needs where it needs it: `compare` has no use for torch, nor `measure` for scipy and matplotlib.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from galaxies.common.durable_files import write_output
+from galaxies.common.errors import UserError
+
+
+def report(
+    checkpoint: Path,
+    data: Path,
+    out: Path,
+    count: int,
+    seed: int,
+    device: str,
+    statmorph: int,
+    steps: int,
+    solver: dict[str, Any],
+) -> None:
+    """Validate a checkpoint, and write the report as a page, as numbers and as pictures into the folder `out`.
+
+    The other parameters, and the mistakes that end it, are those of `evaluation.evaluate`.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: name a folder")
+    from galaxies.compute.device import Engine
+    from galaxies.validation.evaluation import evaluate
+    from galaxies.validation.report.contents import to_plain
+    from galaxies.validation.report.figures import headline
+    from galaxies.validation.report.page import build_page
+    from galaxies.validation.report.plots import draw_all
+
+    with Engine.choose(device, "fp32").kernels():
+        found = evaluate(checkpoint, data, count, seed, device, statmorph, steps, solver)
+    plots = draw_all(found.report, found.pictures)
+    for name, themes in plots.items():
+        write_output(out / f"{name}.png", themes["light"])
+    _write_json(out / "report.json", to_plain(found.report))
+    write_output(out / "report.html", build_page(found.report, plots).encode(errors="backslashreplace"))
+    for value, text in headline(found.report):
+        print(f"{value:>9}  {text}")
+    print(f"wrote {out / 'report.html'}")
+
+
+def compare(runs: Sequence[Path], out: Path | None) -> None:
+    """Print the main figures of several reports side by side, and write them to `out`, a CSV file, if there is one.
+
+    Raises
+    ------
+    UserError
+        If a run has no report.
+    """
+    from galaxies.validation.report.contents import read_report
+
+    columns = {str(run): read_report(run).figures() for run in runs}
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    width = max(map(len, names))
+    heads = [run if len(run) <= 24 else f"…{run[-23:]}" for run in columns]
+    print(" " * width + "".join(f"{head:>26}" for head in heads))
+    for name in names:
+        values = [column.get(name) for column in columns.values()]
+        print(f"{name:<{width}}" + "".join(f"{'-' if v is None else f'{v:.4g}':>26}" for v in values))
+    if out:
+        rows = [[name, *(column.get(name) for column in columns.values())] for name in names]
+        _write_csv(out, [["figure", *columns], *rows])
+
+
+def measure(images: Sequence[Path], out: Path) -> None:
+    """Measure pictures of any origin, and write a CSV file with a row for each.
+
+    Raises
+    ------
+    UserError
+        If one is no picture of a galaxy.
+    """
+    from tqdm import tqdm
+
+    from galaxies.images.reading import read_picture
+    from galaxies.measure.photometry import FLAG_BITS
+    from galaxies.measure.statistics_table import STATISTICS, measure_images
+
+    rows: list[list[Any]] = [["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]
+    for path in tqdm(images, "measuring", unit="img", leave=False, disable=len(images) < 8):
+        picture = read_picture(path)
+        measured = measure_images(picture.image[None])
+        values = [None if s.display and not picture.display else float(measured.values[s.name][0]) for s in STATISTICS]
+        flag = int(measured.flags[0])
+        remarks = [picture.note, *(text for bit, text in FLAG_BITS.items() if flag & bit)]
+        cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
+        rows.append([str(path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))])
+    _write_csv(out, rows)
+    print(f"measured {len(images)} pictures into {out}")
+
+
+def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
+    """Print whether every distance of the report grows with every damage to real galaxies; `out` is a JSON file.
+
+    Raises
+    ------
+    UserError
+        If the dataset has too few test galaxies.
+    """
+    import torch
+
+    from galaxies.compute.device import Engine
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.validation import feature_spaces
+    from galaxies.validation.report.contents import DistanceChecks, LeftOut, cell_of
+    from galaxies.validation.subject import choose_spaces, load_judge, real_sample
+
+    engine = Engine.choose(device, "fp32")
+    data = PreparedDataset.open(data_path)
+    with engine.kernels():
+        judge = load_judge(data, device)
+    if isinstance(judge, LeftOut):
+        print(f"without the judge: {judge.reason}", file=sys.stderr)
+    rows = real_sample(data, "test", 2000, seed)
+    if len(rows) == 0:
+        raise UserError(f"{data_path} has no test galaxies: prepare more data")
+    images = torch.from_numpy(data.images[rows])
+    with engine.kernels():
+        result = feature_spaces.validate(choose_spaces(judge, images, engine), images, data.classes(rows), seed)
+    checks = cell_of(DistanceChecks, result)
+    if isinstance(checks, LeftOut):
+        raise UserError(f"the check {checks.reason}")
+    for space, damages in checks.spaces.items():
+        for damage, distances in damages.items():
+            for distance, cell in distances.items():
+                values = "  ".join(f"{value:10.4g}" for value in cell.values)
+                print(f"{space:<11}{damage:<7}{distance:<8}{values}  {'grows' if cell.monotone else 'DOES NOT GROW'}")
+    if out:
+        _write_json(out, result)
+    print("all distances grow with every damage" if checks.passed else "not all distances grow")
+
+
+def augmentation(
+    checkpoint: Path,
+    data_path: Path,
+    rare: str,
+    counts: tuple[int, ...],
+    repetitions: int,
+    steps: int,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Print whether generated galaxies help a classifier that knows few real ones of a class; `out` is a JSON file.
+
+    The other parameters, and the mistakes that end it, are those of `rare_class.try_augmentation`.
+    """
+    from config_physics import morphology_index
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.generation.sampler import GalaxySampler
+    from galaxies.validation.rare_class import try_augmentation, verdict
+    from galaxies.validation.subject import match
+
+    index = morphology_index(rare)
+    sampler = GalaxySampler.from_checkpoint(checkpoint, device)
+    data = PreparedDataset.open(data_path)
+    match(sampler, data, checkpoint)
+    with sampler.engine.kernels():
+        result = try_augmentation(sampler, data, index, counts, repetitions, steps, seed)
+    print(
+        f"{result['rare']}: {result['tested_rare']} of them and {result['tested_others']} others tested; "
+        f"{result['added']} images added; the generator saw {result['seen_by_generator']} of them"
+    )
+    for count, arms in result["counts"].items():
+        for name, rates in arms.items():
+            cells = []
+            for key in ("balanced_accuracy", "recall"):
+                low, high = rates[key]["interval"]
+                cells.append(f"{key.replace('_', ' ')} {rates[key]['value']:+.3f} [{low:+.3f}, {high:+.3f}]")
+            print(f"N = {count:>4}  {name:<29} {'  '.join(cells)}")
+        print(f"N = {count:>4}  generated over turned copies: {verdict(rates['balanced_accuracy'])}")
+    if out:
+        _write_json(out, result)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_output(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
+
+
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_output(path, text.getvalue().encode(errors="backslashreplace"))
