@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 
@@ -31,7 +32,7 @@ class RecordedStep:
     _WARM_UP_STEPS = 2
 
     def __init__(
-        self, step: Callable[[Hashable], None], engine: Engine, generators: tuple[torch.Generator, ...] = ()
+        self, step: Callable[[Any], None], engine: Engine, generators: tuple[torch.Generator, ...] = ()
     ) -> None:
         self._step, self._generators = step, generators
         self._recording = engine.graphs

@@ -17,7 +17,7 @@ _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 

@@ -35,6 +35,9 @@ class DiscriminatorAugmentation(nn.Module):
     Karras et al. 2020, arXiv:2006.06676, section 3.
     """
 
+    probability: Tensor
+    mean_sign: Tensor
+
     def __init__(self, adaptive: bool) -> None:
         super().__init__()
         self.adaptive = adaptive
@@ -50,8 +53,8 @@ class DiscriminatorAugmentation(nn.Module):
         drawn : Tensor, (N, NUM_DRAWS)
             Uniform random numbers between 0 and 1.
         """
-        chance, angle, mirror, *shift = drawn.unbind(1)
-        shift = (torch.stack(shift, 1) * 2 - 1) / images.shape[-1]  # up to half a pixel, in half frame widths
+        chance, angle, mirror, *moves = drawn.unbind(1)
+        shift = (torch.stack(moves, 1) * 2 - 1) / images.shape[-1]  # up to half a pixel, in half frame widths
         mirror = torch.where(mirror < 0.5, -1.0, 1.0)
         moved = turned(images.float(), 2 * math.pi * angle, mirror, shift, "bicubic")
         return torch.where((chance < self.probability)[:, None, None, None], moved, images.float())

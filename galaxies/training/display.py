@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from config_physics import MORPHOLOGIES
@@ -58,7 +59,9 @@ def sample_grid(sampler: GalaxySampler, title: str) -> Image.Image:
     present = [i for i in range(len(MORPHOLOGIES)) if len(population.members(i))]
     seeds = list(range(_GRID_COLUMNS))
     unset = torch.full((len(sampler.attributes),), math.nan)
-    rows, labels, captions = [], [], []
+    rows: list[Tensor] = []
+    labels: list[str] = []
+    captions: list[Sequence[str]] = []
     for index in present:
         values = torch.stack([sampler.complete(index, unset, seed) for seed in seeds])
         rows.append(sampler.generate(torch.full((len(seeds),), index), values, seeds))
@@ -98,9 +101,10 @@ def loss_curves(
         In the order of `CHARTS`; only finite values, on logarithmic axes only positive ones, and no empty charts.
     """
     each = [(f"physics_{name}", name) for name in attributes]
-    wanted = [("predictor", PREDICTOR, key, label) for key, label in [("physics", "mean"), *each]]
-    wanted += [("generator", s.chart, s.key, s.label) for s in shown if s.chart]
+    # Attributes come first, so that each has the same colour in both phases.
+    wanted = [("predictor", PREDICTOR, key, label) for key, label in [*each, ("physics", "mean")]]
     wanted += [("generator", PHYSICS, key, label) for key, label in each]
+    wanted += [("generator", s.chart, s.key, s.label) for s in shown if s.chart]
     charts: dict[str, Curves] = {chart: {} for chart in CHARTS}
     for phase, chart, key, label in wanted:
         least = 0.0 if _AXES[chart][1] else -math.inf
@@ -121,11 +125,16 @@ def curves_picture(charts: dict[str, Curves], title: str) -> Image.Image | None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure  # not pyplot, which keeps figures and picks a window system
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         tqdm.write("the curves are not drawn without matplotlib: python -m pip install matplotlib installs it")
         return None
-    figure = Figure((9.6, 0.6 + 2.5 * len(charts)), dpi=150, facecolor=_PAPER, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
+    figure = Figure(
+        (9.6, 0.6 + 2.5 * len(charts)),
+        dpi=150,
+        facecolor=_PAPER,
+        layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12),
+    )
     figure.suptitle(title, x=0.015, ha="left", color=_INK, fontsize=12)
     for index, (chart, curves) in enumerate(charts.items()):
         axes = figure.add_subplot(len(charts), 1, index + 1, facecolor=_PAPER)
@@ -139,11 +148,14 @@ def _draw_chart(axes: Axes, chart: str, curves: Curves) -> None:
     """Draw the lines of one chart, with their names at the right."""
     label, logarithmic = _AXES[chart]
     for index, (name, (steps, values)) in enumerate(curves.items()):
-        style = {"color": _COLORS[index % len(_COLORS)], "linestyle": "-" if index < len(_COLORS) else "--"}
+        style: dict[str, Any] = {
+            "color": _COLORS[index % len(_COLORS)],
+            "linestyle": "-" if index < len(_COLORS) else "--",
+        }
         width = len(values) // _SMOOTHED_OVER
         if width > 1:  # every value faintly, and their running mean
             axes.plot(steps, values, **style, linewidth=0.7, alpha=0.35)
-            steps, values = _running_mean(steps, width), _running_mean(values, width)
+            steps, values = (_running_mean(part, width) for part in (steps, values))
         axes.plot(steps, values, **style, linewidth=1.6, label=name, marker="o" if len(values) == 1 else None)
     everything = np.concatenate([values for _, values in curves.values()])
     if logarithmic:
@@ -172,9 +184,9 @@ def _draw_chart(axes: Axes, chart: str, curves: Curves) -> None:
     )
 
 
-def _running_mean(values: Sequence[float], width: int) -> np.ndarray:
+def _running_mean(values: Sequence[float], width: int) -> list[float]:
     """Return the means of each `width` successive values."""
-    return np.convolve(values, np.full(width, 1 / width), "valid")
+    return np.convolve(values, np.full(width, 1 / width), "valid").tolist()
 
 
 class TrainingBar(contextlib.AbstractContextManager["TrainingBar"]):

@@ -109,7 +109,7 @@ GAN_TERMS = (
     LossTerm("d_class_fake", "class_weight", lambda learner, seen: learner.entropy(seen.fake_readings, seen.asked),
              "discriminator", part_of="", wanted=reads_images, chart="", on_bar=False),
     LossTerm("g_class", "class_weight", lambda learner, seen: learner.entropy(seen.readings, seen.asked),
-             wanted=reads_images, label="class read by D", on_bar=False),
+             wanted=reads_images, chart="", on_bar=False),
     LossTerm("perceptual", "perceptual_weight",
              lambda learner, seen: learner.perceptual(seen.images, seen.asked.images),
              wanted=lambda c: c.perceptual_weight > 0, on_bar=False),
@@ -126,14 +126,14 @@ class GanLearner(Learner):
         self._pairs, self._reads = _pairs(config), reads_images(config)
         networks = {"generator": build_generator(config), "discriminator": build_discriminator(config)}
         super().__init__(networks, config, engine, ranks or Ranks())
-        self.discriminator = self.networks["discriminator"]
+        self.discriminator: Any = self.networks["discriminator"]
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
         self._jitter = config.label_jitter * torch.tensor(ranges, device=engine.device)
         self.augmentation = None
         if config.augment_discriminator != "none":
             self.augmentation = DiscriminatorAugmentation(config.augment_discriminator == "adaptive").to(engine.device)
-        self.features = choose_features(config, self.predictor)
+        self.features: Any = choose_features(config, self.predictor)
         if isinstance(self.features, Vgg16):
             engine.prepare(self.features)
 
@@ -142,7 +142,8 @@ class GanLearner(Learner):
         super().learn_statistics(attribute_variance, images, conditions)
         if isinstance(self.generator, GrainyGenerator):
             grain = measure_grain(images, conditions)
-            for network in (self.generator, *([self.average.module] if self.average else [])):
+            networks: list[Any] = [self.generator, *([self.average.module] if self.average else [])]
+            for network in networks:
                 network.grain.learn(grain)
 
     def errors(self, phase: str) -> tuple[str, ...]:
@@ -161,9 +162,9 @@ class GanLearner(Learner):
     def shown(self) -> tuple[Shown, ...]:
         """Return how the numbers of the generator's phase are shown, in order."""
         if self._pairs:
-            says = (Shown("d_pairs", "D(x | G(z))", PROBABILITY),)
+            says = [Shown("d_pairs", "D(x | G(z))", PROBABILITY)]
         else:
-            says = (Shown("d_real", "D(x)", PROBABILITY), Shown("d_fake", "D(G(z))", PROBABILITY))
+            says = [Shown("d_real", "D(x)", PROBABILITY), Shown("d_fake", "D(G(z))", PROBABILITY)]
         first, *terms = super().shown()
         return (Shown("d_loss", "D", ADVERSARIAL), first, *says, *terms)
 
@@ -194,10 +195,10 @@ class GanLearner(Learner):
         real_logits, real_readings = self._assess(real, asked.condition)
         fake_logits, fake_readings = self._assess(fake, asked.condition)
         if self._pairs:
-            adversarial = (relativistic_loss(real_logits, fake_logits),)
+            adversarial: tuple[Tensor, ...] = (relativistic_loss(real_logits, fake_logits),)
         else:
             adversarial = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
-        regression = self.regression(real_readings, batch) if self._reads else None
+        regression = None if real_readings is None else self.regression(real_readings, batch)
         seen = Discriminated(
             batch,
             asked,

@@ -45,7 +45,7 @@ class Predicted:
 
     batch: Batch
     predicted: Tensor  # (N, A)
-    log_variance: Tensor | None  # (N, A)
+    log_variance: Tensor | None  # (N, A), without `uncertainty` None
     physics: tuple[Tensor, Tensor, Tensor]  # as `physics_loss` returns them
 
 
@@ -66,6 +66,8 @@ def _physics(_: Learner, seen: Predicted | Drawn) -> Tensor:
 
 def _doubt(learner: Learner, seen: Predicted) -> Tensor:
     batch = seen.batch
+    if seen.log_variance is None:
+        raise ValueError("a predictor without uncertainty has no variance to learn")
     return variance_loss(seen.predicted, seen.log_variance, batch.scaled, batch.known, learner.ranks.mean)
 
 
@@ -119,6 +121,9 @@ class Learner(ABC):
     """
 
     table: ClassVar[tuple[LossTerm, ...]]
+    # Any: torch types what a module holds as tensor or module, whichever it is.
+    generator: Any
+    predictor: Any
 
     def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
         self.config, self.engine, self.ranks = config, engine, ranks
@@ -216,7 +221,9 @@ class Learner(ABC):
         terms["grad_norm"] = self._update("predictor", total)
         return [terms[name] for name in self.terms["predictor"]], *physics[1:]
 
-    def _physics_of(self, images: Tensor, asked: Batch, known: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+    def _physics_of(
+        self, images: Tensor, asked: Batch, known: Tensor
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor]]:
         """Let the predictor read generated images: its reliability, and what `physics_loss` returns."""
         with self.engine.autocast():
             predicted, log_variance = self.predictor.distribution(images)

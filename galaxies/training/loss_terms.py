@@ -16,11 +16,11 @@ from torch import Tensor
 from config_physics import Config
 
 # Charts of the curves, in the order in which they are drawn; "" is none.
-PREDICTOR = "Phase 1: predictor, squared error (scaled)"
+PREDICTOR = "Phase 1: the predictor on real galaxies"
 ADVERSARIAL = "Phase 2: adversarial losses"
 PROBABILITY = "Phase 2: discriminator's mean probability of real"
 DENOISING = "Phase 2: denoising"
-PHYSICS = "Phase 2: physics, squared error (scaled)"
+PHYSICS = "Phase 2: physics of generated galaxies"
 FURTHER = "Phase 2: further terms of the loss"
 CHARTS = (PREDICTOR, ADVERSARIAL, PROBABILITY, DENOISING, PHYSICS, FURTHER)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,9 @@ class Vgg16(nn.Module):
     weights : dict of str to Tensor
         ``features.0.weight`` and so on, as in torchvision's file.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__()
@@ -72,6 +76,7 @@ class Vgg16(nn.Module):
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return the rectified maps at the end of each group, of images (N, 3, S, S) in [-1, 1]."""
         maps, found = ((images + 1) / 2 - self.mean) / self.deviation, []
+        convs: Any  # torch says no more of a list's members than that they are modules
         for number, convs in enumerate(self.groups):
             if number:
                 maps = F.max_pool2d(maps, 2)

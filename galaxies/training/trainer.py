@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ _TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one 
 
 
 # What the generator of each family learns by.
-LEARNERS: dict[str, type[Learner]] = {"GAN": GanLearner, "diffusion": DiffusionLearner}
+LEARNERS: dict[str, Callable[[Config, Engine, Ranks], Learner]] = {"GAN": GanLearner, "diffusion": DiffusionLearner}
 
 
 def build_learner(config: Config, engine: Engine, ranks: Ranks) -> Learner:
