@@ -111,7 +111,7 @@ class PlainTraining:
         self.generator = PlainGenerator().to(device)
         self.discriminator = PlainDiscriminator().to(device)
         self.predictor = PlainPredictor().to(device)
-        self._optimizers = {
+        self._optimizers: dict[nn.Module, torch.optim.Adam] = {
             network: torch.optim.Adam(network.parameters(), 1.5e-4, (0.5, 0.999))
             for network in (self.generator, self.discriminator, self.predictor)
         }

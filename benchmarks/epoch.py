@@ -15,7 +15,8 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for phase in PHASES:
             trainer.start_phase(phase)
             # Not in turns with the reference: the run's own clock, which the facts are from, would go on meanwhile.
-            works = {"ours": lambda: trainer.run_phase(trainer.epoch + 1)}
+            works: dict[str, Callable[[], object]] = {"ours": lambda: trainer.run_phase(trainer.epoch + 1)}
             seconds = timing.in_turns(works, options.repeats, device)
             if has_reference(config, options):
                 plain = PlainTraining(device, config.batch_size)
-                works = {"plain": lambda plain=plain, phase=phase: plain.run(phase, options.reference_steps)}
+                works = {"plain": partial(plain.run, phase, options.reference_steps)}
                 seconds |= timing.in_turns(works, options.repeats, device)
             work = (roofline.generator_step if phase == "generator" else roofline.predictor_step)(config, bf16)
             entry = timing.row(

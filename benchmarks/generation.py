@@ -11,7 +11,8 @@ batches of 64, followed by the same conversion.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,9 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for count, repeats in ((options.images, options.repeats), (1, 3 * options.repeats)):
         seeds = list(range(count))
-        works = {"ours": lambda n=count, s=seeds: sampler.generate(classes[:n], values[:n], s)}
+        works: dict[str, Callable[[], torch.Tensor]] = {
+            "ours": partial(sampler.generate, classes[:count], values[:count], seeds)
+        }
         if not options.no_reference:
-            works["plain"] = lambda n=count: draw_plainly(plain, n, device)
+            works["plain"] = partial(draw_plainly, plain, count, device)
         seconds = timing.in_turns(works, repeats, device)
         what = f"{count} image{'s' if count > 1 else ''}, {config.recipe} recipe"
         limit = roofline.generation(config, count), peak

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 limit=(roofline.reading(len(images), images.shape[-1]), peak),
             )
         )
-    facts = {"reference": "the same code, one image at a time"}
+    facts: dict[str, float | str] = {"reference": "the same code, one image at a time"}
     if options.statmorph and importlib.util.find_spec("statmorph"):
         chosen = images[: options.statmorph].cpu()
         measure_with_statmorph(chosen[:1])  # loads it

@@ -112,6 +112,7 @@ def _server(checkpoint: Path | None) -> Iterator[str]:
     chosen = [] if checkpoint is None else ["--checkpoint", str(checkpoint.resolve())]
     command = [sys.executable, str(_ROOT / "app.py"), "--port", "0", *chosen]
     server = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
     try:
         found = next(filter(None, (re.search(r"http://\S+/", line) for line in server.stdout)), None)
         if found is None:
@@ -129,6 +130,7 @@ def _drag(page: Page, name: str, drags: int) -> tuple[list[float], int]:
     slider = page.locator(f"#slider-{name}")
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
+    assert box is not None  # it is in view
     middle, margin = box["y"] + box["height"] / 2, 0.1 * box["width"]
     latencies: list[float] = []
     pictures = 0

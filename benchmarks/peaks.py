@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     device = Engine.choose(options.device, "fp32").device
-    facts = {}
+    facts: dict[str, float | str] = {}
     known = DATA_SHEETS.get(hardware.device_name(device))
     for kind, peak in (("data_sheet", known), ("measured", measured_peak(device, options.side, options.copied))):
         if peak is not None:

@@ -29,7 +29,7 @@ from galaxies.generation.build import build_generator
 from galaxies.training.gan_learner import PENALTY_EVERY, choose_features
 from galaxies.training.learner import PHOTOMETRY_EVERY
 from gan_model import build_discriminator
-from physics_model import build_predictor
+from physics_model import PhysicsPredictor, build_predictor
 
 _OPTIMIZER_VALUES = 7  # Adam reads weight, gradient and two moments, and writes all but the gradient
 _CLIPPING_VALUES = 1  # the gradient's norm has to be known before the first weight moves
@@ -184,9 +184,9 @@ class _Recorder(TorchFunctionMode):
 class _Networks:
     """The networks of some settings, to be recorded, with noise and a condition for one image."""
 
-    generator: nn.Module
-    discriminator: nn.Module
-    predictor: nn.Module
+    generator: Any  # networks of the tables, whose layers no type knows
+    discriminator: Any
+    predictor: PhysicsPredictor
     z: Tensor
     condition: Tensor
     images: Tensor
@@ -194,7 +194,8 @@ class _Networks:
     @classmethod
     def build(cls, config: Config) -> _Networks:
         with torch.random.fork_rng(devices=[]):
-            generator, predictor = build_generator(config), build_predictor(config)
+            generator: Any = build_generator(config)
+            predictor = build_predictor(config)
             discriminator = build_discriminator(config)
         for network in (generator, discriminator, predictor):
             for module in network.modules():
@@ -232,7 +233,7 @@ def generator_step(config: Config, bf16: bool) -> Work:
             features.maps(fake)
             features.maps(networks.images)
     products += recorder.products
-    values = (_OPTIMIZER_VALUES + _CLIPPING_VALUES) * (_size(networks.generator) + _size(networks.discriminator))
+    values: float = (_OPTIMIZER_VALUES + _CLIPPING_VALUES) * (_size(networks.generator) + _size(networks.discriminator))
     if config.ema_decay:
         values += _AVERAGE_VALUES * _size(networks.generator)
     if config.photometry_weight > 0:

@@ -118,6 +118,7 @@ def _server(checkpoint: Path, device: str, threads: int) -> Iterator[tuple[int, 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         patience = threading.Timer(_START_S, process.kill)
         patience.start()
+        assert process.stdout is not None
         try:
             for line in process.stdout:
                 if found := re.search(r"http://\S+:(\d+)/", line):
@@ -226,7 +227,9 @@ async def _ask(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], targe
     started = time.perf_counter()
     writer.write(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    content = await reader.readexactly(int(re.search(r"\r\ncontent-length: (\d+)", head)[1]))
+    length = re.search(r"\r\ncontent-length: (\d+)", head)
+    assert length is not None, head
+    content = await reader.readexactly(int(length[1]))
     seconds = time.perf_counter() - started
     retry = re.search(r"\r\nretry-after: (\d+)", head)
     return Asked(int(head.split(" ", 2)[1]), seconds, float(retry[1]) if retry else 0.0, len(content))

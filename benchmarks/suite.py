@@ -197,7 +197,7 @@ def run_parts(
         left = end - time.monotonic()
         started = time.monotonic()
         if left < _LEAST_S:
-            entry = {"status": "left out", "error": "the time for all parts was spent"}
+            entry: dict[str, Any] = {"status": "left out", "error": "the time for all parts was spent"}
         else:
             entry = run_part(part.arguments(device), min(part.limit_s, left))
         entry |= {"command": part.command, "seconds": round(time.monotonic() - started, 1)}

@@ -15,6 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for phase in options.phases:
             trainer.start_phase(phase)
             _repeat(lambda: trainer.take_step(TOTAL_STEPS), options.warm_up)
-            works = {"ours": lambda: _repeat(lambda: trainer.take_step(TOTAL_STEPS), num_steps)}
+            works: dict[str, Callable[[], object]] = {
+                "ours": lambda: _repeat(lambda: trainer.take_step(TOTAL_STEPS), num_steps)
+            }
             if plain is not None:
-                works["plain"] = lambda phase=phase: plain.run(phase, num_steps)
+                works["plain"] = partial(plain.run, phase, num_steps)
             seconds = timing.in_turns(works, options.repeats, device)
             count = roofline.generator_step if phase == "generator" else roofline.predictor_step
             what = f"{phase} step, {describe_config(config, bf16)}"

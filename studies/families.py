@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.page and not options.page.is_file():
         raise UserError(f"there is no page {options.page}")
     text = options.page.read_text(encoding="utf-8") if options.page else ""
-    columns = {}
+    columns: dict[str, dict[str, float | None]] = {}
     for name, words in _FAMILIES.items():
         checkpoint = getattr(options, name)
         content = report_of(checkpoint, options.data, options.out / name, options.count)
-        columns[words] = rows_of(content) | training_of(checkpoint)
+        columns[words] = {**rows_of(content), **training_of(checkpoint)}
     table = table_of(columns)
     write_output(options.out / "table.md", table.encode())
     write_output(options.out / "table.json", (json.dumps(columns, indent=1) + "\n").encode())

@@ -22,7 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import MORPHOLOGIES, Config
-from diffusion_model import cosine_schedule, linear_schedule
+from diffusion_model import DiffusionGenerator, cosine_schedule, linear_schedule
 from galaxies.command_line import Parser, run_script
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def title(sampler: GalaxySampler) -> str:
     """Say what schedule a checkpoint has, where it ends, and how its galaxies are drawn."""
+    assert isinstance(sampler.network, DiffusionGenerator)
     process, config = sampler.network.process, sampler.config
     left = float(process.alphas_cumprod[-1])
     return (

@@ -187,7 +187,8 @@ def choose_groups(mock: Sample, real: Sample, seed: int) -> dict[str, tuple[np.n
     rng = np.random.default_rng(seed)
     count = min(len(rows) for pair in groups.values() for rows in pair)
     drawn = [[np.sort(rng.permutation(rows)[:count]) for rows in pair] for pair in groups.values()]
-    return groups | {"all": tuple(np.concatenate(rows) for rows in zip(*drawn, strict=True))}
+    of_mock, of_real = (np.concatenate(rows) for rows in zip(*drawn, strict=True))
+    return groups | {"all": (of_mock, of_real)}
 
 
 def flagged(sample: Sample, rows: np.ndarray) -> dict[str, float]:

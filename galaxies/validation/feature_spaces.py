@@ -98,13 +98,13 @@ class RandomFeatures(nn.Module):
     def __init__(self, image_size: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(_RANDOM_SEED)
-        layers, c_in = [], len(BANDS)
+        layers: list[nn.Conv2d] = []
+        c_in = len(BANDS)
         for c_out, stride in zip(_CHANNELS, (image_size // 64, 2, 2), strict=True):
             layer = nn.Conv2d(c_in, c_out, 5, stride, 2, bias=False)
             weight = torch.randn(layer.weight.shape, generator=generator)
-            weight = weight - weight.mean((2, 3), keepdim=True) * (
-                len(layers) > 0
-            )  # the first layer sees levels as well
+            if layers:  # the first layer sees levels as well
+                weight = weight - weight.mean((2, 3), keepdim=True)
             layer.weight = nn.Parameter(weight / (25 * c_in) ** 0.5, requires_grad=False)
             layers.append(layer)
             c_in = c_out
