@@ -29,7 +29,7 @@ from galaxies.command_line import (
 from galaxies.common.parsing import whole_number
 from galaxies.validation import commands
 
-_NEEDED = ("scipy", "matplotlib")
+_NEEDED = ("scipy", "sklearn", "matplotlib", "jinja2")
 _FOR_STATMORPH = ("statmorph", "photutils")
 _MOST_IMAGES = 100_000
 

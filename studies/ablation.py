@@ -70,7 +70,7 @@ _SHOWN = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(argv)
-    need_packages("scipy", "matplotlib")
+    need_packages("scipy", "sklearn", "matplotlib", "jinja2")
     data, out = PreparedDataset.open(options.data), options.out.resolve()
     settings = {
         "data_sha256": data.manifest["sha256"],

@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import MORPHOLOGY_NAMES
-from galaxies.command_line import Parser, add_device_option, run_script
+from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
@@ -79,6 +79,7 @@ class Sample:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(argv)
+    need_packages("scipy", *(("sklearn",) if options.classifier else ()))
     engine = Engine.choose(options.device)
     datasets = [PreparedDataset.open(path) for path in (options.mock, options.real)]
     sizes = [data.image_size for data in datasets]

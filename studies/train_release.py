@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if not 1e-3 <= options.scale <= 1e3:
         raise UserError(f"--scale is {options.scale:g}: it must lie between 0.001 and 1000")
-    need_packages("scipy", "matplotlib")
+    need_packages("scipy", "sklearn", "matplotlib", "jinja2")
 
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.validation.report.contents import read_report

@@ -233,9 +233,8 @@ def test_measure_refuses_a_picture_that_is_too_small(tmp_path):
 def test_missing_packages_are_named_with_the_command(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = ["report", "--checkpoint", "c", "--data", "d", "--out", "o", "--statmorph", "3"]
-    with pytest.raises(
-        UserError, match=r"needs scipy, matplotlib, statmorph, photutils: python -m pip install -r requirements-eval"
-    ):
+    needed = "scipy, sklearn, matplotlib, jinja2, statmorph, photutils"
+    with pytest.raises(UserError, match=f"needs {needed}: python -m pip install -r requirements-eval"):
         evaluate.main(options)
 
 
