@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, Config
-from galaxies.networks.layers import zero_bias
+from galaxies.networks.layers import ImageGenerator, zero_bias
 
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
@@ -301,7 +301,7 @@ def _time_features(t: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
-class DiffusionGenerator(nn.Module):
+class DiffusionGenerator(ImageGenerator):
     """A U-Net with its process and the scale of its images; draws galaxies as a GAN's generator does.
 
     Inside, images have zero mean and unit variance over the training set, for which the schedules are made.

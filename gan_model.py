@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from config_physics import BANDS, MORPHOLOGIES, Config
 from galaxies.images.resampling import Halve
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
-from galaxies.networks.layers import ThinConv2d, init_linear, style_network, zero_bias
+from galaxies.networks.layers import ImageGenerator, ThinConv2d, init_linear, style_network, zero_bias
 from galaxies.networks.sky_grain import GrainyGenerator
 
 _LAST_GAIN = 0.25  # of a residual block's last convolution: blocks begin as little more than their skip, and add up
 
 
-class Generator(nn.Module):
+class Generator(ImageGenerator):
     """Turn noise and a condition into a galaxy image.
 
     A fully connected layer makes 4 x 4 feature maps, then layers double the side until the image is reached. At
@@ -91,7 +92,7 @@ def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Modul
     return [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
 
 
-class FrameGenerator(nn.Module):
+class FrameGenerator(ImageGenerator):
     """Turn noise and a condition into a galaxy image, drawn in the galaxy's own frame.
 
     Layers as the DCGAN's draw coarse maps in the galaxy's frame, which are turned onto the sky, joined with the
@@ -169,7 +170,7 @@ class _FilmBlock(nn.Module):
         return F.leaky_relu(torch.addcmul(shift, maps, 1 + scale), 0.2)
 
 
-class ResidualGenerator(nn.Module):
+class ResidualGenerator(ImageGenerator):
     """Turn noise and a condition into a galaxy image.
 
     A linear layer makes 4 x 4 maps, which a residual block refines. Then their side is doubled by bilinear
@@ -252,7 +253,15 @@ class _StyledBlock(nn.Module):
         return maps + self.last(F.leaky_relu(hidden, 0.2))
 
 
-class Discriminator(nn.Module):
+class ImageDiscriminator(nn.Module, ABC):
+    """What all discriminators have in common."""
+
+    @abstractmethod
+    def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits (N,) that images (N, B, S, S) are real, and what is read off them, None if nothing."""
+
+
+class Discriminator(ImageDiscriminator):
     """Tell real images from generated ones, given the condition as constant planes beside the image.
 
     Strided convolutions halve the side down to 4 x 4 (64-128-256-256 channels at the default width); one linear
@@ -282,7 +291,7 @@ class Discriminator(nn.Module):
         return self(images, condition), None
 
 
-class ProjectionDiscriminator(nn.Module):
+class ProjectionDiscriminator(ImageDiscriminator):
     """Tell real images from generated ones, with the condition both at the input and projected on the features.
 
     The DCGAN's layers without batch normalisation, which would couple the images of a batch and with them their
@@ -334,7 +343,7 @@ class ProjectionDiscriminator(nn.Module):
         return self.classify(flat)[:, 0] + projected, None if self.read is None else self.read(flat)
 
 
-class ResidualDiscriminator(nn.Module):
+class ResidualDiscriminator(ImageDiscriminator):
     """Tell real images from generated ones, with the condition projected on the features alone.
 
     Residual blocks with a halving of the side between them, down to 4 x 4. Parameters as for `ResidualGenerator`, and
@@ -368,7 +377,7 @@ class ResidualDiscriminator(nn.Module):
             nn.init.kaiming_normal_(module.weight, a=0.2)
             zero_bias(module)
         nn.init.normal_(self.classify.weight, 0.0, 0.01)
-        nn.init.zeros_(self.classify.bias)
+        zero_bias(self.classify)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the logits (N,) that images (N, B, S, S) in [-1, 1] are real under conditions (N, C)."""
@@ -443,21 +452,21 @@ def _init_dcgan(module: nn.Module) -> None:
 
 
 # Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
-GENERATORS: dict[str, Callable[[Config], nn.Module]] = {
+GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
     "frame": lambda config: FrameGenerator(*_generator_shape(config), config.batch_norm, config.num_bands),
     "residual": lambda config: ResidualGenerator(*_generator_shape(config), config.num_bands),
     "resize": lambda config: Generator(*_generator_shape(config), "resize", config.num_bands),
     "transposed": lambda config: Generator(*_generator_shape(config), "transposed", config.num_bands),
 }
 # The same for the setting `discriminator`; each has `assess`.
-DISCRIMINATORS: dict[str, Callable[[Config], nn.Module]] = {
+DISCRIMINATORS: dict[str, Callable[[Config], ImageDiscriminator]] = {
     "projection": lambda config: ProjectionDiscriminator(*_reading_shape(config), config.num_bands),
     "residual": lambda config: ResidualDiscriminator(*_reading_shape(config), config.num_bands),
     "dcgan": lambda config: Discriminator(*_discriminator_shape(config), config.num_bands),
 }
 
 
-def build_gan_generator(config: Config) -> nn.Module:
+def build_gan_generator(config: Config) -> ImageGenerator:
     """Return a new generator of the settings' shape with its grain, on the CPU."""
     network = GENERATORS[config.generator](config)
     if not config.pixel_noise:
@@ -465,7 +474,7 @@ def build_gan_generator(config: Config) -> nn.Module:
     return GrainyGenerator(network, config.latent_dim, config.condition_dim, config.image_size, config.num_bands)
 
 
-def build_discriminator(config: Config) -> nn.Module:
+def build_discriminator(config: Config) -> ImageDiscriminator:
     """Return a new discriminator of the settings' shape, on the CPU."""
     return DISCRIMINATORS[config.discriminator](config)
 

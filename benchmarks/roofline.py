@@ -26,9 +26,10 @@ from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
 from galaxies.generation.build import build_generator
+from galaxies.networks.layers import ImageGenerator
 from galaxies.training.gan_learner import PENALTY_EVERY, choose_features
 from galaxies.training.learner import PHOTOMETRY_EVERY
-from gan_model import build_discriminator
+from gan_model import ImageDiscriminator, build_discriminator
 from physics_model import PhysicsPredictor, build_predictor
 
 _OPTIMIZER_VALUES = 7  # Adam reads weight, gradient and two moments, and writes all but the gradient
@@ -184,8 +185,8 @@ class _Recorder(TorchFunctionMode):
 class _Networks:
     """The networks of some settings, to be recorded, with noise and a condition for one image."""
 
-    generator: Any  # networks of the tables, whose layers no type knows
-    discriminator: Any
+    generator: ImageGenerator
+    discriminator: ImageDiscriminator
     predictor: PhysicsPredictor
     z: Tensor
     condition: Tensor

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 
 from galaxies.compute.device import Engine
 
+Variant = TypeVar("Variant", bound=Hashable)
 
-class RecordedStep:
+
+class RecordedStep(Generic[Variant]):
     """A training step: on CUDA recorded as a graph, which one call launches, elsewhere run as it is.
 
     The step must read everything that changes from tensors that stay in place, and leave its results in such: what
@@ -32,12 +34,12 @@ class RecordedStep:
     _WARM_UP_STEPS = 2
 
     def __init__(
-        self, step: Callable[[Any], None], engine: Engine, generators: tuple[torch.Generator, ...] = ()
+        self, step: Callable[[Variant], None], engine: Engine, generators: tuple[torch.Generator, ...] = ()
     ) -> None:
         self._step, self._generators = step, generators
         self._recording = engine.graphs
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._runs: Counter[Hashable] = Counter()
+        self._graphs: dict[Variant, torch.cuda.CUDAGraph] = {}
+        self._runs: Counter[Variant] = Counter()
         self._stream = torch.cuda.Stream(engine.device) if engine.graphs else None
 
     @property
@@ -45,7 +47,7 @@ class RecordedStep:
         """Number of variants recorded so far."""
         return len(self._graphs)
 
-    def __call__(self, variant: Hashable) -> None:
+    def __call__(self, variant: Variant) -> None:
         """Take one step."""
         if not self._recording:
             self._step(variant)
@@ -58,14 +60,15 @@ class RecordedStep:
             self._run_aside(variant)
             self._runs[variant] += 1
 
-    def _run_aside(self, variant: Hashable) -> None:
+    def _run_aside(self, variant: Variant) -> None:
         """Run the step on the stream that it will be recorded on, where it leaves what belongs to a stream."""
+        assert self._stream is not None  # there is one where steps are recorded
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._step(variant)
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _record(self, variant: Hashable) -> None:
+    def _record(self, variant: Variant) -> None:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)

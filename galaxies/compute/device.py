@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from galaxies.common.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,10 @@ class Engine:
         finally:
             cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
-    def prepare(self, network: nn.Module) -> nn.Module:
+    def prepare(self, network: Network) -> Network:
         """Move a network to the device, convolution weights with their channels last."""
-        return network.to(self.device, memory_format=torch.channels_last)
+        move: Callable[..., Network] = network.to  # torch declares it for either argument alone
+        return move(self.device, memory_format=torch.channels_last)
 
     def join_statistics(self, network: nn.Module) -> Tensor:
         """Lay the network's running statistics side by side in one tensor, so that one operation can copy them all.
@@ -137,7 +140,7 @@ class Engine:
                 optimizer.step()
             return
         # Fused optimisers look at this tensor themselves, as they do for scaled losses.
-        optimizer.found_inf = (~torch.isfinite(norm)).float()
+        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # and declare it nowhere
         optimizer.step()
 
     def random_states(self) -> dict[str, Tensor]:

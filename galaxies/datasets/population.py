@@ -52,7 +52,7 @@ class Population:
         low, high = torch.quantile(known.double(), torch.tensor([_SUPPORT_TAIL, 1 - _SUPPORT_TAIL]).double())
         return float(low), float(high)
 
-    def draw(self, classes: Tensor, requested: Tensor, seeds: Sequence[int]) -> Tensor:
+    def draw(self, classes: Tensor, requested: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
         """Fill the unset attributes of requests, each from a real galaxy that resembles the request.
 
         Parameters
@@ -60,7 +60,7 @@ class Population:
         classes : Tensor, (N,), int64
         requested : Tensor, (N, A), float32
             Physical units, NaN for what is unset.
-        seeds : sequence of int, N
+        seeds : sequence or array of int, N
             Which galaxy it is depends on the request and on its seed alone.
 
         Returns

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from config_physics import Attribute, Config, attribute_table
-from diffusion_model import build_diffusion_generator
+from diffusion_model import DiffusionGenerator, build_diffusion_generator
 from galaxies.common.errors import UserError
 from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
 from galaxies.generation.solvers import Solver, draw_images
+from galaxies.networks.layers import ImageGenerator
 from gan_model import build_gan_generator
+
+Network = TypeVar("Network", bound=ImageGenerator)
 
 
 class Asked(NamedTuple):
@@ -38,13 +41,13 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Family:
-    """What generation has to know of one kind of model.
+class Family(Generic[Network]):
+    """What generation has to know of one kind of model, whose generators are of the class `Network`.
 
     Attributes
     ----------
     build : callable
-        Returns a new generator of the settings' shape, on the CPU; its `noise_dim` says how much noise an image takes.
+        Returns a new generator of the settings' shape, on the CPU.
     noise : callable
         Returns the noise (N, noise_dim), on the CPU, of settings, network and seeds (N,), each row by its seed alone.
     draw : callable
@@ -58,21 +61,21 @@ class Family:
         Whether the solver makes a difference.
     """
 
-    build: Callable[[Config], nn.Module]
-    noise: Callable[[Config, Any, np.ndarray], Tensor]
-    draw: Callable[[Any, Tensor, Asked, Solver], Tensor]
+    build: Callable[[Config], Network]
+    noise: Callable[[Config, Network, np.ndarray], Tensor]
+    draw: Callable[[Network, Tensor, Asked, Solver], Tensor]
     chunk: Callable[[Config, bool], int]
     describe: Callable[[Config, Solver], str]
     has_solver: bool = False
 
 
-def _gan_noise(config: Config, network: Any, seeds: np.ndarray) -> Tensor:
+def _gan_noise(config: Config, network: ImageGenerator, seeds: np.ndarray) -> Tensor:
     # A galaxy is the same one whether it gets grain or not.
     latent = standard_normal(seeds, config.latent_dim)
     return torch.cat([latent, coarse_normal(seeds, network.noise_dim - config.latent_dim)], 1)
 
 
-def _gan_draw(network: Any, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+def _gan_draw(network: ImageGenerator, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
     with torch.inference_mode():
         return network(noise, asked.condition)
 
@@ -86,11 +89,11 @@ def _gan_words(config: Config, solver: Solver) -> str:
     return f"generator {config.generator}{' with pixel noise' if config.pixel_noise else ''}"
 
 
-def _diffusion_noise(config: Config, network: Any, seeds: np.ndarray) -> Tensor:
+def _diffusion_noise(config: Config, network: DiffusionGenerator, seeds: np.ndarray) -> Tensor:
     return standard_normal(seeds, network.noise_dim)
 
 
-def _diffusion_draw(network: Any, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+def _diffusion_draw(network: DiffusionGenerator, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
     shape = (len(noise), *network.shape)
 
     def step_noise(step: int) -> Tensor:
@@ -125,9 +128,9 @@ def _area(config: Config) -> int:
 
 
 # By `Config.family`. A further family is a line here and one in `training.trainer.LEARNERS`.
-FAMILIES = {
-    "GAN": Family(build_gan_generator, _gan_noise, _gan_draw, _gan_chunk, _gan_words),
-    "diffusion": Family(
+FAMILIES: dict[str, Family[Any]] = {
+    "GAN": Family[ImageGenerator](build_gan_generator, _gan_noise, _gan_draw, _gan_chunk, _gan_words),
+    "diffusion": Family[DiffusionGenerator](
         build_diffusion_generator,
         _diffusion_noise,
         _diffusion_draw,
@@ -138,7 +141,7 @@ FAMILIES = {
 }
 
 
-def build_generator(config: Config) -> nn.Module:
+def build_generator(config: Config) -> ImageGenerator:
     """Return a new generator of the settings' shape, on the CPU."""
     return FAMILIES[config.family].build(config)
 

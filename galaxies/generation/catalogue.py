@@ -138,7 +138,9 @@ def write_pictures(
                 with whole_file(out / "images" / f"{name}.fits") as file:
                     write_fits(file, images[k], catalogue.iloc[k], attributes)
         if "npz" in formats:
-            columns = {name: catalogue[name].to_numpy() for name in catalogue if catalogue[name].dtype.kind in "fib"}
+            columns: dict[str, Any] = {
+                str(name): column.to_numpy() for name, column in catalogue.items() if column.dtype.kind in "fib"
+            }
             classes = catalogue["morphology"].to_numpy(dtype=np.str_)
             with whole_file(out / "images.npz") as file:
                 np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)

@@ -36,12 +36,12 @@ class Requests:
     classes : Tensor, (N,), int64
     values : Tensor, (N, A), float32
         Physical units, NaN for what is unset.
-    seeds : sequence of int, N
+    seeds : sequence or array of int, N
     """
 
     classes: Tensor
     values: Tensor
-    seeds: Sequence[int]
+    seeds: Sequence[int] | np.ndarray
 
     @classmethod
     def alike(cls, class_index: int, values: Sequence[float], seed: int, count: int) -> Requests:

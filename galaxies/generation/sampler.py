@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
 from galaxies.common.errors import UserError
@@ -23,6 +23,7 @@ from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.build import FAMILIES, Asked, build_generator, chunk_size, config_of, generator_weights
 from galaxies.generation.exact_kernels import exactly
 from galaxies.generation.solvers import Solver
+from galaxies.networks.layers import ImageGenerator
 from galaxies.storage.release import load_state
 
 _CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
@@ -33,8 +34,8 @@ class GalaxySampler:
 
     Parameters
     ----------
-    network : nn.Module
-        Generator on the engine's device; it runs in evaluation mode and keeps the mode that it had.
+    network : ImageGenerator
+        On the engine's device; it runs in evaluation mode and keeps the mode that it had.
     config : Config
     population : Population
         Of the training split.
@@ -45,7 +46,7 @@ class GalaxySampler:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ImageGenerator,
         config: Config,
         population: Population,
         engine: Engine,
@@ -112,7 +113,7 @@ class GalaxySampler:
         """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy."""
         return self.complete_all(torch.tensor([class_index]), requested[None], [seed])[0]
 
-    def complete_all(self, classes: Tensor, requested: Tensor, seeds: Sequence[int]) -> Tensor:
+    def complete_all(self, classes: Tensor, requested: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
         """Draw the unset (NaN) attributes of requests (N, A), each by its seed: as `complete` does one by one."""
         return self.population.draw(classes, requested, seeds)
 
@@ -145,7 +146,7 @@ class GalaxySampler:
         known_class = torch.bincount(self.population.classes, minlength=len(MORPHOLOGIES)) > 0
         return (inside | values.isnan()).all(1) & known_class[classes]
 
-    def generate(self, classes: Tensor, values: Tensor, seeds: Sequence[int]) -> Tensor:
+    def generate(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
         """Generate one image for each request.
 
         Parameters
@@ -153,7 +154,7 @@ class GalaxySampler:
         classes : Tensor, (N,), int64
         values : Tensor, (N, A), float32
             Physical units, NaN where unknown.
-        seeds : sequence of int, N
+        seeds : sequence or array of int, N
             Image k depends on the network, on its condition and on seeds[k] alone.
 
         Returns

@@ -154,16 +154,16 @@ class ShardFolder:
         rows = self.rows(number)
         tables: list[pd.DataFrame] = []
         try:
-            with temporary[0].open("wb") as file:
-                file.write(self._header(number))
+            with temporary[0].open("wb") as binary:
+                binary.write(self._header(number))
                 for images, table in generate_blocks(sampler, self.requests.part(rows.start, rows.stop)):
-                    file.write(images.numpy().data)
+                    binary.write(images.numpy().data)
                     if number == 0 and not tables:
                         save_picture(plain_grid(images[:GRID_LIMIT]), self.path / "grid.png")
                     tables.append(table)
                     bar.update(len(images))
-                file.flush()
-                os.fsync(file.fileno())
+                binary.flush()
+                os.fsync(binary.fileno())
             catalogue = pd.concat(tables, ignore_index=True)
             catalogue.insert(0, "file", images_file.name)
             catalogue.insert(1, "row", np.arange(len(catalogue)))

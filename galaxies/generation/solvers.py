@@ -82,16 +82,20 @@ def draw_images(
         x0 = model.predict_x0(x_t, t, condition, solver.guidance)
         if solver.photometry > 0:
             strength = solver.photometry * process.alpha_bars[now]  # an early guess is blurred
+            assert requested is not None and known is not None, "photometric guidance needs to know what was asked"
             pushed = push_to_photometry(model.to_images(x0), strength, requested, known, attributes)
             x0 = model.clip(model.normalise(pushed))
         if then == 0:
             return model.to_images(x0).clamp(-1, 1)
+        fresh = None
+        if solver.name in ("sde", "ddpm"):
+            assert step_noise is not None, "these solvers draw fresh noise"
+            fresh = step_noise(k)
         if solver.name in ("sde", "dpm"):
-            fresh = step_noise(k) if solver.name == "sde" else None
             x_t, previous = dpm_step(process, x_t, x0, now, then, previous, fresh), (x0, now)
         else:
             eta = 1.0 if solver.name == "ddpm" else 0.0
-            x_t = ddim_step(process, x_t, x0, now, then, eta, step_noise(k) if eta else None)
+            x_t = ddim_step(process, x_t, x0, now, then, eta, fresh)
     raise AssertionError("the last time is 0")
 
 

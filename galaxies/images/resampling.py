@@ -44,8 +44,8 @@ def look_up(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     corner = first + (top * side + left).long()
     table = maps.permute(0, 2, 3, 1).reshape(number * side**2, channels)
     corners = torch.stack([corner, corner + 1, corner + side, corner + side + 1])
-    parts = [(1 - right_part) * (1 - lower_part), right_part * (1 - lower_part)]
-    parts = torch.stack([*parts, (1 - right_part) * lower_part, right_part * lower_part])
+    upper = [(1 - right_part) * (1 - lower_part), right_part * (1 - lower_part)]
+    parts = torch.stack([*upper, (1 - right_part) * lower_part, right_part * lower_part])
     found = (F.embedding(corners, table) * parts[..., None].to(table.dtype)).sum(0)  # (N, S, S, C)
     return found.permute(0, 3, 1, 2)
 

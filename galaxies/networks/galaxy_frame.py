@@ -88,13 +88,12 @@ class GalaxyFrame(nn.Module):
     Logarithmic spirals as a basis for galaxy images: Considere & Athanassoula 1988, A&AS 76, 365.
     """
 
-    num_planes = len(_PROFILES) + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS) + len(_COMPANION_PROFILES)
-
-    axes: Tensor
-    orders: Tensor
+    axes: Tensor  # (2, S, S)
+    orders: Tensor  # (orders, 1, 1), as the next
     wound_orders: Tensor
-    slopes: Tensor
+    slopes: Tensor  # (profiles, 1, 1), as the next
     companion_slopes: Tensor
+    num_planes = len(_PROFILES) + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS) + len(_COMPANION_PROFILES)
 
     def __init__(self, style_dim: int, size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small layers that several networks are built of."""
+"""What several networks are built of: small layers, and what all generators have in common."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _SLOPE = 0.2  # of the leaky rectifier below zero
+
+
+class ImageGenerator(nn.Module):
+    """A network that makes images out of noise.
+
+    Attributes
+    ----------
+    noise_dim : int
+        How many standard normal numbers an image takes.
+    """
+
+    noise_dim: int
 
 
 def style_network(inputs: int, style: int) -> nn.Sequential:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS
+from galaxies.networks.layers import ImageGenerator
 
 GRAIN_REACH = 3  # pixels that noise is spread over, to either side
 NUM_GRAIN_PARAMETERS = 3  # by which the grain of one image differs from another's: strength, fineness, colour
@@ -204,7 +205,7 @@ def sky_place(brightness: Tensor) -> Tensor:
     return knot_place(corners.sort(1).values[:, :2].mean(1, keepdim=True))
 
 
-class GrainyGenerator(nn.Module):
+class GrainyGenerator(ImageGenerator):
     """A generator whose images get grain, from noise of their own for every pixel.
 
     Parameters
@@ -223,11 +224,7 @@ class GrainyGenerator(nn.Module):
         side = image_size + 2 * GRAIN_REACH
         self.network, self.latent_dim, self.white = network, latent_dim, (num_bands, side, side)
         self.grain = SkyGrain(condition_dim, num_bands)
-
-    @property
-    def noise_dim(self) -> int:
-        """Length of the noise: the network's, then the pixels'."""
-        return self.latent_dim + math.prod(self.white)
+        self.noise_dim = latent_dim + math.prod(self.white)  # the network's noise, then the pixels'
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images (N, 3, S, S).

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from config_physics import Config
-from diffusion_model import denoising_loss
+from diffusion_model import DiffusionGenerator, denoising_loss
 from galaxies.compute.device import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.generation.build import build_generator
 from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
 from galaxies.training.loss_terms import DENOISING, LossTerm
+from galaxies.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -48,6 +49,8 @@ class DiffusionLearner(Learner):
     """
 
     table: ClassVar[tuple[LossTerm, ...]] = DENOISER_TERMS
+    generator: DiffusionGenerator
+    average: WeightAverage[DiffusionGenerator] | None
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
         super().__init__({"generator": build_generator(config)}, config, engine, ranks or Ranks())

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from config_physics import Config
 from galaxies.common.errors import UserError
@@ -26,6 +26,7 @@ from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult,
 from galaxies.training.loss_terms import ADVERSARIAL, PHYSICS, PROBABILITY, LossTerm, Shown
 from galaxies.training.perceptual import Vgg16, perceptual_loss
 from gan_model import (
+    ImageDiscriminator,
     build_discriminator,
     discriminator_loss,
     generator_loss,
@@ -124,9 +125,12 @@ class GanLearner(Learner):
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
         self._pairs, self._reads = _pairs(config), reads_images(config)
-        networks = {"generator": build_generator(config), "discriminator": build_discriminator(config)}
+        networks: dict[str, nn.Module] = {
+            "generator": build_generator(config),
+            "discriminator": build_discriminator(config),
+        }
         super().__init__(networks, config, engine, ranks or Ranks())
-        self.discriminator: Any = self.networks["discriminator"]
+        self.discriminator = cast(ImageDiscriminator, self.networks["discriminator"])
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
         self._jitter = config.label_jitter * torch.tensor(ranges, device=engine.device)
@@ -140,10 +144,11 @@ class GanLearner(Learner):
     def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
         super().learn_statistics(attribute_variance, images, conditions)
-        if isinstance(self.generator, GrainyGenerator):
+        networks = (self.generator, *([self.average.module] if self.average else []))
+        grainy = [network for network in networks if isinstance(network, GrainyGenerator)]
+        if grainy:
             grain = measure_grain(images, conditions)
-            networks: list[Any] = [self.generator, *([self.average.module] if self.average else [])]
-            for network in networks:
+            for network in grainy:
                 network.grain.learn(grain)
 
     def errors(self, phase: str) -> tuple[str, ...]:
@@ -274,6 +279,7 @@ class GanLearner(Learner):
 
     def perceptual(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare features of generated and of real images, neither of them moved."""
+        assert self.features is not None  # only runs with this term compute it
         with torch.no_grad(), self.engine.autocast():
             expected = self.features.maps(real)
         with self.engine.autocast():

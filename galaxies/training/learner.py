@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,10 @@ from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
+from galaxies.networks.layers import ImageGenerator
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
 from galaxies.training.weight_average import WeightAverage
-from physics_model import build_predictor, photometric_loss, physics_loss, variance_loss
+from physics_model import PhysicsPredictor, build_predictor, photometric_loss, physics_loss, variance_loss
 
 PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
 _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
@@ -121,9 +122,7 @@ class Learner(ABC):
     """
 
     table: ClassVar[tuple[LossTerm, ...]]
-    # Any: torch types what a module holds as tensor or module, whichever it is.
-    generator: Any
-    predictor: Any
+    average: WeightAverage[ImageGenerator] | None
 
     def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
         self.config, self.engine, self.ranks = config, engine, ranks
@@ -136,7 +135,8 @@ class Learner(ABC):
         self.attributes = attribute_table(config.attributes)
         networks = networks | {"predictor": build_predictor(config)}
         self.networks = {name: self._place(network) for name, network in networks.items()}
-        self.generator, self.predictor = self.networks["generator"], self.networks["predictor"]
+        self.generator = cast(ImageGenerator, self.networks["generator"])
+        self.predictor = cast(PhysicsPredictor, self.networks["predictor"])
         rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
         self.optimizers = {
             name: engine.adam(module, rates[name], (config.beta1, config.beta2))

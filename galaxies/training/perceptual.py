@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +76,7 @@ class Vgg16(nn.Module):
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return the rectified maps at the end of each group, of images (N, 3, S, S) in [-1, 1]."""
         maps, found = ((images + 1) / 2 - self.mean) / self.deviation, []
-        convs: Any  # torch says no more of a list's members than that they are modules
-        for number, convs in enumerate(self.groups):
+        for number, convs in enumerate(cast(Iterable[nn.ModuleList], self.groups)):
             if number:
                 maps = F.max_pool2d(maps, 2)
             for conv in convs:

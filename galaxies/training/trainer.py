@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ _TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one 
 
 
 # What the generator of each family learns by.
-LEARNERS: dict[str, Callable[[Config, Engine, Ranks], Learner]] = {"GAN": GanLearner, "diffusion": DiffusionLearner}
+LEARNERS: dict[str, type[GanLearner | DiffusionLearner]] = {"GAN": GanLearner, "diffusion": DiffusionLearner}
 
 
 def build_learner(config: Config, engine: Engine, ranks: Ranks) -> Learner:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network_co = TypeVar("Network_co", bound=nn.Module, covariant=True)
 
-class WeightAverage:
+
+class WeightAverage(Generic[Network_co]):
     """An exponential moving average of a network's weights and buffers, updated without waiting for the device.
 
     After k updates the decay is the smaller of `decay` and k / (9 + k): the first update copies the network, and early
@@ -23,8 +26,8 @@ class WeightAverage:
         0 to 1.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(network).requires_grad_(False)
+    def __init__(self, network: Network_co, decay: float) -> None:
+        self.module: Network_co = copy.deepcopy(network).requires_grad_(False)
         self._decay = decay
         device = next(network.parameters()).device
         self._count = torch.zeros((), device=device)
