@@ -71,8 +71,9 @@ class PhysicsPredictor(nn.Module):
         )
         self.doubt = None
         if uncertainty:
-            last = nn.Linear(width, num_attributes)
-            self.doubt = nn.Sequential(nn.Linear(4 * width, width), nn.ReLU(inplace=True), last)
+            # In the order of the layers, in which the weights of a seed are drawn.
+            first, last = nn.Linear(4 * width, width), nn.Linear(width, num_attributes)
+            self.doubt = nn.Sequential(first, nn.ReLU(inplace=True), last)
             nn.init.constant_(last.bias, -4.0)  # an error of 0.14, the size of those in early training
         # Variance of each scaled attribute over the training galaxies: what knowing nothing amounts to.
         self.register_buffer("prior_variance", torch.ones(num_attributes))

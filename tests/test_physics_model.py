@@ -321,3 +321,12 @@ def test_descent_on_the_pixels_gives_what_was_requested():
         assert torch.isfinite(images.grad).all()
         optimizer.step()
     assert loss.item() < 0.1 * first
+
+
+def test_a_seed_draws_the_weights_in_the_order_of_the_layers():
+    # What a seed trains would be another run else: nothing but this order says which numbers a layer gets.
+    torch.manual_seed(3)
+    whole = PhysicsPredictor(2, width=4, uncertainty=True)
+    torch.manual_seed(3)
+    PhysicsPredictor(2, width=4, uncertainty=False)
+    assert torch.equal(whole.doubt[0].weight, torch.nn.Linear(16, 4).weight)
