@@ -9,16 +9,18 @@ angles count from +x towards +y.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from galaxies.mock_survey import encounter
-from galaxies.mock_survey.galaxy_table import GalaxyTable, SpiralDisc, given
+from galaxies.mock_survey.galaxy_table import GalaxyTable, SpiralDisc, Structure, given
 
-KINDS = ("spiral", "elliptical", "dry merger", "wet merger", "edge-on")
+DRY_MERGER, WET_MERGER = "dry merger", "wet merger"
 EXPONENTIAL_HALF_LIGHT = 1.678  # half-light radius of an exponential disc, scale lengths
 NUM_PARTICLES = 1200  # a disc of a wet merger
 _ARM_CONTRAST = (1.0, 0.85, 0.72)  # of g, r and i: young stars are blue
@@ -102,6 +104,10 @@ class Grid:
         return cos * dx + sin * dy, cos * dy - sin * dx
 
 
+# Draws the light of galaxies of one kind on a grid; an encounter is for pairs that `meet`, if they did already.
+DrawLight = Callable[[GalaxyTable[Tensor], Grid, "encounter.Encounter | None"], Light]
+
+
 @overload
 def _wide(values: Tensor) -> Tensor: ...
 @overload
@@ -111,30 +117,12 @@ def _wide(values: Tensor | float) -> Tensor | float:
     return values[:, None, None] if isinstance(values, Tensor) else values
 
 
-def draw_light(kind: str, galaxies: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encounter | None = None) -> Light:
-    """Draw the light of galaxies of one kind (one of `KINDS`); `galaxies` is described in `galaxy_table.py`.
-
-    `pair` is what `meet` returned for wet mergers, if it was called already.
-
-    Raises
-    ------
-    ValueError
-        If it is none of `KINDS`.
-    """
-    if kind == "spiral":
-        return _spiral(galaxies, grid)
-    if kind == "elliptical":
-        return _elliptical(galaxies)
-    if kind == "edge-on":
-        return _edge_on(galaxies, grid)
-    if kind == "dry merger":
-        return _dry_merger(galaxies)
-    if kind == "wet merger":
-        return _wet_merger(galaxies, grid, pair or meet(galaxies))
-    raise ValueError(f"the mock survey cannot draw the light of a '{kind}': it draws {', '.join(KINDS)}")
+def kind_of_merger(structure: Structure[np.ndarray]) -> np.ndarray:
+    """Return the kind of each of N pairs, `DRY_MERGER` or `WET_MERGER`."""
+    return np.where(given(structure.pair).dry > 0, DRY_MERGER, WET_MERGER)
 
 
-def _elliptical(p: GalaxyTable[Tensor]) -> Light:
+def elliptical_light(p: GalaxyTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw a cusp in an exponential body."""
     body = Spheroid(p.disc_flux, p.size, torch.ones_like(p.size), p.structure.axis_ratio, p.structure.position_angle)
     core = _spheroid(
@@ -147,7 +135,7 @@ def _spheroid(p: GalaxyTable[Tensor], flux: Tensor, size: Tensor, axis_ratio: Te
     return Spheroid(flux, size, p.structure.bulge_n, axis_ratio, p.structure.position_angle)
 
 
-def _spiral(p: GalaxyTable[Tensor], grid: Grid) -> Light:
+def spiral_light(p: GalaxyTable[Tensor], grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw an inclined thin disc with logarithmic arms, fine structure, a bar and star-forming knots."""
     arms = given(p.structure.spiral)
     scale_length = p.size / EXPONENTIAL_HALF_LIGHT
@@ -213,7 +201,7 @@ def _knot_places(p: GalaxyTable[Tensor], arms: SpiralDisc[Tensor], scale_length:
     return torch.stack([cos * u - sin * v, sin * u + cos * v], -1)
 
 
-def _edge_on(p: GalaxyTable[Tensor], grid: Grid) -> Light:
+def edge_on_light(p: GalaxyTable[Tensor], grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw a self-gravitating exponential disc from the side (van der Kruit & Searle 1981, eq. 1) with a dust lane."""
     side = given(p.structure.edge_on)
     scale_length = p.size / EXPONENTIAL_HALF_LIGHT
@@ -239,7 +227,7 @@ def _edge_on(p: GalaxyTable[Tensor], grid: Grid) -> Light:
     return Light(torch.stack(planes, 1), [bulge])
 
 
-def _dry_merger(p: GalaxyTable[Tensor]) -> Light:
+def dry_merger_light(p: GalaxyTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw two spheroids and the faint envelope that their stars already share."""
     pair = given(p.structure.pair)
     flux = p.bulge_flux + p.disc_flux
@@ -276,8 +264,9 @@ def meet(galaxies: GalaxyTable[Tensor]) -> encounter.Encounter:
     )
 
 
-def _wet_merger(p: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encounter) -> Light:
+def wet_merger_light(p: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encounter | None = None) -> Light:
     """Draw two discs after an encounter: their inner parts smooth, their outskirts as particles, and two bulges."""
+    pair = pair or meet(p)
     two = given(p.structure.pair)
     device = grid.pixel_scale.device
     unit = p.size / EXPONENTIAL_HALF_LIGHT  # arcseconds of the encounter's unit of length

@@ -24,20 +24,21 @@ from torch import Tensor
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX
 from galaxies.mock_survey import population
+from galaxies.mock_survey.classes import draw_light, mock_class
 from galaxies.mock_survey.galaxy_table import GalaxyTable, changed, columns_of, given
 from galaxies.mock_survey.light import (
     EXPONENTIAL_HALF_LIGHT,
     NUM_PARTICLES,
+    WET_MERGER,
     Grid,
     Light,
     Spheroid,
-    draw_light,
     meet,
 )
 from galaxies.mock_survey.sersic import SersicTransform
 from galaxies.mock_survey.votes import draw_votes
 
-BLOCK = 64  # galaxies that share their random streams: 16 of each class
+BLOCK = 64  # galaxies that share their random streams, one of each class in turn
 SDSS_PIXEL_ARCSEC = 0.396
 _WING_FRACTION, _WING_WIDTH = 0.07, 2.5  # of the point-spread function: light in the wing, its width over the core's
 _PHOTON_VARIANCE = (1.0e-3, 1.06e-3, 1.35e-3)  # nanomaggies squared a nanomaggie in g, r, i: zero point over gain
@@ -112,17 +113,17 @@ class MockSurvey:
         """Draw and observe whole blocks and keep the first galaxies of them."""
         num_classes = len(MORPHOLOGY_NAMES)
         numbers = np.arange(first_block * BLOCK, end_block * BLOCK)
+        morphologies = population.class_of(numbers)
         images = torch.empty(len(numbers), 3, self.image_size, self.image_size, dtype=torch.uint8)
         truth: dict[str, np.ndarray] = {}
         structure = {name: np.full(len(numbers), np.nan) for name in _JUDGED}
         for index, morphology in enumerate(MORPHOLOGY_NAMES):
             streams = [np.random.default_rng([self.seed, block, index]) for block in range(first_block, end_block)]
-            drawn = [population.draw_galaxies(morphology, BLOCK // num_classes, rng) for rng in streams]
+            rows = np.flatnonzero(morphologies == morphology)
+            counts = np.bincount(rows // BLOCK, minlength=len(streams)).tolist()
+            drawn = [population.draw_galaxies(morphology, *each) for each in zip(counts, streams, strict=True)]
             table = changed(lambda *blocks: np.concatenate(blocks), *drawn)
-            rows = np.arange(index, len(numbers), num_classes)
-            kinds = np.full(len(rows), morphology, dtype=object)
-            if (pair := table.structure.pair) is not None:
-                kinds = np.where(pair.dry > 0, "dry merger", "wet merger")
+            kinds = mock_class(morphology).kinds(table.structure)
             known = {name: getattr(table, name) for name in _KNOWN}
             known["frame_scale"] = table.exposure.frame_scale
             known["true_axis_ratio"] = table.structure.axis_ratio.copy()
@@ -140,7 +141,6 @@ class MockSurvey:
                     structure[name][rows] = values
             for name, values in known.items():
                 truth.setdefault(name, np.empty(len(numbers)))[rows] = values
-        morphologies = population.class_of(numbers)
         votes = []
         for place, block in enumerate(range(first_block, end_block)):
             part = slice(place * BLOCK, (place + 1) * BLOCK)
@@ -165,12 +165,12 @@ class MockSurvey:
         grid = Grid(side, frame_width / (self.image_size * self.oversampling))
         # Every galaxy has its own stream, so that batches of any size draw the same numbers.
         streams = [torch.Generator(self.device).manual_seed(self._stream(number)) for number in numbers]
-        if kind == "wet merger":
+        if kind == WET_MERGER:
             # Drawn on the CPU, since they belong to the truth.
             luck = [torch.Generator().manual_seed(self._stream(number) + 1) for number in numbers]
             draws = torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=g) for g in luck])
             given(p.structure.pair).particle_draws = draws.to(self.device)
-        pair = meet(p) if kind == "wet merger" else None
+        pair = meet(p) if kind == WET_MERGER else None
         field = _FourierGrid(grid)
         source = self._transformed(draw_light(kind, p, grid, pair), field, p)  # (n, 3, W, W/2 + 1) complex
         truth = {"true_half_light_radius": _half_light_radius(source, field)}

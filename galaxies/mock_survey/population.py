@@ -10,21 +10,22 @@ float64, the same on every machine.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.mock_survey import sersic
+from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.conditions import draw_neighbours, draw_observation
 from galaxies.mock_survey.cosmology import arcsec_per_kpc, distance_modulus, redshift_at
 from galaxies.mock_survey.galaxy_table import GalaxyTable, Luminosity, Structure, changed
-from galaxies.mock_survey.structure import draw_structure, normal_within
+from galaxies.mock_survey.structure import normal_within
 
 MAGNITUDE_LIMIT = 17.5
 REDSHIFT_RANGE = (0.01, 0.25)
 _SUN_R = 4.64  # absolute AB magnitude of the Sun in r (Willmer 2018)
+_RED_GR, _RED_RI = 0.76, 0.39  # colours of old stars at redshift 0
 
 
 def draw_galaxies(morphology: str, count: int, rng: np.random.Generator) -> GalaxyTable[np.ndarray]:
@@ -36,37 +37,44 @@ def draw_galaxies(morphology: str, count: int, rng: np.random.Generator) -> Gala
         If the mock survey does not know the class.
     """
     structure = draw_structure(morphology, count, rng)
-    family = FAMILIES[morphology]
+    family = mock_class(morphology).family
     luminosity = _luminosity_and_distance(family, structure, count, rng)
     exposure = draw_observation(luminosity.petro_r90, family.r90_error, rng)
     neighbours = draw_neighbours(exposure.frame_scale, rng)
     return GalaxyTable(**vars(luminosity), structure=structure, exposure=exposure, neighbours=neighbours)
 
 
-class _Family(NamedTuple):
-    """What the galaxies of a class have in common."""
+def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Structure[np.ndarray]:
+    """Draw shapes that do not depend on distance; lengths in half-light radii or scale lengths.
 
-    magnitude: float  # absolute, in r: mean and standard deviation
-    magnitude_spread: float
-    size_factor: float  # over the size-mass relation
-    reddening: float  # of those with young stars, magnitudes of g-r
-    min_r90: float  # arcseconds; the survey's limit is 3, and in smaller ones people see no arms, tails or edges
-    r90_error: float  # by which the survey overestimates R90 of such galaxies, natural logarithm
-    red_bulge: bool = True  # the bulge has old stars even if the rest has not
-
-
-# By the name of the class in `MORPHOLOGIES`.
-FAMILIES = {
-    "spiral": _Family(-20.9, 0.9, 1.33, 0.0, 4.7, -0.12),
-    "elliptical": _Family(-21.5, 0.9, 1.4, -0.04, 3.0, 0.0, False),
-    "merger": _Family(-21.2, 0.9, 1.06, 0.0, 4.0, -0.13),
-    "edge-on": _Family(-20.2, 0.9, 1.45, 0.15, 3.8, -0.01),
-}
-_RED_GR, _RED_RI = 0.76, 0.39  # colours of old stars at redshift 0
+    Raises
+    ------
+    ValueError
+        If the mock survey does not know the class.
+    """
+    entry = mock_class(morphology)
+    position_angle = rng.uniform(0, math.pi, count)
+    shape = entry.draw_shape(count, rng)
+    # Bulge size over the disc's scale length; bigger bulges are larger (Gadotti 2009).
+    bulge_size = np.exp(rng.normal(math.log(0.2), 0.25, count)) * (1 + 2 * shape.bulge_fraction) * shape.bulge_growth
+    flattening = rng.uniform(0.0, 0.5, count)
+    return Structure(
+        position_angle=position_angle,
+        axis_ratio=shape.axis_ratio,
+        old=np.zeros(count) if shape.old is None else shape.old,
+        bulge_n=shape.bulge_n,
+        bulge_fraction=shape.bulge_fraction,
+        bulge_size=bulge_size,
+        bulge_axis_ratio=np.sqrt(flattening * shape.axis_ratio**2 + 1 - flattening),
+        spiral=shape.spiral,
+        edge_on=shape.edge_on,
+        pair=shape.pair,
+        other=shape.other,
+    )
 
 
 def _luminosity_and_distance(
-    family: _Family, s: Structure[np.ndarray], count: int, rng: np.random.Generator
+    family: Family, s: Structure[np.ndarray], count: int, rng: np.random.Generator
 ) -> Luminosity[np.ndarray]:
     """Draw absolute magnitudes, distances within the survey's limits, colours, masses and angular sizes."""
     radii = _petrosian_radii(s)
@@ -88,7 +96,7 @@ def _luminosity_and_distance(
 
 
 def _trial(
-    family: _Family,
+    family: Family,
     s: Structure[np.ndarray],
     petrosian_radii: tuple[np.ndarray, np.ndarray],
     count: int,
@@ -191,5 +199,5 @@ def _aperture_light(radius: np.ndarray, n: np.ndarray, axis_ratio: np.ndarray) -
 
 
 def class_of(index: np.ndarray) -> np.ndarray:
-    """Return the class names of the survey's galaxies by number: the four classes in turn."""
+    """Return the class names of the survey's galaxies by number: the classes in turn."""
     return np.array(MORPHOLOGY_NAMES)[index % len(MORPHOLOGY_NAMES)]

@@ -7,12 +7,11 @@ radii or in scale lengths of the disc, angles in radians; `light.py` shows what 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from galaxies.mock_survey.galaxy_table import EdgeOnDisc, Pair, SpiralDisc, Structure
+from galaxies.mock_survey.galaxy_table import EdgeOnDisc, Pair, SpiralDisc
 
 NUM_KNOTS = 40
 NUM_WAVES = 6
@@ -28,37 +27,8 @@ def normal_within(
     return np.where((values < low) | (values > high), spare, values)
 
 
-def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Structure[np.ndarray]:
-    """Draw shapes that do not depend on distance; lengths in half-light radii or scale lengths.
-
-    Raises
-    ------
-    ValueError
-        If nothing here says what galaxies of that class look like.
-    """
-    if morphology not in SHAPES:
-        raise ValueError(f"the mock survey cannot draw the class '{morphology}': it draws {', '.join(SHAPES)}")
-    position_angle = rng.uniform(0, math.pi, count)
-    shape = SHAPES[morphology](count, rng)
-    # Bulge size over the disc's scale length; bigger bulges are larger (Gadotti 2009).
-    bulge_size = np.exp(rng.normal(math.log(0.2), 0.25, count)) * (1 + 2 * shape.bulge_fraction) * shape.bulge_growth
-    flattening = rng.uniform(0.0, 0.5, count)
-    return Structure(
-        position_angle=position_angle,
-        axis_ratio=shape.axis_ratio,
-        old=np.zeros(count) if shape.old is None else shape.old,
-        bulge_n=shape.bulge_n,
-        bulge_fraction=shape.bulge_fraction,
-        bulge_size=bulge_size,
-        bulge_axis_ratio=np.sqrt(flattening * shape.axis_ratio**2 + 1 - flattening),
-        spiral=shape.spiral,
-        edge_on=shape.edge_on,
-        pair=shape.pair,
-    )
-
-
-class _Shape(NamedTuple):
-    """What is drawn of a class alone; the columns are those of `Structure`."""
+class Shape(NamedTuple):
+    """What is drawn of a class alone (`classes.py` says by which function); the columns are those of `Structure`."""
 
     bulge_n: np.ndarray
     bulge_fraction: np.ndarray
@@ -67,15 +37,16 @@ class _Shape(NamedTuple):
     spiral: SpiralDisc[np.ndarray] | None = None
     edge_on: EdgeOnDisc[np.ndarray] | None = None
     pair: Pair[np.ndarray] | None = None
+    other: Any = None
     bulge_growth: float = 1.0  # of the bulge over those of other classes
 
 
-def _elliptical_structure(count: int, rng: np.random.Generator) -> _Shape:
+def elliptical_shape(count: int, rng: np.random.Generator) -> Shape:
     """Draw a cusp in a smooth body, as deep images resolve ellipticals (Huang et al. 2013).
 
     Galaxy Zoo's smooth class also holds lenticulars and small galaxies without features, some of them blue.
     """
-    return _Shape(
+    return Shape(
         bulge_n=rng.uniform(2.5, 5.0, count),
         axis_ratio=normal_within(rng, 0.66, 0.17, 0.36, 1.0, count),
         bulge_fraction=rng.uniform(0.2, 0.75, count),
@@ -84,13 +55,13 @@ def _elliptical_structure(count: int, rng: np.random.Generator) -> _Shape:
     )
 
 
-def _edge_on_structure(count: int, rng: np.random.Generator) -> _Shape:
+def edge_on_shape(count: int, rng: np.random.Generator) -> Shape:
     """Draw discs from the side, and some that show a little of their face: volunteers call those edge-on too."""
     bulge_n = rng.uniform(1.0, 3.0, count)
     bulge = rng.beta(1.2, 2.2, count)
     thickness = rng.uniform(0.18, 0.52, count)  # z0 / h
     inclined = (rng.random(count) < 0.5).astype(np.float64)  # an ellipse
-    return _Shape(
+    return Shape(
         bulge_n=bulge_n,
         axis_ratio=np.where(inclined > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * thickness),
         bulge_fraction=np.where(inclined > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge),
@@ -104,14 +75,15 @@ def _edge_on_structure(count: int, rng: np.random.Generator) -> _Shape:
     )
 
 
-def _spiral_structure(count: int, rng: np.random.Generator) -> _Shape:
+def spiral_shape(count: int, rng: np.random.Generator) -> Shape:
+    """Draw inclined discs with one to four arms, fine structure and knots, and bars in some."""
     bulge_n = rng.uniform(1.0, 2.5, count)
     bulge_fraction = 0.02 + 0.43 * rng.beta(1.2, 3.2, count)
     cos_i = rng.uniform(0.38, 1.0, count)
     arms = rng.choice([1, 2, 3, 4], count, p=[0.05, 0.65, 0.18, 0.12]).astype(np.float64)
     barred = rng.random(count) < 0.4
     knot_radius = rng.gamma(2.6, 0.85, (count, NUM_KNOTS))
-    return _Shape(
+    return Shape(
         bulge_n=bulge_n,
         bulge_fraction=bulge_fraction,
         axis_ratio=np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2),  # Hubble (1926), for discs of that thickness
@@ -148,12 +120,12 @@ def _spiral_structure(count: int, rng: np.random.Generator) -> _Shape:
     )
 
 
-def _merger_structure(count: int, rng: np.random.Generator) -> _Shape:
+def merger_shape(count: int, rng: np.random.Generator) -> Shape:
     """Draw pairs: gas-rich discs that `encounter.py` pulls apart, or two spheroids in a common envelope."""
     dry = (rng.random(count) < 0.45).astype(np.float64)
     axis_ratio = normal_within(rng, 0.75, 0.15, 0.4, 1.0, (count, 2))
     angles = rng.normal(size=(count, 4))
-    return _Shape(
+    return Shape(
         old=dry,
         bulge_n=np.where(dry[:, None] > 0, rng.uniform(1.0, 2.4, (count, 2)), rng.uniform(1.0, 2.5, (count, 2))),
         bulge_fraction=0.05 + 0.4 * rng.beta(1.5, 2.0, count),
@@ -186,12 +158,3 @@ def _rotations(quaternions: np.ndarray) -> np.ndarray:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return np.stack([np.stack(row, -1) for row in rows], 1)
-
-
-# How the galaxies of a class are drawn, by its name in `MORPHOLOGIES`.
-SHAPES: dict[str, Callable[[int, np.random.Generator], _Shape]] = {
-    "spiral": _spiral_structure,
-    "elliptical": _elliptical_structure,
-    "merger": _merger_structure,
-    "edge-on": _edge_on_structure,
-}

@@ -7,9 +7,9 @@ reached and carry the noise of small numbers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+
+from galaxies.mock_survey.classes import CLASSES, Impression
 
 _PEOPLE = (16, 76)  # a galaxy: fewest, most
 TOTAL_VOTES_RANGE = (60.0, 600.0)  # answers a galaxy, to all questions: what `vote_count` is normalised over
@@ -47,26 +47,6 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _CERTAINTY = 25.0  # how alike two galaxies of the same look are judged: the sum of a Dirichlet distribution's numbers
 
 
-class _Impression(NamedTuple):
-    """What people see in galaxies of a class: probabilities of answers, before those that the structure decides."""
-
-    features: float  # or a disc
-    features_of_arms: float = 0.0  # more of them, times the arms' strength
-    arms: float = 0.0  # 1 for a class that has any
-    edge_on: float = 0.0
-    flat: float = 0.0  # seen edge-on too, if very inclined
-    merging: float = 0.0  # 1 for two galaxies
-
-
-# By the name of the class in `MORPHOLOGIES`.
-IMPRESSIONS = {
-    "spiral": _Impression(features=0.72, features_of_arms=0.2, arms=1.0, flat=0.3),
-    "elliptical": _Impression(features=0.1),
-    "merger": _Impression(features=0.5, edge_on=0.1, merging=1.0),
-    "edge-on": _Impression(features=0.85, edge_on=0.9),
-}
-
-
 def draw_votes(
     morphologies: np.ndarray, structure: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
@@ -89,7 +69,7 @@ def draw_votes(
     Raises
     ------
     ValueError
-        If it is not said what people see in a class.
+        If `classes.py` does not say what people see in a class.
     """
     count = len(morphologies)
     people = np.rint(rng.normal(44, 9, count)).clip(*_PEOPLE).astype(np.int64)
@@ -119,11 +99,10 @@ def vote_fractions(votes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _chances(morphologies: np.ndarray, structure: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     """Return the probability of each answer to each question, (N,) each; a question's need not sum to 1."""
-    if strange := sorted(set(morphologies.tolist()) - set(IMPRESSIONS)):
-        raise ValueError(
-            f"nobody knows what to vote on the class '{strange[0]}': it is none of {', '.join(IMPRESSIONS)}"
-        )
-    seen = _Impression(*np.array([IMPRESSIONS[name] for name in morphologies.tolist()]).reshape(-1, 6).T)
+    if strange := sorted(set(morphologies.tolist()) - set(CLASSES)):
+        raise ValueError(f"nobody knows what to vote on the class '{strange[0]}': it is none of {', '.join(CLASSES)}")
+    impressions = np.array([CLASSES[name].impression for name in morphologies.tolist()])
+    seen = Impression(*impressions.reshape(-1, len(Impression._fields)).T)
     known = {name: np.nan_to_num(values) for name, values in structure.items()}
     q, bulge = known["axis_ratio"], known["bulge_fraction"]
     visible_arms = seen.arms * (0.45 + 0.5 * known["arm_strength"])

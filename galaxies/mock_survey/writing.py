@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, plain_errors, put_in_place
 from galaxies.common.errors import UserError
 from galaxies.common.signals import exits_when_terminated
@@ -69,7 +70,7 @@ def write_dataset(
     out : Path
         Folder to make.
     count : int
-        Number of galaxies; the four classes take turns.
+        Number of galaxies; the classes take turns.
     seed : int
         Of the survey. A larger survey of the same seed begins with the galaxies of a smaller one.
     image_size : int
@@ -94,8 +95,8 @@ def write_dataset(
     """
     provenance = {"source": f"mock survey of seed {seed}", "rule": "truth", "command_line": command_line}
     extra = (*TRUTH_COLUMNS, *VOTE_COLUMNS)
-    # Fewer than four galaxies cannot hold every class.
-    writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, count < 4, extra)
+    # Fewer galaxies than classes cannot hold every class.
+    writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, count < len(MORPHOLOGY_NAMES), extra)
     survey = MockSurvey(seed, image_size, device=device)
     with writer:
         for batch in _with_progress(survey, count):

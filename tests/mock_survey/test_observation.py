@@ -13,6 +13,7 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.measure import photometry
 from galaxies.mock_survey import encounter
 from galaxies.mock_survey import observation as simulation
+from galaxies.mock_survey.classes import draw_light
 from galaxies.mock_survey.cosmology import arcsec_per_kpc
 from galaxies.mock_survey.galaxy_table import (
     EdgeOnDisc,
@@ -24,7 +25,7 @@ from galaxies.mock_survey.galaxy_table import (
     Structure,
     changed,
 )
-from galaxies.mock_survey.light import Grid, draw_light
+from galaxies.mock_survey.light import Grid
 from galaxies.mock_survey.observation import BLOCK, SDSS_PIXEL_ARCSEC, MockSurvey
 from galaxies.mock_survey.structure import NUM_KNOTS, NUM_WAVES
 

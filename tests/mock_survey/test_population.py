@@ -8,10 +8,11 @@ import pytest
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
 from galaxies.mock_survey import cosmology
+from galaxies.mock_survey.classes import CLASSES
 from galaxies.mock_survey.conditions import MAX_NEIGHBOURS, draw_neighbours, draw_observation
 from galaxies.mock_survey.galaxy_table import changed, columns_of, given
-from galaxies.mock_survey.population import FAMILIES, MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies
-from galaxies.mock_survey.structure import SHAPES, draw_structure, normal_within
+from galaxies.mock_survey.population import MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies, draw_structure
+from galaxies.mock_survey.structure import normal_within
 
 COUNT = 200
 MIN_R90 = 3.0  # arcseconds, of Galaxy Zoo 2 (Willett et al. 2013)
@@ -216,7 +217,7 @@ def test_crowded_frames_hold_what_there_is_room_for():
 
 
 def test_every_class_of_the_table_is_drawn_and_no_other():
-    assert set(SHAPES) == set(FAMILIES) == set(MORPHOLOGY_NAMES)
+    assert set(CLASSES) == set(MORPHOLOGY_NAMES)
 
 
 @pytest.mark.parametrize("draw", [draw_structure, draw_galaxies])

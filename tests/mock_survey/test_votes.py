@@ -6,9 +6,10 @@ import pytest
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources import galaxy_zoo
+from galaxies.mock_survey.classes import CLASSES
 from galaxies.mock_survey.galaxy_table import columns_of
-from galaxies.mock_survey.structure import draw_structure
-from galaxies.mock_survey.votes import IMPRESSIONS, QUESTIONS, TOTAL_VOTES_RANGE, draw_votes, vote_fractions
+from galaxies.mock_survey.population import draw_structure
+from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, draw_votes, vote_fractions
 
 LOOKS = ("axis_ratio", "bulge_fraction", "bar_fraction", "arm_strength", "num_arms", "pitch", "dust_depth")
 EACH = 200  # galaxies of a class
@@ -138,7 +139,7 @@ def test_votes_depend_on_the_stream_alone():
 
 
 def test_people_know_every_class_of_the_table_and_no_other():
-    assert set(IMPRESSIONS) == set(MORPHOLOGY_NAMES)
+    assert set(CLASSES) == set(MORPHOLOGY_NAMES)
     with pytest.raises(ValueError, match="the class 'ring': it is none of spiral, elliptical"):
         draw_votes(np.array(["spiral", "ring"]), {name: np.ones(2) for name in LOOKS}, np.random.default_rng(0))
 
