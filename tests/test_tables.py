@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from config_physics import Config
+from config_physics import ATTRIBUTES, Config
 from diffusion_model import ContextUnet, DiffusionGenerator, GaussianDiffusion
-from galaxies.generation.build import FAMILIES
+from galaxies.generation.build import FAMILIES, Asked
+from galaxies.generation.solvers import Solver
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.training.trainer import LEARNERS
 from gan_model import (
@@ -83,6 +85,50 @@ def test_the_unet_has_as_many_planes_as_it_is_told(bands, patch):
 @pytest.mark.parametrize(("setting", "table"), [("generator", GENERATORS), ("discriminator", DISCRIMINATORS)])
 def test_the_choices_of_a_network_are_those_of_its_table(setting, table):
     assert Config.__dataclass_fields__[setting].metadata["choices"] == tuple(table)
+
+
+def test_tables_of_networks_name_what_they_build():
+    def layers(name):
+        network = GENERATORS[name](Config(generator=name, width=4, latent_dim=8))
+        return type(network), any(isinstance(module, torch.nn.ConvTranspose2d) for module in network.modules())
+
+    assert {name: layers(name) for name in GENERATORS} == {
+        "frame": (FrameGenerator, False),
+        "residual": (ResidualGenerator, False),
+        "resize": (Generator, False),
+        "transposed": (Generator, True),
+    }
+    kinds = {"projection": ProjectionDiscriminator, "residual": ResidualDiscriminator, "dcgan": Discriminator}
+    for name, kind in kinds.items():
+        assert type(DISCRIMINATORS[name](Config(discriminator=name, regression_weight=0.0, width=4))) is kind
+
+
+def test_every_step_of_a_diffusion_model_has_noise_of_its_own(monkeypatch):
+    steps = []
+
+    def draw_images(network, noise, condition, solver, step_noise, *told):
+        steps.extend(step_noise(step) for step in range(3))
+        return noise
+
+    monkeypatch.setattr("galaxies.generation.build.draw_images", draw_images)
+    config = Config(diffusion=True, width=4, unet_blocks=1)
+    family, seeds = FAMILIES["diffusion"], np.array([5, 6])
+    network = family.build(config)
+    noise = family.noise(config, network, seeds)
+    family.draw(network, noise, Asked(seeds, torch.zeros(2, 8), torch.zeros(2, 4), torch.zeros(2, 4), ()), Solver())
+    drawn = [noise.view(2, 3, 64, 64), *steps]
+    for one in range(4):
+        for other in range(one):
+            assert (drawn[one] - drawn[other]).abs().mean() > 0.5
+
+
+def test_plausible_limits_of_a_catalogue_s_attributes():
+    assert {a.name: a.plausible for a in ATTRIBUTES.values() if a.source == "catalogue"} == {
+        "redshift": (0.0, 10.0),
+        "petro_r50_kpc": (0.0, 200.0),
+        "absolute_magnitude": (-30.0, -5.0),
+        "stellar_mass": (4.0, 14.0),
+    }
 
 
 # The tables are changed before anything else of ours is imported, as by a change of config_physics.py.
