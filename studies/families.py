@@ -91,19 +91,21 @@ def rows_of(report: Report) -> dict[str, float | None]:
         for instrument, groups in control.attributes.test[attribute].items():
             cell = groups[ALL]
             read = None if isinstance(cell, LeftOut) else cell
-            rows[f"{label}, {instrument}: mean absolute error{f' [{unit}]' if unit else ''}"] = read and read.mae.value
-            rows[f"{label}, {instrument}: Spearman"] = read and read.spearman.value
+            rows[f"{label}, {instrument}: mean absolute error{f' [{unit}]' if unit else ''}"] = (
+                read.mae.value if read else None
+            )
+            rows[f"{label}, {instrument}: Spearman"] = read.spearman.value if read else None
         gap = control.gaming.test.get(attribute)
         known = gap if isinstance(gap, GamingGap) else None
-        rows[f"{label}: gaming gap"] = known and known.ratio
-        rows[f"{label}: the same on real galaxies"] = known and known.real_ratio
+        rows[f"{label}: gaming gap"] = known.ratio if known else None
+        rows[f"{label}: the same on real galaxies"] = known.real_ratio if known else None
     drawn, real = (None if isinstance(c, LeftOut) else c.balanced for c in (control.classes.test, control.classes.real))
     of_real = "" if real is None else f" (on real galaxies {real.value:.0%})"
-    rows[f"class as asked for, judge, balanced{of_real}"] = drawn and drawn.value
+    rows[f"class as asked for, judge, balanced{of_real}"] = drawn.value if drawn else None
     mean = realism.statistics.mean[ALL]
     means = None if isinstance(mean, LeftOut) else mean
-    rows["Wasserstein-1 of measured statistics [standard deviations]"] = means and means.value
-    rows["the same, times real from real"] = means and means.multiple
+    rows["Wasserstein-1 of measured statistics [standard deviations]"] = means.value if means else None
+    rows["the same, times real from real"] = means.multiple if means else None
     for name, space in realism.features.items():
         distance, near = (space, space) if isinstance(space, LeftOut) else (space.frechet, space.neighbourhoods)
         multiple = None if isinstance(distance, LeftOut) else distance.multiple

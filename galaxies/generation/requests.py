@@ -172,7 +172,7 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
             seeds[row] = seed_number(text) if text.strip() else seed + row
         except (ValueError, argparse.ArgumentTypeError, UserError) as error:
             raise UserError(f"{path}, row {row + 2}: {error}") from None
-    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds)
+    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds.tolist())
 
 
 def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ from galaxies.validation.report.contents import (
     ValuesCompared,
     Variety,
     cell_of,
+    read,
 )
 from galaxies.validation.subject import Galaxies, Subject
 
@@ -114,7 +115,7 @@ def power_ratio(
         if len(one) < least or len(other) < 2 * least:
             cells[group] = LeftOut(too_few(2 * least, len(other), least, len(one)))
             continue
-        own = np.array(bootstrap_interval(lambda r, s=one: s[r].mean(1), len(one), seed, 200))
+        own = np.array(bootstrap_interval(partial(_means, one), len(one), seed, 200))
         rng = np.random.default_rng(seed)
         floors = []
         for _ in range(200):
@@ -129,6 +130,11 @@ def power_ratio(
             (floor[0].tolist(), floor[1].tolist()),
         )
     return Power([2 ** (k / 2 + 0.25) for k in range(NUM_POWER_BINS)], cells)
+
+
+def _means(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the mean of each resample's rows."""
+    return values[rows].mean(1)
 
 
 def compare_features(
@@ -222,7 +228,7 @@ def real_or_fake(
     rates = tell_apart(generated, real, Pairs(*sides), steps, seed, engine, "real or generated")
     if not rates:
         return LeftOut("no class has 5 pairs to test on")
-    return RealOrFake(counts[0], {group: cell_of(Rates, rate) for group, rate in rates.items()})
+    return RealOrFake(counts[0], {group: read(Rates, rate) for group, rate in rates.items()})
 
 
 @dataclass(frozen=True)

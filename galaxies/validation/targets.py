@@ -85,13 +85,13 @@ def _photometry(report: Report, attribute: str) -> Agreement | None:
 def _agreement(report: Report) -> list[Verdict]:
     ellipticity, size, brightness = (_photometry(report, name) for name in ("ellipticity", "size", "brightness"))
     return [
-        _most("ellipticity, photometry: MAE", 0.05, ellipticity and ellipticity.mae.value),
+        _most("ellipticity, photometry: MAE", 0.05, ellipticity.mae.value if ellipticity else None),
         _most(
             "half-light radius, photometry: MAE over the mean",
             0.10,
-            size and _over(size.mae.value, size.mean_requested),
+            _over(size.mae.value, size.mean_requested) if size else None,
         ),
-        _least("brightness, photometry: Spearman", 0.95, brightness and brightness.spearman.value),
+        _least("brightness, photometry: Spearman", 0.95, brightness.spearman.value if brightness else None),
     ]
 
 
@@ -126,17 +126,16 @@ def _gaming(report: Report) -> list[Verdict]:
 
 def _judged(report: Report) -> list[Verdict]:
     """Look at the judge's mean squared error in slider ranges over the attributes that it can tell on real galaxies."""
-    errors: list[float] | None = []
+    errors: list[float | None] = []
     for name in report.control.instruments:
         on_real = agreement_of(report.control.instruments, name, "judge")
         if isinstance(on_real, LeftOut) or (on_real.r2.value or 0) <= _TOLD:
             continue
         cell, attribute = agreement_of(report.control.attributes.test, name, "judge"), ATTRIBUTES[name]
-        if isinstance(cell, LeftOut):
-            errors = None
-            break
-        errors.append(cell.mean_squared_error / (attribute.high - attribute.low) ** 2)
-    mean = sum(errors) / len(errors) if errors else None
+        squared = None if isinstance(cell, LeftOut) else cell.mean_squared_error
+        errors.append(_over(squared, (attribute.high - attribute.low) ** 2))
+    known = [error for error in errors if error is not None]
+    mean = sum(known) / len(known) if known and len(known) == len(errors) else None
     return [_most("mean squared error of the judge, of what a picture tells (slider ranges)", 0.01, mean)]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -224,8 +223,8 @@ class Control(_Part):
             for instrument, groups in readings.items():
                 cell = groups[ALL]
                 read = None if isinstance(cell, LeftOut) else cell
-                yield f"{attribute}, {instrument}: mae{unit}", read and read.mae.value
-                yield f"{attribute}, {instrument}: spearman", read and read.spearman.value
+                yield f"{attribute}, {instrument}: mae{unit}", read.mae.value if read else None
+                yield f"{attribute}, {instrument}: spearman", read.spearman.value if read else None
             gap = self.gaming.test.get(attribute)
             yield f"{attribute}: gaming gap", gap.ratio if isinstance(gap, GamingGap) else None
 
@@ -367,8 +366,8 @@ class Realism(_Part):
         """Give what runs are compared by."""
         for group, mean in self.statistics.mean.items():
             known = None if isinstance(mean, LeftOut) else mean
-            yield f"statistics, {group}: W1 / floor", known and known.multiple
-            yield f"statistics, {group}: W1 of all images", known and known.whole
+            yield f"statistics, {group}: W1 / floor", known.multiple if known else None
+            yield f"statistics, {group}: W1 of all images", known.whole if known else None
         for name, space in self.features.items():
             near = space if isinstance(space, LeftOut) else space.neighbourhoods
             for word in ("frechet", "kid"):
@@ -542,6 +541,7 @@ class Report(_Part):
 
 
 _REPORT = TypeAdapter(Report)
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 Cell = TypeVar("Cell")
 
 
@@ -553,12 +553,19 @@ def cell_of(kind: type[Cell], plain: dict[str, Any]) -> Cell | LeftOut:
     ValueError
         If a field is missing, has another name or another type.
     """
-    return _adapter(LeftOut if "left_out" in plain else kind).validate_python(plain)
+    return (_adapter(LeftOut) if "left_out" in plain else _adapter(kind)).validate_python(plain)
 
 
-@lru_cache
-def _adapter(kind: type[Cell]) -> TypeAdapter[Cell]:
-    return TypeAdapter(kind)
+def read(kind: type[Cell], plain: dict[str, Any]) -> Cell:
+    """Return plain values as a cell that is never left out; errors are those of `cell_of`."""
+    return _adapter(kind).validate_python(plain)
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what reads a type; to build it takes longer than to use it."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def agreement_of(attributes: dict[str, Readings], attribute: str, instrument: Instrument) -> Agreement | LeftOut:

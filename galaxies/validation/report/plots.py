@@ -178,7 +178,7 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
         if min(map(len, both)) == 0 or np.ptp(together) == 0:
             axis.set_visible(False)
             continue
-        edges = np.linspace(*np.percentile(together, (0.5, 99.5)), 31)
+        edges = np.linspace(np.percentile(together, 0.5), np.percentile(together, 99.5), 31)
         if edges[0] < edges[-1]:
             axis.hist(both[0], edges, density=True, color=colors["real"], alpha=0.45, label="real")
             axis.hist(both[1], edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
