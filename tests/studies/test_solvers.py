@@ -39,9 +39,15 @@ def run(untrained, data, tmp_path, monkeypatch):
 
 
 def test_each_solver_draws_the_galaxies_that_are_asked_for(run, untrained, data, tmp_path, capsys):
-    asked = {"sde:2": ("sde", 2), "ddim:1": ("ddim", 1), "ddim:3": ("ddim", 3), "ddpm:3": ("ddpm", 3)}
+    asked = {
+        "sde:2": ("sde", 2),
+        "dpm:2": ("dpm", 2),
+        "ddim:1": ("ddim", 1),
+        "ddim:3": ("ddim", 3),
+        "ddpm:3": ("ddpm", 3),
+    }
     found = run("--solvers", *asked)
-    assert list(found) == ["2 steps of sde", "1 steps of ddim", "3 steps of ddim", "3 steps of ddpm"]
+    assert list(found) == ["2 steps of sde", "2 steps of dpm", "1 steps of ddim", "3 steps of ddim", "3 steps of ddpm"]
     assert all(column["seconds an image"] > 0 for column in found.values())
     assert "| Fréchet distance, statistics |" in capsys.readouterr().out
     # Drawn again as generate_from_checkpoint.py would, all at once and by a sampler that never knew another solver.
