@@ -148,6 +148,11 @@ class _CoupledBatchNorm2d(nn.BatchNorm2d):
     Every rank must have the same number of images.
     """
 
+    # Statistics are always tracked.
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     @classmethod
     def like(cls, norm: nn.BatchNorm2d) -> _CoupledBatchNorm2d:
         coupled = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
@@ -163,6 +168,7 @@ class _CoupledBatchNorm2d(nn.BatchNorm2d):
         variance = _MeanOverRanks.apply((wide - mean[:, None, None]).square().mean((0, 2, 3)))
         with torch.no_grad():
             count = maps.numel() // maps.shape[1] * dist.get_world_size()
+            assert self.momentum is not None  # as PyTorch's has by default
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / max(1, count - 1)), self.momentum)

@@ -160,8 +160,8 @@ def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Ten
     centroid_x, centroid_y = (c.clamp(-side / 4, side / 4) for c in (centroid_x, centroid_y))
     dx = x - centroid_x[:, None, None]
     dy = y - centroid_y[:, None, None]
-    moments = [(light * product).sum((1, 2)) / total for product in (dx.square(), dy.square(), dx * dy)]
-    ellipticity, position_angle = _shape(*moments, psf_sigma * psf_sigma * side**2)
+    m_xx, m_yy, m_xy = ((light * product).sum((1, 2)) / total for product in (dx.square(), dy.square(), dx * dy))
+    ellipticity, position_angle = _shape(m_xx, m_yy, m_xy, psf_sigma * psf_sigma * side**2)
 
     r20, r50, r80 = _light_radii(light, dx, dy, total, (0.2, 0.5, 0.8))
     brightness = 0.5 * total / (math.pi * r50.square())
@@ -183,9 +183,9 @@ def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Ten
         centroid_x=centroid_x / side,
         centroid_y=centroid_y / side,
         position_angle=position_angle,
-        moment_xx=moments[0] / side**2,
-        moment_yy=moments[1] / side**2,
-        moment_xy=moments[2] / side**2,
+        moment_xx=m_xx / side**2,
+        moment_yy=m_yy / side**2,
+        moment_xy=m_xy / side**2,
         background=sky.level.mean(1),
         noise=sky.noise,
         flag=flag.long(),

@@ -190,7 +190,7 @@ def image_statistics(images: Tensor) -> dict[str, Tensor]:
         ``power_very_low``, ``power_low``, ``power_mid``, ``power_high``: see `band_power`.
         Always finite, also for blank frames.
     """
-    statistics = {}
+    statistics: dict[str, Tensor] = {}
     noise = measure_noise(images)
     for name, planes in (("sky", sky_level(images)), ("noise", noise.level)):
         statistics |= {f"{name}_{color}": planes[:, i] for i, color in enumerate(_COLORS)}

@@ -8,6 +8,7 @@ Rodriguez-Gomez et al. 2019, MNRAS 483, 4140 (statmorph).
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -55,7 +56,7 @@ def read_with_statmorph(images: Tensor, title: str) -> tuple[dict[str, np.ndarra
     return values, flags
 
 
-def _read(light: np.ndarray) -> object | None:
+def _read(light: np.ndarray) -> Any:
     """Return statmorph's measurements of the source nearest to the centre, or None where there is none."""
     import statmorph
     from photutils.segmentation import detect_sources

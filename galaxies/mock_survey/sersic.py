@@ -115,7 +115,8 @@ def _transform_table() -> Tensor:
     low, high, num = _FREQUENCIES
     frequency = torch.logspace(math.log10(low), math.log10(high), num, dtype=torch.float64)
     rows = []
-    for n in torch.logspace(*(math.log10(n) for n in INDEX_RANGE), _NUM_INDICES, dtype=torch.float64):
+    least, most = (math.log10(n) for n in INDEX_RANGE)
+    for n in torch.logspace(least, most, _NUM_INDICES, dtype=torch.float64):
         b = sersic_b(n)
         end = (b * TRUNCATION ** (1 / n)).sqrt()
         u = (torch.arange(_NUM_NODES, dtype=torch.float64) + 0.5) / _NUM_NODES * end
