@@ -140,7 +140,7 @@ def light_work(sandbox, monkeypatch):
     from galaxies.datasets.writing import DatasetWriter
     from galaxies.mock_survey import writing as mock_survey
     from galaxies.serving import server as http_server
-    from galaxies.validation import evaluation, feature_spaces
+    from galaxies.validation import evaluation, feature_spaces, subject
     from galaxies.validation import rare_class as augmentation
     from tests import kill_jobs
 
@@ -161,7 +161,7 @@ def light_work(sandbox, monkeypatch):
     monkeypatch.setattr(mock_survey, "write_dataset", write_mock)
     monkeypatch.setattr(mock_survey, "write_release", stop)
     monkeypatch.setattr(evaluation, "evaluate", stop)
-    monkeypatch.setattr(evaluation, "load_judge", stop)
+    monkeypatch.setattr(subject, "load_judge", stop)
     monkeypatch.setattr(feature_spaces, "validate", stop)
     monkeypatch.setattr(augmentation, "try_augmentation", stop)
     monkeypatch.chdir(sandbox)
