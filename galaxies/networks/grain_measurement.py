@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,23 +30,72 @@ from galaxies.networks.sky_grain import (
     sky_place,
 )
 
-_SAMPLE, _FEWEST_MEASURED = 1024, 256  # images of 64 pixels a side that are measured, and larger ones at least
-_PATCH = 20  # pixels a side of the corners that the spectrum is measured in
-_QUIET = 0.3  # part of the corners that count as sky
-_FEWEST = 30  # images that a kernel is made of, if there are as many
-_FAINTEST = 1e-3  # root mean square of a patch below which it has no grain: an eighth of a grey level
-_LIMIT, _MEAN_SIZE = 3, 0.782  # medians that limit the size of normal deviates, and the mean size that they then have
-_LIFT = 9  # pixels a side over which what clipping adds is averaged, so that it takes over no grain
-_GREYEST = 0.999  # correlation of the colours beyond which they count as one
-_SHRINKAGE = 10.0  # images' worth of belief that condition and sky tell nothing of the grain
-_TRIALS, _STEP = 5, 0.8  # of the search, and the part of the difference that each corrects
-_ENOUGH = 200  # images below which quantiles are too uncertain to be worth the trials
-_TAIL = 0.05  # quantiles that tell how skewed the noise is, and
-_TAIL_SCORE = 1.645  # where they lie in a normal distribution
-_LEVEL = 2 / 255  # one grey level, of the range -1 to 1
-_WIDEST = 3 * _LEVEL  # softest end at black that is looked for
-_RARE = 1e-3  # share of pixels below which a level says nothing
-_BLOCK = 128
+
+@dataclass(frozen=True)
+class GrainSearch:
+    """How grain is measured on survey images, and found by trial.
+
+    Attributes
+    ----------
+    sample, least_sample : int
+        Images of 64 pixels a side that are measured, and larger ones at least.
+    patch_px : int
+        Side of the corners that the spectrum is measured in, pixels.
+    quiet_share : float
+        Part of the corners that count as sky.
+    least_per_kernel : int
+        Images that a kernel is made of, if there are as many.
+    faintest_rms : float
+        Root mean square of a patch below which it has no grain, of the range -1 to 1: an eighth of a grey level.
+    limit_medians, limited_mean_size : float
+        Medians that limit the size of normal deviates, and the mean size that they then have.
+    lift_px : int
+        Pixels a side over which what clipping adds is averaged, so that it takes over no grain.
+    greyest : float
+        Correlation of the colours beyond which they count as one.
+    shrinkage : float
+        Images' worth of belief that condition and sky tell nothing of the grain.
+    trials : int
+        Of the search.
+    step : float
+        Part of the difference that each trial corrects.
+    least_for_quantiles : int
+        Images below which quantiles are too uncertain to be worth the trials.
+    tail, tail_score : float
+        Quantiles that tell how skewed the noise is, and where they lie in a normal distribution.
+    level : float
+        One grey level, of the range -1 to 1.
+    widest_soft_black : float
+        Softest end at black that is looked for, of the range -1 to 1.
+    rare_share : float
+        Share of pixels below which a level says nothing.
+    block : int
+        Images that are worked on at a time.
+    """
+
+    sample: int = 1024
+    least_sample: int = 256
+    patch_px: int = 20
+    quiet_share: float = 0.3
+    least_per_kernel: int = 30
+    faintest_rms: float = 1e-3
+    limit_medians: float = 3
+    limited_mean_size: float = 0.782
+    lift_px: int = 9
+    greyest: float = 0.999
+    shrinkage: float = 10.0
+    trials: int = 5
+    step: float = 0.8
+    least_for_quantiles: int = 200
+    tail: float = 0.05
+    tail_score: float = 1.645
+    level: float = 2 / 255
+    widest_soft_black: float = 6 / 255
+    rare_share: float = 1e-3
+    block: int = 128
+
+
+SEARCH = GrainSearch()
 
 
 @torch.no_grad()
@@ -63,10 +113,10 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     images : Tensor, (N, 3, S, S), in [-1, 1]
     conditions : Tensor, (N, C)
     """
-    step = -(-len(images) // max(_FEWEST_MEASURED, _SAMPLE * 64**2 // images.shape[-1] ** 2))
+    step = -(-len(images) // max(SEARCH.least_sample, SEARCH.sample * 64**2 // images.shape[-1] ** 2))
     images, conditions = images[::step], conditions[::step].float()
     patches = _Patches.of(images)
-    grainy = (patches.power(2.5) > _FAINTEST**2).all(0)
+    grainy = (patches.power(2.5) > SEARCH.faintest_rms**2).all(0)
     if not grainy.any():
         return None
     images, conditions, patches = images[grainy], conditions[grainy], patches.only(grainy)
@@ -81,7 +131,11 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     table = _quantiles(grain_parameters)
     table[:, 1] = table[:, 1] / KERNEL_STEP + middle
     grain = Grain(kernels, strength, trend, scatter, table, torch.zeros(NUM_KNOTS), torch.tensor(0.0))
-    return _corrected(grain, images, conditions, noise, instruments) if len(images) >= _ENOUGH else grain
+    return (
+        _corrected(grain, images, conditions, noise, instruments)
+        if len(images) >= SEARCH.least_for_quantiles
+        else grain
+    )
 
 
 class _Patches(NamedTuple):
@@ -93,7 +147,7 @@ class _Patches(NamedTuple):
 
     @classmethod
     def of(cls, images: Tensor) -> _Patches:
-        side = min(_PATCH, images.shape[-1])
+        side = min(SEARCH.patch_px, images.shape[-1])
         corners = corner_patches(images, side)
         window = torch.hann_window(side, periodic=False)
         waves = torch.fft.fft2((corners - corners.mean((3, 4), keepdim=True)) * window * window[:, None])
@@ -120,9 +174,9 @@ class _Patches(NamedTuple):
         found = []
         for number in range(NUM_KERNELS):
             distance = (places.clamp(0, NUM_KERNELS - 1) - number).abs()
-            fewest = distance.sort().values[min(len(distance), _FEWEST) - 1]
+            fewest = distance.sort().values[min(len(distance), SEARCH.least_per_kernel) - 1]
             chosen = distance <= fewest.clamp_min(0.5)
-            quiet = unrest[:, chosen] <= unrest[:, chosen].quantile(_QUIET)
+            quiet = unrest[:, chosen] <= unrest[:, chosen].quantile(SEARCH.quiet_share)
             found.append(_kernel(waves[:, chosen][quiet], self.length, self.window))
         return torch.stack(found)
 
@@ -155,12 +209,12 @@ def _strengths(images: Tensor, kernels: Tensor) -> Tensor:
     around = averaged(images.mean(1, keepdim=True), NEIGHBOURHOOD)[:, 0, 1:-1, 1:-1].flatten(1)
     place = knot_place(around).round().long().masked_fill(around <= -1, -1)  # nothing is known of what is all black
     unit = _ripples(F.pad(kernels, (2, 2, 2, 2))).square().sum((2, 3, 4)).sqrt()  # (7, 3)
-    scale = _MEAN_SIZE * unit.mean()
+    scale = SEARCH.limited_mean_size * unit.mean()
     found: list[Tensor | None] = []
     for knot in range(NUM_KNOTS):
         sizes = ripples[place == knot]
         # Stars and arms have ripples of their own, of which the limit keeps most out.
-        value = sizes.clamp_max(_LIMIT * sizes.median()).mean() / scale if len(sizes) else None
+        value = sizes.clamp_max(SEARCH.limit_medians * sizes.median()).mean() / scale if len(sizes) else None
         found.append(found[-1] if value is None and found else value)
     first = next((value for value in found if value is not None), torch.tensor(0.0))
     strength = torch.stack([first if value is None else value for value in found])
@@ -188,7 +242,7 @@ class _Instruments(NamedTuple):
         """Return logarithm of the strength over the expected one, normal score of the fineness, colour; all (N, 3)."""
         stronger = 2 * noise.level.mean(1) / between(self.strength, knot_place(self.sky)).clamp_min(1e-6)
         # From the correlation of the colours follows the variance of what is not grey over that of the grey.
-        grayness = noise.grayness.clamp(0, _GREYEST)
+        grayness = noise.grayness.clamp(0, SEARCH.greyest)
         colour = (1 - grayness) / (grayness + 0.5)
         fineness = _scores_among(-noise.correlation, -self.correlation)
         return torch.stack([stronger.clamp_min(1e-6).log(), fineness, colour.log() / 2], 1)
@@ -209,7 +263,7 @@ def _quantiles(grain_parameters: Tensor) -> Tensor:
 def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return how scores (N, 3) follow from condition and sky (N, C + 1), (C + 2, 3), and the root of what remains."""
     design = F.pad(known, (0, 1), value=1.0)
-    shrinkage = torch.full((design.shape[1],), _SHRINKAGE)
+    shrinkage = torch.full((design.shape[1],), SEARCH.shrinkage)
     shrinkage[-2] *= known[:, -1].var(correction=0)  # conditions vary by about 1, skies by far less
     shrinkage[-1] = 0
     trend = torch.linalg.solve(design.T @ design + shrinkage.clamp_min(1e-3).diag(), design.T @ scores)
@@ -221,7 +275,7 @@ def _regression(known: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
 def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, instruments: _Instruments) -> Grain:
     """Return grain that, on images without any, is measured to be as that of images (N, 3, S, S) with their noise.
 
-    Grain is put on smoothed images, measured (f) and compared with the survey's (w), `_TRIALS` times. Each trial
+    Grain is put on smoothed images, measured (f) and compared with the survey's (w), `SEARCH.trials` times. Each trial
     corrects:
 
     1. kernels K, by the noise of the colours: K <- K exp(ln level_w - ln level_f), scaled to unit variance;
@@ -244,26 +298,28 @@ def _corrected(grain: Grain, images: Tensor, conditions: Tensor, noise: Noise, i
     sky = knot_place(level).round().long()
     # Noise is skewed because it cannot be darker than black, which matters less the farther that is.
     fall = (((level + 1) / 2).clamp_min(1e-4) / (torch.arange(NUM_KNOTS) / (NUM_KNOTS - 1)).square()).clamp_max(1)
-    for _ in tqdm(range(_TRIALS), "grain of the sky", leave=False):
+    for _ in tqdm(range(SEARCH.trials), "grain of the sky", leave=False):
         layer.learn(grain)
         parts = []
-        for block, condition in zip(plain.split(_BLOCK), conditions.split(_BLOCK), strict=True):
+        for block, condition in zip(plain.split(SEARCH.block), conditions.split(SEARCH.block), strict=True):
             white = torch.randn(*block.shape[:2], side, side, generator=generator)
             per_image_noise = torch.randn(len(block), NUM_GRAIN_PARAMETERS, generator=generator)
             parts.append(layer(block, white, per_image_noise, condition))
         made = ((torch.cat(parts) + 1) * 127.5).round() / 127.5 - 1
         found = _Summary.of(made, _noise_of(made), instruments)
         # What the end at black lifts, the galaxy's image must be darker by.
-        plain = (smooth - _smoothed(made - plain, _LIFT)).clamp(-1, 1)
+        plain = (smooth - _smoothed(made - plain, SEARCH.lift_px)).clamp(-1, 1)
         ratio = (instruments.strength / _strengths(made, kernels).clamp_min(1e-6)).clamp(0.5, 2)
-        change = _STEP * torch.tensor([1.0, 0.0, 1.0]) * (wanted.grain_parameters - found.grain_parameters)
-        squared = 2 * _LEVEL**2 * (found.black - wanted.black) / (1 + 2 / 3 * wanted.black) + grain.soft_black.square()
+        change = SEARCH.step * torch.tensor([1.0, 0.0, 1.0]) * (wanted.grain_parameters - found.grain_parameters)
+        squared = (
+            2 * SEARCH.level**2 * (found.black - wanted.black) / (1 + 2 / 3 * wanted.black) + grain.soft_black.square()
+        )
         grain = grain._replace(
             kernels=of_unit_variance(grain.kernels * (wanted.levels - found.levels).exp()[:, None, None, None]),
             strength=grain.strength * ratio / ratio[sky],
             grain_parameters=_rising(grain.grain_parameters + change),
-            skewness=(grain.skewness + fall * (wanted.skewness - found.skewness) / _TAIL_SCORE).clamp_min(0),
-            soft_black=squared.clamp(0, _WIDEST**2).sqrt(),
+            skewness=(grain.skewness + fall * (wanted.skewness - found.skewness) / SEARCH.tail_score).clamp_min(0),
+            soft_black=squared.clamp(0, SEARCH.widest_soft_black**2).sqrt(),
         )
     return grain
 
@@ -281,10 +337,13 @@ class _Summary(NamedTuple):
         """Summarise images (N, 3, S, S) in [-1, 1] with their noise."""
         levels = noise.level.log()
         levels = (levels - levels.mean(1, keepdim=True)).median(0).values
-        light = (corner_patches(images, min(_PATCH, images.shape[-1] // 2)) + 1) / _LEVEL
+        light = (corner_patches(images, min(SEARCH.patch_px, images.shape[-1] // 2)) + 1) / SEARCH.level
         black, dim = (((light > n - 0.5) & (light < n + 0.5)).float().mean() for n in (0, 1))
         return cls(
-            _quantiles(instruments.grain_parameters(noise)), levels, _skewness(images), black / dim.clamp_min(_RARE)
+            _quantiles(instruments.grain_parameters(noise)),
+            levels,
+            _skewness(images),
+            black / dim.clamp_min(SEARCH.rare_share),
         )
 
 
@@ -297,19 +356,19 @@ def _rising(table: Tensor) -> Tensor:
 
 def _noise_of(images: Tensor) -> Noise:
     """Measure the noise of images (N, 3, S, S) in [-1, 1], not all at once."""
-    parts = [measure_noise((block + 1) / 2) for block in images.split(_BLOCK)]
+    parts = [measure_noise((block + 1) / 2) for block in images.split(SEARCH.block)]
     return Noise(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _skewness(images: Tensor) -> Tensor:
     """Return by how much noise reaches further to the light: logarithm of the ratio of the quantiles' distances."""
-    side = min(_PATCH, images.shape[-1] // 2)
+    side = min(SEARCH.patch_px, images.shape[-1] // 2)
     background = _smoothed(images, NEIGHBOURHOOD)
     behind = corner_patches(background, side).flatten(3).std(-1).mean(2)  # (4, N)
     calm = behind.argsort(0)[:2, :, None, None]
     noise = corner_patches(images - background, side).flatten(3)  # (4, N, 3, n * n)
     noise = noise.gather(0, calm.expand(2, *noise.shape[1:])).permute(1, 2, 0, 3).flatten(2)
-    low, middle, high = noise.quantile(torch.tensor([_TAIL, 0.5, 1 - _TAIL]), -1)
+    low, middle, high = noise.quantile(torch.tensor([SEARCH.tail, 0.5, 1 - SEARCH.tail]), -1)
     return ((high - middle).clamp_min(1e-3) / (middle - low).clamp_min(1e-3)).log().mean(1).median()
 
 
