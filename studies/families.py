@@ -25,8 +25,9 @@ from galaxies.common.durable_files import write_output
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.storage.checkpoint import load_checkpoint
-from galaxies.validation.report.contents import ALL, GamingGap, LeftOut, Report, read_report
+from galaxies.validation.report.contents import ALL, GamingGap, LeftOut, Report
 from galaxies.validation.report.model_card import training_facts
+from galaxies.validation.report.report_file import read_report
 
 _FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     need_packages("scipy", "sklearn", "matplotlib", "jinja2")
 
     from galaxies.datasets.prepared import PreparedDataset
-    from galaxies.validation.report.contents import read_report
+    from galaxies.validation.report.report_file import read_report
     from galaxies.validation.targets import table, verdicts
     from studies.runs import call, epochs_of, hold_to, latest_checkpoint, report, train
 

@@ -22,7 +22,7 @@ from galaxies.measure import photometry
 from galaxies.measure.statistics_table import STATISTIC_NAMES
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.validation import subject
-from galaxies.validation.report.contents import from_plain, read_report
+from galaxies.validation.report.report_file import from_plain, read_report
 from tests.conftest import ROOT, render_galaxies, run_script, write_dataset
 
 

@@ -37,10 +37,10 @@ def report(
         raise UserError(f"--out {out} is a file: name a folder")
     from galaxies.compute.device import Engine
     from galaxies.validation.evaluation import evaluate
-    from galaxies.validation.report.contents import to_plain
     from galaxies.validation.report.figures import headline
     from galaxies.validation.report.page import build_page
     from galaxies.validation.report.plots import draw_all
+    from galaxies.validation.report.report_file import to_plain
 
     with Engine.choose(device, "fp32").kernels():
         found = evaluate(checkpoint, data, count, seed, device, statmorph, steps, solver)
@@ -62,7 +62,7 @@ def compare(runs: Sequence[Path], out: Path | None) -> None:
     UserError
         If a run has no report.
     """
-    from galaxies.validation.report.contents import read_report
+    from galaxies.validation.report.report_file import read_report
 
     columns = {str(run): read_report(run).figures() for run in runs}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 
-from galaxies.validation.report.contents import Report, from_plain
+from galaxies.validation.report.contents import Report
+from galaxies.validation.report.report_file import from_plain
 from tests.conftest import ROOT
 
 OLD_REPORT = ROOT / "tests/validation/report_of_format_1.json"

@@ -1,22 +1,19 @@
-"""What a report holds, typed: every number of `evaluate.py report`, what was left out and why, and its file.
+"""What a report holds, typed: every number of `evaluate.py report`, and what was left out and why.
 
 A statistic has a dataclass here, a field in the part that it belongs to, and its line in that part's `figures` if runs
 are to be compared by it; `comparison.COMPARISONS` says how it is computed, and `page.html` how it is shown. The names
-in report.json are the same; reports of older formats are brought to this one by `_MIGRATIONS`.
+in report.json are the same; `report_file` writes and reads it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
 
 from config_physics import ATTRIBUTES
-from galaxies.common.errors import UserError
 
 FORMAT_VERSION = 2
 ALL = "all"  # the group of all galaxies, beside one for each class
@@ -540,7 +537,6 @@ class Report(_Part):
         }
 
 
-_REPORT = TypeAdapter(Report)
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 Cell = TypeVar("Cell")
 
@@ -575,71 +571,3 @@ def agreement_of(attributes: dict[str, Readings], attribute: str, instrument: In
     if instrument not in attributes[attribute]:
         return LeftOut(f"{instrument} does not read {attribute} here")
     return attributes[attribute][instrument][ALL]
-
-
-def to_plain(report: Report) -> dict[str, Any]:
-    """Return what report.json holds.
-
-    Raises
-    ------
-    ValueError
-        If a value is none that the report's types allow: what cannot be read again is not written.
-    """
-    plain = _REPORT.dump_python(report, by_alias=True)
-    _REPORT.validate_python(plain)
-    return plain
-
-
-def from_plain(plain: dict[str, Any]) -> Report:
-    """Return the report that plain values stand for, of this format or of an older one.
-
-    Raises
-    ------
-    ValueError
-        If they are no report.
-    """
-    try:
-        while (version := plain["format_version"]) in _MIGRATIONS:
-            plain = _MIGRATIONS[version](plain) | {"format_version": version + 1}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("this is no report") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"the report has format {version}")
-    return _REPORT.validate_python(plain)
-
-
-def read_report(run: Path) -> Report:
-    """Read the report in a folder, or in the JSON file that is named.
-
-    Raises
-    ------
-    UserError
-        If there is none, or the file is no report.
-    """
-    path = run if run.suffix == ".json" else run / "report.json"
-    try:
-        return from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except OSError:
-        raise UserError(f"{run} holds no report.json: make one with evaluate.py report") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is no report of this release: make it again with evaluate.py report") from None
-
-
-def _from_1(plain: dict[str, Any]) -> dict[str, Any]:
-    """Keep the groups apart from what stood beside them; commit e82a0c7 wrote the last reports of format 1."""
-
-    def grouped(cell: dict[str, Any], *beside: str) -> dict[str, Any]:
-        if "left_out" in cell:
-            return cell
-        groups = {name: value for name, value in cell.items() if name not in beside}
-        return {name: cell[name] for name in beside} | {"groups": groups}
-
-    control, realism = dict(plain["control"]), dict(plain["realism"])
-    control["classes"] = {n: grouped(cell, "balanced", "confusion") for n, cell in control["classes"].items()}
-    realism["power"] = grouped(realism["power"], "cycles")
-    realism["real_or_fake"] = grouped(realism["real_or_fake"], "learned")
-    return plain | {"control": control, "realism": realism}
-
-
-# {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}

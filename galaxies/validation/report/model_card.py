@@ -10,7 +10,8 @@ from config_physics import MORPHOLOGIES, Config, attribute_table
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
 from galaxies.storage.metrics_log import read_metrics
-from galaxies.validation.report.contents import Report, read_report
+from galaxies.validation.report.contents import Report
+from galaxies.validation.report.report_file import read_report
 from galaxies.validation.report.templates import render
 from galaxies.validation.targets import table, verdicts
 

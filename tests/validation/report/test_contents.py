@@ -10,15 +10,9 @@ import pytest
 
 import evaluate
 from galaxies.common.errors import UserError
-from galaxies.validation.report.contents import (
-    FORMAT_VERSION,
-    LeftOut,
-    agreement_of,
-    from_plain,
-    read_report,
-    to_plain,
-)
+from galaxies.validation.report.contents import FORMAT_VERSION, LeftOut, agreement_of
 from galaxies.validation.report.figures import headline
+from galaxies.validation.report.report_file import from_plain, read_report, to_plain
 from galaxies.validation.targets import verdicts
 from tests.validation.reports import OLD_REPORT, old_plain
 

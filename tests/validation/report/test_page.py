@@ -27,10 +27,10 @@ from galaxies.validation.report.contents import (
     Rates,
     RealOrFake,
     SpaceCompared,
-    from_plain,
 )
 from galaxies.validation.report.model_card import write_card
 from galaxies.validation.report.page import build_page
+from galaxies.validation.report.report_file import from_plain
 from tests.validation.reports import old_plain
 
 HOSTILE = '<script>alert("x")</script>\'&'
