@@ -146,24 +146,32 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         main(None)
     except UserError as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        if error.at_once:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(2)
-        sys.exit(2)
+        _leave(2, error.at_once)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except OSError as error:  # a full disk or a folder without permission, wherever it was met
         print(f"{program}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(2)
     except Exception as error:
         # MemoryError, and torch.OutOfMemoryError without importing torch for it.
         if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):
             raise
         print(f"{program}: error: there is not enough memory: try a smaller batch or image size", file=sys.stderr)
-        sys.exit(2)
+        _leave(2)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+        _leave(130)
+    _leave(0)
+
+
+def _leave(status: int, at_once: bool = False) -> NoReturn:
+    """End the process; at once, without tidying up, if asked to or if it is one of several that work together.
+
+    The threads by which ranks speak to each other can abort a process that has ended well, while it is torn down.
+    """
+    if at_once or os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

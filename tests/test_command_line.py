@@ -121,3 +121,27 @@ def test_an_error_that_ends_the_process_at_once_skips_what_would_crash():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "so far\n")
     assert done.stderr.endswith("error: gone\n")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        ("pass", 0, ""),
+        ("raise UserError('no data')", 2, "-c: error: no data\n"),
+        ("raise KeyboardInterrupt", 130, None),
+    ],
+)
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_one_of_several_processes_ends_before_their_threads_can_abort_it(size, end, status, said):
+    code = (
+        "import atexit; from galaxies.command_line import run_script; from galaxies.common.errors import UserError\n"
+        "atexit.register(print, 'torn down')\n"
+        f"def main(argv):\n    print('so far', end=' '); {end}\n"
+        "run_script(main)"
+    )
+    environment = {**os.environ, "WORLD_SIZE": size}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == status
+    assert done.stdout.split() == ["so", "far", *(["torn", "down"] if size == "1" else [])]
+    assert said is None or done.stderr == said
