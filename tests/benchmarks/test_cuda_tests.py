@@ -77,7 +77,7 @@ def test_outcomes_of_tests_are_counted(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def test_other(): pass", "pytest -k cuda found no test of that name; its last lines:\n.*deselected"),
+        ("def test_other(): pass", "pytest -k cuda found no test of that name; its last lines:\n(?s:.)*deselected"),
         ("import os\ndef test_cuda_dies(): os._exit(9)", "pytest -k cuda did not come to its end: exit status 9"),
         ("import os\ndef test_cuda_dies(): os._exit(0)", "did not come to its end: exit status 0"),
         ("def test_cuda_stops(): raise KeyboardInterrupt", "pytest -k cuda was interrupted; its last lines:"),
