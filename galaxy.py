@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from config_physics import Config
-from galaxies.command_line import Parser, add_config_options, config_from_options, given_settings, run_script
+from galaxies.command_line import (
+    Parser,
+    add_config_options,
+    add_time_option,
+    config_from_options,
+    given_settings,
+    run_script,
+)
 from galaxies.common.errors import UserError
 from galaxies.recipes import QUICK
 
@@ -37,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check the data, build the networks, take one step of each phase, stop"
     )
+    add_time_option(parser)
     options = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":  # the other processes of torchrun would say the same once more
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
@@ -84,7 +92,7 @@ def run(options: argparse.Namespace, path: Path) -> None:
     print_settings(config, data.manifest)
     if config.recipe == "paper" and (data.manifest.get("rule"), data.image_size) != ("paper", 64):
         print("note: the original recipe has 64-pixel images of prepare_data.py gz2 --rule paper; these are others")
-    train(config, data, options.dry_run)
+    train(config, data, options.dry_run, stop_at=options.stop_at)
 
 
 def resolve_config(options: argparse.Namespace, data: Path, image_size: int, num_train: int) -> Config:

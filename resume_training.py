@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galaxies.command_line import Parser, add_config_options, given_settings, run_script
+from galaxies.command_line import Parser, add_config_options, add_time_option, given_settings, run_script
 from galaxies.common.errors import UserError
 
 _CHANGEABLE = (
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source.add_argument("--run", metavar="NAME", help="name of the run, a folder in checkpoints/")
     source.add_argument("--checkpoint", type=Path, metavar="FILE", help="one checkpoint of the run")
     add_config_options(parser, _CHANGEABLE)
+    add_time_option(parser)
     options = parser.parse_args(argv)
 
     from galaxies.storage.checkpoint import LATEST, RUN_STATE, load_checkpoint
@@ -75,7 +76,7 @@ def _go_on(options: argparse.Namespace, path: Path, state: dict[str, Any]) -> No
     print_settings(config, data.manifest)
     phase = 2 if state["phase"] == "generator" else 1
     print(f"going on from {path}: phase {phase}, {state['epoch']} epochs and {state['step']} steps done")
-    train(config, data, state=state)
+    train(config, data, state=state, stop_at=options.stop_at)
 
 
 if __name__ == "__main__":

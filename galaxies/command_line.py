@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -77,6 +79,24 @@ def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Conf
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says where to compute, for scripts without a run's settings; see `device.Engine.choose`."""
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def add_time_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--minutes`, after which a run stops; the namespace gets `stop_at`, a reading of `time.monotonic`."""
+    parser.add_argument(
+        "--minutes",
+        type=_time_from_now,
+        default=math.inf,
+        dest="stop_at",
+        metavar="X",
+        help="stop and save after so many minutes from the start of this command; resume_training.py goes on",
+    )
+
+
+def _time_from_now(text: str) -> float:
+    if not 0 < (minutes := float(text)) <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is no number of minutes: it must be above 0 and at most 1000000")
+    return time.monotonic() + 60 * minutes
 
 
 def need_packages(*packages: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -42,6 +44,16 @@ def test_options_override_the_recipe_and_the_recipe_overrides_fallbacks():
     )
     assert (config.ema_decay, config.augment, config.log_every) == (0.5, False, 8)
     assert config.attributes == PAPER_ATTRIBUTES
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e9", "soon"])
+def test_minutes_are_a_positive_number(text):
+    parser = Parser()
+    command_line.add_time_option(parser)
+    assert parser.parse_args([]).stop_at == math.inf
+    assert parser.parse_args(["--minutes", "0.5"]).stop_at == pytest.approx(time.monotonic() + 30, abs=5)
+    with pytest.raises(UserError, match="--minutes"):
+        parser.parse_args(["--minutes", text])
 
 
 def test_attributes_are_a_list():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from contextlib import nullcontext
@@ -46,8 +47,17 @@ def refuse_existing(run: str, dry_run: bool) -> None:
         raise UserError(f"run {run} exists: go on with resume_training.py --run {run}, or choose another --run")
 
 
-def train(config: Config, data: PreparedDataset, dry_run: bool = False, state: dict[str, Any] | None = None) -> None:
-    """Train a run from its start, or on from a checkpoint's `state`.
+def train(
+    config: Config,
+    data: PreparedDataset,
+    dry_run: bool = False,
+    state: dict[str, Any] | None = None,
+    stop_at: float = math.inf,
+) -> None:
+    """Train a run from its start, or on from a checkpoint's `state`, until `time.monotonic` says `stop_at`.
+
+    A run whose time is up is saved, and the process goes on to its end; one that a signal stopped leaves with exit
+    status 130.
 
     Raises
     ------
@@ -59,6 +69,7 @@ def train(config: Config, data: PreparedDataset, dry_run: bool = False, state: d
     if state is None:
         refuse_existing(config.run, dry_run)
     trainer = Trainer(config, data, folder, SAMPLES / config.run, state)
+    trainer.stop_at = stop_at
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
     print(f"parameters: {sizes}; {engine.describe()}", flush=True)
@@ -77,5 +88,8 @@ def train(config: Config, data: PreparedDataset, dry_run: bool = False, state: d
     if trainer.stop_requested:
         print(f"stopped and saved: python resume_training.py --run {config.run}", file=sys.stderr)
         sys.exit(130)
+    if trainer.time_is_up:
+        print(f"the time is up, and the run saved: python resume_training.py --run {config.run} goes on")
+        return
     print(f"done: {folder / 'latest.pt'} and {SAMPLES / config.run}")
     print(f"next: python generate_from_checkpoint.py --checkpoint {folder / 'latest.pt'} --morphology spiral")

@@ -98,6 +98,8 @@ class Trainer:
         self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
         self.num_skipped = 0  # steps left out because something was not finite
         self.stop_requested = False
+        self.stop_at = math.inf  # by `time.monotonic`
+        self.time_is_up = False
         self._active_warnings: set[str] = set()
         self._bad_in_a_row = 0  # those since the last interval that had another step
         self._last_save = time.monotonic()
@@ -133,7 +135,7 @@ class Trainer:
     def _train(self) -> None:
         if self.phase == "predictor":
             self.run_phase(self.config.pretrain_epochs)
-            if self.stop_requested:
+            if self.stop_requested or self.time_is_up:
                 self._save_latest()
                 return
             self._finish_predictor()
@@ -141,7 +143,8 @@ class Trainer:
         if self.epoch < self.config.epochs:
             self._save_latest()
             return
-        self.stop_requested = False  # a request during the last epoch's end has nothing left to stop
+        # What happened during the last epoch's end has nothing left to stop.
+        self.stop_requested = self.time_is_up = False
         self.save_curves()
 
     def try_steps(self) -> None:
@@ -157,7 +160,7 @@ class Trainer:
         self.stop_requested = True
 
     def run_phase(self, num_epochs: int) -> None:
-        """Train the phase that the run is in until it has had `num_epochs` or a stop is requested."""
+        """Train the phase that the run is in until it has had `num_epochs`, a stop is requested or the time is up."""
         per_epoch, size = len(self.batches), self.config.batch_size * self.ranks.size
         label = f"phase {phase_order(self.phase) + 1} ({self.phase})"
         total = num_epochs * per_epoch
@@ -184,11 +187,14 @@ class Trainer:
 
     def _agree_to_stop(self, may_wait: bool) -> bool:
         """Tell whether to stop here; several ranks ask each other only where they wait anyway."""
+        late = time.monotonic() >= self.stop_at
         if self.ranks.size > 1:
             if not may_wait:
                 return False
             self.stop_requested = self.ranks.any(self.stop_requested, self.engine.device)
-        return self.stop_requested
+            late = self.ranks.any(late, self.engine.device)
+        self.time_is_up = late
+        return self.stop_requested or self.time_is_up
 
     def start_phase(self, phase: str) -> None:
         """Begin a phase at its first step."""

@@ -349,6 +349,30 @@ def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(tra
     assert losses(tmp_path) == losses(trained)
 
 
+def test_a_run_whose_time_is_up_is_saved_and_resumes_to_the_same_bits(trained, dataset_path, tmp_path):
+    options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
+    done = fork_script("galaxy.py", *options, *TINY, "--minutes", 1e-6, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+    assert "the time is up, and the run saved: python resume_training.py --run tiny goes on" in done.stdout
+    state = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")
+    assert (state["phase"], state["epoch"], state["step"]) == ("predictor", 0, 1)  # at once, in the middle of an epoch
+    for more in (["--minutes", 1e-6], ["--minutes", 600]):
+        done = fork_script("resume_training.py", "--run", "tiny", *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "the time is up" not in done.stdout
+    latest = "checkpoints/tiny/latest.pt"
+    assert_same(load_checkpoint(tmp_path / latest), load_checkpoint(trained / latest))
+    assert losses(tmp_path) == losses(trained)
+
+
+def test_time_that_is_up_does_not_turn_a_signal_into_one_that_came_twice(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    trainer.stop_at = 0.0
+    trainer.train()
+    assert trainer.time_is_up and not trainer.stop_requested
+    trainer._request_stop()  # as during the saving: it would raise KeyboardInterrupt there
+
+
 # Diffusion
 
 DIFFUSION = {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}
