@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -254,7 +255,16 @@ class _StyledBlock(nn.Module):
 
 
 class ImageDiscriminator(nn.Module, ABC):
-    """What all discriminators have in common."""
+    """What all discriminators have in common.
+
+    Attributes
+    ----------
+    couples_images : bool
+        Whether what it says of an image depends on the others of its batch, so that real and generated images must
+        not be one batch: batch normalisation does that, and so would a statistic of the batch.
+    """
+
+    couples_images: ClassVar[bool]
 
     @abstractmethod
     def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -267,6 +277,8 @@ class Discriminator(ImageDiscriminator):
     Strided convolutions halve the side down to 4 x 4 (64-128-256-256 channels at the default width); one linear
     layer gives the logit of "real". Parameters as for `Generator`.
     """
+
+    couples_images = True
 
     def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_bands: int = len(BANDS)) -> None:
         super().__init__()
@@ -305,6 +317,8 @@ class ProjectionDiscriminator(ImageDiscriminator):
     ----------
     Miyato & Koyama 2018, arXiv:1802.05637, eq. 3; Odena, Olah & Shlens 2017, arXiv:1610.09585 (auxiliary readings).
     """
+
+    couples_images = False
 
     def __init__(
         self,
@@ -355,6 +369,8 @@ class ResidualDiscriminator(ImageDiscriminator):
     ----------
     Miyato & Koyama 2018, arXiv:1802.05637, eq. 3; Huang et al. 2024, arXiv:2501.05441.
     """
+
+    couples_images = False
 
     def __init__(
         self,

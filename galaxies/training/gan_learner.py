@@ -197,8 +197,7 @@ class GanLearner(Learner):
         # Penalties are taken at the images that it sees: turning them changes no norm but by interpolation.
         real = self._shown(batch.images).requires_grad_("r1" in variant.due)
         fake = self._shown(fake).requires_grad_("r2" in variant.due)
-        real_logits, real_readings = self._assess(real, asked.condition)
-        fake_logits, fake_readings = self._assess(fake, asked.condition)
+        (real_logits, real_readings), (fake_logits, fake_readings) = self._assess_both(real, fake, asked.condition)
         if self._pairs:
             adversarial: tuple[Tensor, ...] = (relativistic_loss(real_logits, fake_logits),)
         else:
@@ -251,6 +250,21 @@ class GanLearner(Learner):
         with self.engine.autocast():
             logits, readings = self.discriminator.assess(images, condition)
         return logits.float(), readings
+
+    def _assess_both(
+        self, real: Tensor, fake: Tensor, condition: Tensor
+    ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+        """Return what `_assess` does, of real images and of generated ones under the same conditions.
+
+        Both are one batch where that changes nothing: no image has a say in what is said of another, and no gradient
+        is wanted at the images, which would be computed at all of them for a penalty on half of them.
+        """
+        if self.discriminator.couples_images or real.requires_grad or fake.requires_grad:
+            return self._assess(real, condition), self._assess(fake, condition)
+        logits, readings = self._assess(torch.cat([real, fake]), condition.repeat(2, 1))
+        halves = [None, None] if readings is None else readings.unflatten(0, (2, -1)).unbind()
+        real_part, fake_part = zip(logits.unflatten(0, (2, -1)).unbind(), halves, strict=True)
+        return real_part, fake_part
 
     def regression(
         self, readings: Tensor, wanted: Batch, reliability: Tensor | None = None

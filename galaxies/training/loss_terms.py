@@ -130,8 +130,11 @@ def weighted_sum(
     for term in terms:
         if term.every > 1 and term.name not in due:
             value = torch.zeros((), device=learner.engine.device)
+        elif (weight := term.weight_in(learner.config)) == 0:
+            with torch.no_grad():  # for the log alone
+                value = term.compute(learner, seen)
         else:
-            value, weight = term.compute(learner, seen), term.weight_in(learner.config)
+            value = term.compute(learner, seen)
             if term.every > 1:
                 value = term.every * value
             part = value if weight == 1 else weight * value

@@ -14,7 +14,7 @@ from galaxies.generation.build import build_generator
 from galaxies.training.gan_learner import GanLearner
 from galaxies.training.health import health_warnings
 from galaxies.training.perceptual import Vgg16
-from gan_model import ProjectionDiscriminator, build_discriminator, relativistic_loss
+from gan_model import DISCRIMINATORS, ProjectionDiscriminator, build_discriminator, relativistic_loss
 from tests.conftest import MODERN, differences, make_trainer
 
 
@@ -40,11 +40,12 @@ def equal(first, second) -> bool:
 
 
 def watch(monkeypatch, learner) -> list[tuple[Tensor, Tensor]]:
-    """Collect the images and conditions that the discriminator gets to see."""
+    """Collect the images and conditions that the discriminator gets to see, a batch of the run's size at a time."""
     seen, assess = [], learner.discriminator.assess
 
     def watched(images, condition):
-        seen.append((images.detach().clone(), condition.clone()))
+        size = learner.config.batch_size
+        seen.extend(zip(images.detach().clone().split(size), condition.clone().split(size), strict=True))
         return assess(images, condition)
 
     monkeypatch.setattr(learner.discriminator, "assess", watched)
@@ -70,6 +71,48 @@ def test_the_loss_of_pairs_is_that_of_the_same_rows(data, tmp_path, monkeypatch)
     assert terms["d_loss"] == pytest.approx(relativistic_loss(*logits).item(), rel=1e-4)
     assert terms["g_adversarial"] == pytest.approx(relativistic_loss(*logits[::-1]).item(), rel=1e-4)
     assert terms["d_pairs"] == pytest.approx((logits[0] - logits[1]).sigmoid().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_discriminators_say_whether_they_couple_images(name):
+    torch.manual_seed(0)
+    config = Config(width=4, discriminator=name, regression_weight=0.0 if name == "dcgan" else 1.0)
+    discriminator = build_discriminator(config).train()
+    images, condition = torch.randn(4, 3, 64, 64), torch.randn(4, config.condition_dim)
+    with torch.no_grad():
+        together, alone = discriminator.assess(images, condition)[0], discriminator.assess(images[:2], condition[:2])[0]
+    assert discriminator.couples_images == (not torch.allclose(together[:2], alone, atol=1e-5))
+
+
+@pytest.mark.parametrize("settings", [{}, MODERN | {"augment_discriminator": "fixed"}], ids=["default", "modern"])
+def test_real_and_generated_images_are_one_batch_that_gives_what_two_give(data, tmp_path, monkeypatch, settings):
+    results = []
+    for couples in (False, True):
+        trainer = trainer_of(data, tmp_path, **{"class_weight": 1.0, **settings})
+        monkeypatch.setattr(type(trainer.learner.discriminator), "couples_images", couples)
+        sizes, assess = [], trainer.learner.discriminator.assess
+        monkeypatch.setattr(
+            trainer.learner.discriminator, "assess", lambda i, c, a=assess, s=sizes: (s.append(len(i)), a(i, c))[1]
+        )
+        terms = step(trainer)
+        gradients = [p.grad for p in trainer.learner.discriminator.parameters()]
+        results.append((sizes[: 2 if couples else 1], terms, gradients))
+    (one_size, one, one_gradients), (two_sizes, two, two_gradients) = results
+    assert (one_size, two_sizes) == ([32], [16, 16])
+    assert one == pytest.approx(two, rel=2e-3)  # the generator's terms come after a step of the discriminator
+    for name in ("d_loss", "d_loss_real", "d_loss_fake", "d_regression_real", "d_regression_fake", "d_class_real"):
+        assert name not in one or one[name] == pytest.approx(two[name], rel=1e-5)
+    for joint, separate in zip(one_gradients, two_gradients, strict=True):
+        torch.testing.assert_close(joint, separate, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(0, [16, 16, 16]), (1, [32, 16])], ids=["penalised", "plain"])
+def test_a_penalty_on_half_the_images_is_not_computed_on_all(data, tmp_path, monkeypatch, number, sizes):
+    trainer, seen = trainer_of(data, tmp_path, r2_weight=0.0), []
+    assess = trainer.learner.discriminator.assess
+    monkeypatch.setattr(trainer.learner.discriminator, "assess", lambda i, c: (seen.append(len(i)), assess(i, c))[1])
+    step(trainer, number)
+    assert seen == sizes
 
 
 @pytest.mark.parametrize("adversarial", ["bce", "relativistic"])

@@ -146,6 +146,15 @@ def test_a_rare_term_counts_as_often_as_it_is_left_out():
     assert not any(free.is_due(Config(), step) for step in range(9))
 
 
+def test_a_term_of_no_weight_is_logged_and_costs_no_gradient():
+    x, watched = torch.tensor(3.0, requires_grad=True), []
+    idle = LossTerm("idle", 0.0, lambda _, x: watched.append(torch.is_grad_enabled()) or x.square())
+    total, values = weighted_sum([LossTerm("used", 1.0, lambda _, x: 2 * x), idle], learner_of(), x, ())
+    total.backward()
+    assert watched == [False]
+    assert (total.item(), values["idle"].item(), x.grad.item()) == (6, 9, 2)
+
+
 def test_sums_lack_no_part():
     terms = (LossTerm("a", 2.0, darkness), LossTerm("b", 3.0, darkness), LossTerm("c", 1.0, darkness, part_of="d_loss"))
     assert sums(terms, Config(), {"a": 1.0, "b": 10.0, "c": 5.0}) == {"g_loss": 32.0, "d_loss": 5.0}
