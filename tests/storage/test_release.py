@@ -8,13 +8,18 @@ import re
 import pytest
 import torch
 
+import release_checkpoint
 from config_physics import RELEASED
 from galaxies.common.errors import UserError
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
+from galaxies.storage import release
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.storage.release import SETTINGS, WEIGHTS, choose_precision, default_checkpoint, load_state, write_release
+from galaxies.validation.report import model_card
 from galaxies.validation.report.model_card import training_facts
+from release_checkpoint import LARGEST_BYTES
 from tests.conftest import ROOT, fork_script, run_script
 from tests.validation.reports import whole
 
@@ -136,6 +141,42 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     assert done.returncode == 2 and "is about step 1 of run other" in done.stderr
 
 
+class Written(Exception):  # noqa: N818 - not an error
+    pass
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "said"),
+    [
+        ("GAN", 12_000_000, None),
+        (
+            "GAN",
+            13_300_000,
+            "take 13.3 MB, more than the 12 that a release of family GAN may: train a narrower network",
+        ),
+        ("diffusion", 13_300_000, None),  # width 32
+        ("diffusion", 30_000_001, "take 30.0 MB, more than the 30 that a release of family diffusion may"),
+    ],
+)
+def test_weights_have_a_limit_by_family(untrained, dataset_path, tmp_path, monkeypatch, family, size, said):
+    checkpoint = untrained[family.lower()]
+    state = load_checkpoint(checkpoint)
+    state["provenance"]["sha256"] = PreparedDataset.open(dataset_path).manifest["sha256"]
+    save_checkpoint(tmp_path / "latest.pt", state)
+
+    def write(*_):
+        raise Written
+
+    monkeypatch.setattr(model_card, "report_about", lambda *_: None)
+    monkeypatch.setattr(model_card, "training_facts", lambda *_: {})
+    monkeypatch.setattr(release, "choose_precision", lambda *_: ("float16", {}, size))
+    monkeypatch.setattr(release, "write_release", write)
+    options = ["--checkpoint", tmp_path / "latest.pt", "--report", tmp_path, "--data", dataset_path, "--credit", "me"]
+    with pytest.raises(UserError if said else Written, match=said):
+        release_checkpoint.main([*map(str, options), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("many_differ_by", "few_differ_by", "chosen"), [(0, 200, "float16"), (2, 2, "float16"), (3, 3, "float32")]
 )
@@ -192,7 +233,7 @@ def test_several_ranks_count_in_the_facts(checkpoint, tmp_path):
 @pytest.mark.parametrize("name", ["gan", "diffusion"])
 def test_what_comes_with_the_program_draws_galaxies(name):
     folder = ROOT / "checkpoints" / RELEASED / name
-    assert sum(path.stat().st_size for path in folder.iterdir() if path.name != "samples.png") < 12_000_000
+    assert (folder / WEIGHTS).stat().st_size < LARGEST_BYTES["GAN" if name == "gan" else name]
     card = (folder / "card.md").read_text(encoding="utf-8")
     assert "Sloan Digital Sky Survey" in card and "| judge: frechet / floor |" in card
     sampler = GalaxySampler.from_checkpoint(folder / WEIGHTS, "cpu")
