@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "command_line": ("recipes",),
     "compute": (),
     "images": (),
-    "measure": ("images",),
+    "measure": ("compute", "images"),
     "storage": ("compute",),
     "telescope": ("compute", "images"),
     "datasets": ("compute", "images", "measure", "telescope"),

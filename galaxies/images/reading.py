@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,10 @@ from galaxies.images.opening import (
 
 SMALLEST_PX, LARGEST_PX = 64, 256
 _MOST_BYTES = 512 * 2**20
+# Threads that read at the same time take turns with pictures of more pixels than this, whose memory would add up, and
+# with FITS files: astropy's warnings are told to be silent for all threads.
+_LARGE_PX = 2048**2
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Read the central square of a picture.
+    """Read the central square of a picture; safe in several threads.
 
     A picture of more than 256 pixels a side is reduced to 256. A grey one gets three equal planes. A FITS file holds
     one plane, or three in the order R, G, B; unless its header says BUNIT = 'display' (0 to 255, as
@@ -99,8 +105,8 @@ def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str
         if picture.mode in DEEP_MODES:
             raise UserError(f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS")
         grey = picture.mode in GREY_MODES
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of palettes with transparency
+        picture.info.pop("transparency", None)  # changes no colour, but Pillow warns of it in palettes
+        with _ONE_AT_A_TIME if width * height > _LARGE_PX else nullcontext():
             pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
     except UserError:
         raise
@@ -116,7 +122,7 @@ def _read_fits(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]
     except ImportError:
         raise UserError(f"{path} is a FITS file, which needs astropy: python -m pip install astropy") from None
     try:
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with fits.open(io.BytesIO(content), memmap=False) as units:
                 unit = next(u for u in units if u.is_image and u.header.get("NAXIS", 0) > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,8 +12,8 @@ from config_physics import MORPHOLOGIES, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.measure import photometry
-from galaxies.measure.statistics_table import diversity
+from galaxies.measure.photometry import NO_SOURCE
+from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, diversity, measure_images
 from physics_model import PhysicsPredictor
 
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported
@@ -139,13 +140,13 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
         requests.append(values)
         if (real_diversity := diversity(real[index][:per_class])) > 0:
             report[f"diversity_{MORPHOLOGIES[index].name}"] = diversity(generated) / real_diversity
-    measured = photometry.measure(torch.cat(images).float() / 255)
-    sound = (measured.flag & photometry.NO_SOURCE) == 0
-    report["unmeasurable"] = float((~sound).float().mean())
+    measured = measure_images(torch.cat(images), statistics=ATTRIBUTE_STATISTICS)
+    sound = (measured.flags & NO_SOURCE) == 0
+    report["unmeasurable"] = float((~sound).mean())
     for column, attribute in enumerate(sampler.attributes):
         if attribute.source == "photometry":
-            error = (measured.attribute(attribute.name) - torch.cat(requests)[:, column]).abs()
-            usable = sound & torch.isfinite(error)
+            error = np.abs(measured.values[attribute.name] - torch.cat(requests)[:, column].numpy())
+            usable = sound & np.isfinite(error)
             if usable.any():
                 report[f"measured_mae_{attribute.name}"] = float(error[usable].mean())
     return report

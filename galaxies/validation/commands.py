@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galaxies.common.durable_files import write_output
+from galaxies.common.durable_files import output_file, write_output
 from galaxies.common.errors import UserError
+from galaxies.common.signals import exits_when_terminated
 
 
 def report(
@@ -83,24 +84,26 @@ def measure(images: Sequence[Path], out: Path) -> None:
     Raises
     ------
     UserError
-        If one is no picture of a galaxy.
+        If one is no picture of a galaxy, or `out` cannot be written; then there is no such file.
     """
     from tqdm import tqdm
 
-    from galaxies.images.reading import read_picture
     from galaxies.measure.photometry import FLAG_BITS
-    from galaxies.measure.statistics_table import STATISTICS, measure_images
+    from galaxies.measure.picture_files import measure_files
+    from galaxies.measure.statistics_table import STATISTICS
 
-    rows: list[list[Any]] = [["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]
-    for path in tqdm(images, "measuring", unit="img", leave=False, disable=len(images) < 8):
-        picture = read_picture(path)
-        measured = measure_images(picture.image[None])
-        values = [None if s.display and not picture.display else float(measured.values[s.name][0]) for s in STATISTICS]
-        flag = int(measured.flags[0])
-        remarks = [picture.note, *(text for bit, text in FLAG_BITS.items() if flag & bit)]
-        cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
-        rows.append([str(path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))])
-    _write_csv(out, rows)
+    with exits_when_terminated(), output_file(out) as file:
+        file.write(_csv([["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]))
+        bar = tqdm(measure_files(images), "measuring", len(images), unit="img", leave=False, disable=len(images) < 8)
+        for picture in bar:
+            values = [
+                None if s.display and not picture.display else picture.measured.values[s.name][0] for s in STATISTICS
+            ]
+            flag = int(picture.measured.flags[0])
+            remarks = [picture.note, *(text for bit, text in FLAG_BITS.items() if flag & bit)]
+            cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
+            row = [str(picture.path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))]
+            file.write(_csv([row]))
     print(f"measured {len(images)} pictures into {out}")
 
 
@@ -194,6 +197,10 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    write_output(path, _csv(rows))
+
+
+def _csv(rows: list[list[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_output(path, text.getvalue().encode(errors="backslashreplace"))
+    return text.getvalue().encode(errors="backslashreplace")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
+from galaxies.measure import statistics_table
 from galaxies.measure.photometry import NO_SOURCE, measure_with_structure
 from galaxies.measure.statistics_table import (
     ATTRIBUTE_STATISTICS,
@@ -78,6 +79,50 @@ def test_the_table_holds_what_its_sources_measure(pictures):
         # Nothing is known of a galaxy that was not found, but of its sky.
         assert np.isnan(values[0]) == (statistic.source != "image"), statistic.name
         np.testing.assert_allclose(values[1:], found[statistic.name][1:].numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_neither_neighbours_nor_threads_change_a_value(pictures, threads):
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(pictures)))
+    together = measure_images(pictures)
+    permuted = measure_images(pictures[order])
+    assert np.array_equal(permuted.table(), together.table()[order], equal_nan=True)
+    assert np.array_equal(permuted.flags, together.flags[order])
+    for row in (1, 40, 69):
+        alone = measure_images(pictures[row : row + 1])
+        np.testing.assert_allclose(alone.table()[0], together.table()[row], rtol=1e-5, atol=1e-7)
+    torch.set_num_threads(2)
+    assert np.array_equal(measure_images(pictures).table(), together.table(), equal_nan=True)
+
+
+def test_each_block_is_measured_by_one_thread(pictures, threads, monkeypatch):
+    counts, whole = [], statistics_table._found_on
+
+    def found_on(images, sources):
+        counts.append((len(images), torch.get_num_threads(), torch.is_inference_mode_enabled()))
+        return whole(images, sources)
+
+    monkeypatch.setattr(statistics_table, "_found_on", found_on)
+    measure_images(pictures, statistics=ATTRIBUTE_STATISTICS)
+    assert sorted(counts) == [(6, 1, True), *[(16, 1, True)] * 4]
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("side, together", [(64, 16), (100, 10), (256, 4)])
+def test_larger_images_are_measured_fewer_at_a_time(side, together, monkeypatch):
+    lengths, whole = [], statistics_table._found_on
+    monkeypatch.setattr(
+        statistics_table, "_found_on", lambda images, sources: lengths.append(len(images)) or whole(images, sources)
+    )
+    measure_images(torch.rand(together + 1, 3, side, side), statistics=ATTRIBUTE_STATISTICS)
+    assert sorted(lengths) == [1, together]
 
 
 def test_what_is_asked_for_alone_is_measured_the_same(pictures):
