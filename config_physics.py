@@ -310,6 +310,9 @@ class Config:
     decay: float = setting(
         0.4, "last part of phase 2 over which that step size falls linearly to zero (0: none)", low=0.0, high=1.0
     )
+    warmup: int = setting(
+        0, "steps over which that step size first rises linearly from zero (0: none)", low=0, high=1_000_000
+    )
     beta1: float = setting(0.5, "Adam's decay rate of the first moment", low=0.0, high=0.9999)
     beta2: float = setting(0.999, "Adam's decay rate of the second moment", low=0.0, high=0.999999)
     clip_norm: float = setting(1.0, "largest gradient norm of a network", low=1e-6, high=1e6)
@@ -378,9 +381,10 @@ class Config:
     )
     ema_decay: float = setting(0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999)
     on_nan: str = setting(
-        "stop",
-        "when a loss or gradient is not finite: stop, or skip that step's update and count it",
-        choices=("stop", "skip"),
+        "recover",
+        "when a loss or gradient is not finite: leave that update out, and halve the network's step size after three "
+        "in a row (recover), leave it out and no more (skip), or stop",
+        choices=("recover", "skip", "stop"),
     )
     augment: bool = setting(True, "flip and turn the training images; a galaxy has no up")
     balanced: bool = setting(False, "draw all classes equally often instead of as they occur")

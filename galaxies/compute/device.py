@@ -118,30 +118,64 @@ class Engine:
     def adam(self, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
         """Return Adam over the network's parameters, as one fused operation where the device has it.
 
-        For a CUDA graph the step size is a tensor on the device: a number would be recorded once and for all.
+        Each of its groups has the step size that was set last as ``rate``, and the one that is taken as ``lr``. Both
+        are tensors on the device but on MPS, which has no fused Adam: a number would be recorded in a CUDA graph once
+        and for all, and what part of the rate is taken is known to the device only; see `step_if_finite`.
         """
-        rate = torch.tensor(learning_rate, device=self.device) if self.graphs else learning_rate
         fused = self.device.type != "mps"
-        return torch.optim.Adam(network.parameters(), rate, betas, fused=fused, capturable=self.graphs)
+        optimizer = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=fused, capturable=self.graphs)
+        if fused:
+            # On the CPU in double precision, which is that of the number.
+            dtype = torch.float64 if self.device.type == "cpu" else torch.float32
+            for group in optimizer.param_groups:
+                for name in ("lr", "rate"):
+                    group[name] = torch.tensor(learning_rate, dtype=dtype, device=self.device)
+        else:
+            for group in optimizer.param_groups:
+                group["rate"] = learning_rate
+        return optimizer
 
     @staticmethod
     def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
         """Change the step size; to be called between steps, not within one."""
         for group in optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(learning_rate)
+            if isinstance(group["rate"], Tensor):
+                group["rate"].fill_(learning_rate)
             else:
-                group["lr"] = learning_rate
+                group["rate"] = learning_rate
 
-    def step_if_finite(self, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
-        """Take the optimiser's step unless the gradient's norm is not finite; only MPS waits to find out."""
+    @torch.no_grad()
+    def step_if_finite(self, optimizer: torch.optim.Optimizer, checked: Tensor, part: Tensor) -> Tensor:
+        """Take the optimiser's step unless something is not finite; only MPS waits to find out.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            As `adam` returns it.
+        checked : Tensor, ()
+            Finite if all is.
+        part : Tensor, ()
+            How much of the step size to take.
+
+        Returns
+        -------
+        Tensor, (), float32
+            1 if the step was left out, 0 if it was taken.
+        """
+        left_out = (checked * 0).ne(0).float()  # of all that is not finite zero times makes no number
         if self.device.type == "mps":
-            if bool(torch.isfinite(norm)):
+            is_left_out, taken = torch.stack([left_out, part]).tolist()
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * taken
+            if not is_left_out:
                 optimizer.step()
-            return
+            return left_out
+        for group in optimizer.param_groups:
+            torch.mul(group["rate"], part, out=group["lr"])
         # Fused optimisers look at this tensor themselves, as they do for scaled losses.
-        optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]  # and declare it nowhere
+        optimizer.found_inf = left_out  # type: ignore[attr-defined]  # and declare it nowhere
         optimizer.step()
+        return left_out
 
     def random_states(self) -> dict[str, Tensor]:
         """Return the states of the global random generators, which dropout draws from."""

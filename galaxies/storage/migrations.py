@@ -28,9 +28,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Content = dict[str, Any]
 
@@ -138,4 +140,16 @@ def _to_2(content: Content) -> Content:
     return rename_tensors(content, _TENSORS_RENAMED_IN_2)
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2}
+def _to_3(content: Content) -> Content:
+    content = add_setting(content, "warmup", 0)
+    if "optimizers" not in content:  # a release
+        return content
+    whole = {"part": torch.ones(()), "in_a_row": torch.zeros(())}
+    return {
+        **content,
+        "recovery": {name: dict(whole) for name in content["networks"]},
+        "health": {"bad_in_a_row": 0, "parts": dict.fromkeys(content["networks"], 1.0), "norm_levels": {}},
+    }
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3}

@@ -73,7 +73,6 @@ class DiffusionLearner(Learner):
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         config, model = self.config, self.generator
         process = model.process
-        statistics = self._statistics.clone()
         x0 = model.normalise(batch.images)
         start, length = self._levels
         level = start + length * self._draw(uniform=True)
@@ -91,5 +90,5 @@ class DiffusionLearner(Learner):
         reliability, physics = self._physics_of(images, batch, known)
         seen = Denoised(images, batch, known, reliability, physics, output, target, weight)
         total, terms = self._loss("generator", seen, variant)
-        terms["grad_norm"] = self._update_generator(total, statistics)
+        terms["grad_norm"] = self._update("generator", total)
         return [terms[name] for name in self.terms["generator"]], *physics[1:]

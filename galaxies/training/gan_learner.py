@@ -175,7 +175,6 @@ class GanLearner(Learner):
 
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the discriminator, then the generator, on one batch."""
-        statistics = self._statistics.clone()
         asked = self._asked(batch)
         with self.engine.autocast():
             fake = self.generator(self._draw(self.generator.noise_dim), asked.condition)  # (N, 3, S, S)
@@ -184,7 +183,7 @@ class GanLearner(Learner):
         self.discriminator.requires_grad_(False)
         seen = self._see_generated(asked, fake, real)
         total, g_terms = self._loss("generator", seen, variant)
-        terms |= g_terms | {"g_grad_norm": self._update_generator(total, statistics)}
+        terms |= g_terms | {"g_grad_norm": self._update("generator", total)}
         squared_errors, counts = (torch.cat(parts) for parts in zip(seen.physics[1:], *d_errors, strict=True))
         return [terms[name] for name in self.terms["generator"]], squared_errors, counts
 

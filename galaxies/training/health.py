@@ -17,6 +17,9 @@ from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, diversity, m
 from physics_model import PhysicsPredictor
 
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported
+_FAR_ABOVE = 10.0  # times its running level: a gradient's norm that is reported
+_LEAST_INTERVALS = 5  # of the log, before a level is known
+_NEWEST = 0.1  # weight of the newest interval in the level
 
 
 def health_warnings(
@@ -60,6 +63,40 @@ def health_warnings(
                 f"the generator ignores {name}: its squared error {error:.4f} is above the variance {variance:.4f} of "
                 "the requests; a larger --physics-weight or more epochs may help"
             )
+    return warnings
+
+
+def norm_warnings(metrics: dict[str, float], levels: dict[str, list[float]], phase: str) -> dict[str, str]:
+    """Compare the gradients' norms of one interval of the log with the level that they had in those before it.
+
+    Parameters
+    ----------
+    metrics : dict of str to float
+        Means over the interval; the norms are those named ``grad_norm``, with or without a prefix.
+    levels : dict of str to list
+        By norm, what earlier calls have learned: the running mean of its logarithm, in which the last ten or so
+        intervals count, and how many there were. Is changed in place.
+    phase : str
+        For the warning's name.
+
+    Returns
+    -------
+    dict
+        {kind of warning: sentence}, empty while no norm is more than ten times its level.
+    """
+    warnings = {}
+    for name, norm in metrics.items():
+        if not name.endswith("grad_norm") or norm <= 0:
+            continue
+        level, seen = levels.get(name, (0.0, 0))
+        usual = math.exp(level)
+        if seen >= _LEAST_INTERVALS and norm > _FAR_ABOVE * usual:
+            warnings[f"high_{phase}_{name}"] = (
+                f"the gradient's norm {name} is {norm:.3g}, {norm / usual:.0f} times what it was: training is about to "
+                "become unstable; a lower --learning-rate, a longer --warmup or --precision fp32 may help"
+            )
+        weight = max(1 / (seen + 1), _NEWEST)
+        levels[name] = [level + weight * (math.log(norm) - level), seen + 1]
     return warnings
 
 

@@ -16,6 +16,7 @@ from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.networks.layers import ImageGenerator
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
+from galaxies.training.recovery import Recovery
 from galaxies.training.weight_average import WeightAverage
 from physics_model import PhysicsPredictor, build_predictor, photometric_loss, physics_loss, variance_loss
 
@@ -98,8 +99,8 @@ class Learner(ABC):
     """The networks of a run and their updates: what the two families, GAN and diffusion, have in common.
 
     A step never makes the host wait for the device, and all that it changes are tensors that stay in place, so that
-    `cuda_graphs.RecordedStep` can record it. An update whose gradient is not finite is left out; the returned terms
-    tell.
+    `cuda_graphs.RecordedStep` can record it. An update whose gradient or loss is not finite is left out, and what the
+    pass left in running statistics is taken back; the returned terms tell. See `Recovery` for what follows from that.
 
     Parameters
     ----------
@@ -119,6 +120,8 @@ class Learner(ABC):
         The scalar terms that each phase's steps return, in order.
     limits : tuple of float, or None
         The least loss of the discriminator, and what one pays that cannot tell.
+    recoveries : dict of str to Recovery
+        Of each network: what part of its step size it takes.
     """
 
     table: ClassVar[tuple[LossTerm, ...]]
@@ -142,7 +145,9 @@ class Learner(ABC):
             name: engine.adam(module, rates[name], (config.beta1, config.beta2))
             for name, module in self.networks.items()
         }
-        self._statistics = engine.join_statistics(self.generator)
+        self.recoveries = {name: Recovery(engine.device, config.on_nan == "recover") for name in self.networks}
+        self._statistics = {name: engine.join_statistics(module) for name, module in self.networks.items()}
+        self._left_out: dict[str, Tensor] = {}  # by network: 1 if the step at hand leaves its update out, else 0
         self.average = WeightAverage(self.generator, config.ema_decay) if config.ema_decay else None
         self.noise = torch.Generator(engine.device).manual_seed(config.seed)
 
@@ -194,22 +199,38 @@ class Learner(ABC):
         """Return a network's loss and its terms."""
         return weighted_sum((t for t in self.loss_terms if t.network == network), self, seen, variant.due)
 
-    def schedule(self, phase: str, progress: float) -> None:
-        """Set the step size for the part of the phase, 0 to 1, that is done; to be called between steps."""
-        config = self.config
+    def schedule(self, phase: str, step: int, total_steps: int) -> None:
+        """Set the step size for the step with this number out of `total_steps`; to be called between steps."""
+        config, progress = self.config, step / total_steps
         if phase == "predictor" and config.pretrain_decay:
             self.engine.set_learning_rate(self.optimizers["predictor"], config.pretrain_learning_rate * (1 - progress))
-        elif phase == "generator" and config.decay > 0:
-            rate = config.learning_rate * min(1.0, (1 - progress) / config.decay)
+        elif phase == "generator" and (config.decay > 0 or config.warmup > 0):
+            rate = config.learning_rate
+            if config.decay > 0:
+                rate *= min(1.0, (1 - progress) / config.decay)
+            if config.warmup > 0:
+                rate *= min(1.0, (step + 1) / config.warmup)
             for name in self.networks.keys() - {"predictor"}:
                 self.engine.set_learning_rate(self.optimizers[name], rate)
 
     def step(self, batch: Batch, variant: Variant) -> StepResult:
         """Take the step that the variant describes."""
-        if variant.phase == "predictor":
-            return self._predictor_step(batch, variant)
-        self.predictor.eval().requires_grad_(False)
-        return self._generator_step(batch, variant)
+        in_phase_1 = variant.phase == "predictor"
+        trained = [name for name in self.networks if (name == "predictor") == in_phase_1]
+        before = {name: self._statistics[name].clone() for name in trained if self._statistics[name].numel()}
+        if in_phase_1:
+            result = self._predictor_step(batch, variant)
+        else:
+            self.predictor.eval().requires_grad_(False)
+            result = self._generator_step(batch, variant)
+        # A pass that overflowed has left its traces in the statistics of every network that it went through.
+        if before:
+            spoilt = torch.stack([self._left_out[name] for name in trained]).sum() > 0
+            for name, kept in before.items():
+                self._statistics[name].copy_(torch.where(spoilt, kept, self._statistics[name]))
+        if not in_phase_1 and self.average is not None:
+            self.average.update(self.generator)
+        return result
 
     def _predictor_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the predictor on real images."""
@@ -244,25 +265,17 @@ class Learner(ABC):
         return drawn[self.ranks.rows(size)]
 
     def _update(self, name: str, loss: Tensor) -> Tensor:
-        """Take one clipped optimiser step unless the gradient is not finite; return its norm before clipping."""
+        """Take one clipped optimiser step unless loss or gradient are not finite; return its norm before clipping."""
         optimizer, parameters = self.optimizers[name], list(self.networks[name].parameters())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-        self.engine.step_if_finite(optimizer, norm)
-        return norm
-
-    def _update_generator(self, loss: Tensor, statistics: Tensor) -> Tensor:
-        """Update generator and average; return the gradient's norm.
-
-        `statistics` are a copy of the generator's running statistics before the step: a pass that overflowed has left
-        its traces in them.
-        """
-        norm = self._update("generator", loss)
-        self._statistics.copy_(torch.where(torch.isfinite(norm), self._statistics, statistics))
-        if self.average is not None:
-            self.average.update(self.generator)
+        recovery = self.recoveries[name]
+        # All ranks have to find the same, and each has a loss of its own.
+        checked = norm + self.ranks.mean(loss.detach())
+        self._left_out[name] = self.engine.step_if_finite(optimizer, checked, recovery.part)
+        recovery.count(self._left_out[name])
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -271,6 +284,7 @@ class Learner(ABC):
             "networks": {name: module.state_dict() for name, module in self.networks.items()},
             # Their settings follow from the run's settings and the device.
             "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()},
+            "recovery": {name: recovery.state_dict() for name, recovery in self.recoveries.items()},
             "ema": self.average.state_dict() if self.average is not None else None,
             "random": {
                 **self.engine.random_states(),
@@ -297,6 +311,8 @@ class Learner(ABC):
         for name, optimizer in self.optimizers.items():
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+        for name, recovery in self.recoveries.items():
+            recovery.load_state_dict(state["recovery"][name])
         saved_on, device = state["random"]["noise_device"], self.engine.device.type
         if saved_on == device:
             self.noise.set_state(state["random"]["noise"])

@@ -46,7 +46,7 @@ class PhaseSteps:
             self.batches.end_epoch()
             self.batches.start_epoch()
         self.batches.stage()
-        self.learner.schedule(self.phase, step / total_steps)
+        self.learner.schedule(self.phase, step, total_steps)
         with self.learner.engine.kernels():
             self._recorded(self.learner.variant(self.phase, step))
         self.batches.advance()

@@ -33,13 +33,15 @@ from galaxies.training.health import (
     collapse_warnings,
     evaluate_predictor,
     health_warnings,
+    norm_warnings,
     predictor_lines,
 )
 from galaxies.training.learner import Learner
-from galaxies.training.steps import PhaseSteps, Reading
+from galaxies.training.recovery import IN_A_ROW, MOST_HALVINGS, halvings
+from galaxies.training.steps import Meters, PhaseSteps, Reading
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed when it is older than this, with a line of the log
-_TOO_MANY_SKIPPED = 100  # steps with something that is not finite, and not one without
+_TOO_MANY_SKIPPED = 100  # steps in a row with something that is not finite
 
 
 # What the generator of each family learns by.
@@ -102,6 +104,7 @@ class Trainer:
         self.time_is_up = False
         self._active_warnings: set[str] = set()
         self._bad_in_a_row = 0  # those since the last interval that had another step
+        self._parts = dict.fromkeys(self.learner.networks, 1.0)  # of each step size, when the log was read last
         self._last_save = time.monotonic()
 
     def train(self) -> None:
@@ -152,7 +155,9 @@ class Trainer:
         for phase in self.learner.terms:
             self.start_phase(phase)
             self.take_step(total_steps=1)
-            self._check_finite(self._steps.interval.read())
+            reading = self._steps.interval.read()
+            if reading.num_bad:
+                raise self._not_finite(reading, self._steps.interval)
 
     def _request_stop(self) -> None:
         if self.stop_requested:  # asked twice: do not wait for the step
@@ -199,6 +204,7 @@ class Trainer:
     def start_phase(self, phase: str) -> None:
         """Begin a phase at its first step."""
         self.phase, self.epoch, self.step = phase, 0, 0
+        self._norm_levels: dict[str, list[float]] = {}  # see `norm_warnings`
         self.batches.end_epoch()
         self._steps = PhaseSteps(phase, self.learner, self.batches)
 
@@ -210,7 +216,10 @@ class Trainer:
     def _end_epoch(self, num_epochs: int) -> None:
         self.epoch += 1
         self.batches.end_epoch()
-        means = self._means(self._steps.epoch_total.read(self.ranks))
+        reading = self._steps.epoch_total.read(self.ranks)
+        if self.epoch == num_epochs and not reading.means:
+            raise self._not_finite(reading, self._steps.epoch_total, "no step of the last epoch was finite")
+        means = self._means(reading)
         self._steps.epoch_total.clear()
         self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
         if self.phase == "generator" and means:
@@ -266,30 +275,69 @@ class Trainer:
     def _log_interval(self) -> dict[str, float]:
         reading = self._steps.interval.read(self.ranks)
         self._check_finite(reading)
+        self._say_what_was_left_out(reading)
         self._bad_in_a_row = self._bad_in_a_row + reading.num_bad if not reading.means else 0
         means = self._means(reading)
         means["images_per_s"] = self._steps.interval.steps_per_second() * self.config.batch_size * self.ranks.size
-        if self.config.on_nan == "skip":
+        if self.config.on_nan != "stop":
             self.num_skipped += reading.num_bad
             means["skipped"] = self.num_skipped
         self._record("train", means)
+        self._warn(norm_warnings(means, self._norm_levels, self.phase), ())
         self._steps.interval.clear()
         return means
 
     def _check_finite(self, reading: Reading) -> None:
-        """Stop if a term of the interval was not finite; with `on_nan` skip if that no longer ends."""
+        """Stop if a term of the interval was not finite; unless `on_nan` says stop, only if that does not end.
+
+        It does not when a network's step size was halved `MOST_HALVINGS` times, or after `_TOO_MANY_SKIPPED` steps of
+        which not one was good.
+        """
         if not reading.num_bad:
             return
-        if self.config.on_nan == "skip" and self._bad_in_a_row + reading.num_bad < _TOO_MANY_SKIPPED:
-            return
-        first = min(reading.first_bad.values(), default=self._steps.interval.steps)
-        names = [name for name, step in reading.first_bad.items() if step == first]
-        where = self.step - self._steps.interval.steps + first
-        advice = "a lower --learning-rate or with --precision fp32"
-        raise UserError(
-            f"not finite at step {where} of phase {phase_order(self.phase) + 1}: {', '.join(names) or 'a term'}; "
-            f"{self._last_good_checkpoint()}, or start a new run with {advice}"
+        given_up = [
+            f"the step size of the {name} was halved {MOST_HALVINGS} times and it did not recover"
+            for name, part in self._parts_now().items()
+            if halvings(part) >= MOST_HALVINGS
+        ]
+        if self.config.on_nan == "stop" or given_up or self._bad_in_a_row + reading.num_bad >= _TOO_MANY_SKIPPED:
+            raise self._not_finite(reading, self._steps.interval, *given_up)
+
+    def _not_finite(self, reading: Reading, meters: Meters, *reasons: str) -> UserError:
+        """Return the error that ends a run, of what was read from the meters."""
+        advice = "start a new run with a lower --learning-rate or with --precision fp32"
+        return UserError(
+            "; ".join(
+                [self._what_was_not_finite(reading, meters), *reasons, f"{self._last_good_checkpoint()}, or {advice}"]
+            )
         )
+
+    def _what_was_not_finite(self, reading: Reading, meters: Meters) -> str:
+        """Name the first of the steps that were read from the meters with something not finite, and what that was."""
+        first = min(reading.first_bad.values(), default=meters.steps)
+        names = [name for name, step in reading.first_bad.items() if step == first]
+        step = self.step - meters.steps + first
+        return f"not finite at step {step} of phase {phase_order(self.phase) + 1}: {', '.join(names) or 'a term'}"
+
+    def _say_what_was_left_out(self, reading: Reading) -> None:
+        """Print and record which steps of the interval were left out, and whose step size was halved for it."""
+        if reading.num_bad:
+            what = "this update is" if reading.num_bad == 1 else f"{reading.num_bad} updates from this one on are"
+            self._tell("not_finite", f"{self._what_was_not_finite(reading, self._steps.interval)}; {what} left out")
+        for name, part in self._parts_now().items():
+            if part < self._parts[name]:
+                self._tell(
+                    f"halved_{name}",
+                    f"{IN_A_ROW} updates of the {name} in a row were not finite: its step size is halved, to {part:g} "
+                    "of what it would be; a lower --learning-rate or --precision fp32 may help",
+                    part=part,
+                )
+            self._parts[name] = part
+
+    def _parts_now(self) -> dict[str, float]:
+        """Return what part of its step size each network takes; waits for the device."""
+        parts = torch.stack([recovery.part for recovery in self.learner.recoveries.values()])
+        return dict(zip(self.learner.recoveries, parts.tolist(), strict=True))
 
     def _last_good_checkpoint(self) -> str:
         latest = self.checkpoints / LATEST
@@ -307,12 +355,20 @@ class Trainer:
         return record
 
     def _warn(self, warnings: dict[str, str], kinds: tuple[str, ...]) -> None:
-        """Print each warning when it appears, and again only after it had gone."""
+        """Print each warning when it appears, and again only after it had gone.
+
+        Those in `kinds` can go, and have if they are not among the `warnings`; others are given once a run.
+        """
         for name, sentence in warnings.items():
-            if name not in self._active_warnings and self.ranks.is_first:
-                tqdm.write(f"warning, epoch {self.epoch}: {sentence}")
-                self._record("warning", {"name": name, "message": sentence})
+            if name not in self._active_warnings:
+                self._tell(name, sentence)
         self._active_warnings = {w for w in self._active_warnings if not w.startswith(kinds)} | set(warnings)
+
+    def _tell(self, name: str, sentence: str, **values: float) -> None:
+        """Print a warning and write it to the metrics file."""
+        if self.ranks.is_first:
+            tqdm.write(f"warning, epoch {self.epoch}: {sentence}")
+            self._record("warning", {"name": name, "message": sentence, **values})
 
     def sampler(self) -> GalaxySampler:
         """Return a sampler of the averaged generator (or of the generator itself), sharing its weights."""
@@ -346,6 +402,11 @@ class Trainer:
             "metrics": self.history,
             "warnings": sorted(self._active_warnings),
             "skipped": self.num_skipped,
+            "health": {
+                "bad_in_a_row": self._bad_in_a_row,
+                "parts": dict(self._parts),
+                "norm_levels": {name: list(level) for name, level in self._norm_levels.items()},
+            },
             "meters": self._steps.state_dict(),
             "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
             "population": {"classes": self.population.classes, "values": self.population.values},
@@ -375,6 +436,8 @@ class Trainer:
         self.history = state["metrics"]
         self._active_warnings = set(state["warnings"])
         self.num_skipped = state["skipped"]
+        self._bad_in_a_row, self._parts = state["health"]["bad_in_a_row"], dict(state["health"]["parts"])
+        self._norm_levels = {name: list(level) for name, level in state["health"]["norm_levels"].items()}
         self.learner.load_state_dict(state)  # last, since it restores the random generators
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 import os
 import shutil
 import signal
@@ -20,7 +22,7 @@ from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.metrics_log import read_metrics
 from galaxies.training.trainer import Trainer
-from tests.conftest import ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
+from tests.conftest import MODERN, ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
 
 
 def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
@@ -110,11 +112,11 @@ def test_predictor_rate_falls_to_zero_or_stays(data, tmp_path):
 @pytest.mark.parametrize(("decay", "middle", "last"), [(0.0, 1.0, 1.0), (0.5, 1.0, 0.2), (1.0, 0.5, 0.1)])
 def test_the_generators_rate_falls_over_the_last_part(data, tmp_path, decay, middle, last):
     learner = make_trainer(data, tmp_path, decay=decay, learning_rate=0.01).learner
-    for progress, part in ((0.0, 1.0), (0.5, middle), (0.9, last)):
-        learner.schedule("generator", progress)
+    for step, part in ((0, 1.0), (50, middle), (90, last)):
+        learner.schedule("generator", step, 100)
         for name in ("generator", "discriminator"):
-            assert learner.optimizers[name].param_groups[0]["lr"] == pytest.approx(0.01 * part)
-    assert learner.optimizers["predictor"].param_groups[0]["lr"] == learner.config.pretrain_learning_rate
+            assert float(learner.optimizers[name].param_groups[0]["rate"]) == pytest.approx(0.01 * part)
+    assert learner.optimizers["predictor"].param_groups[0]["rate"] == learner.config.pretrain_learning_rate
 
 
 def test_averaged_generator_follows_the_generator(data, tmp_path):
@@ -180,7 +182,7 @@ def test_stop_at_the_end_of_phase_1_is_saved(data, tmp_path, monkeypatch):
 
 
 def test_loss_that_is_not_finite_names_term_and_checkpoint(data, tmp_path):
-    trainer = make_trainer(data, tmp_path, learning_rate=1.0, epochs=3)
+    trainer = make_trainer(data, tmp_path, learning_rate=1.0, epochs=3, on_nan="stop")
     with torch.no_grad():
         next(trainer.learner.predictor.parameters()).fill_(torch.nan)
     with pytest.raises(
@@ -193,7 +195,9 @@ def break_noise(trainer, monkeypatch, *steps):
     """Make the noise of these steps of phase 2 (from 1) infinite."""
     draw, drawn = trainer.learner._draw, []
 
-    def noise(*shape):
+    def noise(*shape, uniform=False):
+        if uniform:
+            return draw(*shape, uniform=True)
         drawn.append(None)
         return draw(*shape) * (torch.inf if len(drawn) in steps else 1)
 
@@ -201,7 +205,7 @@ def break_noise(trainer, monkeypatch, *steps):
 
 
 def test_a_step_that_is_not_finite_stops_the_run_and_is_named(data, tmp_path, monkeypatch):
-    trainer = make_trainer(data, tmp_path, epochs=3, log_every=4)
+    trainer = make_trainer(data, tmp_path, epochs=3, log_every=4, on_nan="stop")
     break_noise(trainer, monkeypatch, 3, 4)
     with pytest.raises(
         UserError, match=r"not finite at step 3 of phase 2: .*g_adversarial.*resume_training.py --run r"
@@ -211,22 +215,99 @@ def test_a_step_that_is_not_finite_stops_the_run_and_is_named(data, tmp_path, mo
     assert (state["phase"], state["step"]) == ("generator", 0)
 
 
-def test_bad_steps_are_skipped_and_counted_on_request(data, tmp_path, monkeypatch):
-    trainer = make_trainer(data, tmp_path, epochs=2, on_nan="skip")
+@pytest.mark.parametrize("on_nan", ["recover", "skip"])
+def test_bad_steps_are_left_out_counted_and_said(data, tmp_path, monkeypatch, capsys, on_nan):
+    trainer = make_trainer(data, tmp_path, epochs=2, on_nan=on_nan)
     break_noise(trainer, monkeypatch, 2, 5, 6)
     trainer.train()
     records = [r for r in read_metrics(trainer.log.path) if r["kind"] == "train" and r["phase"] == "generator"]
     assert [r["skipped"] for r in records][-1] == 3
     assert all(torch.isfinite(t).all() for n in trainer.learner.networks.values() for t in n.state_dict().values())
     assert all(torch.isfinite(t).all() for t in trainer.learner.average.module.state_dict().values())
-    assert load_checkpoint(trainer.checkpoints / "latest.pt")["skipped"] == 3
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert state["skipped"] == 3
+    assert state["health"]["parts"] == dict.fromkeys(trainer.learner.networks, 1.0)
+    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert len(said) == 2  # an interval is two steps: 2, and 5 with 6
+    assert "not finite at step 2 of phase 2" in said[0] and said[0].endswith("this update is left out")
+    assert "not finite at step 5 of phase 2" in said[1] and said[1].endswith("2 updates from this one on are left out")
 
 
-def test_a_skipped_step_changes_nothing_that_is_trained(data, tmp_path, monkeypatch):
-    trainer = make_trainer(data, tmp_path, on_nan="skip")
-    trainer.start_phase("generator")
+def step_sizes(trainer: Trainer) -> dict[str, float]:
+    """Return the step sizes that the networks took last."""
+    return {name: float(one.param_groups[0]["lr"]) for name, one in trainer.learner.optimizers.items()}
+
+
+def test_three_bad_steps_in_a_row_halve_the_step_size(data, tmp_path, monkeypatch, capsys):
+    trainer = make_trainer(data, tmp_path, epochs=2, decay=0.0, learning_rate=0.004, log_every=5)
+    break_noise(trainer, monkeypatch, 3, 4, 5, 9, 10)
+    trainer.train()
+    # Both networks saw the images that were not finite.
+    taken = step_sizes(trainer)
+    assert (taken["generator"], taken["discriminator"]) == (0.002, 0.002)
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    assert state["health"]["parts"] == {"generator": 0.5, "discriminator": 0.5, "predictor": 1.0}
+    warnings = {r["name"]: r for r in read_metrics(trainer.log.path) if r["kind"] == "warning"}
+    assert warnings["halved_generator"]["part"] == warnings["halved_discriminator"]["part"] == 0.5
+    assert warnings["halved_generator"]["step"] == 5
+    said = capsys.readouterr().out
+    assert said.count("3 updates of the generator in a row were not finite: its step size is halved, to 0.5 of") == 1
+
+    # A resumed run keeps the smaller step and does not say so again.
+    config = dataclasses.replace(trainer.config, epochs=3)
+    resumed = Trainer(config, data, trainer.checkpoints, trainer.samples, state)
+    resumed.train()
+    assert {**step_sizes(resumed), "predictor": 0} == {**taken, "predictor": 0}
+    assert "halved" not in capsys.readouterr().out
+
+
+def test_skipping_never_halves(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=2, decay=0.0, on_nan="skip")
+    break_noise(trainer, monkeypatch, 2, 3, 4, 5, 6, 7)
+    trainer.train()
+    assert step_sizes(trainer)["generator"] == trainer.config.learning_rate
+
+
+def test_stopping_amid_bad_steps_resumes_to_the_same_bits(data, tmp_path, monkeypatch):
+    whole = make_trainer(data, tmp_path / "whole")
+    whole.start_phase("generator")
+    break_noise(whole, monkeypatch, 2, 3, 4)
+    for _ in range(3):
+        whole.take_step(100)
+    state = copy.deepcopy(whole.state_dict())
+    resumed = Trainer(whole.config, data, tmp_path / "c", tmp_path / "s", state)
+    break_noise(resumed, monkeypatch, 1)
+    for trainer in (whole, resumed):
+        for _ in range(3):
+            trainer.take_step(100)
+        trainer._log_interval()
+    assert_same(resumed.state_dict(), whole.state_dict())
+    assert whole._parts["generator"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"generator": "transposed", "discriminator": "dcgan", "regression_weight": 0.0},
+        MODERN | {"augment_discriminator": "adaptive"},
+        {"diffusion": True, "unet_blocks": 1},
+    ],
+    ids=["default", "dcgan", "modern", "diffusion"],
+)
+@pytest.mark.parametrize("phase", ["predictor", "generator"])
+def test_a_step_that_is_left_out_changes_nothing_that_is_trained(data, tmp_path, monkeypatch, settings, phase):
+    trainer = make_trainer(data, tmp_path, **settings)
+    trainer.start_phase(phase)
     trainer.take_step(100)
-    break_noise(trainer, monkeypatch, 1)
+    if phase == "predictor":
+        draw = trainer.batches.draw
+        monkeypatch.setattr(trainer.batches, "draw", lambda: broken(draw()))
+    else:
+        break_noise(trainer, monkeypatch, *range(1, 5))
+
+    def broken(batch):
+        return dataclasses.replace(batch, images=batch.images * torch.inf)
 
     def learned():
         state = trainer.learner.state_dict()
@@ -238,7 +319,71 @@ def test_a_skipped_step_changes_nothing_that_is_trained(data, tmp_path, monkeypa
 
     before = learned()
     trainer.take_step(100)
+    assert trainer._steps.interval.read().num_bad == 1
     assert_same(learned(), before)
+    average = trainer.learner.average.module.state_dict().values()
+    assert all(torch.isfinite(t).all() for t in average)
+
+
+def test_parameters_after_bad_steps_are_those_of_adam_by_hand(data, tmp_path):
+    settings = {"clip_norm": 1e6, "pretrain_learning_rate": 0.01, "pretrain_decay": False, "beta1": 0.9}
+    learner = make_trainer(data, tmp_path, **settings).learner
+    weight = next(learner.predictor.parameters())
+    start = weight.detach().double().clone()
+    slope = torch.linspace(-2, 2, weight.numel(), dtype=torch.float64).view_as(weight)
+    # Kingma & Ba (2015), algorithm 1; one that is left out is no step, and after three of them steps are half as long.
+    moved, first, second, taken = start, torch.zeros_like(start), torch.zeros_like(start), 0
+    for factor, size in [
+        (1.0, 0.01),
+        (math.inf, None),
+        (2.0, 0.01),
+        (math.nan, None),
+        (-math.inf, None),
+        (math.nan, None),
+        (-0.5, 0.005),
+        *[(math.nan, None)] * 6,
+        (3.0, 0.00125),
+    ]:
+        learner._update("predictor", (weight * slope.float()).sum() * factor)
+        if size is None:
+            continue
+        taken += 1
+        first = 0.9 * first + 0.1 * factor * slope
+        second = 0.999 * second + 0.001 * (factor * slope) ** 2
+        unbiased = (second / (1 - 0.999**taken)).sqrt() + 1e-8
+        moved = moved - size * first / (1 - 0.9**taken) / unbiased
+        torch.testing.assert_close(weight.detach().double(), moved, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_leaves_out_an_update_whose_gradient_is(data, tmp_path):
+    learner = make_trainer(data, tmp_path).learner
+    weight = next(learner.predictor.parameters())
+    before = weight.detach().clone()
+    norm = learner._update("predictor", weight.sum() + torch.inf)
+    assert torch.isfinite(norm)
+    assert torch.equal(weight, before)
+
+
+def test_a_network_that_does_not_recover_ends_the_run(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, epochs=100)
+    break_noise(trainer, monkeypatch, *range(3, 1000))
+    with pytest.raises(
+        UserError,
+        match=r"not finite at step \d+ of phase 2: .*the generator was halved 10 times and it did not recover",
+    ):
+        trainer.train()
+    # Steps from 3 on are bad, ten times three of them are needed, and the log is read every other step.
+    assert trainer.step == 32
+
+
+def test_a_phase_without_any_good_step_ends_the_run(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    with torch.no_grad():
+        next(trainer.learner.predictor.parameters()).fill_(torch.nan)
+    with pytest.raises(
+        UserError, match="not finite at step 1 of phase 1: physics, grad_norm; no step of the last epoch"
+    ):
+        trainer.train()
 
 
 def test_skipping_ends_when_nothing_is_finite_any_more(data, tmp_path, monkeypatch):
@@ -248,6 +393,13 @@ def test_skipping_ends_when_nothing_is_finite_any_more(data, tmp_path, monkeypat
     with pytest.raises(UserError, match="not finite"):
         trainer.train()
     assert 20 <= trainer.step < 28
+
+
+def test_trying_steps_fails_where_one_is_not_finite(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path)
+    break_noise(trainer, monkeypatch, 1)
+    with pytest.raises(UserError, match="not finite at step 1 of phase 2"):
+        trainer.try_steps()
 
 
 def test_finished_run_has_its_files(trained):
