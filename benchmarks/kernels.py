@@ -45,7 +45,7 @@ _KINDS = {
     "casts": ("_to_copy",),
     "products": ("convolution", "mm", "addmm", "bmm", "baddbmm", "mkldnn"),
     "normalisations": ("native_batch_norm", "_native_batch_norm", "cudnn_batch_norm", "_batch_norm"),
-    "optimiser": ("_fused", "_foreach"),
+    "lists of tensors": ("_fused", "_foreach"),
     "resampling": ("grid_sampler", "upsample", "max_pool", "avg_pool", "_adaptive", "adaptive", "mkldnn_max"),
     "reductions": ("sum", "mean", "max", "min", "amax", "amin", "any", "all", "var", "std", "sort", "argmax", "cumsum",
                    "linalg_vector_norm", "median", "kthvalue", "topk", "count_nonzero", "equal", "nll_loss",
@@ -107,7 +107,8 @@ def as_on_cuda(networks: Sequence[nn.Module]) -> Iterator[None]:
     for network in networks:
         for module in network.modules():
             if isinstance(module, ThinConv2d):
-                module.__class__ = nn.Conv2d  # type: ignore[assignment]  # without the channels of zeros that only a CPU adds, for its speed
+                # Without the channels of zeros that only a CPU adds, for its speed.
+                module.__class__ = nn.Conv2d  # type: ignore[assignment]
     with (
         mock.patch("galaxies.measure.source._is_recorded", lambda planes: True),
         mock.patch("galaxies.measure.source._POOLING", frozenset({"cpu"})),

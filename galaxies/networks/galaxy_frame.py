@@ -93,6 +93,7 @@ class GalaxyFrame(nn.Module):
     wound_orders: Tensor
     slopes: Tensor  # (profiles, 1, 1), as the next
     companion_slopes: Tensor
+    keeps_float32 = True  # see `compute.forward_pass`
     num_planes = len(_PROFILES) + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS) + len(_COMPANION_PROFILES)
 
     def __init__(self, style_dim: int, size: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from config_physics import Config
 from diffusion_model import DiffusionGenerator, denoising_loss
 from galaxies.compute.device import Engine
+from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.generation.build import build_generator
@@ -54,6 +55,7 @@ class DiffusionLearner(Learner):
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
         super().__init__({"generator": build_generator(config)}, config, engine, ranks or Ranks())
+        self._denoise = ForwardPass(self.generator, engine, "output")
         batch = self.ranks.size * config.batch_size
         place = torch.arange(batch, device=engine.device)[self.ranks.rows(config.batch_size)]
         # Where an image's noise levels begin, and how far they go: evenly spread ones (Kingma et al. 2021,
@@ -80,8 +82,7 @@ class DiffusionLearner(Learner):
         told = (self._draw(uniform=True) >= config.condition_dropout).float()
         noise = self._draw(*model.shape)
         x_t = process.q_sample(x0, t, noise)
-        with self.engine.autocast():
-            output = model.output(x_t, t, batch.condition * told[:, None])
+        output = self._denoise(x_t, t, batch.condition * told[:, None])
         target, weight = process.target(x0, t, noise), process.loss_weight(t, config.min_snr_gamma)
 
         images = model.to_images(process.predict_x0(x_t, t, output)).clamp(-1, 1)

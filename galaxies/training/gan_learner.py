@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
+from galaxies.compute.forward_pass import ForwardPass, Weights
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import with_scaled
@@ -131,6 +132,8 @@ class GanLearner(Learner):
         }
         super().__init__(networks, config, engine, ranks or Ranks())
         self.discriminator = cast(ImageDiscriminator, self.networks["discriminator"])
+        self._generate = ForwardPass(self.generator, engine)
+        self._judge = ForwardPass(self.discriminator, engine, "assess")
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
         self._jitter = config.label_jitter * torch.tensor(ranges, device=engine.device)
@@ -140,6 +143,7 @@ class GanLearner(Learner):
         self.features: Any = choose_features(config, self.predictor)
         if isinstance(self.features, Vgg16):
             engine.prepare(self.features)
+        self._maps = ForwardPass(self.features, engine, "maps") if self.features is not None else None
 
     def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
@@ -176,8 +180,7 @@ class GanLearner(Learner):
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the discriminator, then the generator, on one batch."""
         asked = self._asked(batch)
-        with self.engine.autocast():
-            fake = self.generator(self._draw(self.generator.noise_dim), asked.condition)  # (N, 3, S, S)
+        fake = self._generate(self._draw(self.generator.noise_dim), asked.condition)  # (N, 3, S, S)
         real, terms, d_errors = self._update_discriminator(batch, asked, fake.detach(), variant)
         # The discriminator's own gradients would be thrown away, so none are computed.
         self.discriminator.requires_grad_(False)
@@ -221,10 +224,12 @@ class GanLearner(Learner):
 
     def _see_generated(self, asked: Batch, fake: Tensor, real: Tensor) -> Generated:
         """Let discriminator and predictor look at generated images."""
-        logits, readings = self._assess(self._shown(fake), asked.condition)
+        (weights,) = self._judge.weights()
+        logits, readings = self._assess(self._shown(fake), asked.condition, weights)
         if self._pairs:
-            with torch.no_grad():  # anew, since the discriminator has moved
-                opposite, _ = self._assess(real, asked.condition)
+            # Anew, since the discriminator has moved; by itself, since it takes no gradient.
+            with torch.no_grad():
+                opposite, _ = self._assess(real, asked.condition, weights)
             adversarial = relativistic_loss(logits, opposite)
         else:
             adversarial = generator_loss(logits)
@@ -244,10 +249,11 @@ class GanLearner(Learner):
             return images
         return self.augmentation(images, self._draw(NUM_DRAWS, uniform=True))
 
-    def _assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _assess(
+        self, images: Tensor, condition: Tensor, weights: Weights | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the discriminator's logits (N,), float32, and its readings."""
-        with self.engine.autocast():
-            logits, readings = self.discriminator.assess(images, condition)
+        logits, readings = self._judge(images, condition, weights=weights)
         return logits.float(), readings
 
     def _assess_both(
@@ -259,7 +265,8 @@ class GanLearner(Learner):
         is wanted at the images, which would be computed at all of them for a penalty on half of them.
         """
         if self.discriminator.couples_images or real.requires_grad or fake.requires_grad:
-            return self._assess(real, condition), self._assess(fake, condition)
+            first, second = self._judge.weights(2)
+            return self._assess(real, condition, first), self._assess(fake, condition, second)
         logits, readings = self._assess(torch.cat([real, fake]), condition.repeat(2, 1))
         halves = [None, None] if readings is None else readings.unflatten(0, (2, -1)).unbind()
         real_part, fake_part = zip(logits.unflatten(0, (2, -1)).unbind(), halves, strict=True)
@@ -292,11 +299,11 @@ class GanLearner(Learner):
 
     def perceptual(self, fake: Tensor, real: Tensor) -> Tensor:
         """Compare features of generated and of real images, neither of them moved."""
-        assert self.features is not None  # only runs with this term compute it
-        with torch.no_grad(), self.engine.autocast():
-            expected = self.features.maps(real)
-        with self.engine.autocast():
-            found = self.features.maps(fake)
+        assert self._maps is not None  # only runs with this term compute it
+        (weights,) = self._maps.weights()
+        with torch.no_grad():
+            expected = self._maps(real, weights=weights)
+        found = self._maps(fake, weights=weights)
         size = self.ranks.size * len(fake)
         return perceptual_loss(found, expected, self.ranks.mean_with_gradient, size)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
+from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.networks.layers import ImageGenerator
@@ -140,6 +141,7 @@ class Learner(ABC):
         self.networks = {name: self._place(network) for name, network in networks.items()}
         self.generator = cast(ImageGenerator, self.networks["generator"])
         self.predictor = cast(PhysicsPredictor, self.networks["predictor"])
+        self._predict = ForwardPass(self.predictor, engine, "distribution")
         rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
         self.optimizers = {
             name: engine.adam(module, rates[name], (config.beta1, config.beta2))
@@ -235,8 +237,7 @@ class Learner(ABC):
     def _predictor_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the predictor on real images."""
         self.predictor.train()
-        with self.engine.autocast():
-            predicted, log_variance = self.predictor.distribution(batch.images)
+        predicted, log_variance = self._predict(batch.images)
         physics = physics_loss(predicted, batch.scaled, batch.known, share_count=self.ranks.mean)
         total, terms = self._loss("predictor", Predicted(batch, predicted, log_variance, physics), variant)
         terms["grad_norm"] = self._update("predictor", total)
@@ -246,8 +247,7 @@ class Learner(ABC):
         self, images: Tensor, asked: Batch, known: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor]]:
         """Let the predictor read generated images: its reliability, and what `physics_loss` returns."""
-        with self.engine.autocast():
-            predicted, log_variance = self.predictor.distribution(images)
+        predicted, log_variance = self._predict(images)
         reliability = self.predictor.reliability(log_variance)
         return reliability, physics_loss(predicted, asked.scaled, known, reliability, self.ranks.mean)
 

@@ -37,7 +37,7 @@ def test_views_start_no_kernel():
         ("products", lambda x: x @ x.t()),
         ("fills", lambda x: torch.zeros(3)),
         ("random", lambda x: torch.randn(3)),
-        ("optimiser", lambda x: torch._foreach_mul_([x, x], 2.0)),
+        ("lists of tensors", lambda x: torch._foreach_mul_([x, x], 2.0)),
         ("resampling", lambda x: nn.functional.max_pool2d(x[None, None], 2)),
     ],
 )
@@ -75,5 +75,5 @@ def test_the_script(capsys):
     for phase in ("predictor", "generator"):
         kinds = dict(facts[phase])
         assert kinds.pop("all") == pytest.approx(sum(kinds.values()))
-        assert {"casts", "products", "element-wise", "reductions", "optimiser"} <= set(kinds)
-        assert facts[f"{phase}_names"]["optimiser _fused_adam_"] == (1 if phase == "predictor" else 2)
+        assert {"casts", "products", "element-wise", "reductions", "lists of tensors"} <= set(kinds)
+        assert facts[f"{phase}_names"]["lists of tensors _fused_adam_"] == (1 if phase == "predictor" else 2)
