@@ -6,6 +6,7 @@ gradient, and what is measured inside them holds them constant.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ _MIN_AREA = 9.0 / 64**2  # a smaller source is a defect, as a fraction of the fr
 
 # Devices on which planes are dilated by pooling, in one kernel; on a CPU that is 20 times slower than comparisons.
 _POOLING = frozenset({"cuda"})
+_SWEPT_PIXELS = 2**16  # of all frames from which on a CPU sweeps them; fewer are dilated sooner by passes
+_CHUNK_PIXELS = 2**17  # that are swept at a time, so that they stay in a processor's cache
 
 
 class Source(NamedTuple):
@@ -92,22 +95,70 @@ def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:
     -------
     Tensor, (N, S, S), of the same dtype
     """
-    pooled = marker.device.type in _POOLING
-    dtype = marker.dtype
-    if pooled and not dtype.is_floating_point:
-        # CUDA pools no integers. Halves hold those of a byte exactly.
-        marker, ceiling = marker.half(), ceiling.half()
-    # A CUDA graph has no loop that ends on its own. Paths that turn back so often that they are longer than two
-    # sides are rare, and what lies at their ends is faint.
+    if marker.device.type in _POOLING:
+        dtype = marker.dtype
+        if not dtype.is_floating_point:
+            # CUDA pools no integers. Halves hold those of a byte exactly.
+            marker, ceiling = marker.half(), ceiling.half()
+        return _by_passes(marker, ceiling).to(dtype)
+    # Bytes are so small that passes over them are the faster way.
+    if marker.device.type != "cpu" or marker.numel() < _SWEPT_PIXELS or not marker.is_floating_point():
+        return _by_passes(marker, ceiling)
+    step = -(-_CHUNK_PIXELS // marker.shape[-1] ** 2)
+    parts = zip(marker.split(step), ceiling.split(step), strict=True)
+    return torch.cat([_by_sweeps(*part) for part in parts])
+
+
+def _by_passes(marker: Tensor, ceiling: Tensor) -> Tensor:
+    """Reconstruct by passes that reach one pixel further each."""
+    side = marker.shape[-1]
+    # A CUDA graph has no loop that ends on its own. Of 6,511 galaxies of Galaxy Zoo at 64 pixels one in a thousand
+    # takes more than 61 passes, and none more than 69. Longer paths turn back and forth, and what lies at their ends
+    # is faint.
     recording = _is_recorded(marker)
     rebuilt = marker
-    for step in range(1, (2 if recording else 4) * marker.shape[-1]):
+    for step in range(1, 1 + (side + side // 4 if recording else side**2)):
         grown = torch.minimum(dilate(rebuilt), ceiling)
         # Comparing waits for a GPU, so it is done now and then only.
         if not recording and step % 8 == 0 and torch.equal(grown, rebuilt):
             break
         rebuilt = grown
-    return rebuilt.to(dtype)
+    return rebuilt
+
+
+def _by_sweeps(marker: Tensor, ceiling: Tensor) -> Tensor:
+    """Reconstruct by sweeps down, up, right and left, each of which follows a path as far as it keeps to its direction.
+
+    They are many small operations, but three rounds of them do what 69 passes do. Written by Vincent (1993, IEEE Trans.
+    Image Processing 2, 176) for one pixel after the other; here a whole row goes at a time, for all frames.
+    """
+    count, side, _ = marker.shape
+    # Frames last, so that rows are in one piece, and a border that lets nothing through.
+    down = marker.new_full((side, side + 2, count), -torch.inf)
+    across = down.clone()
+    down[:, 1:-1] = torch.minimum(dilate(marker), ceiling).permute(1, 2, 0)  # a marker may stand above the ceiling
+    ceilings, turned = ceiling.permute(1, 2, 0).contiguous(), ceiling.permute(2, 1, 0).contiguous()
+    for _ in range(side**2):
+        _sweep(down, ceilings)
+        across[:, 1:-1] = down[:, 1:-1].transpose(0, 1)
+        _sweep(across, turned)
+        down[:, 1:-1] = across[:, 1:-1].transpose(0, 1)
+        rebuilt = down[:, 1:-1].permute(2, 0, 1).contiguous()
+        if torch.equal(torch.minimum(dilate(rebuilt), ceiling), rebuilt):
+            break
+    return rebuilt
+
+
+def _sweep(planes: Tensor, ceiling: Tensor) -> None:
+    """Dilate planes (S, S + 2, N) in place under a ceiling (S, S, N), row by row downwards, then upwards."""
+    left, middle, right = (planes[:, k : k + ceiling.shape[1]].unbind() for k in range(3))
+    rows = range(len(ceiling))
+    best = torch.empty_like(ceiling[0])
+    for order in (rows, rows[::-1]):
+        for above, row in pairwise(order):
+            torch.maximum(left[above], right[above], out=best)
+            torch.maximum(best, middle[above], out=best)
+            torch.clamp(best, middle[row], ceiling[row], out=middle[row])
 
 
 def _is_recorded(planes: Tensor) -> bool:
