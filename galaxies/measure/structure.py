@@ -135,7 +135,7 @@ def measure_structure(
         about_centroid = distance_from(light, centroid)
         first, _ = petrosian_radius(measure_rings(light, usable, about_centroid))
         centre = asymmetry_centre(light, usable, centroid, APERTURE * first)
-        drift = (centre - centroid).norm(dim=1)
+        drift = torch.linalg.vector_norm(centre - centroid, dim=1)
         converged = drift <= (MAX_DRIFT * first).clamp_min(1)
         distance = distance_from(light, centre)
 

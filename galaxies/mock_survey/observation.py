@@ -303,7 +303,7 @@ def _neighbours(p: GalaxyTable[Tensor], grid: Grid) -> Tensor:
     cos, sin = p.neighbours.angle.cos()[..., None], p.neighbours.angle.sin()[..., None]
     place = torch.stack([cos * u - sin * v, sin * u + cos * v], -1) + p.neighbours.place[:, :, None]
     # A neighbour on top of the galaxy would have been the galaxy.
-    apart = p.neighbours.place.norm(dim=-1) > 0.8 * p.petro_r90[:, None]
+    apart = torch.linalg.vector_norm(p.neighbours.place, dim=-1) > 0.8 * p.petro_r90[:, None]
     flux = p.neighbours.flux * apart[..., None] / len(points)  # (n, K, 3)
     flux = flux[:, :, None].expand(-1, -1, len(points), -1).flatten(1, 2)
     return torch.stack([grid.deposit(place.flatten(1, 2), flux[..., band]) for band in range(3)], 1)
