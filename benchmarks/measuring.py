@@ -1,22 +1,26 @@
-"""Time photometry on simulated galaxies: the attributes, and the structure as well.
+"""Time photometry on simulated galaxies: the attributes, the structure as well, and pictures in files by the command.
 
     python benchmarks/measuring.py
     python benchmarks/measuring.py --images 16384 --batch-size 1024
 
-Prints one JSON object. The plain reference measures one image at a time with the same code; beside it, where statmorph
-is installed (requirements-dev.txt), the facts tell how long that takes for the same galaxies. The limit is the time in
-which the images could be read once. How right the measurements are is what instruments.py tells.
+Prints one JSON object. The last row is `evaluate.py measure` as a user starts it, Python and PyTorch included, on the
+processor whatever the device. The plain reference of the others measures one image at a time with the same code; beside
+it, where statmorph is installed (requirements-dev.txt), the facts tell how long that takes for the same galaxies. The
+limit is the time in which the images could be read once. How right the measurements are is what instruments.py tells.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,6 +33,7 @@ from galaxies.compute.device import Engine
 from galaxies.measure import photometry
 from studies.instruments import measure_with_statmorph
 
+_ROOT = Path(__file__).resolve().parent.parent
 _ALONE = 16  # images that the reference measures, one at a time
 
 
@@ -55,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 limit=(roofline.reading(len(images), images.shape[-1]), peak),
             )
         )
+    with tempfile.TemporaryDirectory(prefix="galaxy-") as scratch:
+        command = measuring_command(images[: options.pictures].cpu(), options.pictures, Path(scratch))
+        seconds = timing.in_turns({"command": command}, min(options.repeats, 3), torch.device("cpu"))
+    rows.append(timing.row(f"{options.pictures} pictures by evaluate.py measure", seconds["command"], options.pictures))
     facts: dict[str, float | str] = {"reference": "the same code, one image at a time"}
     if options.statmorph and importlib.util.find_spec("statmorph"):
         chosen = images[: options.statmorph].cpu()
@@ -77,6 +86,13 @@ def _parser() -> Parser:
         "--batch-size", type=timing.at_least(1), default=64, metavar="N", help="images at a time (default: 64)"
     )
     parser.add_argument(
+        "--pictures",
+        type=timing.at_least(1),
+        default=400,
+        metavar="N",
+        help="files that the command measures (default: 400)",
+    )
+    parser.add_argument(
         "--statmorph",
         type=timing.at_least(0),
         default=8,
@@ -92,6 +108,16 @@ def measure(images: Tensor, batch: int, structure: bool) -> None:
     measure_batch = photometry.measure_with_structure if structure else photometry.measure
     for start in range(0, len(images), batch):
         measure_batch(images[start : start + batch])
+
+
+def measuring_command(images: Tensor, count: int, folder: Path) -> Callable[[], object]:
+    """Write `count` pictures of images (N, 3, S, S) in [0, 1], in turn; return what measures them by the command."""
+    paths = [str(folder / f"{k}.png") for k in range(count)]
+    for k, path in enumerate(paths):
+        pixels = (255 * images[k % len(images)]).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(path)
+    argv = [sys.executable, str(_ROOT / "evaluate.py"), "measure", *paths, "--out", str(folder / "measured.csv")]
+    return lambda: subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

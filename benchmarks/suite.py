@@ -119,7 +119,7 @@ QUICK = [
     Part("launches", 60, "launches.py --periods 1 --batch-size 4 --width 8"),
     Part("epoch", 60, "epoch.py --width 8 --batch-size 16 --images 64 --repeats 1"),
     Part("generation", 60, "generation.py --images 4 --repeats 1"),
-    Part("measuring", 60, "measuring.py --images 4 --repeats 1 --statmorph 0"),
+    Part("measuring", 60, "measuring.py --images 4 --pictures 4 --repeats 1 --statmorph 0"),
     Part("rendering", 60, "rendering.py --count 4 --repeats 1"),
     Part("preparation", 60, "preparation.py --images 4 --repeats 1", has_device=False),
     Part("serving", 90, "serving.py --width 4 --seconds 1 --clients 20"),

@@ -101,8 +101,11 @@ def test_generation(capsys):
 
 
 def test_measuring(capsys):
-    result = run(measuring, capsys, "--images", 3, "--repeats", 1, "--device", "cpu", "--statmorph", 0)
-    assert [row["what"] for row in result["rows"]] == ["attributes, batch 64", "attributes and structure, batch 64"]
+    sizes = ["--images", 3, "--pictures", 5, "--repeats", 1]
+    result = run(measuring, capsys, *sizes, "--device", "cpu", "--statmorph", 0)
+    photometry = ["attributes, batch 64", "attributes and structure, batch 64"]
+    assert [row["what"] for row in result["rows"]] == [*photometry, "5 pictures by evaluate.py measure"]
+    assert [row["images"] for row in result["rows"]] == [3, 3, 5]
 
 
 def test_rendering(capsys):
