@@ -139,7 +139,7 @@ class FrameGenerator(ImageGenerator):
         maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         for block in self.coarse:
             maps = block(F.interpolate(maps, scale_factor=2, mode="bilinear"), style)
-        turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.map_size)
+        turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes)
         planes = torch.cat([turned.to(maps.dtype), self.frame(style, pose).to(maps.dtype)], 1)
         maps = self.refine(self.join(planes, style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.

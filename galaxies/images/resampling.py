@@ -52,8 +52,8 @@ def look_up(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def fold(position: Tensor, side: int) -> Tensor:
     """Turn positions in (-3, 3), reflected at -1 and 1, into pixels of the maps between the outermost centres."""
-    folded = torch.where(position.abs() > 1, position.sign() * 2 - position, position)
-    return ((folded + 1) / 2 * side - 0.5).clamp(0, side - 1)
+    folded = 2 * position.clamp(-1, 1) - position
+    return ((folded + 1) * (side / 2) - 0.5).clamp(0, side - 1)
 
 
 class Halve(nn.Module):

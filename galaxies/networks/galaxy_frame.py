@@ -7,6 +7,7 @@ the galaxy's frame and is then turned onto the sky need not learn every orientat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -157,7 +158,14 @@ def _profiles(radius: Tensor, shapes: tuple[tuple[float, float], ...], slopes: T
     return torch.exp(-slopes * torch.stack([radius if power == 1 else radius**power for _, power in shapes], 1))
 
 
-def turn_onto_sky(maps: Tensor, pose: Pose, size: int) -> Tensor:
+# Devices on which the gradient of turning is a product with a matrix. Their kernel for it adds up with atomics, in an
+# order that is another one each time, and takes as long as twenty layers.
+_ADJOINT_BY_PRODUCT = frozenset({"cuda"})
+_ADJOINT_VALUES = 2**26  # of the matrices at a time: 256 MB
+_LARGEST_ADJOINT = 2**22  # values of one matrix, 32 pixels onto 64; beyond, atomics cost less
+
+
+def turn_onto_sky(maps: Tensor, pose: Pose, axes: Tensor) -> Tensor:
     """Resample maps from galaxies' frames onto the sky, turned and mirrored as their poses say.
 
     What lies outside the maps is their reflection at the border, so that the sky has no corners.
@@ -166,19 +174,58 @@ def turn_onto_sky(maps: Tensor, pose: Pose, size: int) -> Tensor:
     ----------
     maps : Tensor, (N, C, H, H)
     pose : Pose
-    size : int
-        Pixels a side of the result.
+    axes : Tensor, (2, S, S)
+        Where the pixels of the result lie; see `frame_axes`.
 
     Returns
     -------
-    Tensor, (N, C, size, size)
+    Tensor, (N, C, S, S)
     """
     side = maps.shape[-1]
-    x, y = (fold(t, side) for t in pose.to_frame(*frame_axes(size, maps.device)))  # in pixels of the maps
+    position = fold(torch.stack(pose.to_frame(*axes), -1), side)  # (N, S, S, 2), in pixels of the maps
     if maps.device.type == "mps":  # torch 2.11 cannot differentiate grid_sample there
-        return look_up(maps, x, y)
-    grid = (torch.stack([x, y], -1) + 0.5) * (2 / side) - 1
-    return F.grid_sample(maps, grid.to(maps.dtype), align_corners=False)
+        return look_up(maps, *position.unbind(-1))
+    position = position.to(maps.dtype)
+    if maps.device.type in _ADJOINT_BY_PRODUCT and axes[0].numel() * side**2 <= _LARGEST_ADJOINT:
+        return cast(Tensor, _Resampling.apply(maps, position))
+    return _resampled(maps, position)
+
+
+def _resampled(maps: Tensor, position: Tensor) -> Tensor:
+    """Return maps (N, C, H, H) at positions (N, S, S, 2), in pixels: (N, C, S, S)."""
+    return F.grid_sample(maps, (position + 0.5) * (2 / maps.shape[-1]) - 1, align_corners=False)
+
+
+class _Resampling(torch.autograd.Function):
+    """Resample maps; the gradient, which is linear in that of the result, is a product of matrices."""
+
+    @staticmethod
+    def forward(maps: Tensor, position: Tensor) -> Tensor:
+        return _resampled(maps, position)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.side = inputs[0].shape[-1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (position,) = ctx.saved_tensors
+        step = max(1, _ADJOINT_VALUES // (gradient[0, 0].numel() * ctx.side**2))
+        parts = zip(gradient.split(step), position.split(step), strict=True)
+        found = [_adjoint(*part, ctx.side) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found), None
+
+
+def _adjoint(gradient: Tensor, position: Tensor, side: int) -> Tensor:
+    """Return the gradient (N, C, H, H) in maps of side H from that (N, C, S, S) in what they were resampled to."""
+    pixels = torch.arange(side, device=position.device, dtype=position.dtype)
+    parts = (1 - (position.flatten(1, 2)[..., None] - pixels).abs()).clamp_min(0)  # (N, S * S, 2, H), bilinear
+    across, down = parts.unbind(2)
+    weights = (down[..., None] * across[:, :, None]).flatten(2)  # (N, S * S, H * H): of each pixel of the maps
+    # Channels last, as the layers before have them.
+    found = weights.transpose(1, 2) @ gradient.flatten(2).transpose(1, 2)
+    return found.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
 def symmetrize(maps: Tensor, part: float) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from galaxies.networks import galaxy_frame
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, frame_axes, symmetrize, turn_onto_sky
 
 UPRIGHT = torch.tensor([[1.0, 0.0, 1.0]])
@@ -145,7 +146,9 @@ def test_planes_and_gradients_stay_finite(far):
 def test_turning_by_nothing_and_by_quarters():
     maps = torch.randn(1, 3, 16, 16)
     for noise, expected in ((UPRIGHT, maps), (QUARTER, maps.rot90(-1, (2, 3))), (MIRRORED, maps.flip(3))):
-        torch.testing.assert_close(turn_onto_sky(maps, Pose.from_noise(noise), 16), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            turn_onto_sky(maps, Pose.from_noise(noise), frame_axes(16)), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("size", [16, 32])
@@ -161,17 +164,59 @@ def test_turning_is_bilinear_resampling_with_reflection(size):
     ).double()
     grid = F.affine_grid(matrix, (5, 3, size, size), align_corners=False)
     expected = F.grid_sample(maps, grid, padding_mode="reflection", align_corners=False)
-    found = turn_onto_sky(maps, pose, size)
+    found = turn_onto_sky(maps, pose, frame_axes(size))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     weight = torch.randn_like(expected)
     gradients = [torch.autograd.grad((image * weight).sum(), maps)[0] for image in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
+def turned_both_ways(monkeypatch, maps, pose, size):
+    """Turn maps as a CPU does and as a GPU does; return each image with its gradient under random weights."""
+    weight = torch.randn(*maps.shape[:2], size, size, dtype=maps.dtype)
+    found = []
+    for devices in (frozenset(), frozenset({"cpu"})):
+        monkeypatch.setattr(galaxy_frame, "_ADJOINT_BY_PRODUCT", devices)
+        image = turn_onto_sky(maps, pose, frame_axes(size))
+        found.append((image, torch.autograd.grad((image * weight).sum(), maps)[0]))
+    return found
+
+
+@pytest.mark.parametrize(("side", "size"), [(16, 32), (16, 16), (8, 32), (9, 13)])
+def test_the_gradient_by_a_product_is_that_of_resampling(side, size, monkeypatch):
+    maps = torch.randn(7, 3, side, side, dtype=torch.float64, requires_grad=True)
+    (image, gradient), (same, product) = turned_both_ways(monkeypatch, maps, poses(7), size)
+    assert torch.equal(same, image)
+    torch.testing.assert_close(product, gradient, rtol=1e-9, atol=1e-9)
+    assert product.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_few_matrices_at_a_time_and_none_that_is_too_large(monkeypatch):
+    maps = torch.randn(5, 2, 8, 8, dtype=torch.float64, requires_grad=True)
+    multiplied = []
+    adjoint = galaxy_frame._adjoint
+    monkeypatch.setattr(galaxy_frame, "_adjoint", lambda *given: multiplied.append(len(given[0])) or adjoint(*given))
+    monkeypatch.setattr(galaxy_frame, "_ADJOINT_VALUES", 2 * 8**4)
+    (_, gradient), (_, product) = turned_both_ways(monkeypatch, maps, poses(5), 8)
+    assert multiplied == [2, 2, 1]
+    torch.testing.assert_close(product, gradient, rtol=1e-9, atol=1e-9)
+    monkeypatch.setattr(galaxy_frame, "_LARGEST_ADJOINT", 8**4 - 1)
+    turned_both_ways(monkeypatch, maps, poses(5), 8)
+    assert len(multiplied) == 3
+
+
+def test_the_product_has_gradients_to_second_order(monkeypatch):
+    monkeypatch.setattr(galaxy_frame, "_ADJOINT_BY_PRODUCT", frozenset({"cpu"}))
+    maps = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    pose, axes = poses(2), frame_axes(4)
+    assert torch.autograd.gradcheck(lambda m: turn_onto_sky(m, pose, axes), (maps,))
+    assert torch.autograd.gradgradcheck(lambda m: turn_onto_sky(m.square(), pose, axes), (maps,))
+
+
 def test_turning_keeps_images_apart():
     maps = torch.zeros(3, 2, 16, 16)
     maps[1] = 1.0
-    turned = turn_onto_sky(maps, poses(3), 32)
+    turned = turn_onto_sky(maps, poses(3), frame_axes(32))
     assert turned[1].min() == pytest.approx(1.0)
     assert turned[0].abs().max() == 0
     assert turned[2].abs().max() == 0
