@@ -310,6 +310,14 @@ class Config:
     decay: float = setting(
         0.4, "last part of phase 2 over which that step size falls linearly to zero (0: none)", low=0.0, high=1.0
     )
+    learning_rate_width: int = setting(
+        32,
+        "width for which that step size is meant: in a wider U-Net the weights between its channels take steps smaller "
+        "by this width over its own (0: the same steps at every width)",
+        low=0,
+        high=512,
+        family="diffusion",
+    )
     warmup: int = setting(
         0, "steps over which that step size first rises linearly from zero (0: none)", low=0, high=1_000_000
     )

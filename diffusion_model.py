@@ -238,6 +238,20 @@ class ContextUnet(nn.Module):
             maps = block(torch.cat([maps, skips.pop()], 1), context) if isinstance(block, _Block) else block(maps)
         return F.pixel_shuffle(self.leave(maps), self.patch)
 
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """Return the weights that sum over more values the wider the network is: all but those of its entrances.
+
+        Each step of Adam moves a weight by about the step size, whatever its gradient, and all weights of a sum in
+        the direction in which the sum should go: the sum moves by the step size times the number of its values. So
+        the step size of these weights has to fall as 1 / width if what a step does to the maps is not to grow with
+        the width, while entrances, biases and the scales of the normalisations keep theirs (Yang et al. 2022,
+        arXiv:2203.03466, table 8). The rest of that parametrisation is here already: PyTorch draws weights with a
+        variance of 1 / (3 fan-in), the last layers begin at zero, and heads of attention have one size.
+        """
+        entrances = (self.enter, self.embed_time[0], self.embed_condition[0])
+        layers = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m not in entrances]
+        return [weight for layer in layers if isinstance(weight := layer.weight, nn.Parameter)]
+
 
 class _Block(nn.Module):
     """A residual block with the context as scale and shift, and where asked for attention."""

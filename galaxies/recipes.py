@@ -35,6 +35,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     "default": {
         "learning_rate": 2e-3,
         "decay": 1.0,
+        "warmup": 100,
         "beta1": 0.9,
         "physics_weight": 1.0,
         "photometry_weight": 1.0,
@@ -51,6 +52,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
         "stratified": False,
         "solver": "ddpm",
         "solver_steps": 100,
+        "learning_rate_width": 0,
         "beta1": 0.9,
         # The document's GAN settings, of which a diffusion model has none.
         "generator": Config.generator,

@@ -15,6 +15,7 @@ from diffusion_model import (
     denoising_loss,
     linear_schedule,
 )
+from galaxies.compute.device import Engine
 from galaxies.generation.solvers import Solver, ddim_step, dpm_step, draw_images, posterior_deviation, solver_times
 from tests.conftest import Oracle
 
@@ -373,3 +374,38 @@ def test_attention_divides_any_number_of_channels():
     for width in (5, 28, 44):
         unet = ContextUnet(12, width, num_blocks=1)
         assert unet(torch.randn(1, *SHAPE), torch.full((1,), 0.5), torch.zeros(1, 12)).shape == (1, *SHAPE)
+
+
+def test_hidden_weights_are_those_whose_sums_grow_with_the_width():
+    networks = [ContextUnet(12, width, num_blocks=1) for width in (4, 8)]
+    names = {id(p): name for name, p in networks[0].named_parameters()}
+    hidden = {names[id(p)] for p in networks[0].hidden_weights()}
+    narrow, wide = (dict(network.named_parameters()) for network in networks)
+    summed = {
+        name: [weights[name][0].numel() for weights in (narrow, wide)] for name in narrow if narrow[name].dim() > 1
+    }
+    assert hidden == {name for name, (few, many) in summed.items() if many == 2 * few}
+    assert set(summed) - hidden == {name for name, (few, many) in summed.items() if many == few}
+
+
+def moved_maps(width: int, share: float, noise: torch.Tensor) -> float:
+    """Return how much the last maps of a new network change in four steps of Adam, root mean square."""
+    torch.manual_seed(0)
+    network = ContextUnet(12, width, num_blocks=1)
+    seen = []
+    network.leave.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    engine = Engine.choose("cpu", "fp32")
+    optimizer = engine.adam(network, 2e-3, (0.9, 0.999), network.hidden_weights(), share)
+    condition = torch.eye(4, 12)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (network(noise, torch.linspace(0.1, 0.9, 4), condition) - noise.roll(3, 3)).square().mean().backward()
+        optimizer.step()
+    return float((seen[-1] - seen[0]).square().mean().sqrt())
+
+
+def test_what_a_step_does_to_the_maps_does_not_grow_with_the_width(noise):
+    # The coordinate check of Yang et al. (2022), figure 5: eight times the width, and twelve times the change.
+    narrow = moved_maps(8, 1.0, noise)
+    assert moved_maps(64, 1.0, noise) > 5 * narrow
+    assert 0.4 * narrow < moved_maps(64, 8 / 64, noise) < 1.2 * narrow

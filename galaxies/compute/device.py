@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -115,34 +115,44 @@ class Engine:
             setattr(module, name, part)
         return joined
 
-    def adam(self, network: nn.Module, learning_rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    def adam(
+        self,
+        network: nn.Module,
+        learning_rate: float,
+        betas: tuple[float, float],
+        slowed: Sequence[nn.Parameter] = (),
+        share: float = 1.0,
+    ) -> torch.optim.Adam:
         """Return Adam over the network's parameters, as one fused operation where the device has it.
 
-        Each of its groups has the step size that was set last as ``rate``, and the one that is taken as ``lr``. Both
-        are tensors on the device but on MPS, which has no fused Adam: a number would be recorded in a CUDA graph once
-        and for all, and what part of the rate is taken is known to the device only; see `step_if_finite`.
+        The `slowed` parameters are a group of their own, which takes that `share` of the step size. Each group has the
+        step size that was set last as ``rate``, and the one that is taken as ``lr``. Both are tensors on the device but
+        on MPS, which has no fused Adam: a number would be recorded in a CUDA graph once and for all, and what part of
+        the rate is taken is known to the device only; see `step_if_finite`.
         """
         fused = self.device.type != "mps"
-        optimizer = torch.optim.Adam(network.parameters(), learning_rate, betas, fused=fused, capturable=self.graphs)
-        if fused:
-            # On the CPU in double precision, which is that of the number.
-            dtype = torch.float64 if self.device.type == "cpu" else torch.float32
-            for group in optimizer.param_groups:
-                for name in ("lr", "rate"):
-                    group[name] = torch.tensor(learning_rate, dtype=dtype, device=self.device)
-        else:
-            for group in optimizer.param_groups:
-                group["rate"] = learning_rate
+        apart = {id(parameter) for parameter in slowed}
+        groups = [{"params": [p for p in network.parameters() if id(p) not in apart], "share": 1.0}]
+        if apart:
+            groups.append({"params": list(slowed), "share": share})
+        optimizer = torch.optim.Adam(groups, learning_rate, betas, fused=fused, capturable=self.graphs)
+        # On the CPU in double precision, which is that of the number.
+        dtype = torch.float64 if self.device.type == "cpu" else torch.float32
+        for group in optimizer.param_groups:
+            for name in ("lr", "rate"):
+                rate = learning_rate * group["share"]
+                group[name] = torch.tensor(rate, dtype=dtype, device=self.device) if fused else rate
         return optimizer
 
     @staticmethod
     def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
         """Change the step size; to be called between steps, not within one."""
         for group in optimizer.param_groups:
+            rate = learning_rate * group["share"]
             if isinstance(group["rate"], Tensor):
-                group["rate"].fill_(learning_rate)
+                group["rate"].fill_(rate)
             else:
-                group["rate"] = learning_rate
+                group["rate"] = rate
 
     @torch.no_grad()
     def step_if_finite(self, optimizer: torch.optim.Optimizer, checked: Tensor, part: Tensor) -> Tensor:

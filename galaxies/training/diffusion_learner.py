@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from config_physics import Config
 from diffusion_model import DiffusionGenerator, denoising_loss
@@ -61,6 +62,13 @@ class DiffusionLearner(Learner):
         # Where an image's noise levels begin, and how far they go: evenly spread ones (Kingma et al. 2021,
         # arXiv:2107.00630, appendix I.1) make the loss of a batch less of a lottery.
         self._levels = (place / batch, 1 / batch) if config.stratified else (0.0, 1.0)
+
+    def slowed(self, name: str) -> tuple[Sequence[nn.Parameter], float]:
+        """Return the U-Net's hidden weights, and what is left of their step size at its width; see `hidden_weights`."""
+        width, base = self.config.width, self.config.learning_rate_width
+        if name != "generator" or not 0 < base < width:
+            return (), 1.0
+        return self.generator.unet.hidden_weights(), base / width
 
     def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""

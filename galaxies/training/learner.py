@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -144,7 +145,7 @@ class Learner(ABC):
         self._predict = ForwardPass(self.predictor, engine, "distribution")
         rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
         self.optimizers = {
-            name: engine.adam(module, rates[name], (config.beta1, config.beta2))
+            name: engine.adam(module, rates[name], (config.beta1, config.beta2), *self.slowed(name))
             for name, module in self.networks.items()
         }
         self.recoveries = {name: Recovery(engine.device, config.on_nan == "recover") for name in self.networks}
@@ -171,6 +172,17 @@ class Learner(ABC):
             What they show.
         """
         self.predictor.prior_variance.copy_(attribute_variance)
+
+    def slowed(self, name: str) -> tuple[Sequence[nn.Parameter], float]:
+        """Return which parameters of a network take smaller steps than its others, and what share of them."""
+        return (), 1.0
+
+    def step_sizes(self) -> dict[str, list[float]]:
+        """Return the step sizes of each network as they are set, the largest first."""
+        return {
+            name: [float(group["rate"]) for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
+        }
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the squared errors that a phase's steps return, in order."""
@@ -283,7 +295,7 @@ class Learner(ABC):
         return {
             "networks": {name: module.state_dict() for name, module in self.networks.items()},
             # Their settings follow from the run's settings and the device.
-            "optimizers": {name: optimizer.state_dict()["state"] for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: self._moments(name) for name in self.optimizers},
             "recovery": {name: recovery.state_dict() for name, recovery in self.recoveries.items()},
             "ema": self.average.state_dict() if self.average is not None else None,
             "random": {
@@ -292,6 +304,19 @@ class Learner(ABC):
                 "noise_device": self.engine.device.type,
             },
         }
+
+    def _places(self, name: str) -> list[int]:
+        """Say of each parameter in the order of a network's optimiser where it is in the network's own order.
+
+        By that one a checkpoint numbers them, which does not depend on the groups that they are in.
+        """
+        places = {id(parameter): place for place, parameter in enumerate(self.networks[name].parameters())}
+        return [places[id(p)] for group in self.optimizers[name].param_groups for p in group["params"]]
+
+    def _moments(self, name: str) -> dict[int, Any]:
+        """Return what Adam knows of each parameter, by its place in the network."""
+        found, places = self.optimizers[name].state_dict()["state"], self._places(name)
+        return {places[number]: moments for number, moments in sorted(found.items(), key=lambda i: places[i[0]])}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`.
@@ -309,8 +334,10 @@ class Learner(ABC):
         except RuntimeError:
             raise UserError("the checkpoint holds networks of another release: train again") from None
         for name, optimizer in self.optimizers.items():
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
+            content = optimizer.state_dict()
+            moments = {new: state["optimizers"][name].get(old) for new, old in enumerate(self._places(name))}
+            content["state"] = {new: found for new, found in moments.items() if found is not None}
+            optimizer.load_state_dict(content)
         for name, recovery in self.recoveries.items():
             recovery.load_state_dict(state["recovery"][name])
         saved_on, device = state["random"]["noise_device"], self.engine.device.type

@@ -73,6 +73,9 @@ def train(
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
     print(f"parameters: {sizes}; {engine.describe()}", flush=True)
+    for name, rates in trainer.learner.step_sizes().items():
+        if len(rates) > 1:
+            print(f"step size of the {name}: {rates[0]:g}, and {rates[1]:g} for weights between its channels")
     check_space(config, trainer.state_dict(), folder, trainer.samples)
     if dry_run:
         trainer.try_steps()

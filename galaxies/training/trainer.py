@@ -118,7 +118,8 @@ class Trainer:
         if self.ranks.is_first:
             self.log.drop_after(self.phase, self.step)
             clean_up(self.checkpoints, self.samples)
-        self._record("start", {"machine": describe(self.engine.device), "ranks": self.ranks.size})
+        sizes = self.learner.step_sizes()
+        self._record("start", {"machine": describe(self.engine.device), "ranks": self.ranks.size, "step_sizes": sizes})
         try:
             with StopSignals(self._request_stop):
                 self._train()

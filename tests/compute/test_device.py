@@ -199,6 +199,35 @@ def test_the_first_step_of_adam_is_the_learning_rate(engine):
     torch.testing.assert_close(layer.weight.detach() - before, torch.tensor([[-0.01, 0.01]]), rtol=1e-3, atol=1e-6)
 
 
+def test_slowed_parameters_take_their_share_of_each_step_size(engine):
+    network = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimizer = engine.adam(network, 0.01, (0.5, 0.999), [network[1].weight], 0.25)
+    part = torch.tensor(0.5)
+    for rate in (0.01, 0.04):  # with the same gradient again and again every step is the step size
+        engine.set_learning_rate(optimizer, rate)
+        for p in network.parameters():
+            p.grad = torch.ones_like(p)
+        assert float(engine.step_if_finite(optimizer, torch.ones(()), part)) == 0
+    for name, p in network.named_parameters():
+        share = 0.25 if name == "1.weight" else 1.0
+        torch.testing.assert_close(before[name] - p.detach(), torch.full_like(p, 0.025 * share), rtol=1e-4, atol=1e-6)
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in network.parameters())
+
+
+@pytest.mark.parametrize("number", [torch.inf, -torch.inf, torch.nan])
+def test_a_step_with_what_is_not_finite_is_left_out(engine, number):
+    layer = nn.Linear(2, 1)
+    optimizer = engine.adam(layer, 0.01, (0.5, 0.999))
+    before = [p.detach().clone() for p in layer.parameters()]
+    for p in layer.parameters():
+        p.grad = torch.ones_like(p)
+    assert float(engine.step_if_finite(optimizer, torch.tensor(number), torch.ones(()))) == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
+    assert all(float(state["step"]) == 0 for state in optimizer.state.values())
+
+
 def test_adam_equals_plain_adam(engine):
     # Without BatchNorm: it makes the gradient of the bias before it zero but for rounding, which Adam blows up.
     torch.manual_seed(0)

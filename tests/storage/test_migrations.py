@@ -74,6 +74,12 @@ def test_a_release_has_the_settings_of_today_with_the_values_of_then():
     assert state["format_version"] == FORMAT_VERSION
     assert state["config"].keys() == {field.name for field in dataclasses.fields(Config)}
     config = Config.from_dict(state["config"])
+    assert (config.warmup, config.learning_rate_width) == (
+        0,
+        Config.learning_rate_width,
+    )  # the latter of diffusion only
+    diffusion = Config.from_dict(load_state(OLD / "diffusion/generator.safetensors")["config"])
+    assert (diffusion.warmup, diffusion.learning_rate_width) == (0, 0)
     assert (config.width, config.epochs, config.checkpoint_every, config.physics_weight) == (32, 125, 9, 3.0)
 
 

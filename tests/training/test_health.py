@@ -9,7 +9,13 @@ import torch
 
 from config_physics import Config
 from galaxies.training.gan_learner import GAN_TERMS, label_entropy
-from galaxies.training.health import check_samples, collapse_warnings, evaluate_predictor, health_warnings
+from galaxies.training.health import (
+    check_samples,
+    collapse_warnings,
+    evaluate_predictor,
+    health_warnings,
+    norm_warnings,
+)
 from galaxies.training.loss_terms import chosen, limits
 from gan_model import discriminator_loss, relativistic_loss
 from tests.training.copying_sampler import CopyingSampler
@@ -76,6 +82,29 @@ def test_limits_are_what_the_losses_give():
 
 def test_attribute_without_variance_or_value_is_not_judged():
     assert health_warnings(healthy(), LIMITS, {"size": 0.0, "redshift": 0.1}) == {}
+
+
+def test_a_norm_of_ten_times_its_level_is_reported():
+    levels: dict[str, list[float]] = {}
+    for norm in (1.0, 4.0, 2.0, 2.0, 1.0):  # geometric mean: the fifth root of 16
+        assert norm_warnings({"g_grad_norm": norm, "d_loss": 50.0 * norm}, levels, "generator") == {}
+    usual = 16 ** (1 / 5)
+    kept = {name: list(level) for name, level in levels.items()}
+    assert norm_warnings({"g_grad_norm": 9.9 * usual}, levels, "generator") == {}
+    warnings = norm_warnings({"g_grad_norm": 10.1 * usual}, kept, "generator")
+    assert list(warnings) == ["high_generator_g_grad_norm"]
+    assert "10 times what it was" in warnings["high_generator_g_grad_norm"]
+    # The newest interval counts a sixth here and a tenth in the end: the level follows.
+    assert kept["g_grad_norm"] == [pytest.approx(math.log(usual) + math.log(10.1) / 6), 6]
+    for _ in range(60):
+        norm_warnings({"g_grad_norm": 100.0}, kept, "generator")
+    assert norm_warnings({"g_grad_norm": 900.0}, kept, "generator") == {}
+
+
+def test_a_new_run_has_no_level_and_a_norm_of_zero_none():
+    levels: dict[str, list[float]] = {}
+    for norm in (1e-3, 1.0, 1e3, 0.0, 1e6):
+        assert norm_warnings({"grad_norm": norm}, levels, "predictor") == {}
 
 
 def test_collapse_warning_names_the_class():

@@ -119,6 +119,62 @@ def test_the_generators_rate_falls_over_the_last_part(data, tmp_path, decay, mid
     assert learner.optimizers["predictor"].param_groups[0]["rate"] == learner.config.pretrain_learning_rate
 
 
+def test_the_generators_rate_rises_first(data, tmp_path):
+    learner = make_trainer(data, tmp_path, decay=1.0, warmup=10, learning_rate=0.01).learner
+    for step, part in ((0, 0.1), (4, 0.5 * 0.96), (9, 0.91), (50, 0.5)):
+        learner.schedule("generator", step, 100)
+        assert learner.step_sizes() == {
+            "generator": [pytest.approx(0.01 * part)],
+            "discriminator": [pytest.approx(0.01 * part)],
+            "predictor": [Config.pretrain_learning_rate],
+        }
+
+
+@pytest.mark.parametrize(("base", "share"), [(0, None), (8, None), (16, None), (4, 0.5), (2, 0.25)])
+def test_a_wide_unet_has_smaller_steps_for_hidden_weights(data, tmp_path, base, share):
+    settings = {**DIFFUSION, "width": 8, "learning_rate_width": base, "learning_rate": 0.01, "decay": 0.5}
+    learner = make_trainer(data, tmp_path, **settings).learner
+    learner.schedule("generator", 75, 100)
+    groups = learner.optimizers["generator"].param_groups
+    assert learner.step_sizes()["generator"] == pytest.approx([0.005] if share is None else [0.005, 0.005 * share])
+    assert len(learner.optimizers["predictor"].param_groups) == 1
+    if share is not None:
+        slowed = {id(p) for p in groups[1]["params"]}
+        assert slowed == {id(p) for p in learner.generator.unet.hidden_weights()}
+
+
+def test_a_checkpoint_knows_adam_by_parameter_whatever_the_groups(data, tmp_path):
+    first, second = (
+        make_trainer(data, tmp_path / str(base), **DIFFUSION, width=8, learning_rate_width=base) for base in (4, 0)
+    )
+    first.start_phase("generator")
+    first.take_step(10)
+    state = copy.deepcopy(first.state_dict())
+    second.learner.load_state_dict(state)
+    for name, parameter in first.learner.generator.named_parameters():
+        moments = first.learner.optimizers["generator"].state[parameter]
+        other = second.learner.generator.get_parameter(name)
+        assert_same(dict(second.learner.optimizers["generator"].state[other]), dict(moments))
+    assert list(state["optimizers"]["generator"]) == sorted(state["optimizers"]["generator"])
+    assert_same(second.learner.state_dict()["optimizers"], state["optimizers"])
+
+
+def test_a_growing_norm_is_said_once_a_run(data, tmp_path, capsys):
+    trainer = make_trainer(data, tmp_path, epochs=2, log_every=1)
+    trainer.start_phase("generator")
+    for level in (1.0,) * 6 + (30.0, 1.0, 1000.0):
+        trainer.take_step(100)
+        means = {"g_grad_norm": level}
+        trainer._means = lambda reading, means=means: dict(means)
+        trainer._log_interval()
+    assert capsys.readouterr().out.count("the gradient's norm g_grad_norm is 30, 30 times what it was") == 1
+    resumed = Trainer(trainer.config, data, tmp_path / "c", tmp_path / "s", trainer.state_dict())
+    resumed._means = lambda reading: {"g_grad_norm": 1e6}
+    resumed.take_step(100)
+    resumed._log_interval()
+    assert "norm" not in capsys.readouterr().out
+
+
 def test_averaged_generator_follows_the_generator(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
     trainer.batches.start_epoch()
