@@ -2,7 +2,11 @@
 
 A counter-based generator has no state to set up: number n of a seed is a hash of the seed and n. Preparing a
 `torch.Generator` for each image takes longer than a GPU needs to draw it; here thousands of seeds share each array
-operation. The numbers are made on the CPU whatever draws the images, so that every device starts from the same noise.
+operation. Seeds in an array get their numbers on the CPU, from numpy; seeds in a tensor get them where they are, by the
+same whole-number arithmetic, so that every device starts from the same noise. Numbers from a table are the same to the
+bit. Where a logarithm and a cosine are computed, in float64, the last digit of the float32 result hardly ever differs:
+once in some hundred million numbers, if those functions differ in their own last digit. (MPS has no float64: it is sent
+what the CPU made.)
 
 References
 ----------
@@ -31,6 +35,8 @@ _LOW_WORD, _WORD_BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
 _BLOCK = 1024  # seeds at a time, so that the arrays stay in the processor's cache
 _TABLE_BLOCK = 16  # the same where each seed has thousands of numbers
 _HALF_WORD, _HALF_BITS = np.uint64(0xFFFF), np.uint64(16)
+
+Seeds = Sequence[int] | np.ndarray | Tensor
 
 
 def philox4x32(counter: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -85,7 +91,35 @@ def random_words(seeds: Sequence[int] | np.ndarray, count: int, stream: int) -> 
     return np.stack(words, -1).reshape(len(keys), count)
 
 
-def standard_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = NOISE) -> Tensor:
+def random_words_on_device(seeds: Tensor, count: int, stream: int | Tensor) -> Tensor:
+    """Return the words of `random_words`, int64, on the device of the seeds (N,), int64.
+
+    Tensors have no unsigned words of their own: a product of 64 bits may come out negative, with the same bits. What
+    happens to two words of a block alike happens to both in one operation, since a GPU takes as long to begin one as
+    to do it. `stream` may be a tensor (), int64, which a CUDA graph reads anew at each replay.
+    """
+    low, bits = int(_LOW_WORD), int(_WORD_BITS)
+    blocks = torch.arange(count // 4, device=seeds.device)[None]  # (1, count / 4)
+    # Words 0 and 2 of the counter, and 1 and 3: (2, N or 1, count / 4).
+    even, odd = torch.stack([blocks, torch.zeros_like(blocks)]), torch.zeros_like(blocks).repeat(2, 1, 1)
+    odd[1] += stream
+    multipliers, steps = (_column(pair, seeds.device) for pair in (_MULTIPLIERS, _KEY_STEPS))
+    key = torch.stack([seeds & low, seeds >> bits & low])[:, :, None]  # (2, N, 1)
+    for _ in range(_ROUNDS):
+        products = (multipliers * even).flip(0)
+        even, odd = (products >> bits ^ odd ^ key) & low, products & low
+        key = key + steps  # its carry is cut off with the sign of the products
+    return torch.stack([even[0], odd[0], even[1], odd[1]], -1).flatten(1)
+
+
+@cache
+def _column(values: tuple[np.uint64, np.uint64], device: torch.device) -> Tensor:
+    """Return two words as a tensor (2, 1, 1), int64, which stays on the device: a copy would wait for it each time."""
+    with torch.inference_mode(False):
+        return torch.tensor([int(value) for value in values]).to(device)[:, None, None]
+
+
+def standard_normal(seeds: Seeds, count: int, stream: int | Tensor = NOISE) -> Tensor:
     """Return standard normal numbers of a stream of each seed.
 
     Two words make two numbers (Box & Muller 1958). They are computed in float64 and rounded once at the end, so that
@@ -93,15 +127,19 @@ def standard_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int =
 
     Parameters
     ----------
-    seeds : sequence of int or ndarray, N
+    seeds : sequence of int or ndarray, N, or Tensor, (N,), int64
     count : int
     stream : int
+        With seeds in a tensor also a tensor (), int64, on their device.
 
     Returns
     -------
-    Tensor, (N, count), float32, on the CPU
+    Tensor, (N, count), float32, on the CPU, or on the device of the tensor of seeds
         Within ± 6.8.
     """
+    if isinstance(seeds, Tensor):
+        return _standard_normal_on_device(seeds, count, stream)
+    assert isinstance(stream, int), "seeds on the CPU have a stream of a plain number"
     seeds = np.asarray(seeds, np.int64)
     normal = np.empty((len(seeds), -(-count // 4) * 4), np.float32)
     for start in range(0, len(seeds), _BLOCK):
@@ -115,14 +153,25 @@ def standard_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int =
     return torch.from_numpy(normal[:, :count].copy())
 
 
-def coarse_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = PIXELS) -> Tensor:
+def _standard_normal_on_device(seeds: Tensor, count: int, stream: int | Tensor) -> Tensor:
+    words = random_words_on_device(seeds, -(-count // 4) * 4, stream).double()
+    radius = (-2.0 * ((words[:, 0::2] + 0.5) / 2.0**32).log()).sqrt()
+    angle = words[:, 1::2] * (2 * np.pi / 2.0**32)
+    return (torch.stack([angle.cos(), angle.sin()], -1) * radius[..., None]).float().flatten(1)[:, :count]
+
+
+def coarse_normal(seeds: Seeds, count: int, stream: int = PIXELS) -> Tensor:
     """Return numbers like `standard_normal`'s, but of 65,536 different values: for noise that 8-bit pixels show.
 
     Each half of a word picks a quantile of the normal distribution from a table, which takes a sixth of the time. The
     numbers lie within ± 4.33.
     """
-    seeds = np.asarray(seeds, np.int64)
     size = -(-count // 8) * 8
+    if isinstance(seeds, Tensor):
+        whole = random_words_on_device(seeds, size // 2, stream)
+        halves = torch.stack([whole & int(_HALF_WORD), whole >> int(_HALF_BITS)], -1).flatten(1)
+        return _quantiles_on(seeds.device)[halves[:, :count]]
+    seeds = np.asarray(seeds, np.int64)
     normal = np.empty((len(seeds), size), np.float32)
     for start in range(0, len(seeds), _TABLE_BLOCK):
         rows = slice(start, start + _TABLE_BLOCK)
@@ -136,6 +185,13 @@ def coarse_normal(seeds: Sequence[int] | np.ndarray, count: int, stream: int = P
 def _quantiles() -> np.ndarray:
     """Return the normal distribution's 65,536 quantiles in the middle of equal parts, float32."""
     return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float().numpy()
+
+
+@cache
+def _quantiles_on(device: torch.device) -> Tensor:
+    """Return `_quantiles` as a tensor that stays on a device: a CUDA graph reads it where it was."""
+    with torch.inference_mode(False):  # a kept tensor may serve where gradients are computed
+        return torch.from_numpy(_quantiles()).to(device)
 
 
 def random_index(seeds: Sequence[int] | np.ndarray, sizes: np.ndarray) -> np.ndarray:

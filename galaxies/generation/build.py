@@ -14,6 +14,7 @@ from torch import Tensor
 from config_physics import Attribute, Config, attribute_table
 from diffusion_model import DiffusionGenerator, build_diffusion_generator
 from galaxies.common.errors import UserError
+from galaxies.compute.recorded_functions import Run, plainly
 from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
 from galaxies.generation.solvers import Solver, draw_images
 from galaxies.networks.layers import ImageGenerator
@@ -27,13 +28,15 @@ class Asked(NamedTuple):
 
     Attributes
     ----------
-    seeds : ndarray, (N,), int64
+    seeds : ndarray or Tensor, (N,), int64
+        A tensor on the network's device where the noise is made there. An array may be shorter: what is missing are
+        copies of the last image.
     condition, scaled, known : Tensor, (N, C), (N, A) and (N, A), on the network's device
         As `conditions.condition_vector` makes them.
     attributes : tuple of Attribute, A of them
     """
 
-    seeds: np.ndarray
+    seeds: np.ndarray | Tensor
     condition: Tensor
     scaled: Tensor
     known: Tensor
@@ -49,10 +52,11 @@ class Family(Generic[Network]):
     build : callable
         Returns a new generator of the settings' shape, on the CPU.
     noise : callable
-        Returns the noise (N, noise_dim), on the CPU, of settings, network and seeds (N,), each row by its seed alone.
+        Returns the noise (N, noise_dim) of settings, network and seeds (N,), each row by its seed alone: on the CPU of
+        an array, and of a tensor on its device.
     draw : callable
-        Returns images (N, B, S, S) in [-1, 1] of a network, noise (N, noise_dim) on its device, what is asked, and
-        the solver.
+        Returns images (N, B, S, S) in [-1, 1] of a network, noise (N, noise_dim) on its device, what is asked, the
+        solver, and what runs functions of tensors.
     chunk : callable
         Returns how many images go through the network together, of settings and whether the device is a CPU.
     describe : callable
@@ -62,42 +66,55 @@ class Family(Generic[Network]):
     """
 
     build: Callable[[Config], Network]
-    noise: Callable[[Config, Network, np.ndarray], Tensor]
-    draw: Callable[[Network, Tensor, Asked, Solver], Tensor]
+    noise: Callable[[Config, Network, np.ndarray | Tensor], Tensor]
+    draw: Callable[[Network, Tensor, Asked, Solver, Run], Tensor]
     chunk: Callable[[Config, bool], int]
     describe: Callable[[Config, Solver], str]
     has_solver: bool = False
 
 
-def _gan_noise(config: Config, network: ImageGenerator, seeds: np.ndarray) -> Tensor:
+def fill_up(rows: Tensor, size: int) -> Tensor:
+    """Return rows (N, ...) with copies of the last one behind them, `size` in all."""
+    return rows if len(rows) == size else rows[torch.arange(size, device=rows.device).clamp_max(len(rows) - 1)]
+
+
+def _gan_noise(config: Config, network: ImageGenerator, seeds: np.ndarray | Tensor) -> Tensor:
     # A galaxy is the same one whether it gets grain or not.
     latent = standard_normal(seeds, config.latent_dim)
     return torch.cat([latent, coarse_normal(seeds, network.noise_dim - config.latent_dim)], 1)
 
 
-def _gan_draw(network: ImageGenerator, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
+def _gan_draw(network: ImageGenerator, noise: Tensor, asked: Asked, solver: Solver, run: Run = plainly) -> Tensor:
     with torch.inference_mode():
-        return network(noise, asked.condition)
+        return run("images", network, noise, asked.condition)
 
 
 def _gan_chunk(config: Config, on_cpu: bool) -> int:
     area = _area(config)
-    return min(16, max(1, 128 // (config.width * area))) if on_cpu else max(8, 256 // area)
+    return min(16, max(1, 128 // (config.width * area))) if on_cpu else max(8, 64 // area)
 
 
 def _gan_words(config: Config, solver: Solver) -> str:
     return f"generator {config.generator}{' with pixel noise' if config.pixel_noise else ''}"
 
 
-def _diffusion_noise(config: Config, network: DiffusionGenerator, seeds: np.ndarray) -> Tensor:
+def _diffusion_noise(config: Config, network: DiffusionGenerator, seeds: np.ndarray | Tensor) -> Tensor:
     return standard_normal(seeds, network.noise_dim)
 
 
-def _diffusion_draw(network: DiffusionGenerator, noise: Tensor, asked: Asked, solver: Solver) -> Tensor:
-    shape = (len(noise), *network.shape)
+def _diffusion_draw(
+    network: DiffusionGenerator, noise: Tensor, asked: Asked, solver: Solver, run: Run = plainly
+) -> Tensor:
+    (number, length), shape = noise.shape, (len(noise), *network.shape)
+
+    def normal(seeds: Tensor, stream: Tensor) -> Tensor:
+        return standard_normal(seeds, length, stream)
 
     def step_noise(step: int) -> Tensor:
-        return standard_normal(asked.seeds, noise.shape[1], STEPS + step).view(shape).to(noise.device)
+        if isinstance(asked.seeds, Tensor):
+            stream = torch.full((), STEPS + step, device=noise.device)
+            return run("noise of a step", normal, asked.seeds, stream).view(shape)
+        return fill_up(standard_normal(asked.seeds, length, STEPS + step).to(noise.device), number).view(shape)
 
     with torch.no_grad():
         return draw_images(
@@ -109,6 +126,7 @@ def _diffusion_draw(network: DiffusionGenerator, noise: Tensor, asked: Asked, so
             asked.attributes,
             asked.scaled,
             asked.known,
+            run,
         )
 
 
@@ -149,8 +167,11 @@ def build_generator(config: Config) -> ImageGenerator:
 def chunk_size(config: Config, device: torch.device) -> int:
     """Return how many images go through a generator of these settings together, on every call.
 
-    On a CPU a core works on a chunk alone, and one image costs a whole chunk: about 8 ms. An accelerator needs enough
-    images to keep it busy between the commands that it is given. Memory for a chunk is the same at every image size.
+    One image costs a whole chunk, since networks round differently in batches of different sizes: libraries choose
+    other kernels, with other sums. So there is one size, and none for few images beside one for many. On a CPU a core
+    works on a chunk alone, in about 8 ms. On a GPU most of a chunk's time goes into beginning hundreds of operations;
+    with 64 images they have enough to do to be worth it, and one image is there in a few milliseconds. Memory for a
+    chunk is the same at every image size.
     """
     return FAMILIES[config.family].chunk(config, device.type == "cpu")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,15 +16,14 @@ from tqdm import tqdm
 from config_physics import MORPHOLOGIES, Attribute
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
-from galaxies.compute.cores import map_on_cores
+from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
-from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, Measured, measure_images
+from galaxies.measure.statistics_table import Measured
 
 REQUEST_FILE = "request.json"  # of a folder of shards
 GRID_LIMIT = 256  # images in the grid
-_MEASURED_TOGETHER = 32  # images that one core measures
 
 
 def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tuple[Tensor, pd.DataFrame]]:
@@ -34,24 +32,26 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
     Yields
     ------
     images : Tensor, (B, 3, S, S), uint8
-        About a thousand on a CPU and eight thousand elsewhere.
+        As many as suit the sampler's device. On CUDA it is at work on the next block while this one is dealt with.
     catalogue : DataFrame, B rows
         seed, morphology, ``requested_<attribute>`` (drawn ones included; empty where unknown), ``set_by_user``,
         ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy), measurement ``flag``,
         ``supported``.
     """
-    for block in requests.blocks(1024 if sampler.engine.device.type == "cpu" else 8192):
-        values = sampler.complete_all(block.classes, block.values, block.seeds)
-        images = sampler.generate(block.classes, values, block.seeds)
-        yield images, catalogue_of(sampler, block, values, measure_requested(images, sampler.engine.device))
+    begun = (_begin_block(sampler, block) for block in requests.blocks(sampler.block))
+    yield from finished(begun, sampler.blocks_ahead)
 
 
-def measure_requested(images: Tensor, device: torch.device) -> Measured:
-    """Measure the attributes of images (N, 3, S, S) uint8; on a CPU with the same result for any number of threads."""
-    measure = partial(measure_images, device=device, statistics=ATTRIBUTE_STATISTICS)
-    if device.type == "cpu":
-        return Measured.joined(map_on_cores(measure, images.split(_MEASURED_TOGETHER)))
-    return measure(images)
+def _begin_block(sampler: GalaxySampler, block: Requests) -> Callable[[], tuple[Tensor, pd.DataFrame]]:
+    """Begin to generate and measure a block of requests, and return what waits for its images and catalogue."""
+    values = sampler.complete_all(block.classes, block.values, block.seeds)
+    drawn = sampler.draw(block.classes, values, block.seeds)
+    measured, images = sampler.measure.begin(drawn), to_host(drawn)
+
+    def finish() -> tuple[Tensor, pd.DataFrame]:
+        return images()[0], catalogue_of(sampler, block, values, measured())
+
+    return finish
 
 
 def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, measured: Measured) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     values : Tensor, (N, A), float32
         With the drawn attributes.
     measured : Measured, of N images
-        From `measure_requested`.
+        From `GalaxySampler.measure`.
     """
     names = np.array([morphology.name for morphology in MORPHOLOGIES], dtype=object)
     columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}

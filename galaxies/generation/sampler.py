@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,16 +18,28 @@ from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
+from galaxies.compute.recorded_functions import Recorder, Run, finished, plainly, to_device, to_host
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
-from galaxies.generation.build import FAMILIES, Asked, build_generator, chunk_size, config_of, generator_weights
+from galaxies.generation.attribute_measuring import AttributeMeasurer
+from galaxies.generation.build import (
+    FAMILIES,
+    Asked,
+    build_generator,
+    chunk_size,
+    config_of,
+    fill_up,
+    generator_weights,
+)
 from galaxies.generation.exact_kernels import exactly
 from galaxies.generation.solvers import Solver
 from galaxies.networks.layers import ImageGenerator
 from galaxies.storage.release import load_state
 
-_CHUNKS_AHEAD = 16  # chunks that an accelerator is given before anybody waits for the first
+# Images of 64 pixels a side that are worked on together. An accelerator keeps them until all are drawn; while they are
+# copied to the host, it is at work on the next block.
+_BLOCK, _ACCELERATOR_BLOCK = 1024, 4096
 
 
 class GalaxySampler:
@@ -40,8 +53,18 @@ class GalaxySampler:
     population : Population
         Of the training split.
     engine : Engine
+        Where it records CUDA graphs, so does the sampler. For a handful of pictures, that is not worth it.
     solver : Solver, optional
         Of a diffusion model; by default that of its settings.
+
+    Attributes
+    ----------
+    measure : AttributeMeasurer
+        Measures pictures on the engine's device.
+    block : int
+        Images that are best asked for together.
+    blocks_ahead : int
+        Blocks that are best begun before the result of one is waited for.
     """
 
     def __init__(
@@ -59,6 +82,12 @@ class GalaxySampler:
         self.engine = engine
         self.attributes: tuple[Attribute, ...] = attribute_table(config.attributes)
         self._chunk = chunk_size(config, engine.device)
+        on_cpu = engine.device.type == "cpu"
+        self.block = _BLOCK if on_cpu else max(self._chunk, _ACCELERATOR_BLOCK * 64**2 // config.image_size**2)
+        self.blocks_ahead = 0 if on_cpu else 1
+        self._noise_on_device = engine.device.type == "cuda"  # MPS has no float64
+        self._run: Run = Recorder(engine) if engine.graphs else plainly
+        self.measure = AttributeMeasurer(engine)
         self._alone = threading.Lock()
         # [class][attribute] -> (low, high), or None where nothing is known
         self.supported = [
@@ -92,7 +121,7 @@ class GalaxySampler:
             raise UserError(f"{path} was saved before the generator's training: resume_training.py goes on from there")
         config = config_of(state, path)
         # Generation runs in float32: it is fast enough, and the images do not depend on the processor's bf16 units.
-        engine = Engine.choose(device, "fp32")
+        engine = Engine.choose(device, "fp32", "auto")
         network = build_generator(config)
         try:
             network.load_state_dict(generator_weights(state))
@@ -161,56 +190,81 @@ class GalaxySampler:
         -------
         Tensor, (N, 3, S, S), uint8, on the CPU
         """
+        count = len(classes)
+        if count <= self.block or self.blocks_ahead == 0:
+            return self.draw(classes, values, seeds).cpu()
+        blocks = [slice(start, start + self.block) for start in range(0, count, self.block)]
+        begun = (to_host(self.draw(classes[rows], values[rows], seeds[rows])) for rows in blocks)
+        images = self._empty(count, torch.device("cpu"))
+        for rows, (part,) in zip(blocks, finished(begun, self.blocks_ahead), strict=True):
+            images[rows] = part
+        return images
+
+    def draw(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
+        """Do as `generate`, but leave the images on the engine's device; CUDA may still be at work on them."""
         told = condition_vector(classes, values, self.config)
-        # The last chunk is filled up with copies: networks round differently in batches of different sizes.
-        rows = torch.arange(-(-len(classes) // self._chunk) * self._chunk).clamp_max(len(classes) - 1)
-        wanted, chosen = [part[rows] for part in told], np.asarray(seeds, np.int64)[rows.numpy()]
+        numbers = np.asarray(seeds, np.int64)
         with self._alone, exactly(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
-            return run(wanted, chosen)[: len(classes)]
+            return run(numbers, told)
 
     def describe(self) -> str:
         """Say what draws the images."""
         return self.family.describe(self.config, self.solver)
 
-    def _noise(self, seeds: np.ndarray) -> Tensor:
+    def _empty(self, count: int, device: torch.device) -> Tensor:
+        shape = count, self.config.num_bands, self.config.image_size, self.config.image_size
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+
+    def _noise(self, seeds: np.ndarray | Tensor) -> Tensor:
         return self.family.noise(self.config, self.network, seeds)
 
-    def _draw_chunk(self, z: Tensor, seeds: np.ndarray, condition: Tensor, scaled: Tensor, known: Tensor) -> Tensor:
-        """Draw the images of noise (N, L), seeds (N,), and what `condition_vector` gives."""
+    def _draw_chunk(self, noise: Tensor, seeds: np.ndarray | Tensor, told: Sequence[Tensor]) -> Tensor:
+        """Draw images of noise (K, L), seeds (K,), and what `condition_vector` gives, at most a chunk of them."""
+        # Copies fill the chunk up: networks round differently in batches of different sizes.
+        condition, scaled, known = (fill_up(part, self._chunk) for part in told)
+        if isinstance(seeds, Tensor):
+            seeds = fill_up(seeds, self._chunk)
         asked = Asked(seeds, condition, scaled, known, self.attributes)
-        return to_uint8(self.family.draw(self.network, z, asked, self.solver))
+        drawn = self.family.draw(self.network, fill_up(noise, self._chunk), asked, self.solver, self._run)
+        return to_uint8(drawn[: len(noise)])
 
-    def _on_cores(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
-        images = self._empty(len(seeds))
+    def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
+        images = self._empty(len(seeds), self.engine.device)
 
-        def work(rows: Tensor) -> None:
-            chosen = seeds[rows.numpy()]
-            images[rows] = self._draw_chunk(self._noise(chosen), chosen, *(part[rows] for part in wanted))
+        def work(rows: slice) -> None:
+            images[rows] = self._draw_chunk(self._noise(seeds[rows]), seeds[rows], [part[rows] for part in told])
 
-        map_on_cores(work, torch.arange(len(seeds)).split(self._chunk))
+        map_on_cores(work, self._chunks(len(seeds)))
         return images
 
-    def _empty(self, count: int) -> Tensor:
-        return torch.empty(
-            count, self.config.num_bands, self.config.image_size, self.config.image_size, dtype=torch.uint8
-        )
+    def _chunks(self, count: int) -> list[slice]:
+        return [slice(start, min(start + self._chunk, count)) for start in range(0, count, self._chunk)]
 
-    def _on_accelerator(self, wanted: list[Tensor], seeds: np.ndarray) -> Tensor:
-        """Generate without waiting for the device between chunks, and make the next noise while it works."""
-        images, blocks = self._empty(len(seeds)), torch.arange(len(seeds)).split(_CHUNKS_AHEAD * self._chunk)
+    def _on_accelerator(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
+        try:
+            return self._queued(seeds, told)
+        except torch.OutOfMemoryError:
+            if self._run is plainly:
+                raise
+        # Smaller chunks would draw other pictures, in their last bits; what was recorded can be done without.
+        print("the GPU is short of memory: pictures are drawn without CUDA graphs, more slowly", file=sys.stderr)
+        self._run = plainly
+        torch.cuda.empty_cache()
+        return self._queued(seeds, told)
+
+    def _queued(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
+        """Generate without waiting for the device."""
         device = self.engine.device
-
-        def inputs(block: Tensor) -> list[Tensor]:
-            chosen = seeds[block.numpy()]
-            parts = [self._noise(chosen), *(part[block] for part in wanted)]
-            z, *told = (whole.to(device).split(self._chunk) for whole in parts)
-            return list(zip(z, np.split(chosen, len(z)), *told, strict=True))
-
-        upcoming = inputs(blocks[0])
-        for block, following in zip(blocks, (*blocks[1:], None), strict=True):
-            drawn = [self._draw_chunk(*chunk) for chunk in upcoming]
-            if following is not None:
-                upcoming = inputs(following)
-            images[block[0] : block[-1] + 1] = torch.cat(drawn).contiguous()  # to the CPU, in planes
+        images, there = self._empty(len(seeds), device), [to_device(part, device) for part in told]
+        numbers = to_device(torch.from_numpy(seeds), device) if self._noise_on_device else None
+        for rows in self._chunks(len(seeds)):
+            chosen: np.ndarray | Tensor
+            if numbers is None:
+                chosen = seeds[rows]
+                noise = self._noise(chosen).to(device)  # made while the device draws the chunk before
+            else:
+                chosen = fill_up(numbers[rows], self._chunk)
+                noise = self._run("noise", self._noise, chosen)[: rows.stop - rows.start]
+            images[rows] = self._draw_chunk(noise, chosen, [part[rows] for part in there])
         return images

@@ -15,12 +15,16 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from tqdm import tqdm
 
 from config_physics import BANDS
@@ -34,6 +38,7 @@ from galaxies.images.grids import plain_grid, save_picture
 
 _FORMAT_VERSION = 1
 _ROW_BYTES = 300  # of a catalogue, at most about
+_MOST_WAITING = 2  # blocks of galaxies, or other things, that the thread which writes has before it
 
 
 class ShardFolder:
@@ -141,42 +146,123 @@ class ShardFolder:
             replace_file(temporary, self.path / REQUEST_FILE)
         self._check_identity()
 
-    def write(self, number: int, sampler: GalaxySampler, bar: tqdm) -> None:
-        """Generate one shard and write it, a block at a time; the files get their names when they are whole.
+    def write(self, number: int, sampler: GalaxySampler, bar: tqdm, disk: Disk) -> None:
+        """Generate one shard, and give it to the thread that writes, a block at a time.
 
         Raises
         ------
         OSError
-            If the disk is full or fails; what was written of the shard is removed.
+            If the disk is full or fails, also while it writes an earlier shard. What was written of a shard is removed.
         """
-        images_file, catalogue_file = self._files(number)
-        temporary = [file.with_name(f".{file.name}.tmp") for file in (images_file, catalogue_file)]
         rows = self.rows(number)
-        tables: list[pd.DataFrame] = []
+        shard = _Shard(*self._files(number))
+        wants_grid = number == 0
         try:
-            with temporary[0].open("wb") as binary:
-                binary.write(self._header(number))
-                for images, table in generate_blocks(sampler, self.requests.part(rows.start, rows.stop)):
-                    binary.write(images.numpy().data)
-                    if number == 0 and not tables:
-                        save_picture(plain_grid(images[:GRID_LIMIT]), self.path / "grid.png")
-                    tables.append(table)
-                    bar.update(len(images))
+            disk.do(shard.begin, self._header(number))
+            for images, table in generate_blocks(sampler, self.requests.part(rows.start, rows.stop)):
+                if wants_grid:
+                    disk.do(save_picture, plain_grid(images[:GRID_LIMIT]), self.path / "grid.png")
+                    wants_grid = False
+                disk.do(shard.append, images, table)
+                bar.update(len(images))
+            disk.do(shard.finish)
+        except BaseException:
+            disk.wait()
+            shard.remove()
+            raise
+
+
+class Disk:
+    """A thread that writes, in order, while the next galaxies are drawn; two things wait for it at most.
+
+    After something has failed it does nothing more, and the error is raised by a later call, at the latest at the end
+    of the `with`.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "writes shards")
+        self._waiting: deque[Future[None]] = deque()
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def do(self, function: Callable[..., None], *arguments: object) -> None:
+        """Have a function called when all that was asked for before is done."""
+        if len(self._waiting) == _MOST_WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._call, function, arguments))
+
+    def wait(self) -> None:
+        """Wait until all is done, or something has failed."""
+        wait(self._waiting)
+
+    def _call(self, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        if self._error is None:
+            try:
+                function(*arguments)
+            except BaseException as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+
+
+class _Shard:
+    """The files of a shard while they are written, under other names until they are whole; of one thread at a time."""
+
+    def __init__(self, images_file: Path, catalogue_file: Path) -> None:
+        self._files = images_file, catalogue_file
+        self._temporary = [file.with_name(f".{file.name}.tmp") for file in self._files]
+        self._tables: list[pd.DataFrame] = []
+        self._binary: IO[bytes] | None = None
+
+    def begin(self, header: bytes) -> None:
+        with self._removed_on_failure():
+            self._binary = self._temporary[0].open("wb")
+            self._binary.write(header)
+
+    def append(self, images: Tensor, table: pd.DataFrame) -> None:
+        assert self._binary is not None, "it was begun"
+        with self._removed_on_failure():
+            self._binary.write(images.numpy().data)
+            self._tables.append(table)
+
+    def finish(self) -> None:
+        assert self._binary is not None, "it was begun"
+        with self._removed_on_failure():
+            with self._binary as binary:
                 binary.flush()
                 os.fsync(binary.fileno())
-            catalogue = pd.concat(tables, ignore_index=True)
+            images_file, _ = self._files
+            catalogue = pd.concat(self._tables, ignore_index=True)
             catalogue.insert(0, "file", images_file.name)
             catalogue.insert(1, "row", np.arange(len(catalogue)))
-            with temporary[1].open("w", encoding="utf-8", newline="") as text:
+            with self._temporary[1].open("w", encoding="utf-8", newline="") as text:
                 catalogue.to_csv(text, index=False)
                 text.flush()
                 os.fsync(text.fileno())
-            replace_file(temporary[0], images_file)
-            replace_file(temporary[1], catalogue_file)
-            sync_folder(self.path)
-        finally:
-            for path in temporary:
-                path.unlink(missing_ok=True)
+            for temporary, file in zip(self._temporary, self._files, strict=True):
+                replace_file(temporary, file)
+            sync_folder(images_file.parent)
+
+    @contextmanager
+    def _removed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        if self._binary is not None:
+            self._binary.close()
+        for path in self._temporary:
+            path.unlink(missing_ok=True)
 
 
 def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> int:
@@ -199,9 +285,10 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
     left = [number for number in missing if number in own]
     total = sum(len(folder.rows(number)) for number in own)
     done = total - sum(len(folder.rows(number)) for number in left)
-    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=not rank.is_first) as bar:
+    shown = rank.is_first
+    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=not shown) as bar, Disk() as disk:
         for number in left:
-            folder.write(number, sampler, bar)
+            folder.write(number, sampler, bar, disk)
     return len(folder) - len(missing)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from config_physics import Attribute
 from diffusion_model import DiffusionGenerator, GaussianDiffusion
+from galaxies.compute.recorded_functions import Run, plainly
 from galaxies.generation.photometric_guidance import push_to_photometry
 
 _RHO = 7  # in the spacing of a solver's steps
@@ -55,6 +57,7 @@ def draw_images(
     attributes: tuple[Attribute, ...] = (),
     requested: Tensor | None = None,
     known: Tensor | None = None,
+    run: Run = plainly,
 ) -> Tensor:
     """Draw images.
 
@@ -69,17 +72,20 @@ def draw_images(
         Gives the standard normal noise (N, 3, S, S) of step k.
     attributes, requested, known : for photometric guidance
         As in `physics_model.photometric_errors`.
+    run : Run
+        Runs the network. What a step does besides is a dozen operations, which differ from step to step.
 
     Returns
     -------
     Tensor, (N, 3, S, S), in [-1, 1]
     """
     process, number = model.process, len(noise)
+    predict = partial(model.predict_x0, guidance=solver.guidance)
     times = solver_times(process, solver.num_steps, even=solver.name == "ddpm")
     x_t, previous = noise, None
     for k, (now, then) in enumerate(pairwise(times)):
         t = torch.full((number,), now, device=noise.device)
-        x0 = model.predict_x0(x_t, t, condition, solver.guidance)
+        x0 = run(("x0", solver.guidance), predict, x_t, t, condition)
         if solver.photometry > 0:
             strength = solver.photometry * process.alpha_bars[now]  # an early guess is blurred
             assert requested is not None and known is not None, "photometric guidance needs to know what was asked"

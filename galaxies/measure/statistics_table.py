@@ -99,6 +99,20 @@ class Measured:
         values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
         return cls(values, np.concatenate([part.flags for part in parts]))
 
+    @classmethod
+    def of_columns(cls, columns: Tensor, statistics: Sequence[Statistic]) -> Measured:
+        """Return what `measure_columns` found, columns (1 + statistics, N) on the CPU."""
+        flag, *values = columns.double().numpy()
+        flags = flag.astype(np.int64)
+        unseen = flags & NO_SOURCE > 0
+        return cls(
+            {
+                statistic.name: column if statistic.source == "image" else np.where(unseen, np.nan, column)
+                for statistic, column in zip(statistics, values, strict=True)
+            },
+            flags,
+        )
+
     def __len__(self) -> int:
         return len(self.flags)
 
@@ -147,20 +161,18 @@ def measure_images(
 @torch.inference_mode()
 def _measured(images: Tensor, device: torch.device, statistics: Sequence[Statistic]) -> Measured:
     """Measure one block of images, as `measure_images` takes them."""
+    # All in one copy, since each waits for a GPU.
+    return Measured.of_columns(measure_columns(images.to(device), statistics).cpu(), statistics)
+
+
+def measure_columns(images: Tensor, statistics: Sequence[Statistic]) -> Tensor:
+    """Return photometry's flag and below it the statistics, (1 + statistics, N), float32, where the images are.
+
+    Parameters are those of `measure_images`; a CUDA graph may record this.
+    """
     scale = 255 if images.dtype == torch.uint8 else 1
-    found = _found_on(images.to(device).float() / scale, {statistic.source for statistic in statistics})
-    # All in one copy, since each waits for a GPU; a flag is a small whole number.
-    columns = torch.stack([found["flag"].float(), *(found[statistic.name] for statistic in statistics)])
-    flag, *values = columns.cpu().double().numpy()
-    flags = flag.astype(np.int64)
-    unseen = flags & NO_SOURCE > 0
-    return Measured(
-        {
-            statistic.name: column if statistic.source == "image" else np.where(unseen, np.nan, column)
-            for statistic, column in zip(statistics, values, strict=True)
-        },
-        flags,
-    )
+    found = _found_on(images.float() / scale, {statistic.source for statistic in statistics})
+    return torch.stack([found["flag"].float(), *(found[statistic.name] for statistic in statistics)])
 
 
 def _found_on(images: Tensor, sources: set[str]) -> dict[str, Tensor]:

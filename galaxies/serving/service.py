@@ -16,7 +16,7 @@ from torch import Tensor
 
 from config_physics import MORPHOLOGIES
 from galaxies.generation.build import chunk_size
-from galaxies.generation.catalogue import catalogue_of, measure_requested, write_fits
+from galaxies.generation.catalogue import catalogue_of, write_fits
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
 from galaxies.measure.photometry import FLAG_BITS, NO_SOURCE
@@ -42,7 +42,7 @@ class Galaxy:
     values : Tensor, (A,), float32
         Its attributes as requested or drawn from real galaxies, NaN where unknown.
     measured : Measured
-        From `measure_requested`, if somebody asked; empty until then.
+        From `GalaxySampler.measure`, if somebody asked; empty until then.
     """
 
     image: Tensor
@@ -118,7 +118,7 @@ class GalaxyService:
             galaxies |= dict(zip(missing, drawn, strict=True))
         if unmeasured := list({query for query, measured in items if measured and not galaxies[query].measured}):
             images = torch.stack([galaxies[query].image for query in unmeasured])
-            table = measure_requested(images, self.sampler.engine.device)
+            table = self.sampler.measure(images)
             for row, query in enumerate(unmeasured):
                 galaxies[query] = replace(galaxies[query], measured=table.of(row))
         for query, galaxy in galaxies.items():

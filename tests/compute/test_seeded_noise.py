@@ -16,8 +16,10 @@ from galaxies.compute.seeded_noise import (
     philox4x32,
     random_index,
     random_words,
+    random_words_on_device,
     standard_normal,
 )
+from tests.conftest import needs_cuda
 
 
 def words(text: str) -> list[np.ndarray]:
@@ -118,6 +120,47 @@ def test_coarse_noise_of_a_seed_is_the_same_in_any_company_and_length():
     together = coarse_normal(range(40), 100)
     assert torch.equal(coarse_normal([17], 100), together[17:18])
     assert torch.equal(coarse_normal(range(40), 13), together[:, :13])
+
+
+# Seeds in a tensor, whose numbers are made on its device
+
+ANY_SEEDS = [0, 1, 7, -1, 2**63 - 1, -(2**63), 2**32, -(2**32), 0x299F31D0A4093822]
+
+
+@pytest.mark.parametrize("stream", [NOISE, DRAW, 2**31, PIXELS])
+def test_words_of_a_tensor_are_those_of_an_array(stream):
+    found = random_words_on_device(torch.tensor(ANY_SEEDS), 4000, stream)
+    assert found.dtype == torch.int64
+    assert np.array_equal(found.numpy().astype(np.uint64), random_words(ANY_SEEDS, 4000, stream))
+    in_place = random_words_on_device(torch.tensor(ANY_SEEDS), 4000, torch.tensor(stream))
+    assert torch.equal(in_place, found)
+
+
+def test_known_answer_of_a_tensor():
+    expected = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # counter and key 0, see above
+    assert random_words_on_device(torch.tensor([0]), 4, 0).tolist() == [expected]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 10, 14_700])
+def test_coarse_noise_of_a_tensor_is_the_same_to_the_bit(count):
+    assert torch.equal(coarse_normal(torch.tensor(ANY_SEEDS), count), coarse_normal(ANY_SEEDS, count))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 10, 100_000])
+def test_noise_of_a_tensor_is_the_same_but_for_last_digits(count):
+    found, expected = (standard_normal(seeds, count, 5) for seeds in (torch.tensor(ANY_SEEDS), ANY_SEEDS))
+    assert found.shape == expected.shape and found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=2**-23, atol=0)  # one unit in the last place
+    assert (found != expected).sum() <= 1
+
+
+@needs_cuda
+def test_noise_made_on_a_gpu_is_that_of_the_cpu():
+    seeds = torch.tensor(ANY_SEEDS, device="cuda")
+    assert torch.equal(coarse_normal(seeds, 14_700).cpu(), coarse_normal(ANY_SEEDS, 14_700))
+    found, expected = standard_normal(seeds, 100_000).cpu(), standard_normal(ANY_SEEDS, 100_000)
+    torch.testing.assert_close(found, expected, rtol=2**-23, atol=0)
+    assert (found != expected).sum() <= 1
 
 
 def test_index_is_uniform_within_its_size():

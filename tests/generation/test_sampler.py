@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
+from galaxies.compute.recorded_functions import Recorder, Run, plainly
+from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.generation.build import build_generator, chunk_size, generator_weights
 from galaxies.generation.exact_kernels import ExactKernels
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.generation.solvers import Solver
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from gan_model import Generator
+from tests.compute.test_cuda_graphs import Watch
+from tests.compute.traced_step import TracedStep
 from tests.conftest import make_trainer, needs_cuda
 
 
@@ -109,10 +115,103 @@ def test_several_callers_at_once(sampler):
 @pytest.mark.parametrize("count", [1, 16, 33, 65])
 def test_way_of_an_accelerator_in_blocks(sampler, monkeypatch, count):
     expected = sampler.generate(*request(count))
-    monkeypatch.setattr("galaxies.generation.sampler._CHUNKS_AHEAD", 2)  # of 16 images each
+    monkeypatch.setattr(sampler, "block", 32)  # two chunks
+    monkeypatch.setattr(sampler, "blocks_ahead", 1)
     monkeypatch.setattr(sampler, "_on_cores", sampler._on_accelerator)
-    # Here the threads share each chunk, so that a last bit may differ.
-    assert (sampler.generate(*request(count)).int() - expected.int()).abs().max() <= 1
+    for noise_on_device in (False, True):
+        monkeypatch.setattr(sampler, "_noise_on_device", noise_on_device)
+        # Here the threads share each chunk, so that a last bit may differ.
+        assert (sampler.generate(*request(count)).int() - expected.int()).abs().max() <= 1
+
+
+@pytest.fixture(params=["GAN", "diffusion"])
+def recording(request) -> GalaxySampler:
+    """A sampler that draws as on CUDA, noise and graphs included, as far as a CPU can do so."""
+    diffusion = {"diffusion": True, "unet_blocks": 1, "solver_steps": 4}
+    settings = {"GAN": {"latent_dim": 8}, "diffusion": diffusion}[request.param]
+    sampler = new_sampler(Config(attributes=("size", "ellipticity"), width=4, **settings), "cpu")
+    if request.param == "diffusion":  # the last layers of a new one are zero
+        torch.manual_seed(2)
+        for parameter in sampler.network.parameters():
+            torch.nn.init.normal_(parameter, 0.0, 0.1)
+    return sampler
+
+
+@pytest.fixture
+def recorder(monkeypatch) -> Recorder:
+    monkeypatch.setattr("galaxies.compute.recorded_functions.RecordedStep", TracedStep)
+    return Recorder(Engine(torch.device("cpu"), bf16=False, graphs=True))
+
+
+def draw_as_on_cuda(sampler: GalaxySampler, run: Run) -> None:
+    sampler._on_cores, sampler._noise_on_device, sampler._run = sampler._on_accelerator, True, run
+
+
+def test_drawing_by_graphs_is_drawing_on_cores(recording, recorder):
+    expected = recording.generate(*request(23))
+    draw_as_on_cuda(recording, recorder)
+    for _ in range(2):
+        found = recording.generate(*request(23))
+        assert (found.int() - expected.int()).abs().max() <= 1
+        assert (found[:-1].int() - found[1:].int()).abs().amax((1, 2, 3)).min() > 8  # different ones
+    assert recorder.num_graphs == (3 if recording.config.diffusion else 2)
+    assert torch.equal(one_by_one(recording, 23, 1), found)
+
+
+def test_graphs_follow_weights_and_solver(recording, recorder):
+    draw_as_on_cuda(recording, recorder)
+    before = recording.generate(*request(23))
+    with torch.no_grad():
+        for parameter in recording.network.parameters():
+            parameter.mul_(1.1)
+    after = recording.generate(*request(23))
+    assert not torch.equal(after, before)
+    recording._run = plainly
+    assert torch.equal(recording.generate(*request(23)), after)
+    if recording.config.diffusion:
+        for solver in (Solver("ddpm", 5), Solver("dpm", 4, 2.0), Solver("ddim", 3)):
+            recording.solver, recording._run = solver, plainly
+            expected = recording.generate(*request(3))
+            recording._run = recorder
+            for _ in range(4):
+                assert torch.equal(recording.generate(*request(3)), expected)
+
+
+def test_drawing_never_waits_for_the_device(recording):
+    draw_as_on_cuda(recording, plainly)
+    recording.draw(*request(3))  # the first one fills what is kept from then on
+    classes, values, seeds = request(23)
+    told = condition_vector(classes, values, recording.config)  # on the CPU wherever the rest is
+    with Watch() as watch:
+        recording._on_accelerator(np.array(seeds), told)
+    assert watch.found == ["lift_fresh"]  # of the seeds, on the host
+
+
+def test_a_gpu_without_memory_for_graphs_draws_without_them(sampler, monkeypatch, capsys):
+    expected, calls = sampler.generate(*request(5)), []
+
+    def full(name, function, *inputs):
+        calls.append(name)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(sampler, "_run", full)
+    monkeypatch.setattr(sampler, "_on_cores", sampler._on_accelerator)
+    for _ in range(2):
+        assert (sampler.generate(*request(5)).int() - expected.int()).abs().max() <= 1
+    assert calls == ["images"]
+    assert capsys.readouterr().err == (
+        "the GPU is short of memory: pictures are drawn without CUDA graphs, more slowly\n"
+    )
+
+
+def test_a_gpu_without_memory_for_the_pictures_is_an_error(sampler, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(sampler.network, "forward", full)
+    monkeypatch.setattr(sampler, "_on_cores", sampler._on_accelerator)
+    with pytest.raises(torch.OutOfMemoryError):
+        sampler.generate(*request(5))
 
 
 @needs_cuda
@@ -138,9 +237,9 @@ def test_batch_does_not_show_on_a_gpu(generator, width):
         (64, 64, "cpu", 2),
         (32, 256, "cpu", 1),
         (4, 64, "cpu", 16),
-        (64, 64, "cuda", 256),
-        (64, 128, "cuda", 64),
-        (64, 256, "mps", 16),
+        (64, 64, "cuda", 64),
+        (64, 128, "cuda", 16),
+        (64, 256, "mps", 8),
     ],
 )
 def test_chunks_fit_the_network_and_the_device(width, image_size, device, expected):

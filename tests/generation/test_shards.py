@@ -22,6 +22,7 @@ from galaxies.generation.sampler import GalaxySampler
 from tests.conftest import ROOT
 
 COUNT, SIZE = 50, 16
+KINDS = (("images", "npy"), ("catalogue", "csv"))
 REQUEST = ["--morphology", "spiral", "--ellipticity", "0.3", "--count", str(COUNT), "--shard-size", str(SIZE)]
 
 
@@ -62,7 +63,7 @@ def rows_of(folder) -> list[dict[str, str]]:
 
 
 def test_folder_holds_shards_their_catalogues_and_nothing_else(whole):
-    shards = {f"{kind}_0000{k}.{end}" for kind, end in (("images", "npy"), ("catalogue", "csv")) for k in range(4)}
+    shards = {f"{kind}_0000{k}.{end}" for kind, end in KINDS for k in range(4)}
     assert set(content(whole)) == shards | {"request.json", "grid.png"}
 
 
@@ -152,6 +153,44 @@ def test_a_failing_disk_leaves_complete_shards_alone(generate, whole, tmp_path, 
     monkeypatch.undo()
     generate(out)
     assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize("shard", [0, 3])
+@pytest.mark.parametrize("what", ["append", "finish"])
+def test_a_disk_that_fails_while_the_next_galaxies_are_drawn(generate, whole, tmp_path, monkeypatch, shard, what):
+    out, begun = tmp_path / "mock", []
+    begin, work = (getattr(catalogue_shards._Shard, name) for name in ("begin", what))
+
+    def fail(self, *arguments):
+        work(self, *arguments)
+        if len(begun) > shard:
+            with self._removed_on_failure():
+                raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(catalogue_shards._Shard, "begin", lambda self, header: (begun.append(1), begin(self, header)))
+    monkeypatch.setattr(catalogue_shards._Shard, what, fail)
+    with pytest.raises(OSError, match="No space"):
+        generate(out)
+    complete = shard + (what == "finish")  # it fails when the files have their names
+    there = {f"{kind}_0000{k}.{end}" for kind, end in KINDS for k in range(complete)}
+    assert set(content(out)) == there | {"request.json", "grid.png"}
+    monkeypatch.undo()
+    generate(out)
+    assert content(out) == content(whole)
+
+
+def test_what_the_disk_is_given_after_a_failure_is_not_done():
+    done = []
+
+    def fail():
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), catalogue_shards.Disk() as disk:
+        disk.do(done.append, 1)
+        disk.do(fail)
+        for number in range(2, 9):
+            disk.do(done.append, number)
+    assert done == [1]
 
 
 # Refusing
