@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, MORPHOLOGIES, Config
-from galaxies.images.resampling import Halve
+from galaxies.images.resampling import Double, Halve, doubled
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
 from galaxies.networks.layers import ImageGenerator, ThinConv2d, init_linear, style_network, zero_bias
 from galaxies.networks.sky_grain import GrainyGenerator
@@ -90,7 +90,7 @@ def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Modul
     """Return the layers that double the side of the feature maps."""
     if upsampling == "transposed":
         return [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=bias)]
-    return [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
+    return [Double(), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
 
 
 class FrameGenerator(ImageGenerator):
@@ -138,12 +138,12 @@ class FrameGenerator(ImageGenerator):
         style, pose = self.style(inputs), Pose.from_noise(z)
         maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         for block in self.coarse:
-            maps = block(F.interpolate(maps, scale_factor=2, mode="bilinear"), style)
+            maps = block(doubled(maps), style)
         turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes)
         planes = torch.cat([turned.to(maps.dtype), self.frame(style, pose).to(maps.dtype)], 1)
         maps = self.refine(self.join(planes, style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.
-        maps = F.interpolate(self.thin(maps), scale_factor=2, mode="bilinear")
+        maps = doubled(self.thin(maps))
         return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
 
 
@@ -233,7 +233,7 @@ class ResidualGenerator(ImageGenerator):
         maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         maps = self.blocks[0](maps, style)
         for thin, block in zip(self.thin, self.blocks[1:], strict=True):
-            maps = block(F.interpolate(thin(maps), scale_factor=2, mode="bilinear"), style)
+            maps = block(doubled(thin(maps)), style)
         return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -56,6 +57,49 @@ def fold(position: Tensor, side: int) -> Tensor:
     return ((folded + 1) * (side / 2) - 0.5).clamp(0, side - 1)
 
 
+# Devices on which maps are doubled and halved by products with a matrix for each axis. CUDA's interpolation has two
+# drawbacks: automatic precision runs it in float32, between two casts, and its gradient adds with atomics, in an order
+# that is another one each time.
+_BY_PRODUCTS = frozenset({"cuda"})
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """Double the side of feature maps (N, C, H, H) by bilinear interpolation: (N, C, 2 H, 2 H), of the same dtype."""
+    if maps.device.type not in _BY_PRODUCTS:
+        return F.interpolate(maps, scale_factor=2, mode="bilinear")
+    with torch.autocast(maps.device.type, enabled=False):
+        return _along_both_axes(maps, _doubling_matrix(maps.shape[-1], maps.device, maps.dtype))
+
+
+class Double(nn.Module):
+    """`doubled` as a layer."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (N, C, 2 H, 2 H) of maps (N, C, H, H)."""
+        return doubled(maps)
+
+
+@functools.lru_cache(maxsize=64)
+def _doubling_matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the matrix (2 S, S) that doubles a row of S pixels; its numbers have no rounding in any dtype.
+
+    It is kept, so that a recorded step need not compute it.
+    """
+    pixels = (torch.arange(2 * side, device=device) + 0.5) / 2 - 0.5
+    nearness = 1 - (pixels.clamp(0, side - 1)[:, None] - torch.arange(side, device=device)).abs()
+    with torch.inference_mode(False):  # a kept tensor may serve where gradients are computed
+        return nearness.clamp_min(0).to(dtype)
+
+
+def _along_both_axes(maps: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply rows and columns of maps (N, C, H, H) by a matrix (K, H): (N, C, K, K), channels last in memory."""
+    number, channels, side, _ = maps.shape
+    rows = maps.permute(0, 2, 3, 1).reshape(number, side, side * channels)
+    down = matrix.expand(number, -1, -1) @ rows  # (N, K, H * C)
+    across = matrix.expand(number * len(matrix), -1, -1) @ down.view(-1, side, channels)  # (N * K, K, C)
+    return across.unflatten(0, (number, -1)).permute(0, 3, 1, 2)
+
+
 class Halve(nn.Module):
     """Halve the side of feature maps after a blur that leaves nothing to alias: weights 1, 3, 3, 1 along each axis.
 
@@ -74,6 +118,8 @@ class Halve(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (N, C, H / 2, W / 2) of maps (N, C, H, W)."""
         with torch.autocast(maps.device.type, enabled=False):
+            if maps.device.type in _BY_PRODUCTS:
+                return _along_both_axes(maps, _doubling_matrix(maps.shape[-1] // 2, maps.device, maps.dtype).T / 2)
             return _Halving.apply(maps, self.kernel.to(maps.dtype))
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from galaxies.images.resampling import Halve, dihedral, fold, look_up, turned
+from galaxies.images import resampling
+from galaxies.images.resampling import Halve, dihedral, doubled, fold, look_up, turned
 
 
 def smooth_images(number=2, size=32):
@@ -85,6 +86,54 @@ def test_halving_is_the_transpose_of_doubling():
     a, b = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 8, 8)
     doubled = F.interpolate(b, scale_factor=2, mode="bilinear")
     torch.testing.assert_close((Halve()(a) * b).sum(), (a * doubled).sum() / 4, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(params=["by kernels", "by products"])
+def _both_ways(request, monkeypatch):
+    """Take a CPU's way, then a GPU's."""
+    if request.param == "by products":
+        monkeypatch.setattr(resampling, "_BY_PRODUCTS", frozenset({"cpu"}))
+
+
+def bilinear(row):
+    """Double a row by hand: a quarter of the neighbour and three of the pixel itself, which the border repeats."""
+    before, after = [row[0], *row[:-1]], [*row[1:], row[-1]]
+    return [0.25 * n + 0.75 * p for b, p, a in zip(before, row, after, strict=True) for n in (b, a)]
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_doubling_is_bilinear_along_rows_and_columns():
+    rows = [[1.0, 2.0, 4.0], [0.0, -8.0, 16.0], [3.0, 3.0, 5.0]]
+    columns = zip(*(bilinear(row) for row in rows), strict=True)
+    expected = torch.tensor([bilinear(column) for column in columns]).T
+    found = doubled(torch.tensor([[rows, rows], [rows, [[0.0] * 3] * 3]]))
+    assert torch.equal(found, torch.stack([expected, expected, expected, 0 * expected]).view(2, 2, 6, 6))
+
+
+@pytest.mark.parametrize("resample", [doubled, Halve()])
+def test_products_are_what_kernels_compute_with_gradients_to_second_order(resample, monkeypatch):
+    images = torch.randn(3, 2, 8, 8, dtype=torch.float64, requires_grad=True)
+
+    def look():
+        result = resample(images.square())
+        (gradient,) = torch.autograd.grad(result.square().sum(), images, create_graph=True)
+        return result, gradient, torch.autograd.grad(gradient.square().sum(), images)[0]
+
+    by_kernels = look()
+    monkeypatch.setattr(resampling, "_BY_PRODUCTS", frozenset({"cpu"}))
+    by_products = look()
+    torch.testing.assert_close(by_products, by_kernels, rtol=1e-12, atol=1e-12)
+    assert by_products[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_products_keep_the_precision_of_the_maps(monkeypatch):
+    monkeypatch.setattr(resampling, "_BY_PRODUCTS", frozenset({"cpu"}))
+    maps = torch.randn(2, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert doubled(maps).dtype == Halve()(maps).dtype == torch.float32
+        assert doubled(maps.bfloat16()).dtype == Halve()(maps.bfloat16()).dtype == torch.bfloat16
+    # Rounded after each axis, to 8 bits.
+    torch.testing.assert_close(doubled(maps.bfloat16()).float(), doubled(maps), rtol=0, atol=0.03)
 
 
 def test_halving_has_nothing_to_save():
