@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,41 @@ def epochs_of(steps: int, num_train: int, batch_size: int) -> int:
     return -(-steps // max(1, num_train // batch_size))
 
 
-def hold_to(path: Path, settings: dict[str, Any]) -> None:
+# Those that settings.json did not name at first: what was done then.
+_BEFORE = {"preset": "cpu"}
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """Return the settings that `hold_to` keeps in a file; none if it is not there.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return {**_BEFORE, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): choose another --out") from None
+
+
+def hold_to(path: Path, settings: dict[str, Any], of: Path | None = None) -> None:
     """Keep settings in a file of a folder of runs, or refuse others than those that it was begun with.
+
+    The sentence is about the folder `of`, by default the file's own.
 
     Raises
     ------
     UserError
         Naming the settings that differ.
     """
-    if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): choose another --out") from None
+    if before := begun_with(path):
         if different := [name for name, value in settings.items() if before.get(name) != value]:
-            raise UserError(f"{path.parent} was begun with another {' and '.join(different)}: choose another --out")
+            raise UserError(
+                f"{of or path.parent} was begun with another {' and '.join(different)}: choose another --out"
+            )
         return
     write_output(path, (json.dumps(settings, indent=1) + "\n").encode())
 
@@ -79,8 +101,75 @@ def latest_checkpoint(folder: Path, run: str) -> Path:
     return folder / "checkpoints" / run / LATEST
 
 
-def call(folder: Path, run: str, script: str, options: Sequence[object]) -> None:
+class Allowance:
+    """The time that a call of a script may take, and whether it was asked to stop.
+
+    A script that is run within it gets a session of its own on POSIX, so that Ctrl-C in a terminal reaches it once: by
+    `request_stop`, as SIGTERM does. On Windows the console tells all processes, and nothing needs to be passed on.
+
+    Parameters
+    ----------
+    minutes : float
+        Of the whole call; may be infinite.
+    started : float
+        When it began, by `time.monotonic`.
+    """
+
+    def __init__(self, minutes: float, started: float) -> None:
+        self.minutes = minutes
+        self.end = started + 60 * minutes
+        self.stop_requested = False
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until its end."""
+        return self.end - time.monotonic()
+
+    def request_stop(self) -> None:
+        """Ask the script that runs to stop, and let none begin after it."""
+        self.stop_requested = True
+        if self._process is not None and os.name == "posix":
+            self._process.send_signal(signal.SIGTERM)
+
+    def run(self, command: Sequence[str], reserve_s: float, **options: Any) -> int | None:
+        """Run a command and return its exit status; None if it was asked to stop.
+
+        It is killed `reserve_s` before the end; that makes None too.
+        """
+        if self.stop_requested:
+            return None
+        process = subprocess.Popen(command, start_new_session=True, **options)
+        self._process = process
+        try:
+            if self.stop_requested:  # just now
+                self.request_stop()
+            while (status := process.poll()) is None:
+                if self.left_s < reserve_s:
+                    return None
+                time.sleep(0.02)
+            return None if self.stop_requested and status != 0 else status
+        finally:
+            self._process = None
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def call(
+    folder: Path,
+    run: str,
+    script: str,
+    options: Sequence[object],
+    allowance: Allowance | None = None,
+    reserve_s: float = 0.0,
+) -> bool:
     """Run a script with `folder` as working directory, its output appended to logs/<run>.log there.
+
+    Returns
+    -------
+    bool
+        Whether it came to its end; it does, unless there is an `allowance` (see `Allowance.run`).
 
     Raises
     ------
@@ -88,7 +177,7 @@ def call(folder: Path, run: str, script: str, options: Sequence[object]) -> None
         If it fails, with its last word.
     """
     print(f"{run}: {script}", flush=True)
-    log = folder / "logs" / f"{run}.log"
+    log = log_of(folder, run)
     command = [sys.executable, str(ROOT / script), *map(str, options)]
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +186,17 @@ def call(folder: Path, run: str, script: str, options: Sequence[object]) -> None
         raise UserError(f"{log} could not be written: {error.strerror or error}") from None
     with file:
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8:replace"}
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
+        how: dict[str, Any] = {"cwd": folder, "env": environment, "stdout": file, "stderr": subprocess.STDOUT}
+        if allowance is None:
+            status: int | None = subprocess.run(command, **how).returncode
+        else:
+            status = allowance.run(command, reserve_s, **how)
+    if status:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         raise UserError(f"{script} failed on {run} (all of it is in {log}): {lines[-1] if lines else 'no word'}")
+    return status == 0
+
+
+def log_of(folder: Path, run: str) -> Path:
+    """Return the path of what the scripts print about a run."""
+    return folder / "logs" / f"{run}.log"

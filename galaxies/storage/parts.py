@@ -22,7 +22,9 @@ PART_BYTES = 15_900_000  # below both 16 MB and 16 MiB
 _FORMAT_VERSION = 1
 
 
-def write_parts(folder: Path, name: str, files: Mapping[str, Path], limit: int = PART_BYTES) -> list[Path]:
+def write_parts(
+    folder: Path, name: str, files: Mapping[str, Path], limit: int = PART_BYTES, note: Any = None
+) -> list[Path]:
     """Write files as parts into a folder, in place of what was written there under the same name.
 
     Parameters
@@ -35,6 +37,8 @@ def write_parts(folder: Path, name: str, files: Mapping[str, Path], limit: int =
         By the relative names, with '/', that they get when they are taken apart.
     limit : int
         Bytes of a part, at most.
+    note
+        A JSON value that goes into the list; `read_note` returns it.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def write_parts(folder: Path, name: str, files: Mapping[str, Path], limit: int =
         if sum(part["bytes"] for part in parts) != sum(sizes.values()):
             raise UserError(f"files of {folder} changed while they were written: try again")
         entries = [{"name": key, "bytes": size} for key, size in sizes.items()]
-        listed = {"format_version": _FORMAT_VERSION, "parts": parts, "files": entries}
+        listed = {"format_version": _FORMAT_VERSION, "parts": parts, "files": entries, "note": note}
         with whole_file(catalogue) as file:
             file.write((json.dumps({**listed, "sha256": _digest(listed)}, indent=1) + "\n").encode())
         sync_folder(folder)
@@ -76,6 +80,17 @@ def write_parts(folder: Path, name: str, files: Mapping[str, Path], limit: int =
 def has_parts(folder: Path, name: str) -> bool:
     """Tell whether something was written in parts under a name, whole or not."""
     return (folder / f"{name}.json").is_file()
+
+
+def read_note(folder: Path, name: str) -> Any:
+    """Return the note in the list of parts.
+
+    Raises
+    ------
+    UserError
+        If the list is missing or damaged.
+    """
+    return _read_list(folder / f"{name}.json")["note"]
 
 
 def read_parts(folder: Path, name: str, out: Path) -> list[str]:

@@ -73,6 +73,14 @@ def test_what_was_there_goes_and_others_stay(files, tmp_path):
     assert names(tmp_path / "back") == ["three"]
 
 
+def test_a_note_goes_with_them(files, tmp_path):
+    write_parts(tmp_path, "state", files, note={"galaxies": 3})
+    assert parts.read_note(tmp_path, "state") == {"galaxies": 3}
+    edit(tmp_path / "state.json", '"galaxies": 3', '"galaxies": 4')
+    with pytest.raises(UserError, match="is damaged"):
+        parts.read_note(tmp_path, "state")
+
+
 def test_parts_are_looked_for_by_their_list(files, tmp_path):
     assert not has_parts(tmp_path / "nowhere", "state")
     write_parts(tmp_path, "state", files)

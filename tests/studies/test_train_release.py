@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from galaxies.command_line import Parser, add_config_options, config_from_options
 from galaxies.common.errors import UserError
+from galaxies.compute.device import Engine
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.recipes import QUICK
 from galaxies.storage.checkpoint import save_checkpoint
 from studies import runs as script_runs
 from studies import train_release
@@ -41,12 +45,17 @@ def run(dataset_path, folder, *options):
     train_release.main([*map(str, where), *map(str, options)])
 
 
+@pytest.mark.parametrize("preset", train_release.PRESETS)
 @pytest.mark.parametrize("family", train_release.FAMILIES)
-def test_families_are_settings_that_galaxy_py_takes(family):
+def test_families_are_settings_that_galaxy_py_takes(family, preset):
     parser = Parser()
     add_config_options(parser)
-    *_, options = train_release.FAMILIES[family]
-    assert config_from_options(parser.parse_args(options.split())).diffusion == (family == "diffusion")
+    recipe = train_release.FAMILIES[family][preset]
+    config = config_from_options(parser.parse_args(recipe.options.split()))
+    assert config.diffusion == (family == "diffusion")
+    # A CPU's quick setting changes nothing of it.
+    given = {*recipe.options.split(), "--batch-size", "--pretrain-epochs", "--epochs"}
+    assert {f"--{name.replace('_', '-')}" for name in QUICK[config.family][0]} <= given
 
 
 def test_each_family_is_trained_validated_and_released(dataset_path, tmp_path, calls, capsys):
@@ -87,11 +96,55 @@ def test_failures_end_in_one_sentence(dataset_path, tmp_path):
         run(dataset_path, tmp_path)
 
 
-@pytest.mark.parametrize("change", [("--scale", 2), ("--count", 50)])
+@pytest.mark.parametrize("change", [("--scale", 2), ("--count", 50), ("--preset", "gpu")])
 def test_what_is_kept_was_made_as_asked(dataset_path, tmp_path, calls, change):
     run(dataset_path, tmp_path, "--families", "gan")
     with pytest.raises(UserError, match=f"was begun with another {change[0][2:]}: choose another --out"):
         run(dataset_path, tmp_path, "--families", "gan", *change)
+
+
+def test_a_gpu_has_a_preset_of_its_own_and_a_folder_keeps_to_one(dataset_path, tmp_path, calls, monkeypatch):
+    cuda = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(Engine, "choose", lambda *_: cuda)
+    run(dataset_path, tmp_path, "--families", "gan", "--device", "cuda", "--scale", 0.01)
+    words = calls[0][2]
+    # 360 of 36,000 steps, in epochs of the 2 whole batches of 64 among the fixture's training galaxies.
+    assert [words[words.index(name) + 1] for name in ("--width", "--batch-size", "--epochs")] == ["64", "64", "180"]
+    monkeypatch.undo()
+    settings = json.loads((tmp_path / "o/settings.json").read_text())
+    assert train_release._settings(options_of(tmp_path), tmp_path / "o", PreparedDataset.open(dataset_path)) == settings
+    assert settings["preset"] == "gpu"
+
+
+def options_of(folder):
+    words = ["--out", folder, "--scale", "0.01", "--device", "cpu"]
+    return train_release._parser().parse_args([str(word) for word in words])
+
+
+def test_a_folder_that_was_begun_before_there_were_presets_goes_on(dataset_path, tmp_path, calls):
+    run(dataset_path, tmp_path, "--families", "gan")
+    path = tmp_path / "o/settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("preset") == "cpu"
+    path.write_text(json.dumps(settings))
+    run(dataset_path, tmp_path, "--families", "gan")
+    with pytest.raises(UserError, match="was begun with another preset"):
+        run(dataset_path, tmp_path, "--families", "gan", "--preset", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--credit", "me"], "--data is missing"),
+        (["--pack"], "--data is missing"),
+        (["--data", "d"], "--credit is missing"),
+        (["--minutes", "9"], "--credit is missing"),
+        (["--minutes", "0"], "0 must be above 0"),
+    ],
+)
+def test_what_is_missing_is_said(words, message):
+    with pytest.raises(UserError, match=message):
+        train_release.main(words)
 
 
 def test_a_log_that_cannot_be_written_ends_in_one_sentence(tmp_path):
