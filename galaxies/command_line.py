@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from config_physics import SOLVERS, Config
+from galaxies.common.device_errors import device_failure
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
@@ -155,8 +156,8 @@ def _weight(text: str) -> float:
 def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a script's `main` and end the process with its exit status.
 
-    0 when it returns; 2 after a `UserError` or a failing disk, printed to standard error as one sentence; 130 after
-    Ctrl-C.
+    0 when it returns; 2 after a `UserError`, a failing disk, too little memory or a failing GPU, printed to standard
+    error as one sentence; 130 after Ctrl-C.
     """
     program = os.path.basename(sys.argv[0])  # noqa: PTH119 - argv[0] is text, not a path to open
     for stream in (sys.stdout, sys.stderr):
@@ -174,10 +175,10 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         print(f"{program}: error: {error}", file=sys.stderr)
         _leave(2)
     except Exception as error:
-        # MemoryError, and torch.OutOfMemoryError without importing torch for it.
-        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):
+        sentence = device_failure(error)
+        if sentence is None:
             raise
-        print(f"{program}: error: there is not enough memory: try a smaller batch or image size", file=sys.stderr)
+        print(f"{program}: error: {sentence}", file=sys.stderr)
         _leave(2)
     except KeyboardInterrupt:
         print(f"\n{program}: interrupted", file=sys.stderr)

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from config_physics import PAPER_ATTRIBUTES, Config
 from galaxies import command_line
@@ -76,6 +77,17 @@ def test_a_wrong_option_is_one_sentence(argv):
         (UserError("it is\nwrong"), 2, "error: it is wrong"),
         (OSError(28, "No space left"), 2, "error: [Errno 28] No space"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 2, "error: there is not enough memory"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            2,
+            "error: the GPU has not enough memory: close",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: unspecified launch failure"),
+            2,
+            "error: the GPU failed (CUDA",
+        ),
     ],
 )
 def test_exit_status_and_message(error, status, text, capsys, monkeypatch):
@@ -88,6 +100,11 @@ def test_exit_status_and_message(error, status, text, capsys, monkeypatch):
         command_line.run_script(main)
     assert caught.value.code == status
     assert f"script.py: {text}" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shape"):
+        command_line.run_script(lambda argv: torch.ones(3).view(2, 2))
 
 
 def test_success_is_status_0(monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from galaxies.common.device_errors import first_sentence
 from galaxies.common.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -51,7 +52,7 @@ class Engine:
         Raises
         ------
         UserError
-            If the device is unknown or not there.
+            If the device is unknown, not there or full, or a GPU has no bfloat16 that is asked for.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -60,10 +61,14 @@ class Engine:
             if chosen.type not in ("cpu", "cuda", "mps"):
                 raise RuntimeError("not a device that this project trains on")
             torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError):
-            raise UserError(f"device '{device}' cannot be used here: try --device cpu or --device auto") from None
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device '{device}' cannot be used here: {_hindrance(device, error)}") from None
         on_cuda = chosen.type == "cuda"
+        if on_cuda and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # streams and graphs are made on the current device
         bf16 = precision == "bf16" or (precision == "auto" and _multiplies_bf16(chosen))
+        if on_cuda and bf16 and not _multiplies_bf16(chosen):
+            raise UserError(f"{chosen} has no bfloat16 arithmetic, new in compute capability 8.0: try --precision fp32")
         return cls(chosen, bf16, graphs=on_cuda and mode != "eager", tf32=on_cuda and precision != "fp32")
 
     def describe(self) -> str:
@@ -203,6 +208,24 @@ class Engine:
             torch.cuda.set_rng_state(states["cuda"], self.device)
         elif self.device.type == "mps" and "mps" in states:
             torch.mps.set_rng_state(states["mps"])
+
+
+def _hindrance(device: str, error: Exception) -> str:
+    """Say what hinders a device from being used, after the error of using it, and what to try."""
+    kind, _, number = device.partition(":")
+    if kind == "mps":
+        return "there is no MPS here, the GPU of a Mac: try --device cpu or --device auto"
+    if kind != "cuda" or (number and not number.isdecimal()):
+        return "it is none of auto, cpu, cuda, cuda:N and mps: try --device cpu or --device auto"
+    if isinstance(error, torch.OutOfMemoryError):
+        return "its memory is full: close other programs that use it, or try --device cpu"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this PyTorch was built without CUDA: install one with it from pytorch.org, or try --device cpu"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number and 0 < count <= int(number):
+        there = "one CUDA device, cuda:0" if count == 1 else f"{count} CUDA devices, cuda:0 to cuda:{count - 1}"
+        return f"this machine has {there}: try one that is there, or --device auto"
+    return f"{first_sentence(str(error))}: try --device cpu or --device auto"
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

@@ -93,10 +93,11 @@ _FAILURES = {
         "content": _content(Error),
     },
     "Busy": {
-        "description": "More is asked than can be served in time, or there is no checkpoint.",
+        "description": "More is asked than can be served in time, the device that draws failed, or there is no "
+        "checkpoint.",
         "headers": {
             "Retry-After": {
-                "description": "Seconds after which to ask again; not without a checkpoint.",
+                "description": "Seconds after which to ask again; only where more is asked than can be served.",
                 "schema": {"type": "integer"},
             }
         },

@@ -29,7 +29,7 @@ from galaxies.serving.queries import (
     SheetParameters,
     read_query,
 )
-from galaxies.serving.service import Galaxy, GalaxyService, Services, png_sheet
+from galaxies.serving.service import DeviceFailureError, Galaxy, GalaxyService, Services, png_sheet
 
 _FORMAT_VERSION = 1  # of the pictures: another one when the same request no longer gives the same bytes
 _FRESH_S = 60  # for which a browser need not ask again; in this time it does not see that the checkpoint is another
@@ -119,6 +119,12 @@ def _need_model(_: _NoModelError) -> Response:
 @routes.errorhandler(QueryError)
 def _refuse(error: QueryError) -> Response:
     return answer(Error(error=error.sentence, parameter=error.parameter, allowed=error.allowed), 400)
+
+
+@routes.errorhandler(DeviceFailureError)
+def _give_up(error: DeviceFailureError) -> Response:
+    current_app.logger.error("%s", error)
+    return answer(Error(error=str(error)), 503)
 
 
 @routes.errorhandler(BusyError)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from config_physics import MORPHOLOGIES
+from galaxies.common.device_errors import device_failure
 from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of, write_fits
 from galaxies.generation.requests import Requests
@@ -30,6 +31,10 @@ from galaxies.serving.queries import MAX_SEED, PIXELS, GalaxyQuery, Models, Shee
 _GALAXY_BYTES = 32 * 2**20  # of galaxies that are kept, in case that the same one is asked for in another form
 _PICTURE_BYTES = 64 * 2**20  # of finished pictures
 _PATIENCE_S = 20.0  # for which a request waits
+
+
+class DeviceFailureError(Exception):
+    """The device that draws failed, for the reason that the text gives; a later request may succeed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,22 @@ class GalaxyService:
         return {query: galaxy for query, galaxy in kept.items() if galaxy is not None}
 
     def _work(self, items: list[tuple[GalaxyQuery, bool]]) -> list[Galaxy]:
-        """Draw and measure what is not there yet; each galaxy once, however often a batch asks for it."""
+        """Draw and measure what is not there yet; each galaxy once, however often a batch asks for it.
+
+        Raises
+        ------
+        DeviceFailureError
+            If memory runs out or a GPU fails.
+        """
+        try:
+            return self._drawn(items)
+        except Exception as error:
+            sentence = device_failure(error)
+            if sentence is None:
+                raise
+            raise DeviceFailureError(sentence) from error
+
+    def _drawn(self, items: list[tuple[GalaxyQuery, bool]]) -> list[Galaxy]:
         torch.set_num_threads(self._threads)  # a thread that starts while another model draws would keep one core
         queries = list(dict.fromkeys(query for query, _ in items))
         galaxies = self._kept_of(queries)

@@ -126,6 +126,79 @@ def test_cuda_number_that_is_not_there():
         Engine.choose(f"cuda:{torch.cuda.device_count()}")
 
 
+@pytest.fixture
+def fail_to_allocate(monkeypatch):
+    """Let a device be there whose first tensor raises an error."""
+
+    def say(error: Exception, count: int = 0) -> None:
+        def empty(*shape, device):
+            raise error
+
+        monkeypatch.setattr(torch, "empty", empty)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+    return say
+
+
+INVALID = torch.AcceleratorError("CUDA error: invalid device ordinal\nCUDA kernel errors might be")
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "one CUDA device, cuda:0"), (2, "2 CUDA devices, cuda:0 to cuda:1")])
+def test_a_number_beyond_the_gpus_says_how_many_there_are(fail_to_allocate, count, said):
+    fail_to_allocate(INVALID, count)
+    with pytest.raises(UserError) as caught:
+        Engine.choose(f"cuda:{count}")
+    assert str(caught.value) == (
+        f"device 'cuda:{count}' cannot be used here: this machine has {said}: try one that is there, or --device auto"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "said"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            1,
+            "its memory is full: close other programs",
+        ),
+        (
+            RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update"),
+            0,
+            "The NVIDIA driver on your system is too old (found version 11040): try --device cpu or --device auto",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable\nCUDA kernel"),
+            1,
+            "CUDA error: all CUDA-capable devices are busy or unavailable: try --device cpu",
+        ),
+    ],
+)
+def test_what_hinders_a_gpu_is_said(fail_to_allocate, error, count, said):
+    fail_to_allocate(error, count)
+    with pytest.raises(UserError) as caught:
+        Engine.choose("cuda:0")
+    assert str(caught.value).startswith(f"device 'cuda:0' cannot be used here: {said}")
+
+
+def test_a_torch_without_cuda_says_so(fail_to_allocate, monkeypatch):
+    fail_to_allocate(AssertionError("Torch not compiled with CUDA enabled"))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(UserError, match="this PyTorch was built without CUDA: install one with it"):
+        Engine.choose("cuda")
+
+
+@pytest.mark.parametrize(("precision", "works"), [("bf16", False), ("auto", True), ("fp32", True)])
+def test_a_gpu_without_bfloat16(as_if_on_cuda, monkeypatch, precision, works):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    if works:
+        assert Engine.choose("cuda", precision).bf16 is False
+    else:
+        with pytest.raises(UserError, match=r"cuda has no bfloat16 arithmetic.*: try --precision fp32"):
+            Engine.choose("cuda", precision)
+
+
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="an MPS device is here")
 def test_mps_that_is_not_there():
     with pytest.raises(UserError, match=r"(?i)mps"):

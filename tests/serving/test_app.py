@@ -427,6 +427,36 @@ def test_a_fault_in_the_worker_comes_out(untrained, monkeypatch):
     assert client.get(f"/api/image.png?{GALAXY}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            "the GPU has not enough memory",
+        ),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "the GPU failed (CUDA error: unspecif"),
+    ],
+)
+@pytest.mark.parametrize("what", ["network", "photometry"])
+def test_a_device_that_fails_is_said_and_the_server_goes_on(untrained, monkeypatch, caplog, error, sentence, what):
+    sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
+    client = create_app([ServedModel(sampler)]).test_client()
+
+    def fail(*_, **__):
+        raise error
+
+    if what == "network":
+        monkeypatch.setattr(sampler.network, "forward", fail)
+    else:
+        monkeypatch.setattr("galaxies.measure.statistics_table.measure", fail)
+    for _ in range(2):
+        answer = client.get(f"/api/measure?{GALAXY}")
+        assert answer.status_code == 503 and answer.json["error"].startswith(sentence)
+    assert sentence in caplog.text
+    monkeypatch.undo()
+    assert client.get(f"/api/measure?{GALAXY}").status_code == 200
+
+
 def test_a_busy_server_says_when_to_come_back(untrained, monkeypatch):
     client = create_app(load_models([untrained["gan"]], "cpu")).test_client()
 
