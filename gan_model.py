@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from config_physics import BANDS, MORPHOLOGIES, Config
 from galaxies.images.resampling import Double, Halve, doubled
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
-from galaxies.networks.layers import ImageGenerator, ThinConv2d, init_linear, style_network, zero_bias
+from galaxies.networks.layers import (
+    ImageGenerator,
+    PaddedConv2d,
+    PaddedConvTranspose2d,
+    ThinConv2d,
+    init_linear,
+    style_network,
+    zero_bias,
+)
 from galaxies.networks.sky_grain import GrainyGenerator
 
 _LAST_GAIN = 0.25  # of a residual block's last convolution: blocks begin as little more than their skip, and add up
@@ -89,7 +97,7 @@ class Generator(ImageGenerator):
 def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Module]:
     """Return the layers that double the side of the feature maps."""
     if upsampling == "transposed":
-        return [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=bias)]
+        return [PaddedConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=bias)]
     return [Double(), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
 
 
@@ -140,8 +148,9 @@ class FrameGenerator(ImageGenerator):
         for block in self.coarse:
             maps = block(doubled(maps), style)
         turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes)
-        planes = torch.cat([turned.to(maps.dtype), self.frame(style, pose).to(maps.dtype)], 1)
-        maps = self.refine(self.join(planes, style), style)
+        # Rounded and laid out as convolutions read them in one go.
+        parts = (part.to(maps.dtype, memory_format=torch.channels_last) for part in (turned, self.frame(style, pose)))
+        maps = self.refine(self.join(torch.cat([*parts], 1), style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.
         maps = doubled(self.thin(maps))
         return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
@@ -155,7 +164,7 @@ class _FilmBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int, batch_norm: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
+        self.conv = PaddedConv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(c_out, affine=False) if batch_norm else nn.Identity()
         self.modulate = nn.Linear(style_dim, 2 * c_out)
         if batch_norm:
@@ -285,7 +294,7 @@ class Discriminator(ImageDiscriminator):
         channels = [num_bands + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
         layers: list[nn.Module] = []
         for depth, (c_in, c_out) in enumerate(pairwise(channels)):
-            layers.append(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1, bias=depth == 0))
+            layers.append(PaddedConv2d(c_in, c_out, 4, stride=2, padding=1, bias=depth == 0))
             if depth > 0:
                 layers.append(nn.BatchNorm2d(c_out))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
@@ -332,7 +341,7 @@ class ProjectionDiscriminator(ImageDiscriminator):
         self.sees_condition = num_readings == 0
         channels = [num_bands + condition_dim * self.sees_condition, *reversed(_coarse_to_fine(width, image_size))]
         self.downsample = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
+            PaddedConv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
         )
         self.classify = nn.Linear(channels[-1] * 4 * 4, 1)
         self.project = nn.Linear(condition_dim, channels[-1])
@@ -382,7 +391,7 @@ class ResidualDiscriminator(ImageDiscriminator):
     ) -> None:
         super().__init__()
         channels = _fine_to_coarse(width, image_size)
-        self.stem = nn.Conv2d(num_bands, channels[0], 3, padding=1)
+        self.stem = PaddedConv2d(num_bands, channels[0], 3, padding=1)
         self.blocks = nn.ModuleList(_ResidualBlock(c) for c in channels)
         self.widen = nn.ModuleList(_change_channels(*pair) for pair in pairwise(channels))
         self.halve = Halve()

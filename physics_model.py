@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from config_physics import BANDS, Attribute, Config
 from galaxies.measure import photometry
+from galaxies.networks.layers import PaddedConv2d
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
 # of the ranks' losses is the loss of the whole batch.
@@ -58,7 +59,7 @@ class PhysicsPredictor(nn.Module):
         layers: list[nn.Module] = []
         for c_in, c_out in ((num_bands, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [
-                nn.Conv2d(c_in, c_out, 3, stride=2, padding=1),
+                PaddedConv2d(c_in, c_out, 3, stride=2, padding=1),
                 nn.BatchNorm2d(c_out),
                 nn.ReLU(inplace=True),
             ]

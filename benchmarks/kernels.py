@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,7 +30,6 @@ from benchmarks.training_access import TOTAL_STEPS, made_data, make_trainer
 from benchmarks.training_step import CONFIG_OPTIONS, PHASES
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
-from galaxies.networks.layers import ThinConv2d
 from galaxies.training.trainer import Trainer
 
 _OPTIONS = tuple(name for name in CONFIG_OPTIONS if name not in ("device", "engine"))
@@ -102,16 +100,16 @@ def _kernels(name: str, args: Sequence[Any]) -> int:
 
 
 @contextlib.contextmanager
-def as_on_cuda(networks: Sequence[nn.Module]) -> Iterator[None]:
+def as_on_cuda() -> Iterator[None]:
     """Take the branches that are taken on CUDA while a graph is recorded, as far as another device can."""
-    for network in networks:
-        for module in network.modules():
-            if isinstance(module, ThinConv2d):
-                # Without the channels of zeros that only a CPU adds, for its speed.
-                module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    here = frozenset({"cpu"})
     with (
         mock.patch("galaxies.measure.source._is_recorded", lambda planes: True),
-        mock.patch("galaxies.measure.source._POOLING", frozenset({"cpu"})),
+        mock.patch("galaxies.measure.source._POOLING", here),
+        mock.patch("galaxies.images.resampling._BY_PRODUCTS", here),
+        mock.patch("galaxies.networks.galaxy_frame._ADJOINT_BY_PRODUCT", here),
+        mock.patch("galaxies.networks.layers._CHANNEL_STEP", {"cpu": 8}),
+        mock.patch("galaxies.networks.layers._TRAINED_OUTPUTS", 0),  # only a CPU adds these channels
     ):
         yield
 
@@ -138,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def count_steps(trainer: Trainer, count: int) -> Operations:
     """Return the operations of the next `count` steps of the trainer's phase, after as many that set things up."""
-    with as_on_cuda(tuple(trainer.learner.networks.values())):
+    with as_on_cuda():
         for _ in range(count):
             trainer.take_step(TOTAL_STEPS)
         with Operations() as counted:

@@ -45,16 +45,74 @@ def zero_bias(*modules: nn.Conv2d | nn.Linear) -> None:
             nn.init.zeros_(module.bias)
 
 
-class ThinConv2d(nn.Conv2d):
-    """A generator's last convolution, to the few planes of an image.
+# By how many channels a device's convolutions go. cuDNN pads others to eights at every call, forward and for each of
+# the two gradients, or takes a kernel without matrix units.
+_CHANNEL_STEP = {"cuda": 8}
+_TRAINED_OUTPUTS = 16  # least planes of a convolution that a CPU trains
 
-    CPUs train it twice as fast with channels of zeros, which are cut off again.
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution whose channels are filled up with zeros to a number that suits the device, and cut off again.
+
+    They change nothing but the order of sums.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the planes (N, out_channels, H, W) of maps (N, in_channels, H, W)."""
-        if features.device.type != "cpu" or not torch.is_grad_enabled() or self.bias is None:
+        """Return maps (N, out_channels, H, W) of maps (N, in_channels, H, W)."""
+        inputs, outputs = _missing(self.in_channels, features), self._missing_outputs(features)
+        if not (inputs or outputs):
             return super().forward(features)
-        weight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, max(0, 16 - self.out_channels)))
-        planes = F.conv2d(features, weight, padding=self.padding)[:, : self.out_channels]
-        return planes + self.bias[:, None, None].to(planes.dtype)
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, inputs, 0, outputs))
+        features = _with_zeros(features, inputs)
+        if not outputs:
+            return F.conv2d(features, weight, self.bias, self.stride, self.padding)
+        return _first(F.conv2d(features, weight, None, self.stride, self.padding), self.out_channels, self.bias)
+
+    def _missing_outputs(self, features: Tensor) -> int:
+        return _missing(self.out_channels, features)
+
+
+class ThinConv2d(PaddedConv2d):
+    """A generator's last convolution, to the few planes of an image.
+
+    CPUs train it twice as fast with channels of zeros.
+    """
+
+    def _missing_outputs(self, features: Tensor) -> int:
+        missing = super()._missing_outputs(features)
+        if features.device.type == "cpu" and torch.is_grad_enabled() and self.bias is not None:
+            return max(missing, _TRAINED_OUTPUTS - self.out_channels)
+        return missing
+
+
+class PaddedConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution whose results are filled up with zeros, as those of `PaddedConv2d`."""
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return maps (N, out_channels, 2 H, 2 W) of maps (N, in_channels, H, W)."""
+        outputs = _missing(self.out_channels, features)
+        if not outputs or isinstance(self.padding, str):
+            return super().forward(features, output_size)
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, outputs))
+        planes = F.conv_transpose2d(features, weight, None, self.stride, self.padding)
+        return _first(planes, self.out_channels, self.bias)
+
+
+def _missing(channels: int, features: Tensor) -> int:
+    """Return how many channels there are too few for the device that the features are on."""
+    return -channels % _CHANNEL_STEP.get(features.device.type, 1)
+
+
+def _with_zeros(features: Tensor, count: int) -> Tensor:
+    """Add channels of zeros to features as the convolution reads them: rounded, and channels last."""
+    if not count:
+        return features
+    device = features.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    return F.pad(features.to(dtype, memory_format=torch.channels_last), (0, 0, 0, 0, 0, count))
+
+
+def _first(planes: Tensor, count: int, bias: Tensor | None) -> Tensor:
+    """Return the first planes, with a bias."""
+    planes = planes[:, :count]
+    return planes if bias is None else planes + bias[:, None, None].to(planes.dtype)
