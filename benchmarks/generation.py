@@ -1,16 +1,21 @@
 """Time the drawing of galaxies: many at once, and one alone, which is what a person waits for.
 
     python benchmarks/generation.py
-    python benchmarks/generation.py --recipe paper --images 16384
+    python benchmarks/generation.py --recipe paper --images 16384 --few 1 4 16 64 256 --shards 50000
+    python benchmarks/generation.py --diffusion --width 32
 
 Prints one JSON object. What is timed is `GalaxySampler.generate`, from classes, attributes and seeds to 8-bit images in
-the processor's memory, in which image k depends on its own seed alone. The reference is the plain eager generator in
-batches of 64, followed by the same conversion.
+the processor's memory, in which image k depends on its own seed alone; and with --shards the whole of a mock catalogue:
+drawn, measured, and written to the disk. The reference is the plain eager generator in batches of 64, followed by the
+same conversion; a diffusion model has none.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,17 +30,20 @@ from config_physics import MORPHOLOGIES, Config, attribute_table
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
 from galaxies.compute.device import Engine
+from galaxies.compute.ranks import Ranks
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.build import build_generator
+from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.generation.shards import ShardFolder, write_shards
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(argv)
     config = config_from_options(options)
-    engine = Engine.choose(config.device, "fp32")  # as images are drawn from a checkpoint
+    engine = Engine.choose(config.device, "fp32", "auto")  # as images are drawn from a checkpoint
     device = engine.device
     machine, peak = hardware.describe(device), peaks.peak_of(device)
     torch.manual_seed(0)
@@ -43,29 +51,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampler = GalaxySampler(engine.prepare(build_generator(config)), config, Population(classes, values), engine)
     plain = PlainGenerator().to(device).eval()
     rows = []
-    for count, repeats in ((options.images, options.repeats), (1, 3 * options.repeats)):
+    few = [(count, 3 * options.repeats) for count in options.few if count <= options.images]
+    for count, repeats in ((options.images, options.repeats), *few):
         seeds = list(range(count))
         works: dict[str, Callable[[], torch.Tensor]] = {
             "ours": partial(sampler.generate, classes[:count], values[:count], seeds)
         }
-        if not options.no_reference:
+        if not (options.no_reference or config.diffusion):
             works["plain"] = partial(draw_plainly, plain, count, device)
         seconds = timing.in_turns(works, repeats, device)
-        what = f"{count} image{'s' if count > 1 else ''}, {config.recipe} recipe"
+        what = f"{count} image{'s' if count > 1 else ''}, {_drawn_by(config)}"
         limit = roofline.generation(config, count), peak
         rows.append(timing.row(what, seconds["ours"], count, reference=seconds.get("plain"), limit=limit))
+    if options.shards:
+        _write_shards(sampler, min(1024, options.shards))  # untimed: until graphs are recorded, and files open
+        what = f"{options.shards} images, measured and written in shards, {_drawn_by(config)}"
+        rows.append(timing.row(what, [_write_shards(sampler, options.shards)], options.shards))
     sizes = {"recipe": config.recipe, "width": config.width, "images": options.images, "image_px": config.image_size}
     timing.print_result("generation", machine, sizes, rows)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="generation.py", description=__doc__)
-    add_config_options(parser, ("recipe", "width", "generator", "pixel_noise", "device"))
+    settings = ("recipe", "diffusion", "width", "generator", "pixel_noise", "unet_blocks", "solver_steps", "device")
+    add_config_options(parser, settings)
     timing.add_timing_options(parser)
     parser.add_argument(
         "--images", type=timing.at_least(1), default=512, metavar="N", help="images drawn at once (default: 512)"
     )
+    parser.add_argument(
+        "--few", type=timing.at_least(1), nargs="+", default=[1], metavar="N", help="and few at once (default: 1)"
+    )
+    parser.add_argument(
+        "--shards", type=int, default=0, metavar="N", help="images measured and written in shards (default: none)"
+    )
     return parser
+
+
+def _drawn_by(config: Config) -> str:
+    if config.diffusion:
+        return f"diffusion, width {config.width}, {config.solver_steps} steps"
+    return f"{config.recipe} recipe"
+
+
+def _write_shards(sampler: GalaxySampler, count: int) -> float:
+    """Return the seconds in which a mock catalogue is drawn, measured and written in shards of 10,000."""
+    requests = Requests.alike(0, [math.nan] * len(sampler.attributes), 0, count)
+    with tempfile.TemporaryDirectory() as folder:
+        shards = ShardFolder(Path(folder) / "mock", requests, 10_000, sampler.config.image_size, {})
+        started = time.perf_counter()
+        write_shards(shards, sampler, Ranks())
+        return time.perf_counter() - started
 
 
 def _requests(config: Config, count: int) -> tuple[torch.Tensor, torch.Tensor]:

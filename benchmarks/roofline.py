@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
+from diffusion_model import DiffusionGenerator
 from galaxies.generation.build import build_generator
 from galaxies.networks.layers import ImageGenerator
 from galaxies.training.gan_learner import PENALTY_EVERY, choose_features
@@ -280,10 +281,15 @@ def predictor_step(config: Config, bf16: bool) -> Work:
 def generation(config: Config, batch: int) -> Work:
     """Count the drawing of `batch` images in float32."""
     networks = _Networks.build(config)
-    networks.generator.eval().requires_grad_(False)
+    generator = networks.generator.eval().requires_grad_(False)
+    evaluations = 1
     with _Recorder() as recorder:
-        networks.generator(networks.z, networks.condition)
-    return Work(tuple(recorder.products), batch)
+        if isinstance(generator, DiffusionGenerator):
+            generator.output(networks.images, torch.ones(1, dtype=torch.int64), networks.condition)
+            evaluations = config.solver_steps * (1 if config.guidance == 1 else 2)
+        else:
+            generator(networks.z, networks.condition)
+    return Work(tuple(product.times(evaluations) for product in recorder.products), batch)
 
 
 def reading(batch: int, image_px: int) -> Work:

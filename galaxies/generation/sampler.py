@@ -208,6 +208,12 @@ class GalaxySampler:
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
             return run(numbers, told)
 
+    @property
+    def kind_of_device(self) -> str:
+        """What decides how a network rounds: the kind of device, and off the CPU how many images it draws together."""
+        kind = self.engine.device.type
+        return kind if kind == "cpu" else f"{kind}, {self._chunk} at a time"
+
     def describe(self) -> str:
         """Say what draws the images."""
         return self.family.describe(self.config, self.solver)

@@ -313,7 +313,7 @@ def generate_shards(
         If the folder holds other galaxies, or the disk has too little room.
     """
     # Networks round differently on different kinds of device.
-    origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.engine.device.type, "sampler": sampler.describe()}
+    origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.kind_of_device, "sampler": sampler.describe()}
     folder = ShardFolder(out, requests, shard_size, sampler.config.image_size, origin)
     there = write_shards(folder, sampler, rank)
     lines = [f"{len(requests):,} galaxies in {len(folder)} shards in {out}"]

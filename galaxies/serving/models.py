@@ -72,7 +72,7 @@ class ServedModel:
         """Return a SHA-256 in hexadecimal of all that decides a picture besides the request."""
         sampler = self.sampler
         digest = hashlib.sha256()
-        told = [sampler.config.to_dict(), sampler.describe(), sampler.engine.device.type, torch.__version__]
+        told = [sampler.config.to_dict(), sampler.describe(), sampler.kind_of_device, torch.__version__]
         digest.update(json.dumps(told, sort_keys=True).encode())
         tensors = [*sampler.network.state_dict().values(), sampler.population.classes, sampler.population.values]
         for tensor in tensors:

@@ -100,6 +100,23 @@ def test_generation(capsys):
     assert all({"ratio", "least_ms"} <= set(row) for row in result["rows"])
 
 
+def test_generation_of_few_and_into_shards(capsys):
+    sizes = ["--images", 5, "--few", 1, 4, 16, "--shards", 7, "--repeats", 1]
+    result = run(generation, capsys, *sizes, "--device", "cpu", "--width", 4, "--no-reference")
+    assert [row["images"] for row in result["rows"]] == [5, 1, 4, 7]
+    assert result["rows"][-1]["what"] == "7 images, measured and written in shards, default recipe"
+
+
+def test_generation_by_a_diffusion_model(capsys):
+    sizes = ["--images", 2, "--repeats", 1, "--width", 4, "--unet-blocks", 1, "--solver-steps", 3]
+    result = run(generation, capsys, "--diffusion", *sizes, "--device", "cpu")
+    assert [row["what"] for row in result["rows"]] == [
+        "2 images, diffusion, width 4, 3 steps",
+        "1 image, diffusion, width 4, 3 steps",
+    ]
+    assert all("least_ms" in row and "ratio" not in row for row in result["rows"])
+
+
 def test_measuring(capsys):
     sizes = ["--images", 3, "--pictures", 5, "--repeats", 1]
     result = run(measuring, capsys, *sizes, "--device", "cpu", "--statmorph", 0)

@@ -182,6 +182,15 @@ def test_generation_has_the_operations_that_pytorch_counts(recipe):
     assert roofline.generation(config, 3).flops == counter.flops
 
 
+@pytest.mark.parametrize(("guidance", "evaluations"), [(1.0, 7), (2.0, 14)])
+def test_a_diffusion_model_is_evaluated_at_every_step(guidance, evaluations):
+    config = Config(diffusion=True, width=4, unet_blocks=1, solver_steps=7, guidance=guidance)
+    network = roofline.build_generator(config).eval()
+    with Counter() as counter, torch.no_grad():
+        network.output(torch.zeros(3, 3, 64, 64), torch.ones(3).long(), torch.zeros(3, config.condition_dim))
+    assert roofline.generation(config, 3).flops == evaluations * counter.flops
+
+
 def test_the_document_s_step_of_64_images():
     # Multiplications of an image by hand: generator, discriminator, predictor.
     g = [108 * 4096, 16 * 256 * 256 * 16, 64 * 256 * 128 * 16, 256 * 128 * 64 * 16, 1024 * 64 * 3 * 16]

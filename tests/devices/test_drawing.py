@@ -53,6 +53,7 @@ def test_drawing_on_a_gpu_is_drawing_on_a_processor(gpu, family):
     sampler = make_sampler(family, "cuda")
     found = sampler.generate(*request(NUMBER))
     assert found.device.type == "cpu"
+    assert sampler.kind_of_device == "cuda, 8 at a time"
     assert (found.int() - expected.int()).abs().max() <= 1
     assert sampler._run.num_graphs == 2 + (family == "diffusion")  # noise, network, and noise of a step
     assert torch.equal(sampler.generate(*request(NUMBER)), found)

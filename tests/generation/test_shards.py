@@ -338,3 +338,4 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
 def test_the_request_file_names_what_decides_the_images(whole):
     found = json.loads((whole / "request.json").read_text())
     assert {"count", "shard_size", "image_size", "requests", "checkpoint", "device"} < set(found)
+    assert found["device"] == "cpu"  # as in folders of earlier versions, which are gone on with
