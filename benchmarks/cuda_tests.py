@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = Engine.choose(options.device, "fp32").device
     outcomes = run_tests(options.select, hardware.ROOT / "tests")
     facts = {name: getattr(outcomes, name) for name in ("passed", "failed", "skipped", "failures", "not_loaded")}
-    timing.print_result("cuda_tests", hardware.describe(device), {"select": options.select}, [], facts)
+    sizes = {"select": options.select}
+    timing.print_result("cuda_tests", hardware.describe(device), sizes, [], facts, facts_only=True)
     if outcomes.failed:
         raise UserError(f"{outcomes.failed} tests failed: {', '.join(outcomes.failures)}")
 

@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if options.names:
                 facts[f"{phase}_names"] = _a_step(counted.names)
     sizes = {name: getattr(config, name) for name in _OPTIONS}
-    timing.print_result("kernels", hardware.describe(trainer.engine.device), sizes, [], facts)
+    timing.print_result("kernels", hardware.describe(trainer.engine.device), sizes, [], facts, facts_only=True)
 
 
 def count_steps(trainer: Trainer, count: int) -> Operations:

@@ -3,9 +3,10 @@
     python benchmarks/launches.py
     python benchmarks/launches.py --recipe paper --precision bf16
 
-Prints one JSON object. A step that is captured as a CUDA graph shows one or a few graph launches and hardly any kernel
-launch; a step that waits for the GPU shows waits, or is caught by PyTorch's own check. Calls are those that the
-profiler saw, a step, on average over whole periods of the gradient penalty.
+Prints one JSON object, and fails if a step waits for the GPU, or is not captured without --engine eager. A step that is
+captured as a CUDA graph shows one or a few graph launches and hardly any kernel launch; a step that waits for the GPU
+shows waits, or is caught by PyTorch's own check. Calls are those that the profiler saw, a step, on average over whole
+periods of the gradient penalty.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("launches are counted on a CUDA device, and there is none here")
     steps = options.periods * roofline.PENALTY_EVERY
     facts: dict[str, Any] = {}
+    faults = []
     with tempfile.TemporaryDirectory(prefix="galaxy-") as folder:
         trainer = make_trainer(config, made_data(max(1024, config.batch_size)), Path(folder))
         device = trainer.engine.device
@@ -64,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             facts |= {f"{phase}_{name}_a_step": value for name, value in calls.items()}
             facts[f"{phase}_step_is_captured"] = calls["graph_launches"] >= 1
             facts[f"{phase}_step_waits"] = _waits(lambda: trainer.take_step(TOTAL_STEPS), steps, device)
+            faults += faults_of(phase, calls, facts[f"{phase}_step_waits"], may_capture=config.engine != "eager")
     sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS}
-    timing.print_result("launches", hardware.describe(device), sizes | {"steps": steps}, [], facts)
+    timing.print_result("launches", hardware.describe(device), sizes | {"steps": steps}, [], facts, facts_only=True)
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 def count_calls(names: Iterable[str], steps: int) -> dict[str, float]:
@@ -82,6 +87,29 @@ def count_calls(names: Iterable[str], steps: int) -> dict[str, float]:
         for kind, starts in _CALLS.items():
             counts[kind] += name.startswith(starts)
     return {kind: round(count / steps, 2) for kind, count in counts.items()}
+
+
+def faults_of(phase: str, calls: dict[str, float], complaint: str | None, may_capture: bool = True) -> list[str]:
+    """Say what of a step should not be: that it is not captured, or that the processor waits in it.
+
+    Parameters
+    ----------
+    phase : str
+    calls : dict
+        As `count_calls` returns them.
+    complaint : str or None
+        Of PyTorch's own check.
+    may_capture : bool
+        Whether it was asked to be captured.
+    """
+    faults = []
+    if may_capture and calls["graph_launches"] < 1:
+        faults.append(f"the {phase} step is not captured as a graph")
+    if calls["waits"] >= 1:
+        faults.append(f"the {phase} step waits for the GPU {calls['waits']:g} times")
+    elif complaint is not None:
+        faults.append(f"the {phase} step waits for the GPU: {complaint}")
+    return faults
 
 
 def _profiled(step: Callable[[], None], steps: int, device: torch.device) -> list[str]:

@@ -31,7 +31,6 @@ from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.compute.device import Engine
 from galaxies.measure import photometry
-from studies.instruments import measure_with_statmorph
 
 _ROOT = Path(__file__).resolve().parent.parent
 _ALONE = 16  # images that the reference measures, one at a time
@@ -66,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows.append(timing.row(f"{options.pictures} pictures by evaluate.py measure", seconds["command"], options.pictures))
     facts: dict[str, float | str] = {"reference": "the same code, one image at a time"}
     if options.statmorph and importlib.util.find_spec("statmorph"):
+        from studies.instruments import measure_with_statmorph
+
         chosen = images[: options.statmorph].cpu()
         measure_with_statmorph(chosen[:1])  # loads it
         started = time.perf_counter()

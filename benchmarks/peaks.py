@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             facts |= {f"{kind}_{name}_tflop_per_s": float(f"{v / 1e12:.4g}") for name, v in peak.flops_per_s.items()}
             facts[f"{kind}_gbyte_per_s"] = float(f"{peak.bytes_per_s / 1e9:.4g}")
             facts[f"{kind}_source"] = peak.source
-    timing.print_result("peaks", hardware.describe(device), {"side": options.side}, [], facts)
+    timing.print_result("peaks", hardware.describe(device), {"side": options.side}, [], facts, facts_only=True)
 
 
 if __name__ == "__main__":

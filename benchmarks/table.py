@@ -75,11 +75,20 @@ def of_device(results: dict[str, Any]) -> str:
         lines.append(_HEAD + "\n".join(rows) + "\n")
     facts = []
     for name, part in parts.items():
-        said = [] if part["status"] == "ok" else [part["status"]]
+        said = [] if part["status"] == "ok" else [f"{part['status']} ({_cut(reason_of(part))})"]
         said += [f"{key.replace('_', ' ')} {_said(value)}" for key, value in part.get("facts", {}).items()]
         if said:
             facts.append(f"- {name}: {'; '.join(said)}")
     return "\n".join([*lines, "\n".join(facts) + "\n"])
+
+
+def reason_of(part: dict[str, Any]) -> str:
+    """Return the last line of what a part says about why it did not go well."""
+    return next((line.strip() for line in reversed(part.get("error", "").splitlines()) if line.strip()), "no word")
+
+
+def _cut(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _count(number: int, what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from benchmarks.roofline import Peak, Work
 from galaxies.command_line import Parser
+from galaxies.common.errors import UserError
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -119,16 +121,21 @@ def row(
         "repeats": len(seconds),
         "ms": _rounded(median),
         "quartiles_ms": [_rounded(low), _rounded(high)],
-        "images_per_s": _rounded(images / median * 1e3),
+        "images_per_s": _rounded(_quotient(images * 1e3, median)),
     }
     if reference is not None:
         theirs = float(np.median(reference)) / times * 1e3 * images / (reference_images or images)
-        result |= {"reference_ms": _rounded(theirs), "ratio": _rounded(theirs / median)}
+        result |= {"reference_ms": _rounded(theirs), "ratio": _rounded(_quotient(theirs, median))}
     if limit is not None:
         least = limit[0].least(limit[1])
         result |= {name: _rounded(value) if isinstance(value, float) else value for name, value in least.items()}
-        result |= {"part_of_limit": _rounded(least["least_ms"] / median), "peak_source": limit[1].source}
+        result |= {"part_of_limit": _rounded(_quotient(least["least_ms"], median)), "peak_source": limit[1].source}
     return result
+
+
+def _quotient(above: float, below: float) -> float:
+    """Divide; by a time of 0, which no work takes, to 0, so that `fault_of` finds it."""
+    return above / below if below else 0.0
 
 
 def _rounded(value: float) -> float:
@@ -142,8 +149,9 @@ def print_result(
     sizes: dict[str, Any],
     rows: Sequence[dict[str, Any]],
     facts: dict[str, Any] | None = None,
+    facts_only: bool = False,
 ) -> None:
-    """Print the result of a benchmark as one JSON object on one line.
+    """Print the result of a benchmark as one JSON object on one line, without what is no figure.
 
     Parameters
     ----------
@@ -156,6 +164,62 @@ def print_result(
         From `row`.
     facts : dict, optional
         Other values worth keeping, names ending in their unit.
+    facts_only : bool
+        The benchmark has no rows.
+
+    Raises
+    ------
+    UserError
+        If something was not measured; see `fault_of`.
     """
     result = {"benchmark": benchmark, "machine": machine, "sizes": sizes, "rows": list(rows), "facts": facts or {}}
-    print(json.dumps(result, allow_nan=False), flush=True)
+    fault = fault_of(result, facts_only)
+    print(json.dumps(only_figures(result), allow_nan=False), flush=True)
+    if fault:
+        raise UserError(f"{benchmark} measured nothing that counts: {fault}")
+
+
+# What stands in a row of times; the first must.
+_FIGURES = ("ms", "quartiles_ms", "images_per_s", "reference_ms", "ratio", "least_ms", "part_of_limit")
+
+
+def fault_of(result: Mapping[str, Any], facts_only: bool = False) -> str | None:
+    """Say what of a result was not measured; None if all was.
+
+    A result has rows, unless it is one of facts only; each row has a time; no time, rate or number among the facts is
+    missing, not finite or, in a row, zero.
+
+    Parameters
+    ----------
+    result : mapping
+        With ``rows`` and ``facts``, as `print_result` prints them.
+    facts_only : bool
+        Whether it has no rows.
+    """
+    rows, facts = result["rows"], result["facts"]
+    if facts_only and not any(value is not None for value in facts.values()):
+        return "there is no fact"
+    if not facts_only and not rows:
+        return "there is no row of times"
+    for row in rows:
+        for name in _FIGURES:
+            if name == "ms" or name in row:
+                values = row.get(name)
+                for value in values if isinstance(values, list) else [values]:
+                    if not (_is_number(value) and value > 0):
+                        return f"{row.get('what', 'a row')} has {value} as its {name}"
+    for name, value in facts.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"the fact {name} is {value}"
+    return None
+
+
+def only_figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result without the rows and facts in which `fault_of` finds a fault."""
+    rows = [row for row in result["rows"] if fault_of({"rows": [row], "facts": {}}) is None]
+    facts = {name: v for name, v in result["facts"].items() if not (isinstance(v, float) and not math.isfinite(v))}
+    return {**result, "rows": rows, "facts": facts}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

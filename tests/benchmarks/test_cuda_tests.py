@@ -118,7 +118,9 @@ def test_the_suite_takes_up_both_the_failure_and_the_counts(tmp_path):
     assert entry["status"] == "failed"
     assert entry["error"] == "1 test failed"
     machine = hardware.describe(cuda_tests.Engine.choose("cpu", "fp32").device, "abc")
-    assert "- tests: failed; passed 3; failed 1\n" in table.of_device({"machine": machine, "parts": {"tests": entry}})
+    assert "- tests: failed (1 test failed); passed 3; failed 1\n" in table.of_device(
+        {"machine": machine, "parts": {"tests": entry}}
+    )
 
 
 def test_tests_for_a_gpu_are_found_by_that_word():
