@@ -25,7 +25,6 @@ Size, brightness, ellipticity, concentration and color are measured on the image
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -107,9 +106,8 @@ def _add_picture_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers",
         type=_positive,
-        default=min(8, os.cpu_count() or 1),
         metavar="N",
-        help="threads that read pictures (default: one a processor, at most 8)",
+        help="threads, or processes for many pictures, that read and measure them (default: one a processor)",
     )
     command.add_argument(
         "--limit", type=_positive, metavar="N", help="take only N galaxies, evenly spread over the table"
@@ -145,13 +143,15 @@ def _prepare(source: Source, options: argparse.Namespace, command_line: str) -> 
     """Write the dataset of a source of `SOURCES`."""
     if (pictures := source.read(options)) is None:
         return
+    from galaxies.common.hardware import usable_cores  # here, since it imports torch
+
     write_pictures(
         pictures,
         options.out,
         options.size,
         options.crop,
         command_line,
-        workers=options.workers,
+        workers=options.workers or usable_cores(),
         limit=options.limit,
         overwrite=options.overwrite,
         allow_empty_class=options.allow_empty_class,

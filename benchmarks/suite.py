@@ -82,7 +82,7 @@ PARTS = {
         Part("generation, diffusion", 35, "generation.py --diffusion --width 32 --images 512 --repeats 3"),
         Part("measuring", 45, "measuring.py --images 8192 --batch-size 1024 --statmorph 0"),
         Part("rendering", 45, "rendering.py --count 4096"),
-        Part("preparation", 40, "preparation.py --images 1024 --repeats 2", has_device=False),
+        Part("preparation", 40, "preparation.py --images 24576 --repeats 1", has_device=False),
         Part("default, batch 256", 45, "training_step.py --batch-size 256"),
         Part("epoch, default", 60, "epoch.py --images 64000 --repeats 1"),
         Part("generation, paper", 30, "generation.py --recipe paper --images 4096"),

@@ -14,7 +14,7 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_AHEAD = 3  # items under way or waiting for a thread: so many times the threads
+_AHEAD = 2  # items under way or waiting for a thread: so many times the threads
 
 
 def map_on_cores(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -22,7 +22,9 @@ def map_on_cores(function: Callable[[Item], Result], items: Sequence[Item]) -> l
     return list(stream_on_cores(function, items))
 
 
-def stream_on_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def stream_on_cores(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> Iterator[Result]:
     """Apply a function to items at the same time on different cores, each call computing on a single thread.
 
     PyTorch splits an operation over its threads, and how it was split can show in the last bits of a sum. Here the
@@ -36,16 +38,18 @@ def stream_on_cores(function: Callable[[Item], Result], items: Iterable[Item]) -
     function : callable
         Its calls overlap; what it changes must be its own. One that itself comes here works through its items alone.
     items : iterable
-        Taken a few ahead of what is yielded, so that many need no more memory than few, and worked on by as many
-        threads as `torch.get_num_threads()` says.
+        Taken a few ahead of what is yielded, so that many need no more memory than few.
+    threads : int, optional
+        How many work on the items; by default as many as `torch.get_num_threads()` says.
 
     Yields
     ------
     Results in the order of the items. The first item, in that order, that raises ends it with what it raised.
     """
-    threads = torch.get_num_threads()
+    own = torch.get_num_threads()
+    threads = threads or own
     remaining = iter(items)
-    if threads == 1:
+    if threads == own == 1:
         yield from map(function, remaining)
         return
     first = list(islice(remaining, threads))
@@ -67,7 +71,7 @@ def stream_on_cores(function: Callable[[Item], Result], items: Iterable[Item]) -
             begun.abort()
             raise
         finally:
-            torch.set_num_threads(threads)  # for this thread as before, and for later ones
+            torch.set_num_threads(own)  # for this thread as before, and for later ones
         while waiting:
             waiting.extend(pool.submit(function, item) for item in islice(remaining, _AHEAD * threads - len(waiting)))
             yield waiting.popleft().result()

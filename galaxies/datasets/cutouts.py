@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import zipfile
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import NamedTuple
@@ -28,8 +24,6 @@ from galaxies.common.untrusted_files import (
     read_entry,
 )
 from galaxies.images.opening import GREY_MODES, MAX_CUTOUT_SIDE_PX, open_picture
-
-_CHUNK = 32
 
 
 class Rejection(str, Enum):
@@ -135,6 +129,14 @@ class CutoutSource:
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a picture, or None if there is none of that name; safe in several threads.
 
+        Names and errors are those of `find`.
+        """
+        found = self.find(name)
+        return read_file(found) if isinstance(found, Path) else found
+
+    def find(self, name: str) -> bytes | Path | None:
+        """Return the file of a picture, or its bytes if it is in a zip file, or None if there is none of that name.
+
         Capitals and the kind (.jpg, .jpeg, .png) need not match if the exact name does not exist. A name is looked
         up among the pictures that were found, and never opened as a path.
 
@@ -148,7 +150,7 @@ class CutoutSource:
         for candidate in (name, lower, *(stem + suffix for suffix in SUFFIXES)):
             if (entry := self._entries.get(candidate)) is not None:
                 if self._zip is None:
-                    return _read_file(Path(entry))
+                    return Path(entry)
                 return read_entry(self._zip, self._zip.getinfo(entry))
         return None
 
@@ -166,7 +168,8 @@ class CutoutSource:
         self.close()
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a picture; raise `OSError` if it cannot be read or is far too large for one."""
     if path.stat().st_size > MAX_PICTURE_BYTES:
         raise OSError(f"{path} has more than {MAX_PICTURE_BYTES} bytes")
     return path.read_bytes()
@@ -253,50 +256,8 @@ def _draft(image: Image.Image, crop_px: int, size: int) -> int:
     return 1
 
 
-def read_cutouts(
-    source: CutoutSource, names: Iterable[str], size: int, crop: float = 0.5, workers: int = 1
-) -> Iterator[Cutout]:
-    """Read pictures with several threads and yield them in the order asked for.
-
-    Pillow decodes and scales without holding Python's lock, so threads run side by side; memory stays bounded,
-    since only a few chunks of pictures are read ahead of the one that is yielded.
-
-    Parameters
-    ----------
-    source : CutoutSource
-        Where the pictures are.
-    names : iterable of str
-        Names in `source`.
-    size, crop
-        As in `decode_cutout`.
-    workers : int
-        Number of threads, at least 1.
-
-    Yields
-    ------
-    Cutout
-        One for every name; one that cannot be used carries its `rejection`.
-    """
-    remaining = iter(names)
-    waiting: deque[Future[list[Cutout]]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        while True:
-            while len(waiting) < 2 * workers and (chunk := list(islice(remaining, _CHUNK))):
-                waiting.append(pool.submit(_read_chunk, source, chunk, size, crop))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_chunk(source: CutoutSource, names: list[str], size: int, crop: float) -> list[Cutout]:
-    return [read_cutout(source, name, size, crop) for name in names]
-
-
 def read_cutout(source: CutoutSource, name: str, size: int, crop: float = 0.5) -> Cutout:
-    """Read one picture; see `read_cutouts`."""
+    """Read one picture, the other parameters being those of `decode_cutout`."""
     try:
         data = source.read(name)
     except (OSError, zipfile.BadZipFile):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from itertools import islice
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
-from galaxies.datasets.cutouts import CutoutSource, read_cutouts
+from galaxies.datasets.cutout_blocks import read_blocks
+from galaxies.datasets.cutouts import CutoutSource
 from galaxies.datasets.writing import SPLITS, DatasetWriter
-
-_BLOCK = 64  # images measured and written at a time; they stay in the cache, so 256 take 20 % longer
 
 
 class Pictures(NamedTuple):
@@ -89,7 +88,7 @@ def write_pictures(
     command_line : str
         For the manifest.
     workers : int
-        Threads that read pictures.
+        Threads that read and measure pictures; processes, where there are many pictures and at least four workers.
     limit : int, optional
         Take only so many galaxies, evenly spread over the table.
     overwrite, allow_empty_class : bool
@@ -105,36 +104,31 @@ def write_pictures(
         chosen = np.linspace(0, len(galaxies) - 1, limit).round().astype(int)
         galaxies = galaxies.iloc[chosen]
     galaxies = galaxies.reset_index(drop=True)
-    attributes = [name for name in ATTRIBUTES if name in galaxies]
-    unmeasured = 0
-    # Here, since it imports torch: --help and errors in the tables come at once.
-    from galaxies.measure.statistics_table import measure_attributes
-
+    ids, morphologies = galaxies["object_id"].tolist(), galaxies["morphology"].tolist()
+    known = {name: galaxies[name].to_numpy(np.float64) for name in ATTRIBUTES if name in galaxies}
+    frame_scale = galaxies["frame_scale"].to_numpy(np.float64) if "frame_scale" in galaxies else None
+    unmeasured = done = 0
     with (
         CutoutSource(pictures.folder) as source,
+        closing(read_blocks(source, galaxies["image"].tolist(), size, crop, workers)) as blocks,
         DatasetWriter(
             out, size, crop, {**pictures.provenance, "command_line": command_line}, overwrite, allow_empty_class
         ) as writer,
+        tqdm(desc="reading", total=len(galaxies), unit=" images", leave=False) as bar,
     ):
         writer.unused = pictures.unused
-        cutouts = read_cutouts(source, galaxies["image"], size, crop, workers)
-        numbered = iter(tqdm(enumerate(cutouts), "reading", len(galaxies), unit=" images", leave=False))
-        while block := list(islice(numbered, _BLOCK)):
-            for _, cutout in block:
-                if cutout.rejection is not None:
-                    writer.reject(cutout.name, cutout.rejection.value)
-            kept = [(row, cutout.image, cutout.crop_px) for row, cutout in block if cutout.image is not None]
-            if not kept:
-                continue
-            rows = galaxies.iloc[[row for row, _, _ in kept]]
-            pixels = np.stack([image for _, image, _ in kept])
-            values = {name: rows[name].to_numpy(np.float64) for name in attributes}
-            values |= (measured := measure_attributes(pixels))
-            unmeasured += int(np.isnan(measured[PHOTOMETRIC_ATTRIBUTES[0]]).sum())
-            if "frame_scale" in rows:
-                grown = np.array([crop_px for _, _, crop_px in kept]) / size
-                values["pixel_scale"] = rows["frame_scale"].to_numpy(np.float64) * grown
-            writer.append(pixels, rows["object_id"].tolist(), rows["morphology"].tolist(), values)
+        for block in blocks:
+            for place, rejection in block.rejected.items():
+                writer.reject(block.names[place], rejection.value)
+            rows = done + block.places
+            values = {name: column[rows] for name, column in known.items()} | block.measured
+            unmeasured += int(np.isnan(block.measured[PHOTOMETRIC_ATTRIBUTES[0]]).sum())
+            if frame_scale is not None:
+                values["pixel_scale"] = frame_scale[rows] * (block.crop_px / size)
+            chosen = rows.tolist()
+            writer.append(block.images, [ids[row] for row in chosen], [morphologies[row] for row in chosen], values)
+            done += len(block.names)
+            bar.update(len(block.names))
     if unmeasured:
         print(f"{unmeasured} images show no galaxy at the centre: they are kept without measured attributes")
     print_summary(writer)

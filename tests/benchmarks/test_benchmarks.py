@@ -146,7 +146,7 @@ def test_rendering(capsys):
 
 def test_preparation(capsys):
     result = run(preparation, capsys, "--images", 4, "--repeats", 1, "--workers", 1)
-    assert [row["what"] for row in result["rows"]] == ["pictures read, 1 thread", "dataset prepared, 1 thread"]
+    assert [row["what"] for row in result["rows"]] == ["pictures read, 1 worker", "dataset prepared, 1 worker"]
 
 
 def test_serving(capsys):

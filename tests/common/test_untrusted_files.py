@@ -20,7 +20,8 @@ from galaxies.common.untrusted_files import (
     read_entry,
     survey_table,
 )
-from galaxies.datasets.cutouts import CutoutSource, Rejection, read_cutouts
+from galaxies.datasets.cutout_blocks import read_cutouts
+from galaxies.datasets.cutouts import CutoutSource, Rejection
 
 PICTURE = b"\xff\xd8\xff" + os.urandom(3000)
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from galaxies.common.errors import UserError
 from galaxies.datasets import cutouts
-from galaxies.datasets.cutouts import CutoutSource, Rejection, decode_cutout, read_cutouts
+from galaxies.datasets.cutout_blocks import read_cutouts
+from galaxies.datasets.cutouts import CutoutSource, Rejection, decode_cutout
 
 
 def galaxy(seed: int = 0, side: int = 424) -> Image.Image:
