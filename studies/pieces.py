@@ -31,7 +31,7 @@ from studies.runs import Allowance, call, latest_checkpoint, log_of
 DATA, STATE = "data", "state"  # names of what lies in parts
 _GRIDS = 2  # sample grids of a run that are kept, the latest
 _LOG_BYTES = 100_000  # of a run's log that are kept, the last
-_SAVED_CALLS = 10  # whose times are remembered
+_REMEMBERED = 30  # times of earlier calls
 # What a carrier of small files takes, for a remark.
 _CARRIED_BYTES = 64 << 20
 
@@ -122,12 +122,14 @@ class Pieces:
 
     def save(self, families: Sequence[str]) -> list[Path]:
         """Leave what the next call needs, and return the files."""
-        write_output(self.work / "calls.json", (json.dumps(self.calls[-_SAVED_CALLS:], indent=1) + "\n").encode())
-        files = {name: self.work / name for name in ("calls.json", "settings.json") if (self.work / name).exists()}
+        started = time.monotonic()
+        files = {name: self.work / name for name in ("calls.json", "settings.json")}
         for family in families:
             files |= self._of_family(family)
         for judge in self.data.glob("judge-*.pt"):
             files[f"judge/{judge.name}"] = judge
+        self.calls.append({"saving_s": round(time.monotonic() - started, 2)})
+        write_output(files["calls.json"], (json.dumps(self.calls[-_REMEMBERED:], indent=1) + "\n").encode())
         return write_parts(self.out, STATE, files, self.limit)
 
     def _of_family(self, family: str) -> dict[str, Path]:
@@ -212,10 +214,12 @@ class Steps:
         self.pieces, self.allowance, self.family = pieces, allowance, family
         self.total_s = 60 * allowance.minutes
         # For what comes after the scripts. To write the parts takes about as long as to read them took.
-        self.reserve_s = 2 * pieces.restoring_s + min(8.0, 0.08 * self.total_s)
+        self.reserve_s = min(8.0, 0.08 * self.total_s) + 2 * pieces.restoring_s + (pieces.longest("saving_s") or 0.0)
 
     def train(self, first: Sequence[object], further: Sequence[object]) -> bool:
         """Train on, with options of galaxy.py or of resume_training.py, and tell whether the training has ended.
+
+        It begins with a call of its own: one that ends within it never needs its whole state to be carried.
 
         Raises
         ------
@@ -228,7 +232,8 @@ class Steps:
         # The script stops its training so much earlier: it finishes a step or a sample grid, saves, and ends.
         ending_s = 1.5 * (self.pieces.longest("ending_s") or min(15.0, 0.1 * self.total_s))
         given_s = self.allowance.left_s - self.reserve_s - ending_s
-        if self.allowance.stop_requested or given_s < 0.15 * self.total_s:
+        late = before is None and self.pieces.num_begun > 0 and given_s < 0.7 * self.total_s
+        if self.allowance.stop_requested or late or given_s < 0.15 * self.total_s:
             return False
         limit = ["--minutes", f"{given_s / 60:.6f}"]
         started = time.monotonic()
@@ -308,6 +313,7 @@ class Steps:
     def _call(self, script: str, options: Sequence[object]) -> bool:
         """Run a script until it ends or the time does; if it fails, its log stays in `out`."""
         self.pieces.num_begun += 1
+        (self.pieces.out / f"{self.family}.log").unlink(missing_ok=True)
         try:
             return call(self.pieces.work, self.family, script, options, self.allowance, self.reserve_s)
         except UserError as error:

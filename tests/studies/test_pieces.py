@@ -320,6 +320,37 @@ def test_a_script_that_fails_leaves_its_log(dataset_path, bare, monkeypatch):
     assert "unrecognized arguments: --no-such-option" in (out / "gan.log").read_text()
 
 
+def test_a_log_goes_once_all_is_well(dataset_path, scripts, bare):
+    out, where = bare()
+    (out / "gan.log").write_text("what failed the last time")
+    scripts.steps = 2
+    run(where, "--data", dataset_path)
+    assert not (out / "gan.log").exists()
+
+
+def test_a_family_begins_with_a_call_of_its_own(dataset_path, scripts, bare, monkeypatch):
+    monkeypatch.setattr(train_release, "FAMILIES", dict.fromkeys(("gan", "second"), TINY["gan"]))
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    _, where = bare()
+    real = scripts.call
+
+    def call(folder, name, script, options, allowance, reserve_s):
+        done = real(folder, name, script, options, allowance, reserve_s)
+        now[0] += 120 if script == "evaluate.py" else 60
+        return done
+
+    monkeypatch.setattr(scripts, "call", call)
+    both = [str(word) for word in [*where, "--credit", "me", "--device", "cpu", "--minutes", "9"]]
+    train_release.main([*both, "--data", str(dataset_path)])
+    assert [script for script, _ in scripts.begun] == ["galaxy.py", "evaluate.py", "release_checkpoint.py"]
+    scripts.begun.clear()
+    train_release.main(both)
+    assert [script for script, _ in scripts.begun] == ["galaxy.py", "evaluate.py", "release_checkpoint.py"]
+    assert "second" in scripts.begun[0][1]
+
+
 # The time
 
 
