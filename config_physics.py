@@ -203,6 +203,12 @@ class Config:
         "how training steps run: recorded as CUDA graphs, or operation by operation; auto records them on CUDA",
         choices=("auto", "graph", "eager"),
     )
+    compile: str = setting(
+        "auto",
+        "compile what training steps do in many small operations, which takes a minute; auto does so on CUDA, where "
+        "Triton is there and the run is long",
+        choices=("auto", "on", "off"),
+    )
 
     # Networks
     image_size: int = setting(64, "pixels a side, as in the prepared dataset", choices=IMAGE_SIZES, option=False)

@@ -24,6 +24,7 @@ _CHANGEABLE = (
     "pretrain_epochs",
     "device",
     "engine",
+    "compile",
     "on_nan",
     "vgg_weights",  # the same file at another place
     "checkpoint_every",

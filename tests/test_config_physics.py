@@ -223,6 +223,7 @@ PAPER = {
     "device": "auto",
     "precision": "fp32",
     "engine": "auto",
+    "compile": "auto",
     "image_size": 64,
     "latent_dim": 100,
     "width": 64,

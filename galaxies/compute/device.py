@@ -27,6 +27,8 @@ class Engine:
         Run convolutions and matrix products in bfloat16; weights, losses and optimisers stay float32.
     graphs : bool
         Record training steps as CUDA graphs.
+    compiled : bool
+        Compile what training steps do in many small operations.
     tf32 : bool
         Let CUDA round what enters float32 products to 10 bits of mantissa, which its fast units take; see `kernels`.
     """
@@ -35,6 +37,7 @@ class Engine:
     bf16: bool
     graphs: bool = False
     tf32: bool = False
+    compiled: bool = False
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto", mode: str = "eager") -> Engine:
@@ -76,6 +79,8 @@ class Engine:
         how = "steps as CUDA graphs" if self.graphs else "steps run operation by operation"
         if self.device.type != "cuda":
             how += f" (no CUDA graphs on {self.device.type})"
+        if self.compiled:
+            how += ", compiled"
         return f"{self.device}, {'bf16' if self.bf16 else 'fp32'}, {how}"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from galaxies.compute.compilation import Compiler
 from galaxies.compute.device import Engine
 
 _MULTIPLYING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # layers whose products are rounded to bfloat16
@@ -30,11 +31,18 @@ class ForwardPass:
     engine : Engine
     method : str
         The network's method that is called.
+    compiler : Compiler, optional
+        What the method is compiled by; without one it runs as it is.
     """
 
-    def __init__(self, network: nn.Module, engine: Engine, method: str = "forward") -> None:
-        self._engine, self._network = engine, _Method(network, method)
-        self._rounded = _rounded_weights(self._network) if engine.bf16 else {}
+    def __init__(
+        self, network: nn.Module, engine: Engine, method: str = "forward", compiler: Compiler | None = None
+    ) -> None:
+        self._engine, self._plain = engine, _Method(network, lambda *inputs: getattr(network, method)(*inputs))
+        self._compiled = self._plain
+        if compiler is not None and compiler.active:
+            self._compiled = _Method(network, compiler(getattr(network, method)))
+        self._rounded = _rounded_weights(self._plain) if engine.bf16 else {}
 
     def weights(self, count: int = 1) -> list[Weights]:
         """Round the weights as they are now, for `count` calls, whose gradients then come back together."""
@@ -44,23 +52,24 @@ class ForwardPass:
         size = len(self._rounded)
         return [dict(zip(self._rounded, rounded[k * size : (k + 1) * size], strict=True)) for k in range(count)]
 
-    def __call__(self, *inputs: Tensor, weights: Weights | None = None) -> Any:
-        """Return what the method returns of these inputs."""
+    @torch.compiler.disable
+    def __call__(self, *inputs: Tensor, weights: Weights | None = None, plain: bool = False) -> Any:
+        """Return what the method returns of these inputs; a `plain` call's gradient can be differentiated again."""
         if weights is None:
             (weights,) = self.weights()
         with self._engine.autocast():
-            return functional_call(self._network, weights, inputs, tie_weights=False)
+            return functional_call(self._plain if plain else self._compiled, weights, inputs, tie_weights=False)
 
 
 class _Method(nn.Module):
-    """A network of which another method than `forward` is called."""
+    """A network of which one of its methods is called, as `functional_call` does not by itself."""
 
-    def __init__(self, network: nn.Module, method: str) -> None:
+    def __init__(self, network: nn.Module, method: Callable[..., Any]) -> None:
         super().__init__()
         self.network, self._method = network, method
 
     def forward(self, *inputs: Tensor) -> Any:
-        return getattr(self.network, self._method)(*inputs)
+        return self._method(*inputs)
 
 
 def _rounded_weights(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -38,12 +38,17 @@ def corner_mask(side: int, device: torch.device) -> Tensor:
     return x.square() + y.square() > (0.5 * side) ** 2
 
 
-@functools.lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result
 def corner_pixels(side: int, device: torch.device) -> Tensor:
     """Return the row-major numbers, int64, of the pixels of `corner_mask`.
 
     They are kept, because a list as long as the number of pixels found makes the host wait for a GPU.
     """
+    return _corner_pixels(side, device)
+
+
+@functools.lru_cache(maxsize=16)
+def _corner_pixels(side: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a kept tensor may serve where gradients are computed
         return corner_mask(side, device).flatten().nonzero()[:, 0]
 

@@ -162,8 +162,8 @@ def _sweep(planes: Tensor, ceiling: Tensor) -> None:
 
 
 def _is_recorded(planes: Tensor) -> bool:
-    """Tell whether what is done with the planes goes into a CUDA graph."""
-    return planes.is_cuda and torch.cuda.is_current_stream_capturing()
+    """Tell whether what is done with the planes goes into a CUDA graph, or is compiled for one."""
+    return planes.is_cuda and (torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing())
 
 
 def dilate(planes: Tensor) -> Tensor:

@@ -141,7 +141,8 @@ def _to_2(content: Content) -> Content:
 
 
 def _to_3(content: Content) -> Content:
-    content = add_setting(add_setting(content, "warmup", 0), "learning_rate_width", 0)
+    for name, value in (("compile", "off"), ("warmup", 0), ("learning_rate_width", 0)):
+        content = add_setting(content, name, value)
     if "optimizers" not in content:  # a release
         return content
     whole = {"part": torch.ones(()), "in_a_row": torch.zeros(())}

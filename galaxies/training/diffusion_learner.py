@@ -56,7 +56,7 @@ class DiffusionLearner(Learner):
 
     def __init__(self, config: Config, engine: Engine, ranks: Ranks | None = None) -> None:
         super().__init__({"generator": build_generator(config)}, config, engine, ranks or Ranks())
-        self._denoise = ForwardPass(self.generator, engine, "output")
+        self._denoise = ForwardPass(self.generator, engine, "output", self.compiler)
         batch = self.ranks.size * config.batch_size
         place = torch.arange(batch, device=engine.device)[self.ranks.rows(config.batch_size)]
         # Where an image's noise levels begin, and how far they go: evenly spread ones (Kingma et al. 2021,

@@ -62,6 +62,7 @@ class Generated(Drawn):
 
     adversarial: Tensor  # ()
     readings: Tensor | None  # (N, A + classes), of the discriminator
+    maps: tuple[list[Tensor], list[Tensor]] | None  # of generated and of real images, whose features are compared
 
 
 def label_entropy(label: float) -> float:
@@ -91,9 +92,11 @@ GAN_TERMS = (
              wanted=_judges, limits=lambda c: (label_entropy(c.fake_label), math.log(2)), chart="", on_bar=False),
     # Half a gamma each (Mescheder et al. 2018, eqs. 9 and 10).
     LossTerm("r1", "r1_weight", lambda _, seen: gradient_penalty(seen.real_logits, seen.real) / 2, "discriminator",
-             part_of="", wanted=lambda c: c.r1_weight > 0, every=PENALTY_EVERY, logged=False),
+             part_of="", wanted=lambda c: c.r1_weight > 0, every=PENALTY_EVERY, logged=False,
+             takes_gradient=True),
     LossTerm("r2", "r2_weight", lambda _, seen: gradient_penalty(seen.fake_logits, seen.fake) / 2, "discriminator",
-             part_of="", wanted=lambda c: c.r2_weight > 0, every=PENALTY_EVERY, logged=False),
+             part_of="", wanted=lambda c: c.r2_weight > 0, every=PENALTY_EVERY, logged=False,
+             takes_gradient=True),
     LossTerm("g_adversarial", 1.0, lambda _, seen: seen.adversarial, label="G", chart=ADVERSARIAL, on_bar=False),
     *PHYSICS_TERMS,
     # Read off real images should be the truth, and off generated ones what was asked for.
@@ -113,7 +116,7 @@ GAN_TERMS = (
     LossTerm("g_class", "class_weight", lambda learner, seen: learner.entropy(seen.readings, seen.asked),
              wanted=reads_images, chart="", on_bar=False),
     LossTerm("perceptual", "perceptual_weight",
-             lambda learner, seen: learner.perceptual(seen.images, seen.asked.images),
+             lambda learner, seen: learner.perceptual(*seen.maps),
              wanted=lambda c: c.perceptual_weight > 0, on_bar=False),
 )
 # fmt: on
@@ -132,8 +135,8 @@ class GanLearner(Learner):
         }
         super().__init__(networks, config, engine, ranks or Ranks())
         self.discriminator = cast(ImageDiscriminator, self.networks["discriminator"])
-        self._generate = ForwardPass(self.generator, engine)
-        self._judge = ForwardPass(self.discriminator, engine, "assess")
+        self._generate = ForwardPass(self.generator, engine, compiler=self.compiler)
+        self._judge = ForwardPass(self.discriminator, engine, "assess", self.compiler)
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
         self._jitter = config.label_jitter * torch.tensor(ranges, device=engine.device)
@@ -143,7 +146,7 @@ class GanLearner(Learner):
         self.features: Any = choose_features(config, self.predictor)
         if isinstance(self.features, Vgg16):
             engine.prepare(self.features)
-        self._maps = ForwardPass(self.features, engine, "maps") if self.features is not None else None
+        self._maps = ForwardPass(self.features, engine, "maps", self.compiler) if self.features is not None else None
 
     def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
@@ -204,7 +207,10 @@ class GanLearner(Learner):
             adversarial: tuple[Tensor, ...] = (relativistic_loss(real_logits, fake_logits),)
         else:
             adversarial = discriminator_loss(real_logits, fake_logits, config.real_label, config.fake_label)
-        regression = None if real_readings is None else self.regression(real_readings, batch)
+        regression = None
+        if real_readings is not None:
+            read = real_readings[:, : len(self.attributes)]
+            regression = self._compare(read, batch.scaled, batch.known, share_count=self.ranks.mean)
         seen = Discriminated(
             batch,
             asked,
@@ -234,7 +240,8 @@ class GanLearner(Learner):
         else:
             adversarial = generator_loss(logits)
         reliability, physics = self._physics_of(fake, asked, asked.known)
-        return Generated(fake, asked, asked.known, reliability, physics, adversarial, readings)
+        maps = None if self._maps is None else self._maps_of(fake, asked.images)
+        return Generated(fake, asked, asked.known, reliability, physics, adversarial, readings, maps)
 
     def _asked(self, batch: Batch) -> Batch:
         """Return the batch with what both networks are told: jittered attributes, if labels are jittered."""
@@ -250,10 +257,10 @@ class GanLearner(Learner):
         return self.augmentation(images, self._draw(NUM_DRAWS, uniform=True))
 
     def _assess(
-        self, images: Tensor, condition: Tensor, weights: Weights | None = None
+        self, images: Tensor, condition: Tensor, weights: Weights | None = None, plain: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Return the discriminator's logits (N,), float32, and its readings."""
-        logits, readings = self._judge(images, condition, weights=weights)
+        logits, readings = self._judge(images, condition, weights=weights, plain=plain)
         return logits.float(), readings
 
     def _assess_both(
@@ -264,9 +271,11 @@ class GanLearner(Learner):
         Both are one batch where that changes nothing: no image has a say in what is said of another, and no gradient
         is wanted at the images, which would be computed at all of them for a penalty on half of them.
         """
-        if self.discriminator.couples_images or real.requires_grad or fake.requires_grad:
-            first, second = self._judge.weights(2)
-            return self._assess(real, condition, first), self._assess(fake, condition, second)
+        penalised = real.requires_grad or fake.requires_grad
+        if self.discriminator.couples_images or penalised:
+            pairs = zip((real, fake), self._judge.weights(2), strict=True)
+            real_part, fake_part = (self._assess(images, condition, w, plain=penalised) for images, w in pairs)
+            return real_part, fake_part
         logits, readings = self._assess(torch.cat([real, fake]), condition.repeat(2, 1))
         halves = [None, None] if readings is None else readings.unflatten(0, (2, -1)).unbind()
         real_part, fake_part = zip(logits.unflatten(0, (2, -1)).unbind(), halves, strict=True)
@@ -297,14 +306,17 @@ class GanLearner(Learner):
             terms["augmented"] = self.augmentation.probability.clone()
         return terms
 
-    def perceptual(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Compare features of generated and of real images, neither of them moved."""
-        assert self._maps is not None  # only runs with this term compute it
+    def _maps_of(self, fake: Tensor, real: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return features of generated images, and of real ones without a gradient; neither are moved."""
+        assert self._maps is not None  # who compares no features has no need of them
         (weights,) = self._maps.weights()
         with torch.no_grad():
             expected = self._maps(real, weights=weights)
-        found = self._maps(fake, weights=weights)
-        size = self.ranks.size * len(fake)
+        return self._maps(fake, weights=weights), expected
+
+    def perceptual(self, found: list[Tensor], expected: list[Tensor]) -> Tensor:
+        """Compare features of generated and of real images."""
+        size = self.ranks.size * len(found[0])
         return perceptual_loss(found, expected, self.ranks.mean_with_gradient, size)
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
+from galaxies.compute.compilation import Compiler
 from galaxies.compute.device import Engine
 from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
@@ -131,6 +132,10 @@ class Learner(ABC):
 
     def __init__(self, networks: dict[str, nn.Module], config: Config, engine: Engine, ranks: Ranks) -> None:
         self.config, self.engine, self.ranks = config, engine, ranks
+        self.compiler = Compiler(engine.compiled)
+        # Several ranks exchange sums within the losses, and meet at the same operation only where all run it as it is.
+        self._sum_up = self.compiler(weighted_sum) if ranks.size == 1 else weighted_sum
+        self._compare = self.compiler(physics_loss) if ranks.size == 1 else physics_loss
         self.loss_terms = chosen((*PREDICTOR_TERMS, *self.table), config)
         self.limits = limits(self.loss_terms, config)
         self.terms = {
@@ -142,7 +147,7 @@ class Learner(ABC):
         self.networks = {name: self._place(network) for name, network in networks.items()}
         self.generator = cast(ImageGenerator, self.networks["generator"])
         self.predictor = cast(PhysicsPredictor, self.networks["predictor"])
-        self._predict = ForwardPass(self.predictor, engine, "distribution")
+        self._predict = ForwardPass(self.predictor, engine, "distribution", self.compiler)
         rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
         self.optimizers = {
             name: engine.adam(module, rates[name], (config.beta1, config.beta2), *self.slowed(name))
@@ -211,7 +216,10 @@ class Learner(ABC):
 
     def _loss(self, network: str, seen: Any, variant: Variant) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a network's loss and its terms."""
-        return weighted_sum((t for t in self.loss_terms if t.network == network), self, seen, variant.due)
+        terms = tuple(term for term in self.loss_terms if term.network == network)
+        due = tuple(term.name for term in terms if term.name in variant.due)
+        plain = any(term.takes_gradient for term in terms if term.name in due)
+        return (weighted_sum if plain else self._sum_up)(terms, self, seen, due)
 
     def schedule(self, phase: str, step: int, total_steps: int) -> None:
         """Set the step size for the step with this number out of `total_steps`; to be called between steps."""
@@ -250,7 +258,7 @@ class Learner(ABC):
         """Update the predictor on real images."""
         self.predictor.train()
         predicted, log_variance = self._predict(batch.images)
-        physics = physics_loss(predicted, batch.scaled, batch.known, share_count=self.ranks.mean)
+        physics = self._compare(predicted, batch.scaled, batch.known, share_count=self.ranks.mean)
         total, terms = self._loss("predictor", Predicted(batch, predicted, log_variance, physics), variant)
         terms["grad_norm"] = self._update("predictor", total)
         return [terms[name] for name in self.terms["predictor"]], *physics[1:]
@@ -261,7 +269,7 @@ class Learner(ABC):
         """Let the predictor read generated images: its reliability, and what `physics_loss` returns."""
         predicted, log_variance = self._predict(images)
         reliability = self.predictor.reliability(log_variance)
-        return reliability, physics_loss(predicted, asked.scaled, known, reliability, self.ranks.mean)
+        return reliability, self._compare(predicted, asked.scaled, known, reliability, self.ranks.mean)
 
     @abstractmethod
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:

@@ -67,6 +67,8 @@ class LossTerm:
         It is computed at steps `first`, `first` + `every`, ..., each time counting `every` times as much, and not at
         all while its weight is 0; on the other steps it is 0.
     logged : bool
+    takes_gradient : bool
+        It is computed from a gradient, whose own gradient cannot be compiled.
     limits : callable, optional
         From the settings to the least that the term can be and what guessing costs; health warnings follow.
     label, chart, on_bar
@@ -82,6 +84,7 @@ class LossTerm:
     every: int = 1
     first: int = 0
     logged: bool = True
+    takes_gradient: bool = False
     limits: Callable[[Config], tuple[float, float]] | None = None
     label: str = ""
     chart: str = FURTHER

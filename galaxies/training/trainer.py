@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import describe
 from galaxies.common.signals import StopSignals
+from galaxies.compute.compilation import pays
 from galaxies.compute.device import Engine
 from galaxies.compute.ranks import LostRankError, Ranks, is_lost_connection
 from galaxies.datasets.batches import DeviceBatches
@@ -94,6 +96,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.batches = DeviceBatches(self.data, "train", config, self.engine.device, self.ranks)
         self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
+        num_steps = (config.pretrain_epochs + config.epochs) * len(self.batches)
+        compiled = config.compile == "on" or (config.compile == "auto" and pays(self.engine.device, num_steps))
+        self.engine = dataclasses.replace(self.engine, compiled=compiled)
         self.learner = build_learner(config, self.engine, self.ranks)
         self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
         self.log = MetricsLog(self.checkpoints / "metrics.jsonl")
