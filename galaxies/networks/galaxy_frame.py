@@ -7,7 +7,7 @@ the galaxy's frame and is then turned onto the sky need not learn every orientat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -90,10 +90,7 @@ class GalaxyFrame(nn.Module):
     """
 
     axes: Tensor  # (2, S, S)
-    orders: Tensor  # (orders, 1, 1), as the next
-    wound_orders: Tensor
-    slopes: Tensor  # (profiles, 1, 1), as the next
-    companion_slopes: Tensor
+    scales: Tensor  # (2,), of the main body and the companion before any style
     keeps_float32 = True  # see `compute.forward_pass`
     num_planes = len(_PROFILES) + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS) + len(_COMPANION_PROFILES)
 
@@ -102,55 +99,204 @@ class GalaxyFrame(nn.Module):
         self.place = nn.Linear(style_dim, 10)
         nn.init.normal_(self.place.weight, 0.0, 0.05 / _GAIN)
         nn.init.zeros_(self.place.bias)
-        self.register_buffer("axes", frame_axes(size), persistent=False)
-        orders = torch.tensor([*_WOUND_ARMS, *_STRAIGHT_ARMS], dtype=torch.float32)
-        wound = torch.tensor([1.0] * len(_WOUND_ARMS) + [0.0] * len(_STRAIGHT_ARMS))
-        self.register_buffer("orders", orders[:, None, None], persistent=False)
-        self.register_buffer("wound_orders", (orders * wound)[:, None, None], persistent=False)
-        for name, shapes in (("slopes", _PROFILES), ("companion_slopes", _COMPANION_PROFILES)):
-            slopes = torch.tensor([slope for slope, _ in shapes])[:, None, None]
-            self.register_buffer(name, slopes, persistent=False)
+        constants = {
+            "axes": frame_axes(size),
+            "scales": torch.tensor([0.25, 0.15]),
+            "roundness": torch.tensor([0.5, 1]),
+        }
+        for name, value in (constants | _Constants.make()._asdict()).items():
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, style: Tensor, pose: Pose) -> Tensor:
         """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim)."""
         with torch.autocast(style.device.type, enabled=False):
             given = _GAIN * self.place(style.float())
-            log_scale, axis_ratio, x, y, winding, *companion = given.unbind(1)
-            offset_x, offset_y = self.axes[0] - _per_image(0.05 * x), self.axes[1] - _per_image(0.05 * y)
-            along, across = pose.to_frame(offset_x, offset_y)
-            main = self._main_body(along, across, log_scale, axis_ratio, winding)
-            return torch.cat([*main, self._companion(along, across, companion)], 1)
+            # Of the main body and of the companion, (N, 2) each; the last is winding, and an angle.
+            log_scale, axis_ratio, x, y, last = given.unflatten(1, (2, 5)).unbind(2)
+            (x, companion_x), (y, companion_y), (winding, angle) = (t.unbind(1) for t in (x, y, last))
+            major = self.scales * log_scale.clamp(-3, 3).exp()
+            # By columns: a processor's sigmoid of many values at a time differs in the last bit, and releases do not.
+            rounded = zip(axis_ratio.unbind(1), (0.5, 1.0), strict=True)
+            minor = major * torch.stack([torch.sigmoid(t + least) for t, least in rounded], 1).clamp_min(0.05)
+            # m arms follow m (azimuth - ln r cot p), with p the pitch angle; cot p = 2 at the start is 27 degrees.
+            cotangent = 2 * winding.clamp(-2, 1.2).exp()
+            (major, companion_major), (minor, companion_minor) = major.unbind(1), minor.unbind(1)
+            shape = _Shape(
+                x=0.05 * x,
+                y=0.05 * y,
+                companion_x=0.3 + 0.5 * companion_x,
+                companion_y=0.5 * companion_y,
+                major=major,
+                companion_major=companion_major,
+                minor=minor,
+                companion_minor=companion_minor,
+                cotangent=cotangent,
+                angle=3 * angle,
+            )
+            constants = _Constants(*(getattr(self, name) for name in _Constants._fields))
+            pattern = _Patterns.apply(torch.stack(shape, 1), pose.cosine, pose.sine, pose.hand, self.axes, *constants)
+            return cast(Tensor, pattern)
 
-    def _main_body(
-        self, along: Tensor, across: Tensor, log_scale: Tensor, axis_ratio: Tensor, winding: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        scale = 0.25 * log_scale.clamp(-3, 3).exp()
-        ratio = torch.sigmoid(axis_ratio + 0.5).clamp_min(0.05)
-        u, v = along / _per_image(scale), across / _per_image(scale * ratio)
-        softening = (2 / self.axes.shape[-1] / _per_image(scale)).square()  # a pixel, in scale lengths
+
+class _Shape(NamedTuple):
+    """What the planes of a galaxy look like, (N,) each; lengths in half frame widths."""
+
+    x: Tensor  # centre of the main body, on the sky
+    y: Tensor
+    companion_x: Tensor  # centre of the companion, in the galaxy's frame
+    companion_y: Tensor
+    major: Tensor  # scale lengths
+    companion_major: Tensor
+    minor: Tensor
+    companion_minor: Tensor
+    cotangent: Tensor  # of the pitch angle
+    angle: Tensor  # of the companion's major axis, in the galaxy's frame
+
+
+class _Constants(NamedTuple):
+    """Numbers of the patterns, kept on the device."""
+
+    orders: Tensor  # (orders, 1, 1), as the next
+    wound_orders: Tensor
+    slopes: Tensor  # (profiles, 1, 1), as the next
+    companion_slopes: Tensor
+    radial: Tensor  # (7, num_planes), see `_Patterns.backward`
+    crossed: Tensor  # (2, 2 orders)
+
+    @classmethod
+    def make(cls) -> _Constants:
+        orders = torch.tensor([*_WOUND_ARMS, *_STRAIGHT_ARMS], dtype=torch.float32)
+        wound = orders * torch.tensor([1.0] * len(_WOUND_ARMS) + [0.0] * len(_STRAIGHT_ARMS))
+        slopes, companion_slopes = (
+            torch.tensor([k for k, _ in shapes])[:, None, None] for shapes in (_PROFILES, _COMPANION_PROFILES)
+        )
+        radial = torch.zeros(7, GalaxyFrame.num_planes)
+        for plane, (slope, power) in enumerate(_PROFILES):
+            radial[_POWERS.index(power), plane] = -slope * power
+        waves = slice(len(_PROFILES), len(_PROFILES) + 2 * len(orders))
+        radial[3, waves], radial[4, waves] = 1.0, orders.repeat_interleave(2)
+        for plane, (slope, power) in enumerate(_COMPANION_PROFILES, waves.stop):
+            radial[5 + _POWERS.index(power), plane] = -slope * power
+        crossed = torch.stack([-orders, orders, wound, -wound], 1).view(-1, 2, 2).transpose(0, 1).flatten(1)
+        return cls(orders[:, None, None], wound[:, None, None], slopes, companion_slopes, radial, crossed)
+
+
+_POWERS = (1.0, 2.0, 0.5)  # of the radius in the profiles; the companion's are the first two
+
+
+class _Patterns(torch.autograd.Function):
+    """Draw the planes (N, num_planes, S, S) of shapes (N, 10), a `_Shape` in columns.
+
+    The gradient is written out. Automatic differentiation takes twice as many operations, all of them small: every
+    pattern is an exponential, so that the gradient of its logarithm is what comes in times the pattern, and all
+    patterns are functions of four coordinates, so that the shape's gradient is made of a few sums over pixels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, shape: Tensor, cosine: Tensor, sine: Tensor, hand: Tensor, axes: Tensor, *constants: Tensor
+    ) -> Tensor:
+        of = _Shape(*(_per_image(column) for column in shape.unbind(1)))
+        numbers = _Constants(*constants)
+        along, across = Pose(cosine, sine, hand).to_frame(axes[0] - of.x, axes[1] - of.y)
+        u, v = along / of.major, across / of.minor
+        softening = (2 / axes.shape[-1] / of.major).square()  # a pixel, in scale lengths
         squared = u * u + v * v
         radius = (squared + 0.1 * softening).sqrt()
         # Arms fade at the centre, where they would wind up within a pixel, and outside.
         window = 3 * squared / (squared + 0.3 + softening) * torch.exp(-radius)
-        # m arms follow m (azimuth - ln r cot p), with p the pitch angle; cot p = 2 at the start is 27 degrees.
-        cotangent = 2 * winding.clamp(-2, 1.2).exp()
         log_radius = radius.log()
-        turns = _per_image(cotangent) * log_radius
-        phase = self.orders * torch.atan2(v, u)[:, None] - self.wound_orders * turns[:, None]  # (N, orders, S, S)
+        turns = of.cotangent * log_radius
+        phase = numbers.orders * torch.atan2(v, u)[:, None] - numbers.wound_orders * turns[:, None]
         # Within the softening a pattern of order m fades as r^m, as smooth functions do.
-        fading = 0.5 * squared.clamp_min(1e-12).log() - log_radius
-        amplitude = window[:, None] * torch.exp(self.orders * fading[:, None])
+        fading = 0.5 * squared.clamp_min(_TINY).log() - log_radius
+        amplitude = window[:, None] * torch.exp(numbers.orders * fading[:, None])  # (N, orders, S, S)
         waves = amplitude[:, :, None] * torch.stack([phase.cos(), phase.sin()], 2)
-        return _profiles(radius, _PROFILES, self.slopes), waves.flatten(1, 2)
 
-    def _companion(self, along: Tensor, across: Tensor, given: list[Tensor]) -> Tensor:
-        log_scale, axis_ratio, x, y, angle = given
-        scale = 0.15 * log_scale.clamp(-3, 3).exp()
-        ratio = torch.sigmoid(axis_ratio + 1).clamp_min(0.05)
-        turned = Pose((3 * angle).cos(), (3 * angle).sin(), torch.ones_like(angle))
-        u, v = turned.to_frame(along - _per_image(0.3 + 0.5 * x), across - _per_image(0.5 * y))
-        u, v = u / _per_image(scale), v / _per_image(scale * ratio)
-        return _profiles((u * u + v * v + 0.01).sqrt(), _COMPANION_PROFILES, self.companion_slopes)
+        turned = Pose(shape[:, -1].cos(), shape[:, -1].sin(), torch.ones_like(hand))
+        companion_u, companion_v = turned.to_frame(along - of.companion_x, across - of.companion_y)
+        companion_u, companion_v = companion_u / of.companion_major, companion_v / of.companion_minor
+        companion_radius = (companion_u * companion_u + companion_v * companion_v + 0.01).sqrt()
+        main = _profiles(radius, _PROFILES, numbers.slopes)
+        companion = _profiles(companion_radius, _COMPANION_PROFILES, numbers.companion_slopes)
+        planes = torch.cat([main, waves.flatten(1, 2), companion], 1)
+        coordinates = (u, v, companion_u, companion_v)
+        radii = (radius, companion_radius, softening)
+        ctx.save_for_backward(shape, cosine, sine, hand, *coordinates, *radii, planes, *constants[-2:])
+        return planes
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        shape, cosine, sine, hand, u, v, companion_u, companion_v, *others = ctx.saved_tensors
+        radius, companion_radius, softening, planes, radial, crossed = others
+        # Of the logarithms of all planes. Of powers of the radius, of the window and the fading; for the companion too.
+        linear, gaussian, cusp, window, fading, companion_linear, companion_gaussian = _mixed(radial, gradient * planes)
+        waves = slice(len(_PROFILES), len(_PROFILES) + crossed.shape[1])
+        other = planes[:, waves].unflatten(1, (-1, 2)).flip(2).flatten(1, 2)  # sines for cosines
+        azimuth, turns = _mixed(crossed, gradient[:, waves] * other)
+
+        squared = u * u + v * v
+        of_log = turns * _per_image(shape[:, _Shape._fields.index("cotangent")]) - fading
+        of_radius = linear + gaussian * radius + cusp * radius.rsqrt() - window + of_log / radius
+        half = 0.5 * of_radius / radius
+        reach = window / (squared + (0.3 + softening))
+        near = squared.clamp_min(_TINY)
+        of_squared = 2 * (half + (0.5 * fading + window) / near - reach)
+        spin = azimuth / near
+        of_companion = (companion_linear + companion_gaussian * companion_radius) / companion_radius
+        maps = [
+            u * of_squared - v * spin,
+            v * of_squared + u * spin,
+            companion_u * of_companion,
+            companion_v * of_companion,
+            0.1 * half - reach,
+            turns * radius.log(),
+        ]
+        weights = torch.stack([torch.ones_like(u), u, v, companion_u, companion_v], 1)
+        sums = torch.stack(maps, 1).flatten(2) @ weights.flatten(2).transpose(1, 2)  # (N, maps, weights)
+        return _of_shape(shape, cosine, sine, hand, softening, sums), *[None] * 10
+
+
+_TINY = 1e-12  # least square of a radius whose logarithm is taken
+
+
+def _mixed(matrix: Tensor, maps: Tensor) -> tuple[Tensor, ...]:
+    """Return the sums (N, S, S) of maps (N, C, S, S) that the rows of a matrix (K, C) weigh."""
+    return (matrix.expand(len(maps), -1, -1) @ maps.flatten(2)).unflatten(2, maps.shape[2:]).unbind(1)
+
+
+def _of_shape(shape: Tensor, cosine: Tensor, sine: Tensor, hand: Tensor, softening: Tensor, sums: Tensor) -> Tensor:
+    """Return the gradient (N, 10) in a `_Shape` from sums over pixels, as `_Patterns.backward` makes them.
+
+    Their rows are the gradients in the coordinates u and v along and across the main body, those of the companion, and
+    those in softening and cotangent; the columns are weights: 1, and the four coordinates.
+    """
+    of = _Shape(*shape.unbind(1))
+    lengths = torch.stack([of.major, of.minor, of.companion_major, of.companion_minor], 1)
+    # A coordinate is a position over a length.
+    of_position = sums[:, :4, 0] / lengths
+    of_length = -sums[:, :4, 1:].diagonal(dim1=1, dim2=2) / lengths
+    of_major = of_length[:, 0] - 2 * softening[:, 0, 0] * sums[:, 4, 0] / of.major
+    along, across, companion_along, companion_across = of_position.unbind(1)
+    turn, other = of.angle.cos(), of.angle.sin()
+    companion_x = turn * companion_along - other * companion_across
+    companion_y = other * companion_along + turn * companion_across
+    along, across = hand * (along + companion_x), across + companion_y
+    stretch = of.companion_minor / of.companion_major
+    found = _Shape(
+        x=sine * across - cosine * along,
+        y=-(sine * along + cosine * across),
+        companion_x=-companion_x,
+        companion_y=-companion_y,
+        major=of_major,
+        companion_major=of_length[:, 2],
+        minor=of_length[:, 1],
+        companion_minor=of_length[:, 3],
+        cotangent=sums[:, 5, 0],
+        angle=sums[:, 2, 4] * stretch - sums[:, 3, 3] / stretch,
+    )
+    return torch.stack(found, 1)
 
 
 def _profiles(radius: Tensor, shapes: tuple[tuple[float, float], ...], slopes: Tensor) -> Tensor:
