@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -40,6 +42,7 @@ class Recorder:
     A function is recorded at its third use, a graph for each shape of its inputs: whoever draws only a picture or two
     does not wait for that. A function must depend on nothing but its inputs and on tensors that stay in place, such as
     a network's weights, and must never make the host wait for the device. The graphs of a recorder share their memory.
+    When that of the device is at its end, they are given up.
 
     Parameters
     ----------
@@ -86,8 +89,21 @@ class Recorder:
             for kept, given in zip(self._inputs[place], inputs, strict=True):
                 kept.copy_(given)
             self._function = function
-            self._step(place)
-            return self._outputs[place].clone()  # the next replay writes over it
+            with contextlib.suppress(torch.OutOfMemoryError):
+                self._step(place)
+                return self._outputs[place].clone()  # the next replay writes over it
+            self._forget()
+            return function(*inputs)
+
+    def _forget(self) -> None:
+        """Give the memory of all graphs back, and record no more: results stay the same to the bit without."""
+        print("the GPU is short of memory: it works on without CUDA graphs, more slowly", file=sys.stderr)
+        self._engine = replace(self._engine, graphs=False)
+        self._step = RecordedStep(self._run, self._engine)
+        self._inputs.clear()
+        self._outputs.clear()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def _run(self, place: Place) -> None:
         assert self._function is not None, "it was given just before"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
-from galaxies.compute.recorded_functions import Recorder, Run, finished, plainly, to_device, to_host
+from galaxies.compute.recorded_functions import Recorder, finished, to_device, to_host
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
@@ -86,7 +85,7 @@ class GalaxySampler:
         self.block = _BLOCK if on_cpu else max(self._chunk, _ACCELERATOR_BLOCK * 64**2 // config.image_size**2)
         self.blocks_ahead = 0 if on_cpu else 1
         self._noise_on_device = engine.device.type == "cuda"  # MPS has no float64
-        self._run: Run = Recorder(engine) if engine.graphs else plainly
+        self._run = Recorder(engine)
         self.measure = AttributeMeasurer(engine)
         self._alone = threading.Lock()
         # [class][attribute] -> (low, high), or None where nothing is known
@@ -248,18 +247,6 @@ class GalaxySampler:
         return [slice(start, min(start + self._chunk, count)) for start in range(0, count, self._chunk)]
 
     def _on_accelerator(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
-        try:
-            return self._queued(seeds, told)
-        except torch.OutOfMemoryError:
-            if self._run is plainly:
-                raise
-        # Smaller chunks would draw other pictures, in their last bits; what was recorded can be done without.
-        print("the GPU is short of memory: pictures are drawn without CUDA graphs, more slowly", file=sys.stderr)
-        self._run = plainly
-        torch.cuda.empty_cache()
-        return self._queued(seeds, told)
-
-    def _queued(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
         """Generate without waiting for the device."""
         device = self.engine.device
         images, there = self._empty(len(seeds), device), [to_device(part, device) for part in told]

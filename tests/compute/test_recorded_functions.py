@@ -66,6 +66,31 @@ def test_the_mode_of_the_caller_does_not_matter(recorder, mode):
         assert recorder("double", lambda x: 2 * x, made_there).tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("use", [0, 2])  # the first, and that at which it would be recorded
+def test_without_memory_for_graphs_there_are_none(recorder, capsys, use):
+    calls = []
+
+    def double(x):
+        calls.append(1)
+        if len(calls) == use + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return 2 * x
+
+    assert [float(recorder("double", double, torch.tensor(float(k)))) for k in range(5)] == [0, 2, 4, 6, 8]
+    assert recorder.num_graphs == 0 and len(calls) == 6
+    assert capsys.readouterr().err == "the GPU is short of memory: it works on without CUDA graphs, more slowly\n"
+
+
+def test_without_any_memory_the_error_comes_out(recorder, capsys):
+    def full(x):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            recorder("full", full, torch.ones(1))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_threads_take_turns(recorder):
     found: dict[int, list[float]] = {}
 

@@ -187,33 +187,6 @@ def test_drawing_never_waits_for_the_device(recording):
     assert watch.found == ["lift_fresh"]  # of the seeds, on the host
 
 
-def test_a_gpu_without_memory_for_graphs_draws_without_them(sampler, monkeypatch, capsys):
-    expected, calls = sampler.generate(*request(5)), []
-
-    def full(name, function, *inputs):
-        calls.append(name)
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(sampler, "_run", full)
-    monkeypatch.setattr(sampler, "_on_cores", sampler._on_accelerator)
-    for _ in range(2):
-        assert (sampler.generate(*request(5)).int() - expected.int()).abs().max() <= 1
-    assert calls == ["images"]
-    assert capsys.readouterr().err == (
-        "the GPU is short of memory: pictures are drawn without CUDA graphs, more slowly\n"
-    )
-
-
-def test_a_gpu_without_memory_for_the_pictures_is_an_error(sampler, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(sampler.network, "forward", full)
-    monkeypatch.setattr(sampler, "_on_cores", sampler._on_accelerator)
-    with pytest.raises(torch.OutOfMemoryError):
-        sampler.generate(*request(5))
-
-
 @needs_cuda
 @pytest.mark.parametrize(("generator", "width"), [("frame", 64), ("transposed", 64)])
 def test_batch_does_not_show_on_a_gpu(generator, width):
