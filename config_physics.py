@@ -306,6 +306,11 @@ class Config:
     uncertainty: bool = setting(
         True, "let the predictor estimate its error, and weigh an attribute by what a picture tells of it"
     )
+    readable_only: bool = setting(
+        True,
+        "hold the generator by the predictor only to attributes that a tenth of the training galaxies know and that "
+        "the predictor reads off test galaxies, with an R2 of 0.1 or more",
+    )
     physics_weight: float = setting(3.0, "weight of the predictor in the generator's loss", low=0.0, high=1e6)
     photometry_weight: float = setting(10.0, "weight of photometry in the generator's loss", low=0.0, high=1e6)
 

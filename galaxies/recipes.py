@@ -20,6 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretrain_learning_rate": 1.5e-4,
         "pretrain_decay": False,
         "uncertainty": False,
+        "readable_only": False,
         "photometry_weight": 0.0,
         "learning_rate": 1.5e-4,
         "decay": 0.0,

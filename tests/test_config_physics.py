@@ -251,6 +251,7 @@ PAPER = {
     "pretrain_learning_rate": 1.5e-4,
     "pretrain_decay": False,
     "uncertainty": False,
+    "readable_only": False,
     "physics_weight": 3.0,
     "photometry_weight": 0.0,
     "epochs": 150,

@@ -141,13 +141,14 @@ def _to_2(content: Content) -> Content:
 
 
 def _to_3(content: Content) -> Content:
-    for name, value in (("compile", "off"), ("warmup", 0), ("learning_rate_width", 0)):
+    for name, value in (("compile", "off"), ("warmup", 0), ("learning_rate_width", 0), ("readable_only", False)):
         content = add_setting(content, name, value)
     if "optimizers" not in content:  # a release
         return content
     whole = {"part": torch.ones(()), "in_a_row": torch.zeros(())}
     return {
         **content,
+        "claims": torch.ones(len(content["config"]["attributes"])),
         "recovery": {name: dict(whole) for name in content["networks"]},
         "health": {"bad_in_a_row": 0, "parts": dict.fromkeys(content["networks"], 1.0), "norm_levels": {}},
     }

@@ -17,13 +17,19 @@ from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, diversity, m
 from physics_model import PhysicsPredictor
 
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported
+# Below either an attribute has no claim on the generator's loss.
+_LEAST_KNOWN = 0.1  # part of the training galaxies that know it
+_LEAST_R2 = 0.1  # of the predictor, on test galaxies
 _FAR_ABOVE = 10.0  # times its running level: a gradient's norm that is reported
 _LEAST_INTERVALS = 5  # of the log, before a level is known
 _NEWEST = 0.1  # weight of the newest interval in the level
 
 
 def health_warnings(
-    metrics: dict[str, float], limits: tuple[float, float] | None, attribute_variance: dict[str, float]
+    metrics: dict[str, float],
+    limits: tuple[float, float] | None,
+    attribute_variance: dict[str, float],
+    reasons: dict[str, str],
 ) -> dict[str, str]:
     """Judge the mean metrics of one epoch of the generator's phase.
 
@@ -36,7 +42,9 @@ def health_warnings(
     limits : tuple of float, or None
         The discriminator's least loss, and what it pays when it cannot tell; see `Learner.limits`.
     attribute_variance : dict of str to float
-        Of the requests, by attribute, scaled.
+        Of the requests, by attribute, scaled; only of those that are to be judged.
+    reasons : dict of str to str
+        By attribute: why it may be hard to control; see `what_is_known`.
 
     Returns
     -------
@@ -61,9 +69,45 @@ def health_warnings(
         if variance > 0 and error > variance:
             warnings[f"no_control_{name}"] = (
                 f"the generator ignores {name}: its squared error {error:.4f} is above the variance {variance:.4f} of "
-                "the requests; a larger --physics-weight or more epochs may help"
+                f"the requests ({reasons[name]}); a larger --physics-weight or more epochs may help"
             )
     return warnings
+
+
+def what_is_known(share: float, r2: float | None) -> str:
+    """Say how much of the training galaxies know an attribute, and how well the predictor read it off test galaxies."""
+    read = "" if r2 is None else f", and the predictor reads it with an R2 of {r2:.2f}"
+    return f"it is known for {100 * share:.0f} % of the training galaxies{read}"
+
+
+def without_claim(shares: dict[str, float], report: dict[str, float]) -> dict[str, str]:
+    """Name the attributes that the generator should not be held to by what a network reads, and why.
+
+    A few galaxies teach a predictor little, and what it cannot read on galaxies that it has not seen it would ask for
+    at random: what it says itself of its reliability comes from the galaxies that it learned from.
+
+    Parameters
+    ----------
+    shares : dict of str to float
+        By attribute: part of the training galaxies that know it.
+    report : dict of str to float
+        Of `evaluate_predictor`.
+
+    Returns
+    -------
+    dict
+        {attribute: reason}.
+    """
+    reasons = {}
+    for name, share in shares.items():
+        r2 = report.get(f"r2_{name}")
+        if share < _LEAST_KNOWN:
+            reasons[name] = f"known for {100 * share:.0f} % of the training galaxies"
+        elif r2 is None:
+            reasons[name] = "known for too few test galaxies to test the predictor"
+        elif not r2 >= _LEAST_R2:
+            reasons[name] = f"the predictor cannot read it off pictures, R2 {r2:.2f}"
+    return reasons
 
 
 def norm_warnings(metrics: dict[str, float], levels: dict[str, list[float]], phase: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ class Drawn:
     images: Tensor  # (N, 3, S, S) in [-1, 1]
     asked: Batch
     known: Tensor  # (N, A), how much each value counts
-    reliability: Tensor | None  # (N, A), how well the predictor reads it
+    reliability: Tensor | None  # (N, A), how well the predictor reads it; 0 where it has no claim
     physics: tuple[Tensor, Tensor, Tensor]  # as `physics_loss` returns them
 
 
@@ -125,6 +125,8 @@ class Learner(ABC):
         The least loss of the discriminator, and what one pays that cannot tell.
     recoveries : dict of str to Recovery
         Of each network: what part of its step size it takes.
+    claims : Tensor, (A,)
+        1 for each attribute that the generator is held to by what the predictor (and the discriminator) reads, or 0.
     """
 
     table: ClassVar[tuple[LossTerm, ...]]
@@ -154,6 +156,7 @@ class Learner(ABC):
             for name, module in self.networks.items()
         }
         self.recoveries = {name: Recovery(engine.device, config.on_nan == "recover") for name in self.networks}
+        self.claims = torch.ones(len(self.attributes), device=engine.device)
         self._statistics = {name: engine.join_statistics(module) for name, module in self.networks.items()}
         self._left_out: dict[str, Tensor] = {}  # by network: 1 if the step at hand leaves its update out, else 0
         self.average = WeightAverage(self.generator, config.ema_decay) if config.ema_decay else None
@@ -188,6 +191,11 @@ class Learner(ABC):
             name: [float(group["rate"]) for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
         }
+
+    def give_claims(self, wanted: Sequence[bool]) -> None:
+        """Say of each attribute whether it has a claim on the generator's loss; the first rank's word counts."""
+        values = torch.tensor([float(one) for one in wanted], device=self.engine.device)
+        self.claims.copy_(self.ranks.mean(values * self.ranks.is_first) * self.ranks.size)
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the squared errors that a phase's steps return, in order."""
@@ -269,6 +277,8 @@ class Learner(ABC):
         """Let the predictor read generated images: its reliability, and what `physics_loss` returns."""
         predicted, log_variance = self._predict(images)
         reliability = self.predictor.reliability(log_variance)
+        if self.config.readable_only:
+            reliability = self.claims.expand_as(known) if reliability is None else reliability * self.claims
         return reliability, self._compare(predicted, asked.scaled, known, reliability, self.ranks.mean)
 
     @abstractmethod
@@ -304,6 +314,7 @@ class Learner(ABC):
             "networks": {name: module.state_dict() for name, module in self.networks.items()},
             # Their settings follow from the run's settings and the device.
             "optimizers": {name: self._moments(name) for name in self.optimizers},
+            "claims": self.claims.clone(),
             "recovery": {name: recovery.state_dict() for name, recovery in self.recoveries.items()},
             "ema": self.average.state_dict() if self.average is not None else None,
             "random": {
@@ -346,6 +357,7 @@ class Learner(ABC):
             moments = {new: state["optimizers"][name].get(old) for new, old in enumerate(self._places(name))}
             content["state"] = {new: found for new, found in moments.items() if found is not None}
             optimizer.load_state_dict(content)
+        self.claims.copy_(state["claims"])
         for name, recovery in self.recoveries.items():
             recovery.load_state_dict(state["recovery"][name])
         saved_on, device = state["random"]["noise_device"], self.engine.device.type

@@ -37,6 +37,8 @@ from galaxies.training.health import (
     health_warnings,
     norm_warnings,
     predictor_lines,
+    what_is_known,
+    without_claim,
 )
 from galaxies.training.learner import Learner
 from galaxies.training.recovery import IN_A_ROW, MOST_HALVINGS, halvings
@@ -82,7 +84,8 @@ class Trainer:
             self._restore(state)
         if not self.ranks.is_first:  # dropout is drawn from the global generator
             torch.manual_seed(config.seed + self.ranks.rank * 2**32 + self.step)
-        variance = _attribute_variance(self.batches)
+        variance, shares = _attribute_variance(self.batches), self.batches.known.cpu().mean(0)
+        self._known_shares = dict(zip(config.attributes, shares.tolist(), strict=True))
         self._attribute_variance = dict(zip(config.attributes, variance.tolist(), strict=True))
         if state is None:
             self.learner.learn_statistics(torch.nan_to_num(variance, nan=1.0), *self.batches.some_images())
@@ -229,9 +232,7 @@ class Trainer:
         self._steps.epoch_total.clear()
         self.history.append({"kind": "epoch", "phase": self.phase, "epoch": self.epoch, **means})
         if self.phase == "generator" and means:
-            self._warn(
-                health_warnings(means, self.learner.limits, self._attribute_variance), ("discriminator", "no_control")
-            )
+            self._warn(self._health_warnings(means), ("discriminator",))
         if self.phase == "generator" and (self.epoch % self.config.checkpoint_every == 0 or self.epoch == num_epochs):
             if self.ranks.is_first:
                 self._checkpoint_epoch()
@@ -258,7 +259,8 @@ class Trainer:
         self._last_save = time.monotonic()
 
     def _finish_predictor(self) -> None:
-        """Test the predictor on galaxies that it has not seen, then hand over to phase 2."""
+        """Test the predictor on galaxies that it has not seen, and hand over to phase 2 what it can read."""
+        reasons: dict[str, str] = {}
         if self.ranks.is_first:
             try:
                 report = evaluate_predictor(
@@ -270,8 +272,23 @@ class Trainer:
             self.history.append(self._record("test", report))
             for line in predictor_lines(report, self.config.attributes):
                 tqdm.write(line)
+            if self.config.readable_only:
+                reasons = without_claim(self._known_shares, report)
+        if self.config.readable_only:
+            self.learner.give_claims([name not in reasons for name in self.config.attributes])
+        if reasons:
+            each = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+            self._tell("no_claim", f"no claim on the generator's loss: {each}")
         self.start_phase("generator")
         self._save_latest()
+
+    def _health_warnings(self, means: dict[str, float]) -> dict[str, str]:
+        """Judge an epoch's means; an attribute without a claim was named before the first."""
+        tested: dict[str, Any] = next((record for record in reversed(self.history) if record["kind"] == "test"), {})
+        claims = dict(zip(self.config.attributes, self.learner.claims.tolist(), strict=True))
+        variance = {name: value for name, value in self._attribute_variance.items() if claims[name]}
+        reasons = {n: what_is_known(share, tested.get(f"r2_{n}")) for n, share in self._known_shares.items()}
+        return health_warnings(means, self.learner.limits, variance, reasons)
 
     def _means(self, reading: Reading) -> dict[str, float]:
         if self.phase == "generator" and reading.means:

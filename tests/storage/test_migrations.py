@@ -78,6 +78,7 @@ def test_a_release_has_the_settings_of_today_with_the_values_of_then():
         0,
         Config.learning_rate_width,
     )  # the latter of diffusion only
+    assert not config.readable_only
     diffusion = Config.from_dict(load_state(OLD / "diffusion/generator.safetensors")["config"])
     assert (diffusion.warmup, diffusion.learning_rate_width) == (0, 0)
     assert (config.width, config.epochs, config.checkpoint_every, config.physics_weight) == (32, 125, 9, 3.0)

@@ -124,7 +124,7 @@ def test_a_discriminator_that_cannot_tell_pays_for_guessing_and_gives_no_warning
             part.bias.zero_()
     means = trainer.learner.with_sums(step(trainer))
     assert means["d_loss"] == pytest.approx((2 if adversarial == "bce" else 1) * 0.693147, abs=1e-5)
-    assert health_warnings(means | {"d_loss": means["d_loss"] - 1e-4}, trainer.learner.limits, {}) == {}
+    assert health_warnings(means | {"d_loss": means["d_loss"] - 1e-4}, trainer.learner.limits, {}, {}) == {}
 
 
 @pytest.mark.parametrize("weight", ["r1_weight", "r2_weight"])

@@ -15,6 +15,8 @@ from galaxies.training.health import (
     evaluate_predictor,
     health_warnings,
     norm_warnings,
+    what_is_known,
+    without_claim,
 )
 from galaxies.training.loss_terms import chosen, limits
 from gan_model import discriminator_loss, relativistic_loss
@@ -26,6 +28,7 @@ def discriminator_limits(config: Config) -> tuple[float, float]:
 
 
 LIMITS = discriminator_limits(Config())
+REASONS = {"size": "it is small"}
 
 
 def healthy(**changes: float) -> dict[str, float]:
@@ -38,7 +41,7 @@ def test_label_entropy_by_hand():
 
 
 def test_healthy_epoch_has_no_warning():
-    assert health_warnings(healthy(), LIMITS, {"size": 0.03}) == {}
+    assert health_warnings(healthy(), LIMITS, {"size": 0.03}, REASONS) == {}
 
 
 @pytest.mark.parametrize(
@@ -50,22 +53,22 @@ def test_healthy_epoch_has_no_warning():
     ],
 )
 def test_each_warning_fires_alone(change, kind):
-    assert list(health_warnings(healthy(**change), LIMITS, {"size": 0.03})) == [kind]
+    assert list(health_warnings(healthy(**change), LIMITS, {"size": 0.03}, REASONS)) == [kind]
 
 
 def test_limits_follow_the_labels():
     hard = discriminator_limits(Config(real_label=1.0, fake_label=0.0))
-    assert health_warnings(healthy(d_loss=0.6), hard, {}) == {}
-    assert "discriminator_wins" in health_warnings(healthy(d_loss=0.01), hard, {})
+    assert health_warnings(healthy(d_loss=0.6), hard, {}, REASONS) == {}
+    assert "discriminator_wins" in health_warnings(healthy(d_loss=0.01), hard, {}, REASONS)
 
 
 def test_limits_of_pairs():
     pairs = discriminator_limits(Config(adversarial="relativistic"))
     # One that finds no difference pays ln 2, whatever the labels; sure ones may come close to nothing.
-    assert health_warnings(healthy(d_loss=math.log(2) - 1e-3), pairs, {}) == {}
-    assert health_warnings(healthy(d_loss=0.1), pairs, {}) == {}
-    assert list(health_warnings(healthy(d_loss=0.01), pairs, {})) == ["discriminator_wins"]
-    assert list(health_warnings(healthy(d_loss=0.70), pairs, {})) == ["discriminator_loses"]
+    assert health_warnings(healthy(d_loss=math.log(2) - 1e-3), pairs, {}, REASONS) == {}
+    assert health_warnings(healthy(d_loss=0.1), pairs, {}, REASONS) == {}
+    assert list(health_warnings(healthy(d_loss=0.01), pairs, {}, REASONS)) == ["discriminator_wins"]
+    assert list(health_warnings(healthy(d_loss=0.70), pairs, {}, REASONS)) == ["discriminator_loses"]
 
 
 def test_limits_are_what_the_losses_give():
@@ -81,7 +84,29 @@ def test_limits_are_what_the_losses_give():
 
 
 def test_attribute_without_variance_or_value_is_not_judged():
-    assert health_warnings(healthy(), LIMITS, {"size": 0.0, "redshift": 0.1}) == {}
+    assert health_warnings(healthy(), LIMITS, {"size": 0.0, "redshift": 0.1}, REASONS) == {}
+
+
+def test_a_warning_says_why_control_may_be_hard():
+    metrics, variance = {"physics_redshift": 0.2}, {"redshift": 0.1, "size": 0.1}
+    reasons = {"redshift": what_is_known(0.063, 0.034), "size": what_is_known(1.0, None)}
+    (sentence,) = health_warnings(metrics, None, variance, reasons).values()
+    assert (
+        "above the variance 0.1000 of the requests (it is known for 6 % of the training galaxies, and the predictor "
+        "reads it with an R2 of 0.03); a larger --physics-weight" in sentence
+    )
+    assert reasons["size"] == "it is known for 100 % of the training galaxies"
+
+
+def test_what_few_galaxies_know_or_the_predictor_cannot_read_has_no_claim():
+    shares = {"size": 1.0, "redshift": 0.06, "color": 0.5, "brightness": 0.1, "stellar_mass": 0.4, "ellipticity": 0.9}
+    report = {"r2_size": 0.9, "r2_redshift": 0.8, "r2_color": 0.03, "r2_brightness": 0.1, "r2_ellipticity": math.nan}
+    assert without_claim(shares, report) == {
+        "redshift": "known for 6 % of the training galaxies",
+        "color": "the predictor cannot read it off pictures, R2 0.03",
+        "stellar_mass": "known for too few test galaxies to test the predictor",
+        "ellipticity": "the predictor cannot read it off pictures, R2 nan",
+    }
 
 
 def test_a_norm_of_ten_times_its_level_is_reported():

@@ -175,6 +175,76 @@ def test_a_growing_norm_is_said_once_a_run(data, tmp_path, capsys):
     assert "norm" not in capsys.readouterr().out
 
 
+# Claims on the generator's loss
+
+
+def test_an_attribute_that_cannot_be_read_has_no_claim_and_is_named_once(data, tmp_path, monkeypatch, capsys):
+    report = {"r2_size": 0.9, "r2_brightness": 0.02, "r2_ellipticity": 0.5, "r2_redshift": 0.5}
+    monkeypatch.setattr("galaxies.training.trainer.evaluate_predictor", lambda *_: report)
+    trainer = make_trainer(data, tmp_path, epochs=3)
+    # As if the generator ignored them all: the requests vary less than it errs.
+    trainer._attribute_variance = dict.fromkeys(trainer.config.attributes, 1e-9)
+    trainer.train()
+    assert trainer.learner.claims.tolist() == [1, 0, 1, 1]
+    said = capsys.readouterr().out
+    named = "no claim on the generator's loss: brightness (the predictor cannot read it off pictures, R2 0.02)"
+    assert [line.endswith(named) for line in said.splitlines() if "no claim" in line] == [True]
+    assert "ignores brightness" not in said
+    assert said.count("the generator ignores redshift") == 1
+    known = 100 * data.catalogue["redshift"].iloc[data.rows("train")].notna().mean()
+    assert f"(it is known for {known:.0f} % of the training galaxies, and the predictor reads it with an R2 of" in said
+    names = [r["name"] for r in read_metrics(trainer.log.path) if r["kind"] == "warning"]
+    assert names.count("no_claim") == names.count("no_control_size") == 1
+
+    state = load_checkpoint(trainer.checkpoints / "latest.pt")
+    resumed = Trainer(dataclasses.replace(trainer.config, epochs=5), data, trainer.checkpoints, trainer.samples, state)
+    resumed._attribute_variance = trainer._attribute_variance
+    resumed.train()
+    assert resumed.learner.claims.tolist() == [1, 0, 1, 1]
+    said = capsys.readouterr().out
+    assert "ignores" not in said and "no claim" not in said
+
+
+def test_a_rare_attribute_has_no_claim(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("galaxies.training.trainer.evaluate_predictor", lambda *_: {"r2_size": 0.9, "r2_redshift": 0.9})
+    trainer = make_trainer(data, tmp_path, attributes=("size", "redshift"))
+    trainer._known_shares["redshift"] = 0.06
+    trainer.train()
+    assert trainer.learner.claims.tolist() == [1, 0]
+    assert "redshift (known for 6 % of the training galaxies)" in capsys.readouterr().out
+
+
+def test_all_have_a_claim_where_it_is_not_asked_for(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("galaxies.training.trainer.evaluate_predictor", lambda *_: {"r2_size": -1.0})
+    trainer = make_trainer(data, tmp_path, readable_only=False)
+    trainer.train()
+    assert trainer.learner.claims.tolist() == [1, 1, 1, 1]
+    assert "no claim" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("uncertainty", [True, False])
+@pytest.mark.parametrize("family", [{}, {"diffusion": True, "unet_blocks": 1}], ids=["gan", "diffusion"])
+def test_what_has_no_claim_is_not_asked_for(data, tmp_path, family, uncertainty):
+    weights_after = []
+    for claim, asked in ((False, 0.0), (False, 5.0), (True, 5.0)):
+        trainer = make_trainer(data, tmp_path, **family, precision="fp32", uncertainty=uncertainty)
+        learner = trainer.learner
+        if uncertainty:  # else nothing is reliable before the predictor has learned
+            torch.nn.init.constant_(learner.predictor.doubt[-1].bias, -12.0)
+        learner.give_claims([True, claim, True, True])
+        trainer.start_phase("generator")
+        trainer.batches.start_epoch()
+        batch = trainer.batches.next_batch()
+        scaled = batch.scaled.clone()
+        scaled[:, 1] += asked  # of brightness; the condition stays
+        learner.step(dataclasses.replace(batch, scaled=scaled), learner.variant("generator", 1))
+        weights_after.append(torch.cat([p.detach().flatten() for p in learner.generator.parameters()]))
+    unasked, ignored, followed = weights_after
+    if family:  # the discriminator, which teaches a GAN's generator, learns of the values that are given here
+        assert torch.equal(unasked, ignored)
+    assert not torch.equal(ignored, followed)
+
+
 def test_averaged_generator_follows_the_generator(data, tmp_path):
     trainer = make_trainer(data, tmp_path)
     trainer.batches.start_epoch()
