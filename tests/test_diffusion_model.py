@@ -11,6 +11,9 @@ from diffusion_model import (
     ContextUnet,
     DiffusionGenerator,
     GaussianDiffusion,
+    _Attention,
+    _normalise,
+    _time_features,
     cosine_schedule,
     denoising_loss,
     linear_schedule,
@@ -409,3 +412,70 @@ def test_what_a_step_does_to_the_maps_does_not_grow_with_the_width(noise):
     narrow = moved_maps(8, 1.0, noise)
     assert moved_maps(64, 1.0, noise) > 5 * narrow
     assert 0.4 * narrow < moved_maps(64, 8 / 64, noise) < 1.2 * narrow
+
+
+# Arithmetic in bfloat16
+
+
+def test_bfloat16_changes_output_and_gradient_by_its_rounding(noise):
+    torch.manual_seed(0)
+    network = ContextUnet(12, 8, num_blocks=2)
+    for name, weights in network.named_parameters():  # those that start at 0
+        if weights.dim() > 1 and not weights.any():
+            torch.nn.init.normal_(weights, 0, 0.5 / weights[0].numel() ** 0.5)
+        assert weights.dim() == 1 or weights.any(), name
+    x0 = noise.roll(3, 3)
+    outputs, gradients = [], []
+    for bf16 in (False, True):
+        network.zero_grad()
+        with Engine(torch.device("cpu"), bf16).autocast():
+            output = network(noise, torch.linspace(0.1, 0.9, 4), torch.eye(4, 12))
+        assert output.dtype == (torch.bfloat16 if bf16 else torch.float32)
+        loss = denoising_loss(output, x0, torch.ones(4))
+        loss.backward()
+        assert {t.dtype for p in network.parameters() for t in (p, p.grad)} == {torch.float32} == {loss.dtype}
+        outputs.append(output.detach().float())
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    # 8 bits of mantissa through some thirty layers: 1 % measured, of the head and of all sums of residuals.
+    assert (outputs[1] - outputs[0]).norm() < 0.03 * outputs[0].norm()
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+def test_time_is_told_in_float32(noise):
+    t = torch.arange(1, 1001) / 1000
+    with Engine(torch.device("cpu"), True).autocast():
+        features = _time_features(t)
+    assert features.dtype == torch.float32
+    frequencies = 10_000 ** -(torch.arange(64, dtype=torch.float64) / 63)
+    angle = 1000 * t.double()[:, None] * frequencies
+    torch.testing.assert_close(features.double(), torch.cat([angle.sin(), angle.cos()], 1), rtol=0, atol=5e-4)
+
+
+def test_normalisation_sums_in_float32():
+    # A mean of 40 times the spread: in sums of 8 bits nothing of the spread would be left.
+    maps = (40 + torch.randn(2, 16, 32, 32, generator=torch.Generator().manual_seed(0))).bfloat16()
+    with Engine(torch.device("cpu"), True).autocast():
+        found = _normalise(16)(maps).double()
+    groups = maps.double().view(2, 8, -1)
+    spread = (groups.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    expected = ((groups - groups.mean(-1, keepdim=True)) / spread).view_as(maps)
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2e-3)
+
+
+@torch.no_grad()
+def test_attention_s_softmax_is_taken_in_float32():
+    torch.manual_seed(0)
+    block = _Attention(32)
+    torch.nn.init.eye_(block.merge.weight.data[:, :, 0, 0])
+    block.project.weight *= 30  # logits of hundreds, whose exponentials bfloat16 cannot tell apart
+    # As autocast rounds them, so that only what follows differs.
+    block.project.weight.copy_(block.project.weight.bfloat16().float())
+    maps = torch.randn(2, 32, 8, 8)
+    with Engine(torch.device("cpu"), True).autocast():
+        found = block(maps).float() - maps
+        heads = block.project(block.norm(maps)).float().view(2, 3, 1, 32, 64).transpose(3, 4).double()
+    query, key, value = heads.unbind(1)
+    logits = query @ key.transpose(2, 3) / 32**0.5
+    assert logits.abs().max() > 200
+    expected = (logits.softmax(-1) @ value).transpose(2, 3).reshape(2, 32, 8, 8)
+    torch.testing.assert_close(found.double(), expected, rtol=2**-6, atol=2**-7 * float(value.abs().max()))
