@@ -73,6 +73,18 @@ class OnDevice(Tensor):
     def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
         return torch.tensor(data, **{"dtype": self.dtype, "device": self.device, **kwargs})
 
+    def __getitem__(self, index: Any) -> Tensor:
+        return super().__getitem__(self._placed(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(self._placed(index), value)
+
+    def _placed(self, index: Any) -> Any:
+        """Bring rows that the host has in a list to the device, as PyTorch does."""
+        parts = index if isinstance(index, tuple) else (index,)
+        parts = tuple(torch.tensor(x, device=self.device) if isinstance(x, (list, tuple, range)) else x for x in parts)
+        return parts if isinstance(index, tuple) else parts[0]
+
     def data_ptr(self) -> int:
         return self.numbers.data_ptr()
 

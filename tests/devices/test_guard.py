@@ -45,6 +45,7 @@ WAITING = {
     "numbers of the host": lambda x, k: x + torch.tensor([1.0, 2.0, 3.0, 4.0]).to(x.device),
     "a constant of the host": lambda x, k: torch.tensor(3.0, device=x.device),
     "rows that the host names": lambda x, k: x[torch.tensor([0, 1])],
+    "rows in a list": lambda x, k: x[:, [0, 2]],
     "an array": lambda x, k: torch.from_numpy(np.ones(4, np.float32)).to(x.device, non_blocking=True),
 }
 

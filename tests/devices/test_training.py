@@ -1,0 +1,117 @@
+"""Training runs on a GPU: every network, recipe and option, as recorded steps that never wait; and whole runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import pytest
+import torch
+
+from galaxies.compute.cuda_graphs import RecordedStep
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from tests.conftest import MODERN, make_trainer, write_dataset
+
+TINY = {"width": 4, "batch_size": 4, "engine": "graph"}
+_SMALL_UNET = {"diffusion": True, "width": 8, "unet_blocks": 1, "solver_steps": 2}
+_PAPER = {name: value for name, value in RECIPES["paper"].items() if name != "attributes"}
+
+# Every option once, of both families.
+RUNS = {
+    "default": {},
+    "default in float32": {"precision": "fp32", "uncertainty": False, "condition_mask": False},
+    "paper": _PAPER,
+    "modern": MODERN,
+    "frame without normalisation": {
+        "batch_norm": False,
+        "adversarial": "relativistic",
+        "r2_weight": 0.1,
+        "augment_discriminator": "fixed",
+        "class_weight": 1.0,
+        "label_jitter": 0.05,
+        "perceptual_weight": 0.1,
+        "balanced": True,
+        "ema_decay": 0.0,
+        "warmup": 3,
+    },
+    "dcgan": {"generator": "resize", "discriminator": "dcgan", "regression_weight": 0.0, "augment": False},
+    "vgg16": {"perceptual_weight": 1.0, "perceptual": "vgg16", "discriminator": "residual"},
+    "diffusion": _SMALL_UNET | DIFFUSION_RECIPES["default"],
+    "diffusion in float32": _SMALL_UNET
+    | {"precision": "fp32", "normalize": False, "stratified": False, "min_snr_gamma": 0.0, "unet_patch": 4},
+    "diffusion of the paper": DIFFUSION_RECIPES["paper"] | _SMALL_UNET | {"solver_steps": 2, "precision": "bf16"},
+}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A dataset of which a run takes eight batches of four an epoch."""
+    return PreparedDataset.open(write_dataset(tmp_path_factory.mktemp("few") / "rendered", 48))
+
+
+@pytest.fixture(scope="module")
+def vgg_weights(tmp_path_factory):
+    """A file like torchvision's, of a much thinner network."""
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
+    weights, place, c_in = {}, 0, 3
+    for group in ((4, 4), (4, 4), (4, 4, 4), (4, 4, 4)):
+        for c_out in group:
+            weights[f"features.{place}.weight"] = 0.2 * torch.randn(c_out, c_in, 3, 3)
+            weights[f"features.{place}.bias"] = torch.zeros(c_out)
+            place, c_in = place + 2, c_out
+        place += 1
+    torch.save(weights, path)
+    return path
+
+
+@pytest.fixture
+def thin_vgg(monkeypatch):
+    monkeypatch.setattr("galaxies.training.perceptual._VGG_GROUPS", ((4, 4), (4, 4), (4, 4, 4), (4, 4, 4)))
+
+
+def take_every_variant(trainer, gpu, times):
+    """Take each step that the run knows so many times; return the means of each phase."""
+    # A step that is not recorded may look whether photometry's masks still grow.
+    quiet = gpu.without_waiting if gpu is not None and trainer.engine.graphs else contextlib.nullcontext
+    means, recorded = {}, {}
+    for phase in ("predictor", "generator"):
+        trainer.start_phase(phase)
+        learner, steps = trainer.learner, trainer._steps
+        variants = dict.fromkeys(learner.variant(phase, step) for step in range(16))
+        for variant, time in itertools.product(variants, range(times)):
+            if trainer.batches.is_over:  # an epoch's order goes to the device
+                trainer.batches.start_epoch()
+            learner.variant = lambda *_, _variant=variant: _variant
+            # At first libraries set themselves up, and what is kept from then on is found.
+            with quiet() if time == times - 1 else contextlib.nullcontext():
+                trainer.take_step(100)
+        del learner.variant
+        means[phase] = steps.interval.read().means
+        recorded[phase] = (steps._recorded.num_graphs, len(variants))
+    return means, recorded
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_step_is_recorded(few, tmp_path, gpu, monkeypatch, vgg_weights, thin_vgg, run):
+    monkeypatch.setattr(RecordedStep, "_WARM_UP_STEPS", 1)
+    settings = TINY | RUNS[run] | ({"vgg_weights": str(vgg_weights)} if run == "vgg16" else {})
+    trainer = make_trainer(few, tmp_path, device="cuda", **settings)
+    means, recorded = take_every_variant(trainer, gpu, 2)
+    assert all(graphs == variants for graphs, variants in recorded.values())
+    assert means["predictor"]
+    assert means["generator"]  # no step of them that was not finite
+
+
+@pytest.mark.parametrize("run", ["default", "modern", "diffusion"])
+def test_replaying_equals_running(few, tmp_path, gpu, monkeypatch, run):
+    monkeypatch.setattr(RecordedStep, "_WARM_UP_STEPS", 1)
+    found = {}
+    for engine in ("graph", "eager"):
+        settings = TINY | RUNS[run] | {"engine": engine, "precision": "fp32"}
+        trainer = make_trainer(few, tmp_path / engine, device="cuda", **settings)
+        found[engine], _ = take_every_variant(trainer, gpu, 3)
+    for phase, expected in found["eager"].items():
+        # A true device adds up in any order.
+        tolerance = {"rel": 1e-4, "abs": 1e-6} if gpu is not None else {"rel": 2e-2, "abs": 1e-3}
+        assert found["graph"][phase] == pytest.approx(expected, **tolerance), phase
