@@ -124,7 +124,7 @@ class DeviceBatches:
             left = whole[self._drawn :]
             left = left[: len(left) // self._global_size * self._global_size].view(-1, self._global_size)
             mine = left[:, self._ranks.rows(self.config.batch_size)].reshape(-1)[: len(part) - done]
-            part[done : done + len(mine)].copy_(mine)
+            _send(mine, part[done : done + len(mine)])
 
     def end_epoch(self) -> None:
         """Forget the finished epoch's order; `start_epoch` draws the next."""
@@ -186,6 +186,14 @@ class DeviceBatches:
         self._generator.set_state(state["generator"])
         self._order, self._turns, self._drawn = state["order"], state["turns"], state["drawn"]
         self._upload()
+
+
+def _send(values: Tensor, place: Tensor) -> None:
+    """Copy values of the host to their place on a device, without waiting until they are there.
+
+    A GPU fetches by itself what lies in page-locked memory; PyTorch keeps that until it has been fetched.
+    """
+    place.copy_(values.pin_memory() if place.is_cuda else values, non_blocking=True)
 
 
 def store_images(images: np.ndarray, rows: np.ndarray, device: torch.device, batch_size: int) -> ImageStore:

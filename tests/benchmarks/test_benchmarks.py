@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -29,8 +30,9 @@ from benchmarks import (
 from benchmarks.roofline import Peak
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
+from galaxies.datasets import batches
 from galaxies.mock_survey import observation as simulation
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_trainer
 
 CPU = torch.device("cpu")
 PEAK = Peak({"fp32": 1e9, "bf16": 1e9}, 1e9, "made up")
@@ -282,6 +284,47 @@ def test_launches_are_counted():
     names = ["cudaLaunchKernel", "cudaLaunchKernelExC", "aten::add", "cudaGraphLaunch", "cudaMemcpyAsync"]
     counts = launches.count_calls(names * 2, steps=4)
     assert counts == {"kernel_launches": 1, "graph_launches": 0.5, "waits": 0, "copies": 0.5}
+
+
+@pytest.fixture
+def watched_for_waiting(monkeypatch):
+    """Take PyTorch's check of waiting for one that there is no GPU for, and say in which mode it is."""
+    modes = [0]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    return modes
+
+
+def test_what_waits_is_named_with_its_line(data, tmp_path, monkeypatch, watched_for_waiting):
+    trainer = make_trainer(data, tmp_path)
+    assert launches.first_waits(trainer, len(trainer.batches) + 1) == {"step": None, "epoch start": None}
+
+    def waits(*_):
+        if watched_for_waiting[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(batches, "_send", waits)
+        found = launches.first_waits(trainer, 2)
+    assert found["step"] is None
+    expected = r"an operation in _upload at galaxies/datasets/batches\.py:\d+: _send\(.*"
+    assert re.fullmatch(expected, found["epoch start"])
+
+    monkeypatch.setattr(trainer.learner.optimizers["predictor"], "step", waits)
+    found = launches.first_waits(trainer, 2)
+    expected = r"an operation in step_if_finite at galaxies/compute/device\.py:\d+: optimizer\.step\(\)"
+    assert re.fullmatch(expected, found["step"])
+    assert watched_for_waiting[-1] == 0
+
+
+def test_the_operation_that_waits_is_named(watched_for_waiting):
+    complaint = launches._complaint(lambda: torch.ones(3).sum().item(), CPU)
+    assert complaint is None
+    with pytest.raises(RuntimeError, match="shape"):  # what else goes wrong is no waiting
+        launches._complaint(lambda: torch.ones(3).view(2), CPU)
+    with launches._Failed() as failed, pytest.raises(RuntimeError):
+        torch.ones(3).view(2)
+    assert failed.operation == "aten.view.default"
 
 
 # The suite

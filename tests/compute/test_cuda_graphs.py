@@ -161,30 +161,162 @@ def test_the_engine_says_why_it_records_nothing():
     assert "no CUDA graphs on cpu" in Engine.choose("cpu", mode="graph").describe()
 
 
-# On a GPU
+# On a GPU, and the comparison itself on any device
 
 
-def run(data, mode: str, device: str, phase: str, steps: int, **settings):
+def phase_steps(data, mode: str, device: str, phase: str, **settings) -> PhaseSteps:
     config = Config(width=8, latent_dim=8, batch_size=16, device=device, engine=mode, precision="fp32", **settings)
     engine = Engine.choose(device, "fp32", mode)
     torch.manual_seed(0)
-    batches = DeviceBatches(data, "train", config, engine.device)
-    learner = GanLearner(config, engine)
-    phases = PhaseSteps(phase, learner, batches)
+    return PhaseSteps(phase, GanLearner(config, engine), DeviceBatches(data, "train", config, engine.device))
+
+
+def run(data, mode: str, device: str, phase: str, steps: int, **settings):
+    phases = phase_steps(data, mode, device, phase, **settings)
     for step in range(steps):
         phases.take(step, steps)
-    return phases, learner
+    return phases, phases.learner
+
+
+def copied(state):
+    """Copy a nested state: tensors too, which the next step would change in place."""
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    return state.clone() if isinstance(state, torch.Tensor) else state
+
+
+def weights(learner: GanLearner) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.cat([p.detach().flatten() for p in network.parameters()])
+        for name, network in {**learner.networks, "average": learner.average.module}.items()
+    }
+
+
+def complaints(recorded: PhaseSteps, plain: PhaseSteps, steps: int) -> list[str]:
+    """Take steps with both, from the same state each time, and say where they do what rounding does not explain.
+
+    Sums by atomic additions and cuDNN's choice of kernels differ from run to run, and Adam's first steps turn the sign
+    of a gradient that is nearly zero into a whole step. So runs drift apart, and single weights differ at once. From
+    the same state, though, the losses of a step agree but for rounding, and so do the length and the direction of the
+    update of a whole network, of which such weights are a small part.
+    """
+    found = []
+    for step in range(steps):
+        state = copied({**recorded.learner.state_dict(), "step": step})
+        plain.learner.load_state_dict(state)
+        plain.batches.load_state_dict(copied(recorded.batches.state_dict()))
+        means, moves = [], []
+        for phases in (recorded, plain):
+            phases.learner.engine.restore_random_states(state["random"])
+            before = weights(phases.learner)
+            phases.interval.clear()
+            phases.take(step, steps)
+            means.append(phases.interval.read().means)
+            after = weights(phases.learner)
+            moves.append({name: (after[name] - before[name]).double() for name in after})
+        for name, value in means[1].items():
+            if means[0].get(name) != pytest.approx(value, rel=1e-2, abs=1e-3):
+                found.append(f"step {step}: {name} is {means[0].get(name)}, not {value}")
+        for name, move in moves[1].items():
+            length, expected = float(moves[0][name].norm()), float(move.norm())
+            if length != pytest.approx(expected, rel=2e-2):
+                found.append(f"step {step}: {name} moves by {length}, not {expected}")
+            elif expected and float(moves[0][name] @ move) < 0.98 * length * expected:
+                found.append(f"step {step}: {name} moves into another direction")
+    return found
+
+
+def keep_the_noise(phases: PhaseSteps) -> None:
+    """Draw the same noise in every step, as a graph that knows nothing of the generator."""
+    state, take = phases.learner.noise.get_state(), phases.take
+
+    def with_old_noise(step, steps):
+        phases.learner.noise.set_state(state)
+        take(step, steps)
+
+    phases.take = with_old_noise
+
+
+def keep_the_step_size(phases: PhaseSteps) -> None:
+    """Take steps of the size of the third, as a graph that holds a number."""
+    schedule = phases.learner.schedule
+    phases.learner.schedule = lambda phase, step, steps: schedule(phase, min(step, 2), steps)
+
+
+def forget_the_batch(phases: PhaseSteps) -> None:
+    """Draw the batch that the third step saw, as a graph that reads a place which is no longer written to."""
+    stage, count = phases.batches.stage, []
+
+    def staged():
+        count.append(1)
+        if len(count) <= 3:
+            stage()
+
+    phases.batches.stage = staged
+
+
+def forget_an_update(network: str):
+    def sabotage(phases: PhaseSteps) -> None:
+        """Leave a network where it is after the second step, as if its weights had gone to another place."""
+        take = phases.take
+
+        def taken(step, steps):
+            kept = copied(phases.learner.networks[network].state_dict())
+            take(step, steps)
+            if step > 2:
+                phases.learner.networks[network].load_state_dict(kept)
+
+        phases.take = taken
+
+    return sabotage
+
+
+def forget_the_average(phases: PhaseSteps) -> None:
+    update, count = phases.learner.average.update, []
+    phases.learner.average.update = lambda network: update(network) if count.append(1) or len(count) < 4 else None
+
+
+SABOTAGES = {
+    "noise": ("generator", keep_the_noise),
+    "step size": ("predictor", keep_the_step_size),
+    "batch": ("generator", forget_the_batch),
+    "generator": ("generator", forget_an_update("generator")),
+    "discriminator": ("generator", forget_an_update("discriminator")),
+    "predictor": ("predictor", forget_an_update("predictor")),
+    "average": ("generator", forget_the_average),
+}
+
+
+@pytest.mark.parametrize("phase", ["predictor", "generator"])
+def test_the_comparison_finds_nothing_where_nothing_is(data, phase):
+    assert complaints(*(phase_steps(data, "eager", "cpu", phase) for _ in range(2)), 6) == []
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_the_comparison_finds_what_a_recording_can_do_wrong(data, name):
+    phase, sabotage = SABOTAGES[name]
+    recorded, plain = (phase_steps(data, "eager", "cpu", phase) for _ in range(2))
+    assert complaints(recorded, plain, 2) == []
+    sabotage(recorded)
+    assert complaints(recorded, plain, 8) != []
+
+
+def test_the_comparison_forgives_rounding(data):
+    """A gradient that is off by rounding turns the first steps of weights whose gradient is nearly zero."""
+    recorded, plain = (phase_steps(data, "eager", "cpu", "predictor") for _ in range(2))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in recorded.learner.predictor.parameters():
+        parameter.register_hook(lambda g: g + 1e-6 * g.abs().max() * torch.randn(g.shape, generator=generator))
+    assert complaints(recorded, plain, 6) == []
 
 
 @needs_cuda
 @pytest.mark.parametrize("networks", NETWORKS)
 @pytest.mark.parametrize("phase", ["predictor", "generator"])
 def test_replaying_equals_running(data, phase, networks):
-    eager, _ = run(data, "eager", "cuda", phase, 24, **NETWORKS[networks])
-    recorded, _ = run(data, "graph", "cuda", phase, 24, **NETWORKS[networks])
+    recorded, plain = (phase_steps(data, mode, "cuda", phase, **NETWORKS[networks]) for mode in ("graph", "eager"))
+    assert complaints(recorded, plain, 24) == []
     assert recorded._recorded.num_graphs == (1 if phase == "predictor" else 3)
-    one, other = eager.interval.read().means, recorded.interval.read().means
-    assert other == pytest.approx(one, rel=2e-2, abs=1e-4)
 
 
 @needs_cuda
@@ -252,12 +384,3 @@ def test_the_paper_recipe_is_recorded_too(data):
     settings = {k: RECIPES["paper"][k] for k in ("generator", "discriminator", "r1_weight", "photometry_weight")}
     recorded, _ = run(data, "graph", "cuda", "generator", 8, **settings)
     assert recorded._recorded.num_graphs == 1
-
-
-@needs_cuda
-def test_weights_after_replays_are_those_after_running(data):
-    weights_of = {}
-    for mode in ("eager", "graph"):
-        _, learner = run(data, mode, "cuda", "predictor", 12, dropout=0.0)
-        weights_of[mode] = torch.cat([p.flatten() for p in learner.predictor.parameters()])
-    torch.testing.assert_close(weights_of["graph"], weights_of["eager"], rtol=1e-2, atol=1e-3)
