@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -186,20 +187,25 @@ def test_calls_from_bare_folders_come_to_the_weights_of_one_run(dataset_path, tm
     assert "| ellipticity, photometry: MAE | ≤ 0.05 |" in capsys.readouterr().out
 
 
-def test_the_files_do_not_grow_with_the_calls(dataset_path, tmp_path, scripts, bare):
-    scripts.steps = 3
+def test_the_files_do_not_grow_with_the_calls(dataset_path, tmp_path, scripts, bare, monkeypatch):
+    recipe = TINY["gan"]["cpu"]
+    monkeypatch.setattr(train_release, "FAMILIES", {"gan": {"cpu": dataclasses.replace(recipe, steps=64)}})
+    scripts.steps = 15
     out, where = bare()
     run(where, "--data", dataset_path)
-    sizes = []
-    for _ in range(5):
+    sizes, grids = [], []
+    for k in range(4):
         files = list(out.iterdir())
         sizes.append(sum(path.stat().st_size for path in files))
+        state_of(out, tmp_path / f"state-{k}")
+        grids.append(sorted(path.name for path in (tmp_path / f"state-{k}/samples/gan").glob("*")))
+        assert len(list((tmp_path / f"state-{k}/checkpoints/gan").iterdir())) == 2  # latest.pt and metrics.jsonl
         out, where = bare(files)
         run(where)
-    assert sizes[-1] < 1.2 * sizes[2]
-    state_of(out, tmp_path / "state")
-    assert len(list((tmp_path / "state/samples/gan").glob("*.png"))) <= 2
-    assert len(list((tmp_path / "state/checkpoints/gan").iterdir())) == 2  # latest.pt and metrics.jsonl
+    # Of an epoch each; the last call but one has come to the sixth.
+    assert grids == [[], [f"epoch_{n:04d}.png" for n in (1, 2)], ["epoch_0003.png", "epoch_0004.png"], grids[3]]
+    assert grids[3] == ["epoch_0005.png", "epoch_0006.png"]
+    assert sizes[3] < 1.2 * sizes[2]
 
 
 def test_a_call_that_is_killed_loses_what_it_did_and_no_more(dataset_path, tmp_path, scripts, bare):
