@@ -32,7 +32,7 @@ from galaxies.command_line import Parser, add_config_options, config_from_option
 from galaxies.common import hardware
 from galaxies.training.trainer import Trainer
 
-_OPTIONS = tuple(name for name in CONFIG_OPTIONS if name not in ("device", "engine"))
+_OPTIONS = tuple(name for name in CONFIG_OPTIONS if name not in ("device", "engine", "compile"))
 
 # The kinds, and what the names of their operations begin with. The first that fits counts; the rest is element-wise.
 # fmt: off

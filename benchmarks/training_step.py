@@ -29,6 +29,7 @@ from benchmarks.training_access import TOTAL_STEPS, made_data, make_trainer
 from config_physics import Config
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
+from galaxies.common.errors import UserError
 
 SURVEY = 240_000  # images that the whole recipe is counted for
 PHASES = ("predictor", "generator")
@@ -47,6 +48,7 @@ CONFIG_OPTIONS = (
     "regression_weight",
     "augment_discriminator",
     "engine",
+    "compile",
 )
 
 _PERIOD = roofline.PENALTY_EVERY  # steps after which the gradient penalty comes again
@@ -85,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sizes = {name: getattr(config, name) for name in CONFIG_OPTIONS}
     sizes |= {"images": len(data.images), "image_px": data.image_size, "steps": num_steps, "bf16": bf16}
     timing.print_result("training_step", machine, sizes, rows, facts)
+    if config.compile == "on" and not trainer.learner.compiler.active:
+        raise UserError("the steps could not be compiled, and ran as they are")
 
 
 def _parser() -> Parser:
@@ -135,6 +139,8 @@ def describe_config(config: Config, bf16: bool) -> str:
         words.append(f"width {config.width}")
     if config.engine != "auto":
         words.append(config.engine)
+    if config.compile == "on":
+        words.append("compiled")
     return ", ".join(words)
 
 

@@ -30,6 +30,7 @@ from benchmarks import (
 from benchmarks.roofline import Peak
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
+from galaxies.compute.compilation import Compiler
 from galaxies.datasets import batches
 from galaxies.mock_survey import observation as simulation
 from tests.conftest import ROOT, make_trainer
@@ -85,6 +86,19 @@ def test_training_step(capsys):
     assert result["facts"]["recipe_steps"] == {"predictor": 30 * 60_000, "generator": 150 * 60_000}
     hours = sum(n * row["ms"] / 3.6e6 for n, row in zip((1_800_000, 9_000_000), result["rows"], strict=True))
     assert result["facts"]["recipe_hours"] == pytest.approx(hours, rel=1e-3)
+
+
+def test_training_step_that_was_not_compiled_as_asked_is_a_failure(monkeypatch, capsys):
+    def refuse(*_):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(Compiler, "_compiled", refuse)
+    options = [*TINY_RUN, "--images", 16, "--periods", 1, "--warm-up", 0, "--repeats", 1, "--compile", "on"]
+    with pytest.raises(UserError, match="the steps could not be compiled, and ran as they are"):
+        training_step.main([str(option) for option in options])
+    *said, result = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and "no compiler here" in said[0]
+    assert json.loads(result)["rows"][1]["what"] == "generator step, default recipe, fp32, batch 4, width 4, compiled"
 
 
 def test_training_step_against_the_reference(capsys):
