@@ -84,6 +84,8 @@ PARTS = {
         Part("rendering", 45, "rendering.py --count 4096"),
         Part("default, compiled", 100, "training_step.py --images 240000 --compile on --phases generator"),
         Part("preparation", 40, "preparation.py --images 24576 --repeats 1", has_device=False),
+        # So many that they are read in processes, not threads.
+        Part("preparation, many", 45, "preparation.py --images 8192 --no-reference --repeats 1", has_device=False),
         Part("default, batch 256", 45, "training_step.py --batch-size 256"),
         Part("epoch, default", 60, "epoch.py --images 64000 --repeats 1 --compile off"),
         Part("generation, paper", 30, "generation.py --recipe paper --images 4096"),
