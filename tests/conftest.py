@@ -48,6 +48,21 @@ MODERN = {
 }
 
 
+# Of the plugins of pytest that a machine has, those that have a say here, by the packages that they come with.
+_PLUGINS = frozenset({"pytest-xdist", "hypothesis"})
+
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Take all other plugins off, before they begin.
+
+    Some warn beside pytest-xdist, and a warning is an error here; some change the order of tests, or their seeds.
+    To use one: `PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 python -m pytest -p xdist.plugin -p pytest_cov.plugin`.
+    """
+    for plugin, package in pluginmanager.list_plugin_distinfo():
+        if package.metadata["name"].lower().replace("_", "-") not in _PLUGINS:
+            pluginmanager.unregister(plugin)
+
+
 def needs_cuda(test):
     """Mark a test that only runs where there is a CUDA device: `-m cuda`, and `-k cuda`, find those."""
     skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
