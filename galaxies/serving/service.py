@@ -31,6 +31,7 @@ from galaxies.serving.queries import MAX_SEED, PIXELS, GalaxyQuery, Models, Shee
 _GALAXY_BYTES = 32 * 2**20  # of galaxies that are kept, in case that the same one is asked for in another form
 _PICTURE_BYTES = 64 * 2**20  # of finished pictures
 _PATIENCE_S = 20.0  # for which a request waits
+_USES_UNTIL_RECORDED = 3  # see `Recorder`
 
 
 class DeviceFailureError(Exception):
@@ -76,6 +77,14 @@ class GalaxyService:
         self.queue: ImageQueue[tuple[GalaxyQuery, bool], Galaxy] = ImageQueue(
             self._work, together, most_requests, _PATIENCE_S
         )
+        if self.sampler.engine.graphs:
+            self._record()
+
+    def _record(self) -> None:
+        """Draw and measure until graphs are recorded, so that the first visitor need not wait for that."""
+        nothing = torch.full((1, len(self.attributes)), math.nan)
+        for _ in range(_USES_UNTIL_RECORDED):
+            self.sampler.measure(self.sampler.draw(torch.tensor([0]), nothing, [0]))
 
     def galaxies(
         self, queries: Sequence[GalaxyQuery], measured: bool, is_wanted: Callable[[], bool] = lambda: True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from config_physics import Config
 from galaxies.compute.device import Engine
@@ -14,6 +17,8 @@ from galaxies.generation.build import build_generator
 from galaxies.generation.catalogue import generate_blocks
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.serving.application import create_app
+from galaxies.serving.models import load_models
 
 FAMILIES = {
     "GAN": {"latent_dim": 8},
@@ -83,6 +88,18 @@ def test_drawing_and_measuring_wait_for_nothing(pretended, family):
     (only,) = pretended.waits[before:]
     assert only.startswith("a copy to the host")  # of the result, which is begun and not waited for
     assert len(finish()) == NUMBER
+
+
+def test_the_page_has_its_graphs_before_the_first_visitor(gpu, untrained):
+    models = load_models([untrained["gan"]], "cuda")
+    client, sampler = create_app(models).test_client(), models[0].sampler
+    assert (sampler._run.num_graphs, sampler.measure._run.num_graphs) == (2, 1)
+    query = "morphology=spiral&size=0.12&brightness=0.3&ellipticity=0.4&redshift=0.05&seed=7"
+    shown = np.asarray(Image.open(io.BytesIO(client.get(f"/api/image.png?{query}&pixels=64").data)).convert("RGB"))
+    drawn = sampler.generate(torch.tensor([0]), torch.tensor([[0.12, 0.3, 0.4, 0.05]]), [7])[0]
+    assert np.array_equal(shown, drawn.permute(1, 2, 0).numpy())
+    assert client.get(f"/api/measure?{query}").status_code == 200
+    assert (sampler._run.num_graphs, sampler.measure._run.num_graphs) == (2, 1)
 
 
 def test_blocks_of_a_gpu_hold_what_those_of_a_processor_do(gpu):
