@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -65,7 +66,9 @@ class Compiler:
                 try:
                     if not made:
                         made.append(self._compiled(function))
-                    with _backward_compiled_at_once():
+                    with _backward_compiled_at_once(), warnings.catch_warnings():
+                        # Of what it traces in its own way, such as tables that are kept: nothing that a user can mend.
+                        warnings.filterwarnings("ignore", module=r"torch\._(dynamo|functorch|inductor)")
                         return made[0](*arguments, **named)
                 except torch.OutOfMemoryError:
                     raise

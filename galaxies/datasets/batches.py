@@ -156,10 +156,12 @@ class DeviceBatches:
         """Make the staged batch, on the device alone."""
         place = self._start + self._within
         chosen = self._device_order[place]
-        images = to_float(self.store.gather(chosen))
+        images = self.store.gather(chosen)
         if self.config.augment:
             images = dihedral(images, self._device_turns[place])
-        return Batch(images, self.classes[chosen], self.condition[chosen], self.scaled[chosen], self.known[chosen])
+        return Batch(
+            to_float(images), self.classes[chosen], self.condition[chosen], self.scaled[chosen], self.known[chosen]
+        )
 
     def advance(self) -> None:
         """Count the drawn batch."""

@@ -170,7 +170,17 @@ def dihedral(images: Tensor, turns: Tensor) -> Tensor:
     turns : Tensor, (N,), integers 0..7
         Bit 0 flips x, bit 1 flips y, bit 2 swaps the axes. No pixel value changes.
     """
-    for bit, flip in enumerate((lambda t: t.flip(3), lambda t: t.flip(2), lambda t: t.transpose(2, 3))):
-        chosen = (turns >> bit & 1).bool()[:, None, None, None]
-        images = torch.where(chosen, flip(images), images)
-    return images
+    places = _turned_places(images.shape[-1], images.device)[turns.long()]  # (N, S * S)
+    return images.flatten(2).gather(2, places[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _turned_places(side: int, device: torch.device) -> Tensor:
+    """Return for each of the eight turns where every pixel comes from: row-major numbers (8, S * S), int64.
+
+    They are kept, so that a batch is turned by one look-up.
+    """
+    with torch.inference_mode(False):  # a kept tensor may serve where gradients are computed
+        as_it_is = torch.arange(side**2, device=device).view(side, side)
+        flipped = [as_it_is, as_it_is.flip(1), as_it_is.flip(0), as_it_is.flip(0, 1)]
+        return torch.stack([*flipped, *(places.T for places in flipped)]).flatten(1)

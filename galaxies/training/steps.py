@@ -118,7 +118,7 @@ class Meters:
         """
         self._sums += row
         first = bad_terms & (self._first_bad == 0)
-        self._first_bad.copy_(torch.where(first, self._sums[-2], self._first_bad))
+        torch.where(first, self._sums[-2], self._first_bad, out=self._first_bad)
 
     def tick(self) -> None:
         """Count a step that was added."""
