@@ -36,7 +36,7 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     "default": {
         "learning_rate": 2e-3,
         "decay": 1.0,
-        "warmup": 100,
+        "warmup": 50,
         "beta1": 0.9,
         "physics_weight": 1.0,
         "photometry_weight": 1.0,
