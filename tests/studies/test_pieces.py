@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import galaxy
 import resume_training
@@ -23,6 +24,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.parts import read_parts
+from galaxies.training import trainer as trainer_module
 from galaxies.training.trainer import Trainer
 from studies import pieces, runs, train_release
 from studies.train_release import Recipe
@@ -96,6 +98,10 @@ def scripts(monkeypatch):
         taken[0] = 0
         return found.call(*arguments)
 
+    # An epoch's end takes seconds, and none of the tests is about what is drawn or found then.
+    monkeypatch.setattr(trainer_module, "sample_grid", lambda *_: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(trainer_module, "check_samples", lambda *_: {})
+    monkeypatch.setattr(trainer_module, "collapse_warnings", lambda *_: {})
     monkeypatch.setattr(Trainer, "_agree_to_stop", count_steps)
     monkeypatch.setattr(pieces, "call", call)
     monkeypatch.setattr(train_release, "FAMILIES", TINY)
