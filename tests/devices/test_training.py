@@ -70,6 +70,14 @@ def thin_vgg(monkeypatch):
     monkeypatch.setattr("galaxies.training.perceptual._VGG_GROUPS", ((4, 4), (4, 4), (4, 4, 4), (4, 4, 4)))
 
 
+def warm_up(gpu, monkeypatch):
+    """Return how often a step is taken until it was recorded: a pretended device has no libraries that set up."""
+    if gpu is None:
+        return RecordedStep._WARM_UP_STEPS + 1
+    monkeypatch.setattr(RecordedStep, "_WARM_UP_STEPS", 1)
+    return 2
+
+
 def take_every_variant(trainer, gpu, times):
     """Take each step that the run knows so many times; return the means of each phase."""
     # A step that is not recorded may look whether photometry's masks still grow.
@@ -94,10 +102,10 @@ def take_every_variant(trainer, gpu, times):
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_step_is_recorded(few, tmp_path, gpu, monkeypatch, vgg_weights, thin_vgg, run):
-    monkeypatch.setattr(RecordedStep, "_WARM_UP_STEPS", 1)
+    times = warm_up(gpu, monkeypatch)
     settings = TINY | RUNS[run] | ({"vgg_weights": str(vgg_weights)} if run == "vgg16" else {})
     trainer = make_trainer(few, tmp_path, device="cuda", **settings)
-    means, recorded = take_every_variant(trainer, gpu, 2)
+    means, recorded = take_every_variant(trainer, gpu, times)
     assert all(graphs == variants for graphs, variants in recorded.values())
     assert means["predictor"]
     assert means["generator"]  # no step of them that was not finite
@@ -105,13 +113,24 @@ def test_every_step_is_recorded(few, tmp_path, gpu, monkeypatch, vgg_weights, th
 
 @pytest.mark.parametrize("run", ["default", "modern", "diffusion"])
 def test_replaying_equals_running(few, tmp_path, gpu, monkeypatch, run):
-    monkeypatch.setattr(RecordedStep, "_WARM_UP_STEPS", 1)
+    times = warm_up(gpu, monkeypatch) + 1
     found = {}
     for engine in ("graph", "eager"):
         settings = TINY | RUNS[run] | {"engine": engine, "precision": "fp32"}
         trainer = make_trainer(few, tmp_path / engine, device="cuda", **settings)
-        found[engine], _ = take_every_variant(trainer, gpu, 3)
+        found[engine], _ = take_every_variant(trainer, gpu, times)
     for phase, expected in found["eager"].items():
         # A true device adds up in any order.
         tolerance = {"rel": 1e-4, "abs": 1e-6} if gpu is not None else {"rel": 2e-2, "abs": 1e-3}
         assert found["graph"][phase] == pytest.approx(expected, **tolerance), phase
+
+
+@pytest.mark.parametrize("run", ["default", "modern", "diffusion"])
+def test_steps_on_mps(few, tmp_path, pretended_mps, run):
+    """No number of eight bytes, no operation that MPS lacks; the same numbers as on the CPU."""
+    found = {}
+    for device in ("mps", "cpu"):
+        trainer = make_trainer(few, tmp_path / device, device=device, **TINY | RUNS[run] | {"precision": "fp32"})
+        found[device], _ = take_every_variant(trainer, None, 1)
+    for phase, expected in found["cpu"].items():
+        assert found["mps"][phase] == pytest.approx(expected, rel=1e-3, abs=1e-5), phase
