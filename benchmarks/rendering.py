@@ -23,9 +23,7 @@ from benchmarks.training_step import SURVEY
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
 from galaxies.mock_survey.observation import BLOCK, MockSurvey
-from galaxies.mock_survey.writing import rendering_device, write_dataset
-
-_BLOCKS_AT_ONCE = {"cpu": 1, "cuda": 16}  # as `write_dataset` renders them
+from galaxies.mock_survey.writing import blocks_at_once, rendering_device, write_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = torch.device(rendering_device("cpu" if options.device == "mps" else options.device))
 
     def render() -> None:
-        for _ in MockSurvey(0, options.size, device=device).batches(options.count, _BLOCKS_AT_ONCE[device.type]):
+        blocks = blocks_at_once(device, options.size)
+        for _ in MockSurvey(0, options.size, device=device).batches(options.count, blocks):
             pass
 
     def write() -> None:

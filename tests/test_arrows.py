@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "storage": ("compute",),
     "telescope": ("compute", "images"),
     "datasets": ("compute", "images", "measure", "telescope"),
-    "mock_survey": ("measure", "telescope", "datasets"),
+    "mock_survey": ("compute", "measure", "telescope", "datasets"),
     "networks": ("images", "measure"),
     "models": _BELOW_MODELS,
     "generation": _BELOW_GENERATION,

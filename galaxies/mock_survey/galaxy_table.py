@@ -9,7 +9,7 @@ fill the tables, `light.py` shows what each number does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -205,6 +205,13 @@ def changed(change: Callable[..., Any], *tables: _Table) -> _Table:
         return kind(**{name: of(*(getattr(value, name) for value in values)) for name in names})
 
     return of(*tables)
+
+
+def joined(tables: Sequence[_Table]) -> _Table:
+    """Return the rows of several tables of numpy arrays, one after the other; at least one table."""
+    if len(tables) == 1:
+        return tables[0]
+    return changed(lambda *columns: np.concatenate(columns), *tables)
 
 
 def columns_of(table: Any, prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config_physics import MORPHOLOGY_NAMES
+from galaxies.compute.seeded_noise import standard_normal
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX
 from galaxies.mock_survey import population
 from galaxies.mock_survey.classes import draw_light, mock_class
@@ -40,6 +41,7 @@ from galaxies.mock_survey.votes import draw_votes
 
 BLOCK = 64  # galaxies that share their random streams, one of each class in turn
 SDSS_PIXEL_ARCSEC = 0.396
+_NOISE_TOGETHER = 2**24  # normal numbers that a GPU makes at a time, in a gigabyte
 _WING_FRACTION, _WING_WIDTH = 0.07, 2.5  # of the point-spread function: light in the wing, its width over the core's
 _PHOTON_VARIANCE = (1.0e-3, 1.06e-3, 1.35e-3)  # nanomaggies squared a nanomaggie in g, r, i: zero point over gain
 # The composite: nanomaggies a pixel to red (i), green (r) and blue (g), and Lupton's Q.
@@ -80,6 +82,28 @@ _KNOWN = ("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc", "pe
 _JUDGED = ("axis_ratio", "bulge_fraction", "bar_fraction", "arm_strength", "num_arms", "pitch", "dust_depth")
 
 
+class _Drawn(NamedTuple):
+    """What whole blocks hold, N galaxies, of which the first `keep` are wanted.
+
+    `tables` has the rows of each class among the N, and its galaxies; `votes` is of each block.
+    """
+
+    numbers: np.ndarray
+    keep: int
+    morphologies: np.ndarray
+    tables: dict[str, tuple[np.ndarray, GalaxyTable[np.ndarray]]]
+    votes: list[dict[str, np.ndarray]]
+
+
+class _Rendering(NamedTuple):
+    """Pictures (n, 3, S, S) uint8 and truth (n,) of the `chosen` galaxies of a class, still on the device."""
+
+    morphology: str
+    chosen: np.ndarray
+    pixels: Tensor
+    truth: dict[str, Tensor]
+
+
 class MockSurvey:
     """The mock survey of one seed.
 
@@ -104,55 +128,80 @@ class MockSurvey:
         self._transform = SersicTransform(self.device)
 
     def batches(self, count: int, blocks_at_once: int = 1) -> Iterator[Galaxies]:
-        """Yield galaxies 0 to count - 1 in order, in batches of up to `BLOCK * blocks_at_once`."""
-        for first in range(0, count, BLOCK * blocks_at_once):
-            last = min(count, first + BLOCK * blocks_at_once)
-            yield self._observe(first // BLOCK, math.ceil(last / BLOCK), last - first)
+        """Yield galaxies 0 to count - 1 in order, in batches of up to `BLOCK * blocks_at_once`.
 
-    def _observe(self, first_block: int, end_block: int, keep: int) -> Galaxies:
-        """Draw and observe whole blocks and keep the first galaxies of them."""
-        num_classes = len(MORPHOLOGY_NAMES)
+        While a device renders a batch, the processor draws what the next one holds.
+        """
+        ends = [min(count, first + BLOCK * blocks_at_once) for first in range(0, count, BLOCK * blocks_at_once)]
+        upcoming = (self._draw(first // BLOCK, end) for first, end in zip([0, *ends], ends, strict=False))
+        drawn = next(upcoming, None)
+        while drawn is not None:
+            rendering = self._begin(drawn)
+            following = next(upcoming, None)
+            yield self._finish(drawn, rendering)
+            drawn = following
+
+    def _draw(self, first_block: int, end: int) -> _Drawn:
+        """Draw whole blocks, of which galaxies before `end` are wanted: all that a picture does not show."""
+        end_block = math.ceil(end / BLOCK)
         numbers = np.arange(first_block * BLOCK, end_block * BLOCK)
         morphologies = population.class_of(numbers)
-        images = torch.empty(len(numbers), 3, self.image_size, self.image_size, dtype=torch.uint8)
-        truth: dict[str, np.ndarray] = {}
         structure = {name: np.full(len(numbers), np.nan) for name in _JUDGED}
+        tables = {}
         for index, morphology in enumerate(MORPHOLOGY_NAMES):
             streams = [np.random.default_rng([self.seed, block, index]) for block in range(first_block, end_block)]
             rows = np.flatnonzero(morphologies == morphology)
             counts = np.bincount(rows // BLOCK, minlength=len(streams)).tolist()
-            drawn = [population.draw_galaxies(morphology, *each) for each in zip(counts, streams, strict=True)]
-            table = changed(lambda *blocks: np.concatenate(blocks), *drawn)
+            table = population.draw_blocks(morphology, counts, streams)
+            for name, values in columns_of(table.structure).items():
+                if (name := name.split(".")[-1]) in structure:
+                    structure[name][rows] = values
+            tables[morphology] = rows, table
+        votes = []
+        for place, block in enumerate(range(first_block, end_block)):
+            part = slice(place * BLOCK, (place + 1) * BLOCK)
+            rng = np.random.default_rng([self.seed, block, len(MORPHOLOGY_NAMES)])
+            votes.append(
+                draw_votes(morphologies[part], {name: values[part] for name, values in structure.items()}, rng)
+            )
+        return _Drawn(numbers, end - first_block * BLOCK, morphologies, tables, votes)
+
+    def _begin(self, drawn: _Drawn) -> list[_Rendering]:
+        """Give the device a batch to render, and do not wait for it."""
+        begun = []
+        for morphology, (rows, table) in drawn.tables.items():
             kinds = mock_class(morphology).kinds(table.structure)
+            for kind in sorted(set(kinds)):
+                chosen = np.flatnonzero(kinds == kind)
+                rendered = self._render(kind, table, chosen, drawn.numbers[rows[chosen]])
+                begun.append(_Rendering(morphology, chosen, *rendered))
+        return begun
+
+    def _finish(self, drawn: _Drawn, renderings: list[_Rendering]) -> Galaxies:
+        """Wait for the device, and gather a batch in the order of the galaxies."""
+        keep, count = drawn.keep, len(drawn.numbers)
+        images = torch.empty(count, 3, self.image_size, self.image_size, dtype=torch.uint8)
+        truth: dict[str, np.ndarray] = {}
+        for morphology, (rows, table) in drawn.tables.items():
             known = {name: getattr(table, name) for name in _KNOWN}
             known["frame_scale"] = table.exposure.frame_scale
             known["true_axis_ratio"] = table.structure.axis_ratio.copy()
             known["pixel_scale"] = table.exposure.frame_scale * self.frame_px / self.image_size
             known["true_flux"] = (table.disc_flux + table.bulge_flux)[:, 1]
             known["true_half_light_radius"] = np.empty(len(rows))
-            for kind in sorted(set(kinds)):
-                chosen = np.flatnonzero(kinds == kind)
-                pixels, told = self._render(kind, table, chosen, numbers[rows[chosen]])
-                images[rows[chosen]] = pixels.cpu()
-                for name, values in told.items():
-                    known[name][chosen] = values.cpu().double().numpy()
-            for name, values in columns_of(table.structure).items():
-                if (name := name.split(".")[-1]) in structure:
-                    structure[name][rows] = values
+            for rendering in renderings:
+                if rendering.morphology == morphology:
+                    images[rows[rendering.chosen]] = rendering.pixels.cpu()
+                    for name, values in rendering.truth.items():
+                        known[name][rendering.chosen] = values.cpu().double().numpy()
             for name, values in known.items():
-                truth.setdefault(name, np.empty(len(numbers)))[rows] = values
-        votes = []
-        for place, block in enumerate(range(first_block, end_block)):
-            part = slice(place * BLOCK, (place + 1) * BLOCK)
-            rng = np.random.default_rng([self.seed, block, num_classes])
-            looks = {name: values[part] for name, values in structure.items()}
-            votes.append(draw_votes(morphologies[part], looks, rng))
+                truth.setdefault(name, np.empty(count))[rows] = values
         return Galaxies(
             images[:keep].numpy(),
-            [f"7{self.seed:010d}{number:08d}" for number in numbers[:keep]],
-            morphologies[:keep].tolist(),
+            [f"7{self.seed:010d}{number:08d}" for number in drawn.numbers[:keep]],
+            drawn.morphologies[:keep].tolist(),
             {name: values[:keep] for name, values in truth.items()},
-            {name: np.concatenate([block[name] for block in votes])[:keep] for name in votes[0]},
+            {name: np.concatenate([block[name] for block in drawn.votes])[:keep] for name in drawn.votes[0]},
         )
 
     def _render(
@@ -163,8 +212,6 @@ class MockSurvey:
         side = _fft_size(self.image_size * self.oversampling)
         frame_width = p.exposure.frame_scale * self.frame_px  # arcseconds
         grid = Grid(side, frame_width / (self.image_size * self.oversampling))
-        # Every galaxy has its own stream, so that batches of any size draw the same numbers.
-        streams = [torch.Generator(self.device).manual_seed(self._stream(number)) for number in numbers]
         if kind == WET_MERGER:
             # Drawn on the CPU, since they belong to the truth.
             luck = [torch.Generator().manual_seed(self._stream(number) + 1) for number in numbers]
@@ -181,9 +228,20 @@ class MockSurvey:
             )
         if pair is not None:
             truth["true_axis_ratio"] = pair.axis_ratio[:, 0]
-        noise = torch.stack([torch.randn(3, side, side, generator=g, device=self.device) for g in streams])
+        noise = self._noise(numbers, side)
         picture = self._crop(_compress(_compose(_expose(source, _neighbours(p, grid), field, noise, p)), field))
         return picture.mul(255).round().clamp(0, 255).byte(), truth
+
+    def _noise(self, numbers: np.ndarray, side: int) -> Tensor:
+        """Return normal noise (n, 3, W, W); every galaxy has its own stream, so that its batch does not matter."""
+        if self.device.type == "cpu":
+            streams = [torch.Generator().manual_seed(self._stream(number)) for number in numbers]
+            return torch.stack([torch.randn(3, side, side, generator=g) for g in streams])
+        # A generator for each galaxy would take a GPU's host longer than all the rest.
+        seeds = torch.from_numpy(numbers + (self.seed << 32)).to(self.device)
+        count = 3 * side * side
+        blocks = [standard_normal(block, count) for block in seeds.split(max(1, _NOISE_TOGETHER // count))]
+        return torch.cat(blocks).view(-1, 3, side, side)
 
     def _tensors(self, galaxies: GalaxyTable[np.ndarray], chosen: np.ndarray) -> GalaxyTable[Tensor]:
         """Return some galaxies' columns on the device, float32."""

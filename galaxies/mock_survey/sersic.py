@@ -53,13 +53,19 @@ def _b_table() -> Tensor:
     return (low + high) / 2
 
 
-def enclosed_light(radius: Tensor, n: Tensor) -> Tensor:
-    """Return the part of a profile's light within a radius (in half-light radii), float64, broadcast."""
+def enclosed_light(radius: Tensor, n: Tensor, constants: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return the part of a profile's light within a radius (in half-light radii), float64, broadcast.
+
+    `constants` are those of n, by `profile_constants`, if they are known already.
+    """
+    b, whole = constants or profile_constants(n)
+    return torch.special.gammainc(2 * n, b * radius.clamp(0, TRUNCATION) ** (1 / n)) / whole
+
+
+def profile_constants(n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return b, and the light within the truncation over that of the endless profile, each of n's shape."""
     b = sersic_b(n)
-    radius = radius.clamp(0, TRUNCATION)
-    return torch.special.gammainc(2 * n, b * radius ** (1 / n)) / torch.special.gammainc(
-        2 * n, b * TRUNCATION ** (1 / n)
-    )
+    return b, torch.special.gammainc(2 * n, b * TRUNCATION ** (1 / n))
 
 
 class SersicTransform:

@@ -42,7 +42,9 @@ _VOTES_TAKEN = tuple(  # what the class rules look at
     for name in ("SMOOTH", "FEATURES", "EDGE_ON", "ODD", "ROUND", "IN_BETWEEN", "CIGAR", "MERGER")
 )
 VOTE_COLUMNS = ("total_votes", *(f"{answer}_debiased" for answer in _VOTES_TAKEN))
-_BLOCKS_AT_ONCE = {"cpu": 1, "cuda": 16}  # of 64-pixel images; about a gigabyte of a GPU's memory
+# Of galaxies that are rendered at once, at 64 pixels. A GPU is given thousands of operations for each batch, however
+# many galaxies it holds; a block takes 64 MB of its memory, of which a quarter is used.
+_MOST_BLOCKS, _BYTES_OF_FREE_MEMORY = 64, 2**28
 
 
 def rendering_device(wanted: str = "auto") -> str:
@@ -58,6 +60,16 @@ def rendering_device(wanted: str = "auto") -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' cannot be used here: try --device cpu")
     return wanted
+
+
+def blocks_at_once(device: torch.device, image_size: int) -> int:
+    """Return how many blocks of galaxies a device should render at a time; the galaxies do not depend on it."""
+    if device.type == "cpu":
+        blocks = 1  # whose planes stay in the cache
+    else:
+        free, _ = torch.cuda.mem_get_info(device)
+        blocks = min(_MOST_BLOCKS, free // _BYTES_OF_FREE_MEMORY)
+    return max(1, round(blocks * (64 / image_size) ** 2))
 
 
 def write_dataset(
@@ -108,8 +120,7 @@ def write_dataset(
 def _with_progress(survey: MockSurvey, count: int) -> Iterator[Galaxies]:
     """Yield batches while a bar counts their galaxies."""
     with tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
-        blocks = round(_BLOCKS_AT_ONCE[survey.device.type] * (64 / survey.image_size) ** 2)
-        for batch in survey.batches(count, max(1, blocks)):
+        for batch in survey.batches(count, blocks_at_once(survey.device, survey.image_size)):
             yield batch
             bar.update(len(batch.images))
 

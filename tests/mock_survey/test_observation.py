@@ -681,3 +681,65 @@ def test_classes_look_different(survey, measured):
     assert median["elliptical"]["color"] > median["spiral"]["color"]
     assert median["elliptical"]["concentration"] > median["spiral"]["concentration"]
     assert median["edge-on"]["ellipticity"] > median["spiral"]["ellipticity"]
+
+
+# Batches on a device
+
+
+class Elsewhere(MockSurvey):
+    """A survey that makes its noise as on a GPU, in tensors that lie on the CPU."""
+
+    def _noise(self, numbers: np.ndarray, side: int) -> torch.Tensor:
+        self.device = torch.device("cuda")
+        try:
+            with _CpuInstead():
+                return super()._noise(numbers, side)
+        finally:
+            self.device = torch.device("cpu")
+
+
+class _CpuInstead(torch.overrides.TorchFunctionMode):
+    """Keep on the CPU what is sent to CUDA."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.to:
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("together", [1, 3 * 154**2 * 2, 2**24])
+def test_noise_made_on_a_device_depends_on_the_seed_and_the_galaxy_alone(monkeypatch, together):
+    side = Elsewhere(0, 64).image_size
+    reference = Elsewhere(2, 64)._noise(np.arange(5), side)
+    monkeypatch.setattr(simulation, "_NOISE_TOGETHER", together)
+    assert torch.equal(Elsewhere(2, 64)._noise(np.arange(3, 5), side), reference[3:])
+    assert not torch.equal(Elsewhere(3, 64)._noise(np.arange(5), side), reference)
+    assert reference.shape == (5, 3, side, side)
+    flat = reference.flatten(1)
+    assert flat.mean(1).abs().max() < 4 / flat.shape[1] ** 0.5
+    assert (flat.std(1) - 1).abs().max() < 4 / (2 * flat.shape[1]) ** 0.5
+    assert (torch.corrcoef(flat) - torch.eye(5)).abs().max() < 5 / flat.shape[1] ** 0.5
+
+
+def test_only_the_noise_differs_on_a_device():
+    (here,), (there,) = MockSurvey(1, 64).batches(8), Elsewhere(1, 64).batches(8)
+    for name, values in here.truth.items():
+        assert np.array_equal(values, there.truth[name]), name
+    assert here.votes.keys() == there.votes.keys()
+    difference = here.images.astype(int) - there.images
+    assert 0.2 < np.abs(difference).mean() < 10 and np.abs(difference.mean()) < 1
+
+
+def test_the_next_batch_is_drawn_while_one_is_rendered(monkeypatch):
+    monkeypatch.setattr(simulation, "BLOCK", 4)
+    order = []
+    for name in ("_draw", "_begin", "_finish"):
+        whole = getattr(MockSurvey, name)
+        monkeypatch.setattr(
+            MockSurvey, name, lambda survey, *args, w=whole, n=name: order.append(n) or w(survey, *args)
+        )
+    for _ in MockSurvey(0, 64).batches(10):
+        order.append("yielded")
+    batch = ["_draw", "_finish", "yielded", "_begin"]
+    assert order == ["_draw", "_begin", *batch, *batch, "_finish", "yielded"]
+    assert list(MockSurvey(0, 64).batches(0)) == []

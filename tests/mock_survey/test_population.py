@@ -7,11 +7,18 @@ import pytest
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
-from galaxies.mock_survey import cosmology
+from galaxies.mock_survey import cosmology, population
 from galaxies.mock_survey.classes import CLASSES
 from galaxies.mock_survey.conditions import MAX_NEIGHBOURS, draw_neighbours, draw_observation
 from galaxies.mock_survey.galaxy_table import changed, columns_of, given
-from galaxies.mock_survey.population import MAGNITUDE_LIMIT, REDSHIFT_RANGE, class_of, draw_galaxies, draw_structure
+from galaxies.mock_survey.population import (
+    MAGNITUDE_LIMIT,
+    REDSHIFT_RANGE,
+    class_of,
+    draw_blocks,
+    draw_galaxies,
+    draw_structure,
+)
 from galaxies.mock_survey.structure import normal_within
 
 COUNT = 200
@@ -261,3 +268,28 @@ def test_draws_depend_on_the_stream_alone(galaxies, request):
 def test_classes_take_turns():
     assert class_of(np.arange(6)).tolist() == ["spiral", "elliptical", "merger", "edge-on", "spiral", "elliptical"]
     assert class_of(np.array([], dtype=int)).tolist() == []
+
+
+@pytest.mark.parametrize("counts", [(16, 16, 16), (13, 12, 13, 5, 1)])
+@pytest.mark.parametrize("morphology", MORPHOLOGY_NAMES)
+def test_blocks_hold_the_same_galaxies_as_alone(morphology, counts):
+    def streams() -> list[np.random.Generator]:
+        return [np.random.default_rng([k, 5]) for k in range(len(counts))]
+
+    together = columns_of(draw_blocks(morphology, counts, streams()))
+    alone = [columns_of(draw_galaxies(morphology, *block)) for block in zip(counts, streams(), strict=True)]
+    for name, values in together.items():
+        assert np.array_equal(np.concatenate([block[name] for block in alone]), values), name
+
+
+def test_curves_are_interpolated_as_by_numpy():
+    rng = np.random.default_rng(0)
+    radius = np.geomspace(0.05, 8.0, 56)
+    curves = rng.random((40, 56)).cumsum(1)
+    at = np.concatenate([rng.uniform(0.01, 10, (40, 20)), np.tile(radius[[0, 7, 55]], (40, 1))], 1)
+    expected = [
+        np.interp(*each, curve) for each, curve in zip(zip(at, [radius] * 40, strict=True), curves, strict=True)
+    ]
+    np.testing.assert_allclose(population._between(at, radius, curves), expected, rtol=1e-14)
+    same = [np.interp(at[0], radius, curve) for curve in curves]
+    np.testing.assert_allclose(population._between(at[:1], radius, curves), same, rtol=1e-14)

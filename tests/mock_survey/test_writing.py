@@ -27,7 +27,14 @@ from galaxies.datasets.sources import galaxy_zoo
 from galaxies.mock_survey import observation as simulation
 from galaxies.mock_survey import writing as mock_survey
 from galaxies.mock_survey.votes import QUESTIONS
-from galaxies.mock_survey.writing import TRUTH_COLUMNS, VOTE_COLUMNS, rendering_device, write_dataset, write_release
+from galaxies.mock_survey.writing import (
+    TRUTH_COLUMNS,
+    VOTE_COLUMNS,
+    blocks_at_once,
+    rendering_device,
+    write_dataset,
+    write_release,
+)
 from tests.conftest import run_script
 
 COUNT = 16
@@ -454,3 +461,12 @@ def test_a_mistake_ends_in_one_sentence(tmp_path):
     assert result.stderr.startswith("prepare_data.py: error: argument --count: '0' is no whole number from 1")
     assert len(result.stderr.splitlines()) == 1
     assert left_in(tmp_path) == []
+
+
+def test_a_gpu_renders_as_many_blocks_as_a_quarter_of_its_free_memory_holds(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [blocks_at_once(cpu, size) for size in (64, 128, 424)] == [1, 1, 1]
+    for gigabytes, expected in ((80, 64), (8, 32), (1, 4), (0.1, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, g=gigabytes: (int(g * 2**30), 2**40))
+        assert blocks_at_once(cuda, 64) == expected
+        assert blocks_at_once(cuda, 128) == max(1, expected // 4)
