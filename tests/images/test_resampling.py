@@ -165,3 +165,14 @@ def test_the_eight_turns_are_different_and_keep_every_pixel():
     assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
     assert torch.equal(turned.flatten(1).sort(1).values, image.flatten(1))
     assert torch.equal(turned[0], image[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_each_of_the_eight_turns(dtype):
+    image = torch.tensor([[[1, 2], [3, 4]], [[5, 6], [7, 8]]], dtype=dtype)
+    # Bit 0 flips x, bit 1 then y, and bit 2 then swaps the axes, by hand.
+    expected = ["1234", "2143", "3412", "4321", "1324", "2413", "3142", "4231"]
+    found = dihedral(image.expand(8, -1, -1, -1), torch.arange(8, dtype=torch.uint8))
+    assert found.dtype == dtype
+    assert ["".join(str(int(v)) for v in planes[0].flatten()) for planes in found] == expected
+    assert torch.equal(found[:, 1], found[:, 0] + 4)
