@@ -15,6 +15,7 @@ import generate_from_checkpoint
 import prepare_data
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.mock_survey.writing import TRUTH_COLUMNS
 
 
 def call(script, *arguments):
@@ -40,10 +41,9 @@ def test_mock_survey(tmp_path, gpu):
         options = ["--out", tmp_path / device, "--count", 6, "--seed", 5, "--device", device]
         call(prepare_data, "simulated", *options)
     found, expected = (PreparedDataset.open(tmp_path / device) for device in ("cuda", "cpu"))
-    # The luck of a galaxy comes from generators of its own on the device, and those of CUDA and the CPU differ: what a
-    # true GPU renders are other clumps and other noise of the same galaxies.
-    if gpu is not None:
-        pictures_agree(found.images, expected.images, gpu)
+    # The noise is made on the device, by a generator of its own: other noise of the same galaxies.
+    for name in (*TRUTH_COLUMNS, "redshift", "petro_r50_kpc", "total_votes"):
+        assert found.catalogue[name].to_numpy() == pytest.approx(expected.catalogue[name].to_numpy(), rel=1e-3), name
     light = [data.images.astype(float).mean((1, 2, 3)) for data in (found, expected)]
     assert light[0] == pytest.approx(light[1], rel=0.1)
     assert list(found.catalogue["object_id"]) == list(expected.catalogue["object_id"])
