@@ -106,6 +106,7 @@ def as_on_cuda() -> Iterator[None]:
     with (
         mock.patch("galaxies.measure.source._is_recorded", lambda planes: True),
         mock.patch("galaxies.measure.source._POOLING", here),
+        mock.patch("galaxies.measure.sky.rising", lambda values: values.detach().sort(-1).values),
         mock.patch("galaxies.images.resampling._BY_PRODUCTS", here),
         mock.patch("galaxies.networks.galaxy_frame._ADJOINT_BY_PRODUCT", here),
         mock.patch("galaxies.networks.layers._CHANNEL_STEP", {"cpu": 8}),
