@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, Config
-from galaxies.networks.layers import ImageGenerator, zero_bias
+from galaxies.networks.layers import ImageGenerator, PaddedConv2d, zero_bias
 
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
@@ -198,7 +198,7 @@ class ContextUnet(nn.Module):
         x, y = torch.meshgrid(axis, axis, indexing="xy")
         # Convolutions do not know where they are, and a galaxy is in the middle.
         self.register_buffer("places", torch.stack([x, y, torch.hypot(x, y)]), persistent=False)
-        self.enter = nn.Conv2d(num_bands * patch**2 + len(self.places), channels[0], 3, padding=1)
+        self.enter = PaddedConv2d(num_bands * patch**2 + len(self.places), channels[0], 3, padding=1)
 
         self.down, skips, current = nn.ModuleList(), [channels[0]], channels[0]
         for level, (side, wanted) in enumerate(zip(sides, channels, strict=True)):
@@ -217,7 +217,7 @@ class ContextUnet(nn.Module):
                 current = wanted
             if level > 0:
                 self.up.append(_Upsample(current))
-        last = nn.Conv2d(current, num_bands * patch**2, 3, padding=1)
+        last = PaddedConv2d(current, num_bands * patch**2, 3, padding=1)
         self.leave = nn.Sequential(_normalise(current), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         zero_bias(last)
@@ -300,7 +300,10 @@ class _Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.conv(F.interpolate(maps, scale_factor=2, mode="nearest"))
+        # Left to itself, autocast on CUDA would double copies in float32, and round them afterwards.
+        with torch.autocast(maps.device.type, enabled=False):
+            doubled = F.interpolate(maps, scale_factor=2, mode="nearest")
+        return self.conv(doubled)
 
 
 def _normalise(channels: int) -> nn.GroupNorm:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from config_physics import Config
+from diffusion_model import build_diffusion_generator
 from galaxies.compute.cuda_graphs import RecordedStep
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
@@ -134,3 +138,20 @@ def test_steps_on_mps(few, tmp_path, pretended_mps, run):
         found[device], _ = take_every_variant(trainer, None, 1)
     for phase, expected in found["cpu"].items():
         assert found["mps"][phase] == pytest.approx(expected, rel=1e-3, abs=1e-5), phase
+
+
+def test_the_u_net_doubles_its_maps_without_a_detour_by_float32(pretended, monkeypatch):
+    interpolate, kinds = F.interpolate, []
+
+    @functools.wraps(interpolate)
+    def watched(maps, **how):
+        result = interpolate(maps, **how)
+        kinds.append((maps.dtype, result.dtype))
+        return result
+
+    monkeypatch.setattr(F, "interpolate", watched)
+    unet = build_diffusion_generator(Config(diffusion=True, width=8, unet_blocks=1)).unet.to("cuda")
+    condition = torch.randn(2, unet.embed_condition[0].in_features, device="cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        unet(torch.randn(2, 3, 64, 64, device="cuda"), torch.rand(2, device="cuda"), condition)
+    assert set(kinds) == {(torch.bfloat16, torch.bfloat16)}

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from config_physics import Config
+from diffusion_model import build_diffusion_generator
 from galaxies.networks import layers
 from galaxies.networks.layers import PaddedConv2d, PaddedConvTranspose2d, ThinConv2d
 from gan_model import DISCRIMINATORS, GENERATORS, build_discriminator, gradient_penalty
@@ -93,6 +94,17 @@ def test_every_convolution_of_a_step_goes_by_eights(generator, discriminator, mo
     channels = channels_in_training(config)
     assert len(channels) > 20
     assert [pair for pair in channels if pair[0] % 8 or pair[1] % 8] == []
+
+
+@pytest.mark.usefixtures("_eights")
+def test_every_convolution_of_the_u_net_goes_by_eights():
+    unet = build_diffusion_generator(Config(diffusion=True, width=16, unet_blocks=1)).unet
+    with Convolutions() as seen:
+        unet(
+            torch.randn(2, 3, 64, 64), torch.rand(2), torch.randn(2, unet.embed_condition[0].in_features)
+        ).sum().backward()
+    assert len(seen.channels) > 40
+    assert [pair for pair in seen.channels if pair[0] % 8 or pair[1] % 8] == []
 
 
 def test_elsewhere_first_convolutions_are_plain():
