@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -108,9 +109,16 @@ def test_a_dataset_is_the_same_from_processes(folder, tmp_path, monkeypatch):
     rows = ["image,morphology,pixel_scale", *(f"{k}.jpg,{classes[k % 4]},0.{k + 1}" for k in range(6))]
     rows += ["grey.jpg,spiral,0.1", "none.jpg,merger,0.2"]
     (labels := tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(cutout_blocks, "_ROWS", 128)  # two pictures a block
     for name, worth in (("threads", (9999, 1)), ("processes", (1, 1))):
         monkeypatch.setattr(cutout_blocks, "WORTH_PROCESSES", worth)
         out = ["--out", str(tmp_path / name), "--workers", "2"]
         prepare_data.main(["labelled", "--images", str(folder), "--labels", str(labels), *out])
     for name in ("images.npy", "catalogue.csv"):
         assert (tmp_path / "threads" / name).read_bytes() == (tmp_path / "processes" / name).read_bytes()
+    images = np.load(tmp_path / "threads" / "images.npy")
+    assert all(np.array_equal(images[k], decode_cutout((folder / f"{k}.jpg").read_bytes(), 64)[0]) for k in range(6))
+    catalogue = pd.read_csv(tmp_path / "threads" / "catalogue.csv")
+    assert catalogue["morphology"].tolist() == [classes[k % 4] for k in range(6)]
+    crop_px = [100 + 28 * (k % 2) for k in range(6)]
+    assert catalogue["pixel_scale"].tolist() == pytest.approx([(k + 1) / 10 * crop_px[k] / 64 for k in range(6)])
