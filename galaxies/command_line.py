@@ -90,7 +90,8 @@ def add_time_option(parser: argparse.ArgumentParser) -> None:
         default=math.inf,
         dest="stop_at",
         metavar="X",
-        help="stop and save after so many minutes from the start of this command; resume_training.py goes on",
+        help="stop and save after so many minutes from the start of this command; resume_training.py goes on "
+        "(default: at the run's end)",
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.kernels import as_on_cuda
 from config_physics import PHOTOMETRIC_ATTRIBUTES
 from galaxies.compute.device import Engine
 from galaxies.generation import attribute_measuring
@@ -25,10 +26,10 @@ def pictures() -> torch.Tensor:
 
 
 @pytest.fixture
-def as_if_recording(monkeypatch):
+def as_if_recording():
     """Take the branches of a recording on CUDA."""
-    monkeypatch.setattr("galaxies.measure.source._is_recorded", lambda planes: True)
-    monkeypatch.setattr("galaxies.measure.source._POOLING", frozenset({"cpu"}))
+    with as_on_cuda():
+        yield
 
 
 @pytest.fixture

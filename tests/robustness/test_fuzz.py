@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -171,8 +172,8 @@ def light_work(sandbox, monkeypatch):
 def _train_light(train):
     """Train for one step of each phase at most, and write nothing."""
 
-    def light(config, data, dry_run=False, state=None):
-        train(config, data, dry_run=True, state=state)
+    def light(config, data, dry_run=False, state=None, stop_at=math.inf):
+        train(config, data, dry_run=True, state=state, stop_at=stop_at)
 
     return light
 
