@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items):
 """
 
 
-@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize("processes", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_plugin_that_happens_to_be_installed_has_no_say(tmp_path, processes):
     (tmp_path / "foreign_plugin.py").write_text(FOREIGN, encoding="utf-8")
     installed = tmp_path / "foreign_plugin-1.0.dist-info"

@@ -132,8 +132,8 @@ class MockSurvey:
 
         While a device renders a batch, the processor draws what the next one holds.
         """
-        ends = [min(count, first + BLOCK * blocks_at_once) for first in range(0, count, BLOCK * blocks_at_once)]
-        upcoming = (self._draw(first // BLOCK, end) for first, end in zip([0, *ends], ends, strict=False))
+        size = BLOCK * blocks_at_once
+        upcoming = (self._draw(first // BLOCK, min(count, first + size)) for first in range(0, count, size))
         drawn = next(upcoming, None)
         while drawn is not None:
             rendering = self._begin(drawn)

@@ -68,7 +68,10 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+_LONG = ("bf16", "dcgan", "modern")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in _LONG else n for n in RUNS])
 def test_a_compiled_run_is_the_run(data, tmp_path, monkeypatch, name):
     settings, backend = RUNS[name]
     expected, expected_means = states_after(trainer_of(data, tmp_path, monkeypatch, backend, **settings, compile="off"))

@@ -104,6 +104,7 @@ def test_processes_are_taken_for_much_work_on_several_cores(folder, monkeypatch,
     assert taken == [workers] * expected
 
 
+@pytest.mark.slow
 def test_a_dataset_is_the_same_from_processes(folder, tmp_path, monkeypatch):
     classes = ("spiral", "elliptical", "merger", "edge-on")
     rows = ["image,morphology,pixel_scale", *(f"{k}.jpg,{classes[k % 4]},0.{k + 1}" for k in range(6))]

@@ -279,6 +279,7 @@ def test_the_table_says_what_is_known():
     assert cuda.types("an_operation_that_nobody_has_heard_of") is None
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_database():
     stored = json.loads(PATH.read_text("utf-8"))
     if torch.__version__.split("+")[0] != stored["torch"]:

@@ -16,6 +16,7 @@ import prepare_data
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.mock_survey.writing import TRUTH_COLUMNS
+from tests.devices.conftest import on_cuda
 
 
 def call(script, *arguments):
@@ -107,6 +108,7 @@ def test_every_solver(untrained, gpu, solver):
     pictures_agree(images["cuda"], images["cpu"], gpu)
 
 
+@pytest.mark.parametrize("gpu", [pytest.param("pretended", marks=pytest.mark.slow), on_cuda], indirect=True)
 def test_the_page(untrained, gpu):
     pytest.importorskip("flask")
     pytest.importorskip("pydantic")

@@ -115,7 +115,7 @@ def test_every_step_is_recorded(few, tmp_path, gpu, monkeypatch, vgg_weights, th
     assert means["generator"]  # no step of them that was not finite
 
 
-@pytest.mark.parametrize("run", ["default", "modern", "diffusion"])
+@pytest.mark.parametrize("run", ["default", pytest.param("modern", marks=pytest.mark.slow), "diffusion"])
 def test_replaying_equals_running(few, tmp_path, gpu, monkeypatch, run):
     times = warm_up(gpu, monkeypatch) + 1
     found = {}

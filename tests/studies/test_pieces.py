@@ -193,6 +193,7 @@ def test_calls_from_bare_folders_come_to_the_weights_of_one_run(dataset_path, tm
     assert "| ellipticity, photometry: MAE | ≤ 0.05 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_files_do_not_grow_with_the_calls(dataset_path, tmp_path, scripts, bare, monkeypatch):
     recipe = TINY["gan"]["cpu"]
     monkeypatch.setattr(train_release, "FAMILIES", {"gan": {"cpu": dataclasses.replace(recipe, steps=64)}})

@@ -16,7 +16,7 @@ from galaxies.training.steps import Meters
 from galaxies.training.trainer import LEARNERS, Trainer
 from tests.conftest import MODERN, make_trainer
 
-FAMILIES = {"GAN": {}, "diffusion": {"diffusion": True}}
+FAMILIES = {"GAN": {}, "diffusion": {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}}
 
 
 def darkness(_, seen):
