@@ -56,14 +56,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     device = Engine.choose(options.device, "fp32").device
+    rows, faults = [], []
     with checked_out(options.commit) as earlier:
-        rows = [
-            row
-            for command in options.runs
-            for row in compared(*in_turns(earlier, hardware.ROOT, command, options.turns, run_benchmark), command)
-        ]
-    sizes = {"commit": options.commit, "turns": options.turns}
-    timing.print_result("against", hardware.describe(device), sizes, rows)
+        for command in options.runs:
+            try:
+                rows += compared(*in_turns(earlier, hardware.ROOT, command, options.turns, run_benchmark), command)
+            except UserError as error:  # costs the others nothing
+                faults.append(str(error))
+    if rows:
+        sizes = {"commit": options.commit, "turns": options.turns}
+        timing.print_result("against", hardware.describe(device), sizes, rows)
+    if faults:
+        raise UserError("; ".join(faults))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -71,3 +72,17 @@ def test_a_benchmark_without_a_figure_is_a_failure(tmp_path, body):
 def test_a_commit_that_is_not_there():
     with pytest.raises(UserError, match="no-such-commit cannot be checked out"), against.checked_out("no-such-commit"):
         pass
+
+
+def test_a_run_that_fails_costs_the_others_nothing(monkeypatch, capsys):
+    def run(folder, command):
+        if command == "bad.py":
+            raise UserError("bad.py gave no figure")
+        return {"step": 8.0 if folder == BEFORE else 2.0}
+
+    monkeypatch.setattr(against, "run_benchmark", run)
+    monkeypatch.setattr(against, "checked_out", lambda commit: contextlib.nullcontext(BEFORE))
+    with pytest.raises(UserError, match=r"bad\.py gave no figure"):
+        against.main(["--device", "cpu", "--runs", "bad.py", "good.py", "--turns", "1"])
+    (row,) = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert (row["what"], row["ratio"]) == ("step", 4.0)
