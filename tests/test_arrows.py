@@ -129,6 +129,15 @@ def test_training_and_generation_need_no_science_libraries():
     assert not {*SCIENCE, "flask", "waitress"} & set(loaded.stdout.split())
 
 
+def test_measuring_and_drawing_do_not_load_the_compiler():
+    # It takes a second, which only training with --compile has a use for.
+    code = "import sys, galaxies.measure.picture_files, galaxies.generation.catalogue; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "torch" in loaded.stdout.split()
+    assert "torch._dynamo" not in loaded.stdout.split()
+
+
 def test_the_server_loads_what_it_needs():
     code = (
         "import sys, app; print(*sys.modules); from galaxies.serving import application, server\n"

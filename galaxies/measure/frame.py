@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from config_physics import BANDS
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_images(images: Tensor) -> Tensor:
@@ -26,13 +30,22 @@ def check_images(images: Tensor) -> Tensor:
     return images
 
 
+def _constant(function: Function) -> Function:
+    """Let `torch.compile` call a function while it compiles, and keep what it returned.
+
+    It is what `torch.compiler.assume_constant_result` does, which takes a second to load the compiler first.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 def pixel_grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return x (1, S), along rows, and y (S, 1), down columns, of pixel centres, in pixels from the frame's centre."""
     axis = _kept_axis(side, like.dtype, like.device)
     return axis[None, :], axis[:, None]
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _kept_axis(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return _axis(side, dtype, device)
 
@@ -49,7 +62,7 @@ def corner_mask(side: int, device: torch.device) -> Tensor:
     return x.square() + y.square() > (0.5 * side) ** 2
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def corner_pixels(side: int, device: torch.device) -> Tensor:
     """Return the row-major numbers, int64, of the pixels of `corner_mask`.
 
@@ -109,7 +122,7 @@ def smooth(planes: Tensor, width: float) -> Tensor:
     return matrix @ planes @ matrix.T
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _kept_gaussian(side: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a matrix as `gaussian_matrix` makes it, kept: making it takes ten times as many operations as using it."""
     return _gaussian(side, width, dtype, device)
