@@ -219,6 +219,15 @@ class Oracle(torch.nn.Module):
         return self.process.target(x0, t, self.process.predict_noise(x_t, t, x0))
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    """Give torch one thread, then three."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of a GAN and of a diffusion model that were never trained, and answer in milliseconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -30,30 +30,35 @@ def check_images(images: Tensor) -> Tensor:
     return images
 
 
-def _constant(function: Function) -> Function:
-    """Let `torch.compile` call a function while it compiles, and keep what it returned.
+def _kept(make: Function) -> Function:
+    """Keep what a function of sizes, dtypes and devices returns, which serves where gradients are computed as well.
 
-    It is what `torch.compiler.assume_constant_result` does, which takes a second to load the compiler first.
+    `torch.compile` takes it for a constant, as by `torch.compiler.assume_constant_result`, which needs a second to load
+    the compiler.
     """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+
+    @functools.lru_cache(maxsize=64)
+    def made(*arguments: Any) -> Any:
+        with torch.inference_mode(False):
+            return make(*arguments)
+
+    @functools.wraps(make)
+    def kept(*arguments: Any) -> Any:
+        return made(*arguments)
+
+    kept._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return cast(Function, kept)
 
 
 def pixel_grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return x (1, S), along rows, and y (S, 1), down columns, of pixel centres, in pixels from the frame's centre."""
-    axis = _kept_axis(side, like.dtype, like.device)
+    axis = _axis(side, like.dtype, like.device)
     return axis[None, :], axis[:, None]
 
 
-@_constant
-def _kept_axis(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _axis(side, dtype, device)
-
-
-@functools.lru_cache(maxsize=64)
+@_kept
 def _axis(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.arange(side, device=device, dtype=dtype) - (side - 1) / 2
+    return torch.arange(side, device=device, dtype=dtype) - (side - 1) / 2
 
 
 def corner_mask(side: int, device: torch.device) -> Tensor:
@@ -62,19 +67,13 @@ def corner_mask(side: int, device: torch.device) -> Tensor:
     return x.square() + y.square() > (0.5 * side) ** 2
 
 
-@_constant
+@_kept
 def corner_pixels(side: int, device: torch.device) -> Tensor:
     """Return the row-major numbers, int64, of the pixels of `corner_mask`.
 
     They are kept, because a list as long as the number of pixels found makes the host wait for a GPU.
     """
-    return _corner_pixels(side, device)
-
-
-@functools.lru_cache(maxsize=16)
-def _corner_pixels(side: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # a kept tensor may serve where gradients are computed
-        return corner_mask(side, device).flatten().nonzero()[:, 0]
+    return corner_mask(side, device).flatten().nonzero()[:, 0]
 
 
 def corner_patches(images: Tensor, side: int) -> Tensor:
@@ -118,17 +117,11 @@ def gaussian_matrix(side: int, width: float, like: Tensor, repeat_border: bool) 
 
 def smooth(planes: Tensor, width: float) -> Tensor:
     """Convolve planes (N, S, S) with a Gaussian of standard deviation `width`, frame widths, repeating the border."""
-    matrix = _kept_gaussian(planes.shape[-1], width, planes.dtype, planes.device)
+    matrix = _gaussian(planes.shape[-1], width, planes.dtype, planes.device)
     return matrix @ planes @ matrix.T
 
 
-@_constant
-def _kept_gaussian(side: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a matrix as `gaussian_matrix` makes it, kept: making it takes ten times as many operations as using it."""
-    return _gaussian(side, width, dtype, device)
-
-
-@functools.lru_cache(maxsize=64)
+@_kept
 def _gaussian(side: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return gaussian_matrix(side, width, torch.empty(0, dtype=dtype, device=device), repeat_border=True)
+    """Return a matrix as `gaussian_matrix` makes it, kept: making it takes ten times as many operations as using it."""
+    return gaussian_matrix(side, width, torch.empty(0, dtype=dtype, device=device), repeat_border=True)

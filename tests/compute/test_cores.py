@@ -10,14 +10,6 @@ import torch
 from galaxies.compute.cores import map_on_cores
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def test_results_are_in_the_order_of_the_items(threads):
     assert map_on_cores(lambda item: item**2, range(20)) == [item**2 for item in range(20)]
 

@@ -7,7 +7,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import evaluate
@@ -17,14 +16,6 @@ from galaxies.measure import picture_files
 from galaxies.measure.picture_files import measure_files
 from galaxies.measure.statistics_table import measure_images
 from tests.conftest import render_galaxies
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -81,14 +81,6 @@ def test_the_table_holds_what_its_sources_measure(pictures):
         np.testing.assert_allclose(values[1:], found[statistic.name][1:].numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def test_neither_neighbours_nor_threads_change_a_value(pictures, threads):
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(pictures)))
     together = measure_images(pictures)
