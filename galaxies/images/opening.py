@@ -6,6 +6,7 @@ It imports no torch, so that threads and command lines that only read pictures s
 from __future__ import annotations
 
 import io
+import threading
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
@@ -16,6 +17,9 @@ MAX_PICTURE_SIDE_PX = 16_384
 MAX_PICTURE_PX = 178_956_970  # in all: what `Image.open` calls a decompression bomb has more
 GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # more than 8 bits a pixel
+# Threads that read at the same time take turns with large pictures, whose memory would add up, and with FITS files:
+# astropy's warnings are told to be silent for all threads.
+ONE_AT_A_TIME = threading.Lock()
 
 
 def open_picture(data: bytes) -> Image.Image | None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import math
-import threading
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.common.errors import UserError
+from galaxies.images.fits_reading import read_fits
 from galaxies.images.opening import (
     DEEP_MODES,
     GREY_MODES,
     MAX_PICTURE_PX,
     MAX_PICTURE_SIDE_PX,
+    ONE_AT_A_TIME,
     open_picture,
 )
 
 SMALLEST_PX, LARGEST_PX = 64, 256
 _MOST_BYTES = 512 * 2**20
-# Threads that read at the same time take turns with pictures of more pixels than this, whose memory would add up, and
-# with FITS files: astropy's warnings are told to be silent for all threads.
+# Threads that read at the same time take turns with pictures of more pixels than this, whose memory would add up.
 _LARGE_PX = 2048**2
-_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def read_picture(path: Path) -> Picture:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     fits = content.startswith(b"SIMPLE  =")
-    planes, display, notes = _read_fits(path, content) if fits else _read_raster(path, content)
+    planes, display, notes = read_fits(path, content) if fits else _read_raster(path, content)
     height, width = planes.shape[1:]
     side = min(height, width)
     if side < SMALLEST_PX:
@@ -106,47 +102,10 @@ def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str
             raise UserError(f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS")
         grey = picture.mode in GREY_MODES
         picture.info.pop("transparency", None)  # changes no colour, but Pillow warns of it in palettes
-        with _ONE_AT_A_TIME if width * height > _LARGE_PX else nullcontext():
+        with ONE_AT_A_TIME if width * height > _LARGE_PX else nullcontext():
             pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
     except UserError:
         raise
     except Exception:  # on damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error and more
         raise UserError(f"{path} is no PNG, JPEG or FITS file, or is damaged") from None
     return pixels.transpose(2, 0, 1), True, ["grey"] if grey else []
-
-
-def _read_fits(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:
-    """Return planes (3, H, W) of the first image of a FITS file, rows from the top."""
-    try:
-        from astropy.io import fits
-    except ImportError:
-        raise UserError(f"{path} is a FITS file, which needs astropy: python -m pip install astropy") from None
-    try:
-        with _ONE_AT_A_TIME, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(io.BytesIO(content), memmap=False) as units:
-                unit = next(u for u in units if u.is_image and u.header.get("NAXIS", 0) > 0)
-                shape = unit.shape
-                small = math.prod(shape) <= 3 * MAX_PICTURE_SIDE_PX**2
-                values = np.asarray(unit.data, dtype=np.float64) if small else None
-                display = str(unit.header.get("BUNIT", "")).strip().lower() == "display"
-    except Exception:  # astropy raises many kinds of errors on damaged files
-        raise UserError(f"{path} holds no image that can be read, or is damaged") from None
-    if values is None or not (values.ndim == 2 or (values.ndim == 3 and len(values) in (1, 3))):
-        raise UserError(f"{path} has the shape {tuple(shape)}: one plane or three (R, G, B) are needed")
-    notes = []
-    planes = values[None] if values.ndim == 2 else values
-    if len(planes) == 1:
-        planes = np.repeat(planes, 3, 0)
-        notes.append("grey")
-    if not np.isfinite(planes).all():
-        notes.append(f"{int((~np.isfinite(planes)).any(0).sum())} pixels without a value, taken as sky")
-        planes = np.where(np.isfinite(planes), planes, np.nanmedian(np.where(np.isfinite(planes), planes, np.nan)))
-    if display:
-        planes = planes / 255
-    else:
-        if not planes.max() > 0 or not np.isfinite(planes).all():
-            raise UserError(f"{path} has no value above 0")
-        planes = planes / planes.max()
-        notes.append("counts, scaled to the brightest")
-    return planes[:, ::-1], display, notes
