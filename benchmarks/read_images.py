@@ -9,7 +9,6 @@ this process on the same files, in turns, and the medians are compared.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from galaxies.common.json_writing import json_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ratio": round(our_rate / plain_rate, 3),
         "ratios": [round(one / two, 3) for one, two in pairs],
     }
-    print(json.dumps(result))
+    print(json_text(result))
 
 
 if __name__ == "__main__":

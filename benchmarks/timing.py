@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from benchmarks.roofline import Peak, Work
 from galaxies.command_line import Parser
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -174,7 +174,7 @@ def print_result(
     """
     result = {"benchmark": benchmark, "machine": machine, "sizes": sizes, "rows": list(rows), "facts": facts or {}}
     fault = fault_of(result, facts_only)
-    print(json.dumps(only_figures(result), allow_nan=False), flush=True)
+    print(json_text(only_figures(result)), flush=True)
     if fault:
         raise UserError(f"{benchmark} measured nothing that counts: {fault}")
 

@@ -12,7 +12,6 @@ with their standard deviation, and ablation.png, a point a seed. --arms can be g
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 import shlex
@@ -28,6 +27,7 @@ from config_physics import Config
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.durable_files import output_file, write_output
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.common.parsing import whole_number
 from galaxies.datasets.prepared import PreparedDataset
 from studies import runs as script_runs
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         script_runs.report(out, run, [*where, "--count", options.count])
     figures = compare(out, list(runs))
     result = summarise(figures, runs)
-    text = json.dumps({"settings": settings, "arms": result}, indent=1, allow_nan=False) + "\n"
+    text = json_text({"settings": settings, "arms": result}, indent=1) + "\n"
     write_output(out / "ablation.json", text.encode())
     table = markdown(result)
     write_output(out / "table.md", table.encode())

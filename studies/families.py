@@ -10,7 +10,6 @@ Markdown file. The time of the training is summed up from the run's metrics.json
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
 from galaxies.common.durable_files import write_output
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.common.parsing import whole_number
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.validation.report.contents import ALL, GamingGap, LeftOut, Report
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns[words] = {**rows_of(content), **training_of(checkpoint)}
     table = table_of(columns)
     write_output(options.out / "table.md", table.encode())
-    write_output(options.out / "table.json", (json.dumps(columns, indent=1) + "\n").encode())
+    write_output(options.out / "table.json", (json_text(columns, indent=1) + "\n").encode())
     if options.page:
         write_output(options.page, with_table(text, table, options.page, "families").encode())
     print(table)

@@ -20,6 +20,7 @@ from typing import Any
 
 from galaxies.common.durable_files import only_process, write_output
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.datasets.packing import pack, unpack
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.build import generator_weights
@@ -129,7 +130,7 @@ class Pieces:
         for judge in self.data.glob("judge-*.pt"):
             files[f"judge/{judge.name}"] = judge
         self.calls.append({"saving_s": round(time.monotonic() - started, 2)})
-        write_output(files["calls.json"], (json.dumps(self.calls[-_REMEMBERED:], indent=1) + "\n").encode())
+        write_output(files["calls.json"], (json_text(self.calls[-_REMEMBERED:], indent=1) + "\n").encode())
         return write_parts(self.out, STATE, files, self.limit)
 
     def _of_family(self, family: str) -> dict[str, Path]:
@@ -177,7 +178,7 @@ def _note(data: PreparedDataset) -> dict[str, Any]:
 def _unpacked(source: Path, cache: Path) -> PreparedDataset:
     """Unpack data, unless that was done before."""
     sums = read_note(source, DATA)["sha256"]
-    path = cache / hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache / hashlib.sha256(json_text(sums, sort_keys=True).encode()).hexdigest()[:16]
     with suppress(UserError):
         data = PreparedDataset.open(path)
         if data.manifest["sha256"] == sums:

@@ -16,7 +16,6 @@ tells the same network real galaxies from real ones: it can only guess.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"wrote {path}")
     path = options.out / "realism.json"
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.write_text(json_text(report, indent=1) + "\n", encoding="utf-8")
     replace_file(temporary, path)
     print(f"wrote {path}")
 

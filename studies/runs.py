@@ -15,6 +15,7 @@ from typing import Any
 from galaxies.common.durable_files import write_output
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import ROOT
+from galaxies.common.json_writing import json_text
 from galaxies.storage.checkpoint import LATEST, load_checkpoint
 
 
@@ -59,7 +60,7 @@ def hold_to(path: Path, settings: dict[str, Any], of: Path | None = None) -> Non
                 f"{of or path.parent} was begun with another {' and '.join(different)}: choose another --out"
             )
         return
-    write_output(path, (json.dumps(settings, indent=1) + "\n").encode())
+    write_output(path, (json_text(settings, indent=1) + "\n").encode())
 
 
 def train(folder: Path, run: str, options: Sequence[object]) -> None:

@@ -11,7 +11,6 @@ with --page the table is also put between its two marks of a Markdown file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from config_physics import SOLVERS
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common.durable_files import output_file, write_output
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.common.parsing import whole_number
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns[f"{solver.num_steps} steps of {solver.name}"] = rows | {"seconds an image": seconds}
     table = families.table_of(columns)
     write_output(options.out / "table.md", table.encode())
-    write_output(options.out / "table.json", (json.dumps(columns, indent=1) + "\n").encode())
+    write_output(options.out / "table.json", (json_text(columns, indent=1) + "\n").encode())
     if options.page:
         write_output(options.page, families.with_table(text, table, options.page, "solvers").encode())
     print(table)

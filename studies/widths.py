@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config_physics import Config
 from galaxies.command_line import Parser, run_script
 from galaxies.common.durable_files import whole_file
+from galaxies.common.json_writing import json_text
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.recipes import DIFFUSION_RECIPES
 from galaxies.training.trainer import Trainer
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not any(asked.items() <= result.items() for result in results):
             results.append(asked | train(config, data, options.steps))
             with whole_file(options.out) as file:
-                file.write((json.dumps(results) + "\n").encode())
+                file.write((json_text(results) + "\n").encode())
     print(table(results))
     if faults := [fault for result in results if result["recipe"] == "default" for fault in judge(result, results)]:
         print("\n".join(faults))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import math
 import os
 import platform
@@ -29,6 +28,7 @@ from galaxies.common.durable_files import (
     sha256_of,
 )
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.common.signals import exits_when_terminated
 
 FORMAT_VERSION = 1
@@ -218,7 +218,7 @@ class DatasetWriter:
             self.manifest = self._make_manifest(splits, known)
             # A file name that is no text in any encoding can stand in a command line.
             with (self._partial / "manifest.json").open("w", encoding="utf-8", errors="backslashreplace") as stream:
-                json.dump(self.manifest, stream, indent=1, ensure_ascii=False)
+                stream.write(json_text(self.manifest, indent=1, ensure_ascii=False))
                 _sync_and_close(stream)
             self._check_out()
             put_in_place(self._partial, self.out)

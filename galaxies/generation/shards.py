@@ -30,6 +30,7 @@ from tqdm import tqdm
 from config_physics import BANDS
 from galaxies.common.durable_files import free_space, replace_file, sha256_of, sync_folder
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import GRID_LIMIT, REQUEST_FILE, generate_blocks
 from galaxies.generation.requests import Requests
@@ -142,7 +143,7 @@ class ShardFolder:
         if not (self.path / REQUEST_FILE).exists():
             # Several processes may do so at once, each with the same words.
             temporary = self.path / f".{REQUEST_FILE}.{os.getpid()}.tmp"
-            temporary.write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json_text(self.identity, indent=1) + "\n", encoding="utf-8")
             replace_file(temporary, self.path / REQUEST_FILE)
         self._check_identity()
 

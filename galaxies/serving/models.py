@@ -17,6 +17,7 @@ import torch
 
 from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
 from galaxies.serving.queries import FAMILIES
@@ -73,7 +74,7 @@ class ServedModel:
         sampler = self.sampler
         digest = hashlib.sha256()
         told = [sampler.config.to_dict(), sampler.describe(), sampler.kind_of_device, torch.__version__]
-        digest.update(json.dumps(told, sort_keys=True).encode())
+        digest.update(json_text(told, sort_keys=True).encode())
         tensors = [*sampler.network.state_dict().values(), sampler.population.classes, sampler.population.values]
         for tensor in tensors:
             digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())

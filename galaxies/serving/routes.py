@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
@@ -17,6 +16,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 from PIL import __version__ as pillow_version
 
+from galaxies.common.json_writing import json_text
 from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, Sheet, Tile
 from galaxies.serving.batching import BusyError
 from galaxies.serving.openapi import Route, describe
@@ -48,7 +48,7 @@ class _NoModelError(Exception):
 def answer(content: bytes | Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response of bytes, or of JSON; nothing keeps it unless its headers say so."""
     if not isinstance(content, bytes):
-        content = json.dumps(content.model_dump(exclude_unset=True), allow_nan=False).encode()
+        content = json_text(content.model_dump(exclude_unset=True)).encode()
     return Response(
         content, status, {"Cache-Control": "no-store", "Content-Type": "application/json", **(headers or {})}
     )
@@ -242,7 +242,7 @@ def healthz() -> Response:
 
 @cache
 def _description() -> bytes:
-    return json.dumps(describe(ROUTES), indent=1).encode()
+    return json_text(describe(ROUTES), indent=1).encode()
 
 
 def _draw(service: GalaxyService, queries: Sequence[GalaxyQuery], measured: bool) -> list[Galaxy]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 
 _PHASE_ORDER = {"predictor": 0, "generator": 1}
 
@@ -32,7 +33,7 @@ class MetricsLog:
         kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
         try:
             with whole_file(self.path) as file:
-                file.writelines((json.dumps(record) + "\n").encode() for record in kept)
+                file.writelines((json_text(record) + "\n").encode() for record in kept)
         except OSError as error:
             raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
 
@@ -44,7 +45,7 @@ class MetricsLog:
         UserError
             If it cannot be written.
         """
-        line = json.dumps(record, allow_nan=False) + "\n"
+        line = json_text(record) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:

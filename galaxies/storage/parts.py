@@ -17,6 +17,7 @@ from typing import Any
 
 from galaxies.common.durable_files import plain_errors, sync_folder, whole_file
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 
 PART_BYTES = 15_900_000  # below both 16 MB and 16 MiB
 _FORMAT_VERSION = 1
@@ -68,7 +69,7 @@ def write_parts(
         entries = [{"name": key, "bytes": size} for key, size in sizes.items()]
         listed = {"format_version": _FORMAT_VERSION, "parts": parts, "files": entries, "note": note}
         with whole_file(catalogue) as file:
-            file.write((json.dumps({**listed, "sha256": _digest(listed)}, indent=1) + "\n").encode())
+            file.write((json_text({**listed, "sha256": _digest(listed)}, indent=1) + "\n").encode())
         sync_folder(folder)
         kept = {part["name"] for part in parts}
         for path in list(folder.iterdir()):
@@ -187,4 +188,4 @@ def _writing_of(file: str, name: str) -> int:
 
 
 def _digest(listed: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(listed, sort_keys=True).encode()).hexdigest()

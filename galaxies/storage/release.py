@@ -18,6 +18,7 @@ from torch import Tensor
 from config_physics import RELEASED
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.storage.checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
 from galaxies.storage.migrations import FORMAT_VERSION, check_version, migrate
 
@@ -117,7 +118,7 @@ def write_release(state: dict[str, Any], folder: Path, precision: torch.dtype, f
     with whole_file(folder / WEIGHTS) as file:
         file.write(content)
     with whole_file(folder / SETTINGS) as file:
-        file.write((json.dumps(settings, indent=1) + "\n").encode())
+        file.write((json_text(settings, indent=1) + "\n").encode())
     return folder / WEIGHTS
 
 
@@ -159,7 +160,7 @@ def without_folders(text: str) -> str:
 
 def _digest(weights: bytes, settings: dict[str, Any]) -> str:
     """Hash both files, the settings but for the hash itself and whatever their layout."""
-    return hashlib.sha256(weights + json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(weights + json_text(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _at_precision(value: Tensor, precision: torch.dtype) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from config_physics import Config
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.run_folder import check_space, hold_run
 from galaxies.training.trainer import Trainer
@@ -32,7 +32,7 @@ def print_settings(config: Config, manifest: dict[str, Any]) -> None:
     """Print the resolved settings and what is in the dataset."""
     settings = config.to_dict() | {"attributes": ",".join(config.attributes)}
     print("settings: " + " ".join(f"{name}={value}" for name, value in settings.items()))
-    print(f"data: {manifest.get('count')} galaxies, {json.dumps(manifest.get('counts'))}")
+    print(f"data: {manifest.get('count')} galaxies, {json_text(manifest.get('counts'))}")
 
 
 def refuse_existing(run: str, dry_run: bool) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from galaxies.common.durable_files import output_file, write_output
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.common.signals import exits_when_terminated
 
 
@@ -192,7 +192,7 @@ def augmentation(
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json_text(values, indent=1, ensure_ascii=False) + "\n"
     write_output(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
 
 

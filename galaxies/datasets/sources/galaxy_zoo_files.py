@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from galaxies.common.durable_files import only_process, replace_file, sync_folder
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.common.untrusted_files import UntrustedFileError, check_archive, survey_table
 
 try:
@@ -276,5 +277,5 @@ def _remember(file: ReleaseFile, folder: Path) -> None:
     status = (folder / file.name).stat()
     known = _checked(folder) | {file.name: [status.st_size, status.st_mtime_ns]}
     draft = folder / ".download" / "checked.json.new"
-    draft.write_text(json.dumps(known), encoding="utf-8")
+    draft.write_text(json_text(known), encoding="utf-8")
     replace_file(draft, folder / ".download" / "checked.json")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 
 _BLOCK = 1 << 16
 _HEADERS = {
@@ -222,7 +223,7 @@ class ResumingDownloader:
             self._refuse_beginnings(first, url)
             # Emptied before the notes change: bytes of one file never stand beside notes of another.
             self._write([], "wb")
-            self._notes_file.write_text(json.dumps(new), encoding="utf-8")
+            self._notes_file.write_text(json_text(new), encoding="utf-8")
             self._write([first], "ab")
             offset = len(first)
         bar.reset(total)
