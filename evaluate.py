@@ -77,8 +77,15 @@ def _parser() -> Parser:
     compare.add_argument("--out", type=Path, metavar="CSV", help="also write the table to this file")
     compare.set_defaults(run=_compare)
 
-    measure = parsers.add_parser("measure", help="measure pictures", description="Measure pictures.")
-    measure.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG or FITS, one galaxy each")
+    measure = parsers.add_parser(
+        "measure",
+        help="measure pictures",
+        description="Measure pictures. One that cannot be measured gets a row without values, and the reason in the "
+        "column remark. The exit status is 0 if all were measured, 1 if only some, and 2, without a table, if none.",
+    )
+    measure.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG or FITS, one galaxy each, or folders of them"
+    )
     measure.add_argument("--out", type=Path, required=True, metavar="CSV", help="table to write, one row a picture")
     measure.set_defaults(run=_measure)
 
@@ -145,7 +152,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    commands.measure(options.images, options.out)
+    if commands.measure(options.images, options.out):
+        raise SystemExit(1)
 
 
 def _validate(options: argparse.Namespace) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from galaxies.common.errors import UserError, shown
 from galaxies.compute.cores import stream_on_cores
-from galaxies.images.reading import read_picture
+from galaxies.images.reading import Picture, read_picture
 from galaxies.measure.statistics_table import Measured, measure_images
 
 _TOGETHER = 16  # files that a core reads and measures at a time
+_KINDS = (".png", ".jpg", ".jpeg", ".fits", ".fit", ".fts")  # what is looked for in folders, by the ends of names
+_PACKED = (".gz", ".bz2", ".fz")  # further ends that FITS files come with
 
 
 class MeasuredPicture(NamedTuple):
@@ -38,36 +42,106 @@ class MeasuredPicture(NamedTuple):
     measured: Measured
 
 
-def measure_files(paths: Sequence[Path]) -> Iterator[MeasuredPicture]:
+class UnmeasuredPicture(NamedTuple):
+    """What a user named and cannot be measured.
+
+    Attributes
+    ----------
+    path : Path
+    reason : str
+        A sentence.
+    """
+
+    path: Path
+    reason: str
+
+
+class NamedPictures(NamedTuple):
+    """What the names that a user gave lead to.
+
+    Attributes
+    ----------
+    paths : list of Path
+        Of files, in the order of the names; those of a folder in the order of the alphabet.
+    without : list of UnmeasuredPicture
+        Folders without a picture, and patterns that fit no file.
+    repeated : int
+        Names left out, because they lead to a file that was named before.
+    """
+
+    paths: list[Path]
+    without: list[UnmeasuredPicture]
+    repeated: int
+
+
+def find_pictures(names: Sequence[Path]) -> NamedPictures:
+    """Find the pictures that a user names: files, folders with what lies in and below them, and patterns such as *.png.
+
+    Shells fill in patterns themselves, but for that of Windows. Whether a file is a picture shows when it is read.
+    """
+    paths: dict[str, Path] = {}
+    without, repeated = [], 0
+    for name in names:
+        found, reason = _named(name)
+        without += [UnmeasuredPicture(name, reason)] if reason else []
+        for path in found:
+            key = os.path.normcase(path.absolute())
+            repeated += key in paths
+            paths.setdefault(key, path)
+    return NamedPictures(list(paths.values()), without, repeated)
+
+
+def _named(name: Path) -> tuple[list[Path], str]:
+    """Return the files that one name leads to, and why there are none."""
+    if name.is_dir():
+        errors: list[OSError] = []
+        found = [Path(folder) / file for folder, _, files in os.walk(name, onerror=errors.append) for file in files]
+        found = sorted(path for path in found if _may_be_picture(path.name))
+        if errors:
+            return found, f"{errors[0].filename} cannot be read: {errors[0].strerror}"
+        return found, "" if found else f"{name} holds no picture: no file whose name ends like {', '.join(_KINDS)}"
+    if set("*?[") & set(str(name)) and not name.exists():
+        found = sorted(Path(name.anchor).glob(str(name.relative_to(name.anchor))))
+        return found, "" if found else f"no file fits {shown(str(name))}"
+    return [name], ""
+
+
+def _may_be_picture(name: str) -> bool:
+    name = name.lower()
+    for packing in _PACKED:
+        name = name.removesuffix(packing)
+    return name.endswith(_KINDS) and not name.startswith(".")
+
+
+def measure_files(paths: Sequence[Path]) -> Iterator[MeasuredPicture | UnmeasuredPicture]:
     """Read and measure pictures; those of one size, among a few that follow each other, are measured together.
 
     A picture's values depend on neither those beside it nor the number of cores.
 
     Yields
     ------
-    MeasuredPicture
+    MeasuredPicture, or UnmeasuredPicture for what is no picture of a galaxy; see `read_picture`
         In the order of the paths.
-
-    Raises
-    ------
-    UserError
-        On the first of them that is no picture of a galaxy; see `read_picture`.
     """
     parts = (paths[start : start + _TOGETHER] for start in range(0, len(paths), _TOGETHER))
     for part in stream_on_cores(_measure_together, parts):
         yield from part
 
 
-def _measure_together(paths: Sequence[Path]) -> list[MeasuredPicture]:
-    pictures = [read_picture(path) for path in paths]
-    of_side: dict[int, list[int]] = {}
-    for place, picture in enumerate(pictures):
-        of_side.setdefault(picture.image.shape[-1], []).append(place)
-    found: dict[int, Measured] = {}
-    for places in of_side.values():
-        measured = measure_images(torch.stack([pictures[place].image for place in places]))
-        found |= {place: measured.of(row) for row, place in enumerate(places)}
-    return [
-        MeasuredPicture(path, picture.side_px, picture.display, picture.note, found[place])
-        for place, (path, picture) in enumerate(zip(paths, pictures, strict=True))
-    ]
+def _measure_together(paths: Sequence[Path]) -> list[MeasuredPicture | UnmeasuredPicture]:
+    results: dict[int, MeasuredPicture | UnmeasuredPicture] = {}
+    of_side: dict[int, list[tuple[int, Picture]]] = {}
+    for place, path in enumerate(paths):
+        try:
+            picture = read_picture(path)
+        except UserError as error:
+            results[place] = UnmeasuredPicture(path, str(error))
+        else:
+            of_side.setdefault(picture.image.shape[-1], []).append((place, picture))
+    for alike in of_side.values():
+        measured = measure_images(torch.stack([picture.image for _, picture in alike]))
+        for row, (place, picture) in enumerate(alike):
+            results[place] = MeasuredPicture(
+                paths[place], picture.side_px, picture.display, picture.note, measured.of(row)
+            )
+    return [results[place] for place in range(len(paths))]

@@ -78,24 +78,46 @@ def compare(runs: Sequence[Path], out: Path | None) -> None:
         _write_csv(out, [["figure", *columns], *rows])
 
 
-def measure(images: Sequence[Path], out: Path) -> None:
+def measure(names: Sequence[Path], out: Path) -> int:
     """Measure pictures of any origin, and write a CSV file with a row for each.
+
+    A file that is no picture of a galaxy gets a row, too: without values, with the reason as its remark.
+
+    Parameters
+    ----------
+    names : sequence of Path
+        Files, folders and patterns, as `find_pictures` takes them.
+    out : Path
+        CSV file to write.
+
+    Returns
+    -------
+    int
+        How many could not be measured.
 
     Raises
     ------
     UserError
-        If one is no picture of a galaxy, or `out` cannot be written; then there is no such file.
+        If none could be measured, or `out` cannot be written; then there is no such file.
     """
     from tqdm import tqdm
 
     from galaxies.measure.photometry import FLAG_BITS
-    from galaxies.measure.picture_files import measure_files
+    from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measure_files
     from galaxies.measure.statistics_table import STATISTICS
 
+    named = find_pictures(names)
+    paths, bad = named.paths, list(named.without)
     with exits_when_terminated(), output_file(out) as file:
         file.write(_csv([["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]))
-        bar = tqdm(measure_files(images), "measuring", len(images), unit="img", leave=False, disable=len(images) < 8)
+        nothing = [""] * (1 + len(STATISTICS) + 1)
+        file.write(_csv([[str(each.path), *nothing, each.reason] for each in bad]))
+        bar = tqdm(measure_files(paths), "measuring", len(paths), unit="img", leave=False, disable=len(paths) < 8)
         for picture in bar:
+            if isinstance(picture, UnmeasuredPicture):
+                bad.append(picture)
+                file.write(_csv([[str(picture.path), *nothing, picture.reason]]))
+                continue
             values = [
                 None if s.display and not picture.display else picture.measured.values[s.name][0] for s in STATISTICS
             ]
@@ -104,7 +126,18 @@ def measure(images: Sequence[Path], out: Path) -> None:
             cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
             row = [str(picture.path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))]
             file.write(_csv([row]))
-    print(f"measured {len(images)} pictures into {out}")
+        total = len(paths) + len(named.without)
+        if len(bad) == total:
+            others = f"none of {total} can be measured, and the first says why: " if total > 1 else ""
+            raise UserError(f"{others}{bad[0].reason}")
+    if named.repeated:
+        print(f"left out {named.repeated} names of files that had been named before")
+    if bad:
+        more = f" (and {len(bad) - 1} more, see their remarks)" if len(bad) > 1 else ""
+        print(f"measured {total - len(bad)} of {total} pictures into {out}; not measured: {bad[0].reason}{more}")
+    else:
+        print(f"measured {total} pictures into {out}")
+    return len(bad)
 
 
 def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:

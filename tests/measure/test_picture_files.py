@@ -1,9 +1,10 @@
-"""Measuring files: sizes and formats mixed, any order, any number of cores, the first unreadable one named."""
+"""Measuring files: sizes and formats mixed, any order, any number of cores; one that is bad costs its own row alone."""
 
 from __future__ import annotations
 
 import csv
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import evaluate
 from galaxies.common.errors import UserError
 from galaxies.images.reading import read_picture
 from galaxies.measure import picture_files
-from galaxies.measure.picture_files import measure_files
+from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measure_files
 from galaxies.measure.statistics_table import measure_images
 from tests.conftest import render_galaxies
 
@@ -65,15 +66,16 @@ def test_pictures_of_one_size_are_measured_together(files, monkeypatch):
     assert sorted(shapes) == [(3, 100), (3, 256), (10, 64)]
 
 
-def test_the_first_unreadable_file_in_their_order_is_named(files, tmp_path, threads):
+def test_what_is_no_picture_is_named_in_its_place(files, tmp_path, threads):
     late, early = tmp_path / "late.png", tmp_path / "early.png"
     for path in (late, early):
         path.write_bytes(b"\x89PNG\r\n\x1a\n")
     chosen = [*files[:20], early, *files[20:35], late, *files[35:]]
-    done = []
-    with pytest.raises(UserError, match=r"early\.png is no PNG, JPEG or FITS file"):
-        done.extend(each.path for each in measure_files(chosen))
-    assert done == chosen[: len(done)] and early not in done
+    found = list(measure_files(chosen))
+    assert [each.path for each in found] == chosen
+    bad = [each for each in found if isinstance(each, UnmeasuredPicture)]
+    assert [each.path for each in bad] == [early, late]
+    assert all(f"{each.path} is no PNG, JPEG or FITS file" in each.reason for each in bad)
 
 
 def test_many_files_are_read_a_few_ahead_of_what_is_taken(files, threads, monkeypatch):
@@ -94,6 +96,63 @@ def test_a_table_appears_whole_or_not_at_all(files, tmp_path):
     assert {row["side_px"] for row in rows} == {"64", "100", "300"}
     before = out.read_bytes()
     (bad := tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"bad\.png is no PNG"):
-        evaluate.main(["measure", *map(str, files), str(bad), "--out", str(out)])
+    with pytest.raises(UserError, match=r"^none of 2 can be measured, and the first says why: .*bad\.png is no PNG"):
+        evaluate.main(["measure", str(bad), str(tmp_path / "none.png"), "--out", str(out)])
     assert out.read_bytes() == before and [path.name for path in out.parent.iterdir()] == ["table.csv"]
+
+
+def measured(tmp_path, *names):
+    """Measure names by the command; return its exit status and the rows of the table."""
+    status = 0
+    try:
+        evaluate.main(["measure", *map(str, names), "--out", str(tmp_path / "m.csv")])
+    except SystemExit as end:
+        status = end.code
+    with (tmp_path / "m.csv").open(newline="") as stream:
+        return status, list(csv.DictReader(stream))
+
+
+def test_a_bad_file_costs_its_own_row_alone(files, tmp_path, capsys):
+    (bad := tmp_path / "bad.png").write_bytes(files[0].read_bytes()[:500])
+    status, rows = measured(tmp_path, files[0], bad, files[3], tmp_path / "none.png")
+    assert status == 1 and [row["file"] for row in rows] == [
+        *map(str, (files[0], bad, files[3], tmp_path / "none.png"))
+    ]
+    assert all(rows[k]["size"] and rows[k]["flag"] for k in (0, 2))
+    for k, reason in ((1, "is damaged"), (3, "No such file")):
+        assert reason in rows[k]["remark"]
+        assert not any(value for name, value in rows[k].items() if name not in ("file", "remark"))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("measured 2 of 4 pictures into") and "bad.png is no PNG" in last and "1 more" in last
+    assert measured(tmp_path, files[0], files[3])[0] == 0
+
+
+def test_folders_and_patterns_stand_for_the_pictures_in_them(files, tmp_path, capsys):
+    inner = tmp_path / "all/b.png"
+    inner.mkdir(parents=True)
+    for name in ("2.PNG", "1.jpeg", ".hidden.png", "._junk.png", "notes.txt", "m.csv"):
+        (tmp_path / "all" / name).write_bytes(files[0].read_bytes())
+    (inner / "3.fits.fz").write_bytes(files[0].read_bytes())
+    (empty := tmp_path / "empty").mkdir()
+    names = [tmp_path / "all", empty, tmp_path / "all/2.PNG", tmp_path / "all/[12].*", tmp_path / "*.gif"]
+    found = find_pictures(names)
+    assert [str(path.relative_to(tmp_path / "all")) for path in found.paths] == [
+        "1.jpeg",
+        "2.PNG",
+        str(inner.relative_to(tmp_path / "all") / "3.fits.fz"),
+    ]
+    assert found.repeated == 3 and [each.path for each in found.without] == [empty, tmp_path / "*.gif"]
+    assert "holds no picture" in found.without[0].reason and "no file fits" in found.without[1].reason
+    status, rows = measured(tmp_path, *names)
+    assert status == 1 and len(rows) == 5 and sum(bool(row["size"]) for row in rows) == 3
+    assert "left out 3 names of files that had been named before" in capsys.readouterr().out
+    with pytest.raises(UserError, match="empty holds no picture"):
+        evaluate.main(["measure", str(empty), "--out", str(tmp_path / "m.csv")])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_what_must_not_be_read_is_said_to_be(files, tmp_path):
+    (closed := tmp_path / "closed.png").write_bytes(files[0].read_bytes())
+    closed.chmod(0)
+    status, rows = measured(tmp_path, closed, files[0])
+    assert status == 1 and "Permission denied" in rows[0]["remark"] and rows[1]["size"]
