@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from galaxies.common.errors import UserError
+from galaxies.common.errors import UserError, shown
 from galaxies.common.settings import KIND_WORDS, check_settings, setting
 
 SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `galaxies.generation.solvers.Solver`
@@ -37,16 +37,20 @@ MORPHOLOGY_NAMES = tuple(m.name for m in MORPHOLOGIES)
 
 
 def morphology_index(name: str) -> int:
-    """Return the class index of a morphology name; `edge_on` and capitals are accepted.
+    """Return the class index of a morphology name.
+
+    Capitals, `edge_on`, `edge on`, quotes and blanks around it and an s at its end are accepted.
 
     Raises
     ------
     UserError
         If the name is none of the classes.
     """
-    canonical = name.strip().lower().replace("_", "-")
+    canonical = "-".join(name.strip(" \t\r\n\"'").lower().replace("_", " ").replace("-", " ").split())
     if canonical not in MORPHOLOGY_NAMES:
-        raise UserError(f"unknown morphology '{name}': choose one of {', '.join(MORPHOLOGY_NAMES)}")
+        canonical = canonical.removesuffix("s")
+    if canonical not in MORPHOLOGY_NAMES:
+        raise UserError(f"unknown morphology {shown(name)}: choose one of {', '.join(MORPHOLOGY_NAMES)}")
     return MORPHOLOGY_NAMES.index(canonical)
 
 

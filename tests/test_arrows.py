@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 # What a folder of `galaxies/` may import besides itself, `common` and `config_physics`; DESIGN says it in a table, and
 # CONTRIBUTING.md explains it. "models" are gan_model, diffusion_model and physics_model. A new file needs no entry.
 _BELOW_MODELS = ("images", "measure", "telescope", "networks")
-_BELOW_GENERATION = (*_BELOW_MODELS, "compute", "storage", "datasets", "models")
+_BELOW_GENERATION = (*_BELOW_MODELS, "compute", "tables", "storage", "datasets", "models")
 MAY_IMPORT = {
     "common": (),
     "config_physics": (),
@@ -20,10 +20,11 @@ MAY_IMPORT = {
     "compute": (),
     "images": (),
     "measure": ("compute", "images"),
+    "tables": (),
     "storage": ("compute",),
     "telescope": ("compute", "images"),
-    "datasets": ("compute", "images", "measure", "telescope"),
-    "mock_survey": ("compute", "measure", "telescope", "datasets"),
+    "datasets": ("compute", "tables", "images", "measure", "telescope"),
+    "mock_survey": ("compute", "tables", "measure", "telescope", "datasets"),
     "networks": ("images", "measure"),
     "models": _BELOW_MODELS,
     "generation": _BELOW_GENERATION,

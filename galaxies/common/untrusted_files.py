@@ -1,4 +1,4 @@
-"""Read files that came from elsewhere: tables and zip files that may be damaged, or made to do harm.
+"""Read zip files of pictures that came from elsewhere, and may be damaged or made to do harm.
 
 Nothing is unpacked to the disk and no name in a file is ever opened as a path. Dangerous names are refused all the
 same: an archive that holds one is not what it says it is. Sizes are checked before memory is spent on them.
@@ -6,29 +6,20 @@ same: an archive that holds one is not what it says it is. Sizes are checked bef
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
 
 from galaxies.common.errors import shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-# The release has 490,000 entries of some 15 kB, and tables of up to 360 MB, 356,000 rows and 8 kB a line.
+# The release has 490,000 entries of some 15 kB.
 MAX_PICTURE_BYTES = 64 << 20
 MAX_ENTRIES = 2_000_000
-MAX_TABLE_BYTES = 2_000_000_000
-MAX_ROWS = 2_000_000
-MAX_LINE_BYTES = 1 << 18
 _MAX_RATIO = 200  # deflate reaches 1000 on zeros; pictures, compressed already, stay below 2
-_GZIP = b"\x1f\x8b"
-_BLOCK = 1 << 16
 # What zipfile, zlib and gzip raise on damaged data.
 READ_ERRORS = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
 
@@ -131,90 +122,3 @@ def check_archive(file: Path, least: int, thorough: bool, progress: Callable[[in
         raise
     except READ_ERRORS as error:
         raise UntrustedFileError(f"it is no complete zip file: {error}") from error
-
-
-class TableStream(io.RawIOBase):
-    """The bytes of a CSV file, unpacked if need be and watched while they are read; never more than a block in memory.
-
-    Parameters
-    ----------
-    file : Path
-        Table, plain or packed by gzip; which of them is seen by its first bytes, since browsers unpack .gz files and
-        keep the name.
-
-    Attributes
-    ----------
-    size, lines : int
-        Bytes and line ends so far.
-
-    Raises
-    ------
-    UntrustedFileError
-        While reading, at a NUL byte, a line without end, or too much of anything (a gzip bomb).
-    """
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        with file.open("rb") as stream:
-            packed = stream.read(2) == _GZIP
-        self._stream: Any = gzip.open(file) if packed else file.open("rb")  # noqa: SIM115 - closed by close()
-        self.size = self.lines = self._line = 0
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read up to a buffer's length of bytes; see `io.RawIOBase`."""
-        data = self._stream.read(min(len(buffer), _BLOCK))
-        self.size += len(data)
-        self.lines += data.count(b"\n")
-        last = data.rfind(b"\n")
-        self._line = self._line + len(data) if last < 0 else len(data) - last - 1
-        if self.size > MAX_TABLE_BYTES or self.lines > MAX_ROWS:
-            raise UntrustedFileError(f"it goes on after {self.size / 1e6:.0f} MB and {self.lines} lines")
-        if self._line > MAX_LINE_BYTES:
-            raise UntrustedFileError(f"line {self.lines + 1} has more than {MAX_LINE_BYTES} bytes")
-        if b"\0" in data:
-            raise UntrustedFileError("it holds NUL bytes, which no text has")
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
-        super().close()
-
-
-class TableSurvey(NamedTuple):
-    """What a table is: its column names in lower case, its rows, and the SHA-256 of its unpacked bytes."""
-
-    columns: tuple[str, ...]
-    rows: int
-    sha256: str
-
-
-def survey_table(file: Path) -> TableSurvey:
-    """Read a CSV file, plain or packed by gzip, from its header to its end.
-
-    Raises
-    ------
-    UntrustedFileError
-        If it is damaged, cut short within gzip, or refused by `TableStream`.
-    """
-    digest = hashlib.sha256()
-    try:
-        with io.BufferedReader(TableStream(file), _BLOCK) as stream:
-            header = stream.readline()
-            digest.update(header)
-            ended = True
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                ended = block.endswith(b"\n")
-            rows = stream.raw.lines - 1 + (not ended)
-    except UntrustedFileError:
-        raise
-    except READ_ERRORS as error:
-        raise UntrustedFileError(f"it cannot be unpacked: {error}") from error
-    names = header.decode("utf-8-sig", "replace").split(",")
-    return TableSurvey(tuple(name.strip().strip('"').lower() for name in names), max(rows, 0), digest.hexdigest())

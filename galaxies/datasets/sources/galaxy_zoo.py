@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,12 @@ import numpy as np
 import pandas as pd
 
 from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES
-from galaxies.common.errors import UserError, shown
-from galaxies.common.untrusted_files import READ_ERRORS, TableStream
+from galaxies.common.errors import UserError
 from galaxies.datasets.preparing import Pictures, Source
+from galaxies.tables.identifiers import read_ids
+from galaxies.tables.numbers import NumberReader, Quantity
+from galaxies.tables.opening import hold_the_same
+from galaxies.tables.reading import read_table
 
 FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
 VOTES_FILE = "gz2_hart16.csv"
@@ -44,7 +46,9 @@ SAMPLE_COLUMNS = {
     "stellar_mass": "stellar_mass",
     "petro_r90_arcsec": "petror90_r",
 }
-_PLAUSIBLE_R90 = (0.0, 1000.0)  # arcseconds, as `Attribute.plausible`
+_R90 = Quantity(plausible=(0.0, 1000.0), usual=(0.0, 60.0))  # arcseconds
+_VOTES = Quantity(plausible=(-1.0, 100_000.0), usual=(0.0, 100_000.0))
+_FRACTION = Quantity(plausible=(-1e-6, 1.0 + 1e-6), usual=(0.0, 1.0))
 # GZ2 pictures were scaled to this many Petrosian R90 a pixel (Willett et al. 2013, section 2).
 FRAME_SCALE_R90 = 0.02
 FRAME_PX = 424  # pixels a side of a picture
@@ -106,19 +110,20 @@ def read_catalogue(
     if rule == "gated":
         answers.append(ODD)
     votes_file, mapping_file = _find(folder, VOTES_FILE), _find(folder, MAPPING_FILE)
-    votes = _read_table(votes_file, ["dr7objid"], ["total_votes", *(a + suffix for a in answers)])
-    votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in answers})
-    repeated = votes["object_id"].duplicated()
+    numbers = {"total_votes": _VOTES} | {answer + suffix: _FRACTION for answer in answers}
+    votes = _read_table(votes_file, ["dr7objid"], numbers)
+    repeated = votes["dr7objid"].duplicated()
     if repeated.any():
         raise UserError(
             f"column dr7objid of {votes_file} holds {repeated.sum()} repeated ids, such as "
-            f"{votes['object_id'][repeated].iloc[0]}: download the file again, ids may have been rounded"
+            f"{votes['dr7objid'][repeated].iloc[0]}: download the file again, ids may have been rounded"
         )
+    votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in answers})
     votes["morphology"] = classify(votes, rule)
     used = votes[votes["morphology"].notna()]
     unused = len(votes) - len(used)
 
-    mapping = _read_table(mapping_file, ["objid", "asset_id"], [])
+    mapping = _read_table(mapping_file, ["objid", "asset_id"], {})
     # One picture shows one galaxy: of repeated rows, on either side, the first counts.
     mapping = mapping.drop_duplicates("objid").rename(columns={"objid": "object_id"})
     if not votes["object_id"].isin(mapping["object_id"]).any():
@@ -218,83 +223,41 @@ def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
     unknown = pd.DataFrame(np.nan, index=object_ids.index, columns=list(SAMPLE_COLUMNS))
     if not any((folder / name).is_file() for name in (SAMPLE_FILE, SAMPLE_FILE + ".gz")):
         return unknown
-    sample = _read_table(_find(folder, SAMPLE_FILE), ["objid"], [], tuple(SAMPLE_COLUMNS.values()))
+    quantities = {column: Quantity.of(name) if name in ATTRIBUTES else _R90 for name, column in SAMPLE_COLUMNS.items()}
+    sample = _read_table(_find(folder, SAMPLE_FILE), ["objid"], {}, quantities)
     sample = sample.drop_duplicates("objid").set_index("objid").reindex(object_ids)
     for name, column in SAMPLE_COLUMNS.items():
         if column in sample:
-            values = sample[column].to_numpy()
-            low, high = ATTRIBUTES[name].plausible if name in ATTRIBUTES else _PLAUSIBLE_R90
-            unknown[name] = np.where((values > low) & (values <= high), values, np.nan)
+            unknown[name] = sample[column].to_numpy()
     return unknown
 
 
 def _find(folder: Path, name: str) -> Path:
-    for candidate in (folder / name, folder / f"{name}.gz"):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"{folder / name} (or {name}.gz) is missing: --download fetches it")
+    """Return the file of a table, plain or packed; of both, the plain one if they hold the same."""
+    there = [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
+    if not there:
+        raise UserError(f"{folder / name} (or {name}.gz) is missing: --download fetches it")
+    if len(there) > 1 and not hold_the_same(*there):
+        raise UserError(f"{there[0]} and {there[1].name} are both there and differ: remove the one that is not meant")
+    return there[0]
 
 
-def _read_table(file: Path, id_columns: list[str], columns: list[str], optional: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read columns by name, in any order and case: ids as checked text, the others as float64."""
-    wanted = {*id_columns, *columns, *optional}
-    try:
-        with io.BufferedReader(TableStream(file), 1 << 16) as stream:
-            start = stream.peek().lstrip(b"\xef\xbb\xbf \t\r\n")
-            if not start:
-                raise UserError(f"{file} is empty: download it again")
-            if start.startswith((b"<", b"{")):
-                raise UserError(f"{file} is a web page and no table: download it again")
-            table = pd.read_csv(
-                stream,
-                dtype=str,  # ids of 18 digits do not survive as floating-point numbers
-                usecols=lambda name: name.strip().lower() in wanted,
-                compression=None,
-                encoding="utf-8-sig",
-                index_col=False,  # a comma at the end of every row must not shift the columns
-            )
-    except READ_ERRORS as error:  # pandas' and decoding errors are ValueErrors
-        raise UserError(f"{file} cannot be read ({error}): download it again") from error
-    table.columns = [name.strip().lower() for name in table.columns]
-    if (repeated := table.columns[table.columns.duplicated()]).size:
-        raise UserError(f"{file} has two columns {repeated[0]}: remove one")
-    for column in (*id_columns, *columns):
-        if column not in table:
-            raise UserError(f"{file} has no column {column}: it is not the table that it should be")
-    if table.empty:
-        raise UserError(f"{file} has a header and no row: download it again")
-    for column in table.columns:
-        if column in id_columns:
-            table[column] = table[column].str.strip()
-            _check_ids(table[column], file)
-        else:
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            wrong = numbers.isna() & table[column].notna()
-            if wrong.any():
-                value = shown(table[column][wrong].iloc[0])
-                raise UserError(f"column {column} of {file} holds {value}, which is no number")
-            table[column] = numbers.astype(np.float64)
-    return table
-
-
-def _check_ids(ids: pd.Series, file: Path) -> None:
-    """Refuse ids that are missing, not whole numbers, or were rounded by a spreadsheet or a float column."""
-    damaged = ids[~ids.str.fullmatch(r"[0-9]{1,20}", na=False).astype(bool)]
-    if len(damaged):
-        value = damaged.iloc[0]
-        raise UserError(
-            f"column {ids.name} of {file} holds {'an empty cell' if pd.isna(value) else shown(value)} and "
-            "not a whole number: ids must be kept as text (a spreadsheet damages them), so download it again"
-        )
-    # Above 2**53 not every whole number is a float, and a spreadsheet keeps 15 digits; an id looks rounded
-    # by chance once in 128 or 1000 times.
-    long = [int(i) for i in ids if len(i) > 16]
-    rounded = sum(int(float(i)) == i or i % 1000 == 0 for i in long)
-    if len(long) >= 5 and rounded > len(long) / 2:
-        raise UserError(
-            f"column {ids.name} of {file} holds rounded ids, such as {long[0]}: they went through "
-            "floating-point numbers and no longer name a galaxy, so download it again"
-        )
+def _read_table(
+    file: Path, id_columns: list[str], columns: dict[str, Quantity], optional: dict[str, Quantity] | None = None
+) -> pd.DataFrame:
+    """Read columns by name: ids as checked text, the others as float64, NaN where unknown or impossible."""
+    quantities = columns | (optional or {})
+    table = read_table(file, [*id_columns, *quantities], [*id_columns, *columns], cure="download it again", even=True)
+    numbers = NumberReader(table, published=True)
+    found = {
+        column: read_ids(table, column, whole=True, cure="download it again, since a spreadsheet damages ids")
+        for column in id_columns
+    }
+    for column, quantity in quantities.items():
+        if column in table.cells:
+            found[column] = pd.Series(numbers.read(column, quantity))
+    numbers.say()
+    return pd.DataFrame(found)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from galaxies.common.durable_files import only_process, replace_file, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
-from galaxies.common.untrusted_files import UntrustedFileError, check_archive, survey_table
+from galaxies.common.untrusted_files import UntrustedFileError, check_archive
+from galaxies.tables.opening import survey_table
 
 try:
     import pooch

@@ -1,0 +1,443 @@
+"""Read a table from elsewhere as text: packed, encoded and separated as it comes, or refused in one sentence.
+
+The one door for every table that a user brings. What a cell means is decided afterwards, for ids by `identifiers`, for
+numbers by `numbers`, for classes by `classes`; so that the same cell means the same in every table.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import importlib
+import io
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from galaxies.common.errors import UserError, shown
+from galaxies.common.reading import MissingError, open_regular
+from galaxies.common.untrusted_files import UntrustedFileError
+from galaxies.tables.opening import BLOCK, UNPACK_ERRORS, TableStream, unpacked
+from galaxies.tables.typed_columns import TypedTable
+
+CURE = "save the table as CSV in UTF-8"
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
+_SNIFFED_LINES = 20
+# First bytes of files whose columns have types, and what opens them: a function of the file and of the wanted columns,
+# loaded when there is one.
+_TYPED = ((b"SIMPLE  =", "fits_tables.opened_fits"),)
+# First bytes of what is no text, and of text that is no table of rows and columns; after blanks and a UTF-8 mark.
+_STRANGERS: tuple[tuple[bytes, str], ...] = (
+    (b"<", "a web page or XML and no table of rows and columns"),
+    (b"{", "JSON and no table of rows and columns"),
+    (b"\xd0\xcf\x11\xe0", "a file of a spreadsheet program"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "an array of NumPy"),
+    (b"%PDF", "a PDF"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"SQLite format", "a database"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of a table from elsewhere, as text.
+
+    Attributes
+    ----------
+    file : Path
+    cells : DataFrame, N rows
+        The columns that were asked for and are there, by their names in lower case; "" where a cell is empty.
+    rows : sequence of int, N
+        Where each row stands in the file, counted as a spreadsheet does: the header is row 1 of a text.
+    others : tuple of str
+        Names of the columns that nobody asked for, as far as they have one.
+    decimal_comma : bool
+        Whether a number may be written with a decimal comma, since commas do not separate the cells.
+    """
+
+    file: Path
+    cells: pd.DataFrame
+    rows: Sequence[int]
+    others: tuple[str, ...] = ()
+    decimal_comma: bool = False
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def place(self, column: str, row: int) -> str:
+        """Say where the cell of a column is that stands in row `row` (from 0) of `cells`."""
+        return f"column {column} of {self.file}, row {self.rows[row]}"
+
+
+class Form(NamedTuple):
+    """How a text is laid out: lines before its header, what separates cells, and its column names (None: in the text).
+
+    `names` are as they are written, without blanks around them.
+    """
+
+    skipped: int
+    separator: str
+    names: tuple[str, ...] | None
+
+
+class _NotPlainError(Exception):
+    """The fast reader met what only the exact one reads rightly."""
+
+
+def read_table(
+    file: Path,
+    wanted: Collection[str],
+    needed: Collection[str] = (),
+    *,
+    cure: str = CURE,
+    even: bool = False,
+    comments: bool = True,
+) -> Table:
+    """Read columns of a table by their names, in any order and case; what was assumed is said in one line.
+
+    Parameters
+    ----------
+    file : Path
+        Text in UTF-8, UTF-16 (with its mark) or, if it is neither, Windows-1252, the Latin-1 of spreadsheets; cells
+        separated by commas, semicolons, tabs, vertical bars or spaces, with or without quotes, and lines ended by LF,
+        CRLF or CR. Or a FITS table. Either may be packed; see `opening`.
+    wanted : collection of str
+        Names of columns in lower case; those that are not there are left out.
+    needed : collection of str
+        Names among them without which it is not the table that is asked for.
+    cure : str
+        What to do if it cannot be read, which ends the sentence.
+    even : bool
+        Refuse a row with fewer cells than the header, as in tables that a program wrote; otherwise the cells that are
+        not there are empty, as spreadsheets leave them out.
+    comments : bool
+        Pass over lines that begin with # and are no row: those before the header, and those that have not as many
+        cells as it has.
+
+    Returns
+    -------
+    Table
+        With one row or more.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    UserError
+        If it cannot be read, has no row, lacks a column, has a column twice, or a row has more cells than the header.
+    """
+    try:
+        first = _first_bytes(file)
+        if opened := next((_opened(where) for mark, where in _TYPED if first.startswith(mark)), None):
+            with opened(file, wanted) as typed:
+                return _read_typed(file, typed, wanted, needed, cure)
+        if stranger := next((kind for mark, kind in _STRANGERS if first.startswith(mark)), None):
+            raise UserError(f"{file} is {stranger}: {cure}")
+        start = _first_block(file)
+        if not start.lstrip(codecs.BOM_UTF8 + b" \t\r\n"):
+            raise UserError(f"{file} is empty: {cure}")
+        try:
+            return _read_text(file, "utf-8-sig", start, wanted, needed, cure, even, comments)
+        except UnicodeDecodeError:
+            return _read_text(file, "cp1252", start, wanted, needed, cure, even, comments)
+    except MissingError:
+        raise UserError(f"{file} does not exist: name another table") from None
+    except UserError:
+        raise
+    except UnicodeDecodeError as error:
+        found = f"its text is neither in UTF-8 nor in Windows-1252, byte {error.start}"
+        raise UserError(f"{file} cannot be read ({found}): {cure}") from None
+    except UNPACK_ERRORS as error:
+        raise UserError(f"{file} cannot be read ({error}): {cure}") from error
+
+
+def _first_bytes(file: Path) -> bytes:
+    """Return the bytes with which a table begins, unpacked, after a mark of UTF-8 and blanks."""
+    with open_regular(file) as stream:
+        return unpacked(stream).read(BLOCK).lstrip(codecs.BOM_UTF8 + b" \t\r\n")
+
+
+def _first_block(file: Path) -> bytes:
+    """Return the first block of a text; a stream gives less at a time."""
+    with TableStream(file) as stream:
+        parts, size = [], 0
+        while size < BLOCK and (part := stream.read(BLOCK - size)):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+
+def _read_text(
+    file: Path,
+    encoding: str,
+    start: bytes,
+    wanted: Collection[str],
+    needed: Collection[str],
+    cure: str,
+    even: bool,
+    comments: bool,
+) -> Table:
+    form = _form_of(start.decode(encoding, "ignore"), wanted, needed, comments)
+    rows: _Rows | None = None
+    # Galaxy Zoo's tables have hundreds of MB, of which a few columns are wanted.
+    if encoding == "utf-8-sig" and len(start) >= BLOCK and not form.skipped and form.names is None:
+        rows = _read_plain(file, form.separator, wanted)
+    if rows is None:
+        rows = _read_exactly(file, encoding, form, wanted, even, comments)
+    _check(file, rows.names, len(rows.numbers), wanted, needed, cure)
+    notes = []
+    if encoding != "utf-8-sig":
+        notes.append("its text is not UTF-8 and was read as Windows-1252 (Latin-1)")
+    if form.separator not in ",\t":
+        notes.append(f"its cells are taken as separated by {_SEPARATORS[form.separator]}")
+    if rows.short:
+        notes.append(f"rows with fewer cells than the header, which have no value in the others: {rows.short}")
+    if rows.comments:
+        notes.append(f"lines passed over since they begin with #: {rows.comments}")
+    if rows.empty:
+        notes.append(f"rows passed over since all their cells are empty: {rows.empty}")
+    if notes:
+        print(f"{file}: {'; '.join(notes)}")
+    return Table(file, rows.cells, rows.numbers, _others(rows.names, wanted), decimal_comma=form.separator != ",")
+
+
+def _opened(where: str) -> Any:
+    module, name = where.split(".")
+    return getattr(importlib.import_module(f"galaxies.tables.{module}"), name)
+
+
+def _read_typed(file: Path, typed: TypedTable, wanted: Collection[str], needed: Collection[str], cure: str) -> Table:
+    names = [name.strip().lower() for name in typed.names]
+    _check(file, names, typed.num_rows, wanted, needed, cure)
+    columns = {name: typed.text(place) for place, name in enumerate(names) if name in wanted}
+    cells = pd.DataFrame(columns, dtype=object, index=range(typed.num_rows))
+    return Table(file, cells, range(1, typed.num_rows + 1), _others(names, wanted))
+
+
+def _check(
+    file: Path, names: list[str], count: int, wanted: Collection[str], needed: Collection[str], cure: str
+) -> None:
+    """Refuse a table without the columns that it must have, with one twice, or without a row."""
+    for name in wanted:
+        if names.count(name) > 1:
+            raise UserError(f"{file} has two columns {name}: remove one")
+    for name in needed:
+        if name not in names:
+            raise UserError(f"{file} has no column {name}: it has {_listed([name for name in names if name])}")
+    if not count:
+        raise UserError(f"{file} has a header and no row: {cure}")
+
+
+def _others(names: list[str], wanted: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name and name not in wanted)
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    """Write names from a file in a sentence, not too many of them."""
+    plain = [name if name.isprintable() and len(name) <= 60 else shown(name) for name in names[:most]]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(plain) + more if names else "none"
+
+
+# The layout
+
+
+def _form_of(text: str, wanted: Collection[str], needed: Collection[str], comments: bool) -> Form:
+    """Find out how a text is laid out by its first lines; see `Form`."""
+    lines = io.StringIO(text, newline="").readlines()[: 1000 + _SNIFFED_LINES]
+    skipped = 0
+    separators: tuple[str, ...] = tuple(_SEPARATORS)
+    said = lines[0].strip().lower() if lines else ""
+    if said.startswith("sep=") and len(said) <= 5:  # a spreadsheet's own hint
+        skipped = 1
+        separators = (lines[0].strip()[4:] or "\t",) if said[4:] in (*_SEPARATORS, "") else separators
+    remark = ""
+    while skipped < len(lines) and (not lines[skipped].strip() or (comments and lines[skipped].startswith("#"))):
+        remark = lines[skipped] if lines[skipped].strip() else remark
+        skipped += 1
+    lines, remark = lines[skipped : skipped + _SNIFFED_LINES], remark.lstrip("# \t")
+    separator, names = _separator(lines, separators, wanted)
+    if remark and not set(needed or wanted) <= set(map(str.lower, names)):
+        # numpy.savetxt and TOPCAT write the header as a comment.
+        other, heads = _separator([remark, *lines], separators, wanted)
+        if set(needed or wanted) <= set(map(str.lower, heads)):
+            return Form(skipped, other, tuple(heads))
+    return Form(skipped, separator, None)
+
+
+def _separator(lines: Sequence[str], separators: Sequence[str], wanted: Collection[str]) -> tuple[str, list[str]]:
+    """Choose what separates the cells of lines, of which the first is the header; return it and the header's names.
+
+    What finds the most of the columns that are wanted; then what gives the most rows as many cells as the header.
+    """
+    best: tuple[tuple[int, int, int], str, list[str]] = ((-1, 0, 0), ",", [])
+    for separator in separators:
+        try:
+            records = list(_reader(iter(lines), separator, strict=False))
+        except csv.Error:
+            continue
+        names = _names(records[0]) if records else []
+        even = sum(len(record) == len(names) for record in records[1:]) if len(names) > 1 else 0
+        found = len(set(wanted) & set(map(str.lower, names)))
+        # Spaces stand within names, and so are no more than a last resort.
+        score = (found, even, len(names)) if separator != " " else (found, -1, 0)
+        if score > best[0]:
+            best = (score, separator, names)
+    return best[1], best[2]
+
+
+def _reader(lines: Iterator[str], separator: str, strict: bool = True) -> Any:
+    return csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=strict)
+
+
+def _names(record: Sequence[str]) -> list[str]:
+    return [name.strip().strip("\"'").strip() for name in record]
+
+
+# The rows
+
+
+class _Rows(NamedTuple):
+    """What was read of a text.
+
+    Attributes
+    ----------
+    names : list of str
+        Of all columns, in lower case.
+    cells : DataFrame
+        Those that are wanted.
+    numbers : sequence of int
+        Where each row stands.
+    short, comments, empty : int
+        Rows with fewer cells than the header; lines and rows that are none.
+    """
+
+    names: list[str]
+    cells: pd.DataFrame
+    numbers: Sequence[int]
+    short: int = 0
+    comments: int = 0
+    empty: int = 0
+
+
+def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str], even: bool, comments: bool) -> _Rows:
+    """Read any text, row by row."""
+    with io.TextIOWrapper(io.BufferedReader(TableStream(file), BLOCK), encoding=encoding, newline="") as text:
+        for _ in range(form.skipped):
+            next(text)
+        reader = _reader(iter(text), form.separator)
+        number = form.skipped
+        try:
+            if form.names is None:
+                number += 1
+            names = [name.lower() for name in form.names or _names(next(reader, []))]
+            # A comma at the end of every row, the header's too, is no column.
+            width = len(names)
+            places = [place for place, name in enumerate(names) if name in wanted]
+            taken: list[list[str]] = [[] for _ in places]
+            append: list[tuple[int, Callable[[str], None]]] = [
+                (place, column.append) for place, column in zip(places, taken, strict=True)
+            ]
+            numbers: list[int] = []
+            short = remarks = empty = 0
+            for record in reader:
+                number += 1
+                if len(record) != width:
+                    if comments and record and record[0].startswith("#"):
+                        remarks += 1
+                        continue
+                    if any(cell.strip() for cell in record[width:]):
+                        hint = "" if form.separator != "," else ", and text that holds a comma needs quotes"
+                        raise UserError(
+                            f"row {number} of {file} has {len(record)} cells and its header {width}: "
+                            f"every row has as many{hint}"
+                        )
+                    if record and len(record) < width and any(map(str.strip, record)):
+                        if even:
+                            raise UserError(
+                                f"row {number} of {file} has {len(record)} cells and its header {width}: the file was "
+                                "cut short or damaged, so download it again"
+                            )
+                        short += 1
+                    record += [""] * (width - len(record))
+                if not any(record) or not any(map(str.strip, record)):
+                    empty += bool(record) and width > 0
+                    continue
+                for place, add in append:
+                    add(record[place])
+                numbers.append(number)
+        except csv.Error as error:
+            what = "a quote that begins a cell is not closed" if "unexpected end" in str(error) else str(error)
+            raise UntrustedFileError(f"row {number + 1} is no row of a table: {what}") from None
+    columns = {names[place]: column for place, column in zip(places, taken, strict=True)}
+    return _Rows(names, pd.DataFrame(columns, dtype=object), numbers, short, remarks, empty)
+
+
+class _PlainStream(TableStream):
+    """A table in which every line is a row of as many cells, without quotes; or else `_NotPlainError` is raised."""
+
+    def __init__(self, file: Path, separator: str) -> None:
+        super().__init__(file)
+        self._separator = separator.encode()
+        self._width = -1
+        self._rest = b""
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer)
+        data = self._rest + bytes(buffer[:size])
+        end = data.rfind(b"\n") + 1 if size else len(data)
+        lines, self._rest = data[:end], data[end:]
+        if not lines:
+            return size
+        if self._width < 0:
+            self._width = lines[: lines.find(b"\n")].count(self._separator)
+        rows = lines.count(b"\n") or 1
+        cells = np.count_nonzero(np.frombuffer(lines, np.uint8) == self._separator[0])
+        bare = b"\r" in lines and lines.count(b"\r") != lines.count(b"\r\n")
+        # That no row has more cells than the first is pandas' part.
+        if cells != rows * self._width or bare or b'"' in lines:
+            raise _NotPlainError
+        return size
+
+
+def _read_plain(file: Path, separator: str, wanted: Collection[str]) -> _Rows | None:
+    """Read a large text without oddities, five times as fast as `_read_exactly`; None if there are some."""
+    try:
+        with io.BufferedReader(_PlainStream(file, separator), BLOCK) as stream:
+            names = [name.lower() for name in _names(stream.readline().decode("utf-8-sig").split(separator))]
+            places = [place for place, name in enumerate(names) if name in wanted]
+            cells = pd.read_csv(
+                stream,
+                sep=separator,
+                header=None,
+                names=list(range(len(names))),
+                usecols=places,
+                dtype=str,  # ids of 18 digits do not survive as floating-point numbers
+                na_filter=False,
+                quoting=csv.QUOTE_NONE,
+                skip_blank_lines=False,
+                index_col=False,
+                compression=None,
+                encoding="utf-8",
+                encoding_errors="strict",
+                on_bad_lines="error",
+            )
+    except (
+        _NotPlainError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        pd.errors.EmptyDataError,
+    ):
+        return None
+    cells.columns = pd.Index([names[place] for place in places])
+    if not places or (cells[cells.columns[0]].str.strip() == "").any():  # perhaps a row of empty cells
+        return None
+    return _Rows(names, cells, range(2, len(cells) + 2))
