@@ -188,11 +188,11 @@ def test_an_image_without_a_galaxy_has_no_measurements(tmp_path, capsys):
     ("column", "row", "value", "message"),
     [
         ("morphology", 3, "spirla", "column morphology of .*labels.csv, row 5: unknown morphology 'spirla'"),
-        ("morphology", 2, "", "column morphology of .*labels.csv is empty in row 4"),
-        ("image", 0, "", "column image of .*labels.csv is empty in row 2"),
-        ("image", 3, "100.jpg", "object id 100 in row 5 of .*labels.csv occurs before"),
-        ("redshift", 1, "unknown", "column redshift of .*labels.csv, row 3 holds 'unknown'"),
-        ("redshift", 4, "-9999", "column redshift of .*labels.csv, row 6 holds '-9999'"),
+        ("morphology", 2, "", "column morphology of .*labels.csv, row 4 is empty"),
+        ("image", 0, "", "column image of .*labels.csv, row 2 is empty"),
+        ("image", 3, "100.jpg", "object id '100' in row 5 of .*labels.csv occurs before, in row 2"),
+        ("redshift", 1, "high", "column redshift of .*labels.csv, row 3 holds 'high': it is no number"),
+        ("redshift", 4, "-5", "column redshift of .*labels.csv, row 6 holds '-5'"),
         ("stellar_mass", 4, "3e10", "column stellar_mass of .*labels.csv, row 6 holds '3e10'"),
         ("pixel_scale", 0, "0", "column pixel_scale of .*labels.csv, row 2 holds '0'"),
     ],
@@ -210,7 +210,7 @@ def test_wrong_labels(tmp_path, column, row, value, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "cannot be read as CSV"),
+        ("", "is empty"),
         ("image,class\n1.jpg,spiral\n", "has no column morphology: it has image, class"),
         ("image,morphology\n", "has a header and no row"),
     ],

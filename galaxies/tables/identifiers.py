@@ -73,7 +73,7 @@ def fault_of(text: str) -> str:
         return f"it has {len(text)} characters, and {MAX_LENGTH} are the most"
     if text.isascii() and text.isprintable():
         return "it has blanks around it" if text != text.strip() else ""
-    if text != _stripped(text):
+    if text != stripped(text):
         return "it has blanks or marks without width around it"
     for character in text:
         kind = unicodedata.category(character)
@@ -122,12 +122,12 @@ def refuse_repeated(table: Table, ids: pd.Series, cure: str) -> None:
 
 def _mended(table: Table, column: str, whole: bool, may_be_empty: bool, cure: str) -> pd.Series:
     texts = table.cells[column]
-    stripped = [_stripped(text) for text in texts]
-    ids = [unicodedata.normalize("NFC", text) for text in stripped]
+    plain = [stripped(text) for text in texts]
+    ids = [unicodedata.normalize("NFC", text) for text in plain]
     notes = []
-    if num := sum(a != b for a, b in zip(texts.str.strip(" \t"), stripped, strict=True)):
+    if num := sum(a != b for a, b in zip(texts.str.strip(" \t"), plain, strict=True)):
         notes.append(f"{num} without the quotes or marks around them")
-    if num := sum(a != b for a, b in zip(stripped, ids, strict=True)):
+    if num := sum(a != b for a, b in zip(plain, ids, strict=True)):
         notes.append(f"{num} with their accents composed")
     # All of a column went through floating-point numbers, or none: 12.0 beside 12.5 is a name.
     numbers = [text for text in ids if re.fullmatch(r"[0-9]+[.][0-9]*", text)]
@@ -159,8 +159,13 @@ def _refuse(table: Table, column: str, place: int, what: str) -> None:
     raise UserError(f"{table.place(column, place)} holds {what}")
 
 
-def _stripped(text: str) -> str:
-    """Take off what stands around an id: blanks, marks without width, quotes, and a spreadsheet's mark of text."""
+def id_of_name(name: str) -> str:
+    """Return the id that a picture's name without folder and ending stands for, its accents composed."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def stripped(text: str) -> str:
+    """Take off what stands around a name: blanks, marks without width, quotes, and a spreadsheet's mark of text."""
     text = text.strip().strip(_EDGES).strip()
     if text.startswith('="') and text.endswith('"') and len(text) > 3:  # ="0012", so that it stays text
         text = text[1:]

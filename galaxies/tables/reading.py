@@ -230,7 +230,7 @@ def _check(
             raise UserError(f"{file} has two columns {name}: remove one")
     for name in needed:
         if name not in names:
-            raise UserError(f"{file} has no column {name}: it has {_listed([name for name in names if name])}")
+            raise UserError(f"{file} has no column {name}: it has {listed([name for name in names if name])}")
     if not count:
         raise UserError(f"{file} has a header and no row: {cure}")
 
@@ -239,7 +239,7 @@ def _others(names: list[str], wanted: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name and name not in wanted)
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
+def listed(names: Sequence[str], most: int = 12) -> str:
     """Write names from a file in a sentence, not too many of them."""
     plain = [name if name.isprintable() and len(name) <= 60 else shown(name) for name in names[:most]]
     more = f" and {len(names) - most} more" if len(names) > most else ""
