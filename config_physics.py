@@ -97,8 +97,9 @@ class Attribute:
     raw : bool
         Feed the value itself into the condition vector, as the original recipe does.
     plausible : tuple of float
-        What a galaxy of a catalogue can have at all, to tell a value from a sentinel such as -9999; the low end is
-        excluded.
+        What a galaxy can have at all. A request beyond is refused (the ends may be asked for), and a catalogue's value
+        beyond, or at the low end, is a sentinel such as -9999 or 0. What lies within, but where no real galaxy does, is
+        drawn with a warning (see `Population.support`).
     """
 
     name: str
@@ -108,8 +109,8 @@ class Attribute:
     high: float
     source: str
     description: str
+    plausible: tuple[float, float]
     raw: bool = False
-    plausible: tuple[float, float] = (0.0, 1000.0)
 
     def to_unit(self, value: Any) -> Any:
         """Scale physical values (float, array or tensor) to those of the condition vector."""
@@ -124,19 +125,21 @@ class Attribute:
 # fmt: off
 _ATTRIBUTE_ROWS = (
     Attribute("size", "Half-light radius", "frame widths", 0.05, 0.28, "photometry",
-              "radius of the circle that holds half of the galaxy's light, as a fraction of the frame's width"),
+              "radius of the circle that holds half of the galaxy's light, as a fraction of the frame's width",
+              plausible=(0.001, 0.5)),  # light spread evenly over the frame has 0.4
     Attribute("brightness", "Surface brightness", "display units", 0.05, 0.6, "photometry",
               "mean of R, G and B (0 to 1) within the half-light radius, above the sky; the picture is "
-              "asinh-stretched, so this is a display brightness and not a flux"),
+              "asinh-stretched, so this is a display brightness and not a flux", plausible=(0.001, 1.0)),
     Attribute("ellipticity", "Ellipticity", "", 0.0, 0.9, "photometry",
-              "1 - b/a from the second moments of the galaxy's light"),
+              "1 - b/a from the second moments of the galaxy's light", plausible=(0.0, 0.99)),
     Attribute("redshift", "Redshift", "", 0.0, 0.25, "catalogue",
               "spectroscopic redshift from the catalogue", plausible=(0.0, 10.0)),
     Attribute("concentration", "Concentration", "", 1.4, 3.6, "photometry",
-              "5 log10(r80 / r20) of the display-stretched light (after Conselice 2003, eq. 5)"),
+              "5 log10(r80 / r20) of the display-stretched light (after Conselice 2003, eq. 5)",
+              plausible=(0.0, 10.0)),  # r80 is never below r20, nor a hundred times as large on so few pixels
     Attribute("color", "Display color B - R", "mag", -1.0, 1.6, "photometry",
               "-2.5 log10 of the ratio of blue-plane to red-plane light (g and i in an SDSS composite); redder is "
-              "larger"),
+              "larger", plausible=(-10.0, 10.0)),  # 255 grey levels are 6 mag
     Attribute("petro_r50_kpc", "Petrosian R50", "kpc", 0.0, 20.0, "catalogue",
               "Petrosian half-light radius in the r band", plausible=(0.0, 200.0)),
     Attribute("absolute_magnitude", "Absolute magnitude", "mag", -24.0, -16.0, "catalogue",
@@ -145,14 +148,16 @@ _ATTRIBUTE_ROWS = (
               "decimal logarithm of the mass", plausible=(4.0, 14.0)),
     Attribute("vote_count", "Votes (normalised)", "", 0.3, 1.0, "votes",
               "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original "
-              "recipe", raw=True),
+              "recipe", plausible=(0.3, 1.0), raw=True),
     Attribute("vote_smoothness", "Smooth votes", "", 0.2, 1.0, "votes",
-              "0.2 + 0.8 x the smooth vote fraction, called brightness in the original recipe", raw=True),
+              "0.2 + 0.8 x the smooth vote fraction, called brightness in the original recipe",
+              plausible=(0.2, 1.0), raw=True),
     Attribute("vote_elongation", "Elongation votes", "", 0.0, 0.9, "votes",
               "0, 0.45 and 0.9 weighted by the round, in-between and cigar-shaped votes, called ellipticity in "
-              "the original recipe", raw=True),
+              "the original recipe", plausible=(0.0, 0.9), raw=True),
     Attribute("random_redshift", "Random number", "", 0.0, 0.5, "random",
-              "uniform random placeholder without information, called redshift in the original recipe", raw=True),
+              "uniform random placeholder without information, called redshift in the original recipe",
+              plausible=(0.0, 0.5), raw=True),
 )
 # fmt: on
 ATTRIBUTES = {row.name: row for row in _ATTRIBUTE_ROWS}

@@ -16,15 +16,19 @@ process writes its part of the shards; what is in them is the same for any numbe
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError
-from galaxies.common.parsing import MAX_IMAGES, finite_number, seed_number, whole_number
+from galaxies.common.parsing import MAX_IMAGES, whole_number
+from galaxies.generation.request_values import attribute_value, class_index, count_value, given_twice, seed_value
 
 _FORMATS = ("png", "npz", "fits")
 _SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
@@ -32,7 +36,7 @@ _SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
     formats = _formats(options.format or "png")
     given = {name: getattr(options, name) for name in ATTRIBUTES if getattr(options, name) is not None}
     if options.requests is None and options.morphology is None:
@@ -43,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--out {options.out} is a file: name a folder")
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
+    if options.morphology is not None:
+        class_index(options.morphology)
     # torch loads only after the options are known to be right
     from galaxies.compute.ranks import Ranks
     from galaxies.generation.catalogue import generate_pictures
@@ -86,19 +92,22 @@ def _parser() -> Parser:
         metavar="FILE",
         help="checkpoint of a training run, or a released generator.safetensors (default: the newest in checkpoints/)",
     )
-    parser.add_argument("--morphology", metavar="NAME", help=f"class: {', '.join(MORPHOLOGY_NAMES)}")
+    parser.add_argument("--morphology", action=_Once, metavar="NAME", help=f"class: {', '.join(MORPHOLOGY_NAMES)}")
     group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
     for attribute in ATTRIBUTES.values():
         unit = f" [{attribute.unit}]" if attribute.unit else ""
         group.add_argument(
             f"--{attribute.name.replace('_', '-')}",
             dest=attribute.name,
-            type=finite_number,
+            type=partial(attribute_value, attribute.name),
+            action=_Once,
             metavar="VALUE",
             help=f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}",
         )
-    parser.add_argument("--count", type=whole_number(1, MAX_IMAGES), metavar="N", help="number of images (default: 16)")
-    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="seed of the first image (default: 0)")
+    parser.add_argument("--count", type=count_value, action=_Once, metavar="N", help="number of images (default: 16)")
+    parser.add_argument(
+        "--seed", type=seed_value, action=_Once, default=0, metavar="N", help="seed of the first image (default: 0)"
+    )
     parser.add_argument(
         "--requests", type=Path, metavar="CSV", help="one image a row: morphology, attributes and optionally seed"
     )
@@ -117,6 +126,31 @@ def _parser() -> Parser:
     add_device_option(parser)
     add_solver_options(parser)
     return parser
+
+
+class _Once(argparse.Action):
+    """Keep an option's value, and refuse a second one, of which argparse would take the last without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        seen = vars(namespace).setdefault("seen", set())
+        if self.dest in seen:
+            raise given_twice(self.dest)
+        seen.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Join an attribute's option with its value, which argparse takes for an option if it is -1e-3 or -inf."""
+    options = {f"--{name.replace('_', '-')}" for name in ATTRIBUTES} | {"--seed", "--count"}
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in options and word.startswith("-") and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _formats(text: str) -> set[str]:

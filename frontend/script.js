@@ -313,6 +313,7 @@ async function load() {
   clearTimeout(looking);
   try {
     catalogue = await getJson("/api/model");
+    catalogue.max_seed = Math.min(catalogue.max_seed, Number.MAX_SAFE_INTEGER); // a browser rounds larger ones
   } catch (failure) {
     sayAbsent(failure);
     looking = setTimeout(load, LOOK_AGAIN);

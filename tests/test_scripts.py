@@ -274,9 +274,9 @@ def test_requests_from_a_csv(generate, tmp_path):
 
 
 def test_unsupported_request_is_generated_with_a_warning(generate, tmp_path):
-    result = generate("--morphology", "spiral", "--size", 0.9, "--count", 2, "--out", "g")
+    result = generate("--morphology", "spiral", "--size", 0.45, "--count", 2, "--out", "g")
     assert result.returncode == 0
-    assert result.stderr.startswith("warning: size 0.9 is outside the range 0.")
+    assert result.stderr.startswith("warning: size 0.45 is outside the range 0.")
     assert [r["supported"] for r in read_catalogue(tmp_path / "g")] == ["False", "False"]
 
 
@@ -285,12 +285,18 @@ def test_unsupported_request_is_generated_with_a_warning(generate, tmp_path):
     [
         ([], "say which galaxies: --morphology"),
         (["--morphology", "ring"], "unknown morphology 'ring'"),
-        (["--morphology", "spiral", "--size", "big"], "--size"),
-        (["--morphology", "spiral", "--size", "nan"], "nan is not a finite number"),
-        (["--morphology", "spiral", "--size", "1e300"], "1e300 is not a finite number"),
-        (["--morphology", "spiral", "--color", "1"], "this checkpoint does not know 'color'"),
-        (["--morphology", "spiral", "--count", "0"], "0 must lie between 1 and"),
-        (["--morphology", "spiral", "--seed", "-1"], "-1 must lie between 0 and"),
+        (["--morphology", "spiral", "--size", "big"], "size is 'big': it takes a number from"),
+        (
+            ["--morphology", "spiral", "--size", "nan"],
+            "size is 'nan': it takes a number from 0.001 to 0.5 frame widths",
+        ),
+        (["--morphology", "spiral", "--size", "-1e300"], "size is '-1e300': it takes a number from 0.001"),
+        (["--morphology", "spiral", "--color", "1"], "color is unknown to this checkpoint: it knows size, brightness"),
+        (["--morphology", "spiral", "--count", "0"], "count is '0': it takes a whole number from 1 to 100000000"),
+        (
+            ["--morphology", "spiral", "--seed", "-1"],
+            "seed is '-1': it takes a whole number from 0 to 9223372036754775807",
+        ),
         (["--morphology", "spiral", "--format", "gif"], "--format gif: choose from png, npz, fits"),
         (["--requests", "no.csv"], "no.csv cannot be read"),
         (["--requests", "no.csv", "--count", "3"], "--requests lists every image"),
@@ -306,8 +312,8 @@ def test_wrong_requests_are_one_sentence(generate, tmp_path, options, text):
     [
         ("size\n0.1\n", "needs a column morphology"),
         ("morphology\n", "at least one row"),
-        ("morphology,mass\nspiral,3\n", "has a column 'mass'"),
-        ("morphology,size\nspiral,0.1\nspiral,wide\n", "row 3: could not convert"),
+        ("morphology,mass\nspiral,3\n", "row 1: 'mass' is unknown to this checkpoint"),
+        ("morphology,size\nspiral,0.1\nspiral,wide\n", "row 3: size is 'wide': it takes a number from"),
         ("morphology,size\nring,0.1\n", "row 2: unknown morphology 'ring'"),
         ("morphology,seed\nspiral,1.5\n", "row 2: "),
         ("", "cannot be read as a CSV file"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 MAX_IMAGES = 100_000_000  # of one call: a terabyte at 64 pixels
-_MAX_SEED = 2**63 - 1 - MAX_IMAGES
+MAX_SEED = 2**63 - 1 - MAX_IMAGES
+# Not " 1", 1_0, nan, inf nor digits of other scripts, all of which Python takes.
+NUMBER_FORM = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+WHOLE_FORM = re.compile(r"-?[0-9]{1,25}")  # longer ones are beyond every limit, and slow to read
 
 
 def finite_number(text: str) -> float:
-    """Read an option's or a cell's number that single precision can hold."""
-    value = float(text)
+    """Read an option's number that single precision can hold."""
+    value = float(text) if NUMBER_FORM.fullmatch(text) else float("nan")
     if not abs(value) < 1e30:  # not a number, infinite, or beyond the networks' arithmetic
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
@@ -21,15 +25,10 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Return a reader of an option's whole number between two limits, both allowed."""
 
     def whole_number(text: str) -> int:
+        if not WHOLE_FORM.fullmatch(text):
+            raise ValueError
         if not low <= (value := int(text)) <= high:
             raise argparse.ArgumentTypeError(f"{text} must lie between {low} and {high}")
         return value
 
     return whole_number
-
-
-def seed_number(text: str) -> int:
-    """Read the seed of an image; those of the `MAX_IMAGES` images after it fit 64 bits too."""
-    if not 0 <= (value := int(text)) <= _MAX_SEED:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MAX_SEED}")
-    return value

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, morphology_index
+from config_physics import MORPHOLOGIES
 from galaxies.common.errors import UserError
-from galaxies.common.parsing import finite_number, seed_number
+from galaxies.generation.request_values import (
+    RequestError,
+    attribute_value,
+    check_known,
+    class_index,
+    count_value,
+    seed_value,
+)
 
 if TYPE_CHECKING:
     from galaxies.datasets.prepared import PreparedDataset
@@ -98,14 +104,14 @@ class Requests:
         return list(seen)
 
 
-def requests_alike(morphology: str, given: dict[str, float], names: Sequence[str], seed: int, count: int) -> Requests:
+def requests_alike(morphology: str, given: Mapping[str, Any], names: Sequence[str], seed: int, count: int) -> Requests:
     """Ask for images that differ by their seeds alone.
 
     Parameters
     ----------
     morphology : str
         Name of a class.
-    given : dict of str to float
+    given : mapping of str to float
         Attributes that are set, in physical units; the others are drawn.
     names : sequence of str
         Attributes that the checkpoint knows, in its order.
@@ -115,13 +121,11 @@ def requests_alike(morphology: str, given: dict[str, float], names: Sequence[str
     Raises
     ------
     UserError
-        If the checkpoint does not know an attribute, or the class is none.
+        If the checkpoint does not know an attribute, the class is none, or a value, the seed or the count is none.
     """
-    for name in given:
-        if name not in names:
-            raise UserError(f"this checkpoint does not know '{name}': it was trained with {', '.join(names)}")
-    values = [given.get(name, math.nan) for name in names]
-    return Requests.alike(morphology_index(morphology), values, seed, count)
+    check_known(list(given), names)
+    values = [attribute_value(name, given[name]) if name in given else math.nan for name in names]
+    return Requests.alike(class_index(morphology), values, seed_value(seed), count_value(count))
 
 
 def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
@@ -155,9 +159,10 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
     if "morphology" not in table or len(table) == 0:
         raise UserError(f"{path} needs a column morphology and at least one row")
     columns = [c for c in table.columns if c not in ("morphology", "seed")]
-    if strange := [c for c in columns if c not in names]:
-        raise UserError(f"{path} has a column '{strange[0]}': this checkpoint knows {', '.join(names)}")
-
+    try:
+        check_known(columns, names)
+    except RequestError as error:
+        raise UserError(f"{path}, row 1: {error}") from None
     classes, seeds = np.empty(len(table), np.int64), np.empty(len(table), np.int64)
     values = np.full((len(table), len(names)), np.nan, np.float32)
     given_seeds = table["seed"] if "seed" in table else [""] * len(table)
@@ -165,12 +170,12 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
     cells = zip(*(table[column] for column in columns), strict=True) if columns else [()] * len(table)
     for row, (label, text, texts) in enumerate(zip(table["morphology"], given_seeds, cells, strict=True)):
         try:
-            classes[row] = morphology_index(label)
+            classes[row] = class_index(label)
             for place, cell in zip(places, texts, strict=True):
                 if cell.strip():
-                    values[row, place] = finite_number(cell)
-            seeds[row] = seed_number(text) if text.strip() else seed + row
-        except (ValueError, argparse.ArgumentTypeError, UserError) as error:
+                    values[row, place] = attribute_value(names[place], cell.strip())
+            seeds[row] = seed_value(text.strip()) if text.strip() else seed + row
+        except UserError as error:
             raise UserError(f"{path}, row {row + 2}: {error}") from None
     return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds.tolist())
 

@@ -32,6 +32,7 @@ from galaxies.generation.build import (
     generator_weights,
 )
 from galaxies.generation.exact_kernels import exactly
+from galaxies.generation.request_values import attribute_value, class_index, seed_value
 from galaxies.generation.solvers import Solver
 from galaxies.networks.layers import ImageGenerator
 from galaxies.storage.release import load_state
@@ -138,12 +139,49 @@ class GalaxySampler:
         return sampler
 
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
-        """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy."""
+        """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy.
+
+        Raises
+        ------
+        UserError
+            As `complete_all` does.
+        """
         return self.complete_all(torch.tensor([class_index]), requested[None], [seed])[0]
 
     def complete_all(self, classes: Tensor, requested: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
-        """Draw the unset (NaN) attributes of requests (N, A), each by its seed: as `complete` does one by one."""
+        """Draw the unset (NaN) attributes of requests (N, A), each by its seed: as `complete` does one by one.
+
+        Raises
+        ------
+        UserError
+            If a class, a value or a seed is none, as the command line would say it.
+        """
+        self._check(classes, requested, seeds)
         return self.population.draw(classes, requested, seeds)
+
+    def _check(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> None:
+        """Refuse requests that no command line would take; a value may be NaN, which is unset or unknown."""
+        shapes = [tuple(classes.shape), tuple(values.shape), (len(seeds),)]
+        count = len(classes)
+        if shapes != [(count,), (count, len(self.attributes)), (count,)]:
+            raise UserError(
+                f"classes, values and seeds have the shapes {', '.join(map(str, shapes))}: "
+                f"they must be (N,), (N, {len(self.attributes)}) and (N,)"
+            )
+        if count == 0:
+            return
+        if wrong := [index for index in (int(classes.min()), int(classes.max())) if not 0 <= index < len(MORPHOLOGIES)]:
+            class_index(wrong[0])
+        for column, attribute in zip(values.T, self.attributes, strict=True):
+            low, high = torch.tensor(attribute.plausible, dtype=values.dtype)
+            for value in column[(column < low) | (column > high)].unique().tolist():
+                attribute_value(attribute.name, value)
+        numbers = np.asarray(seeds)
+        if numbers.dtype.kind != "i":
+            for seed in seeds:
+                seed_value(seed)
+        elif numbers.min() < 0:
+            seed_value(numbers.min())
 
     def unsupported(self, class_index: int, values: Tensor) -> list[str]:
         """Say in a sentence for each set attribute (A,) outside the class's range what the range is."""
@@ -188,7 +226,13 @@ class GalaxySampler:
         Returns
         -------
         Tensor, (N, 3, S, S), uint8, on the CPU
+
+        Raises
+        ------
+        UserError
+            If a class, a value or a seed is none, as the command line would say it.
         """
+        self._check(classes, values, seeds)
         count = len(classes)
         if count <= self.block or self.blocks_ahead == 0:
             return self.draw(classes, values, seeds).cpu()
@@ -200,7 +244,7 @@ class GalaxySampler:
         return images
 
     def draw(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
-        """Do as `generate`, but leave the images on the engine's device; CUDA may still be at work on them."""
+        """Do as `generate`, but check nothing, and leave the images on the device; CUDA may be at work on them."""
         told = condition_vector(classes, values, self.config)
         numbers = np.asarray(seeds, np.int64)
         with self._alone, exactly(self.network):

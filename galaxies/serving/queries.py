@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeVar, get_args
 from urllib.parse import unquote_to_bytes
 
@@ -22,14 +22,22 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     create_model,
-    field_validator,
     model_validator,
 )
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Attribute
 from galaxies.common.errors import shown
+from galaxies.common.parsing import MAX_SEED
+from galaxies.generation.request_values import (
+    RequestError,
+    attribute_value,
+    check_known,
+    class_index,
+    given_twice,
+    seed_value,
+    whole_value,
+)
 
-MAX_SEED = 2**32 - 1
 Pixels = Literal[64, 128, 256, 512]
 TilePixels = Literal[64, 128, 256]
 PIXELS: tuple[int, ...] = get_args(Pixels)
@@ -40,24 +48,6 @@ COLUMNS = (1, 64)
 LONGEST_QUERY = 2000  # characters
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # of models, by id, in the order of preference
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_NUMBER_FORM = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")  # not nan, nor 1_0, nor "٣"
-_WHOLE_FORM = re.compile(r"[0-9]{1,10}")
-
-
-class QueryError(Exception):
-    """A query that asks for what there is not.
-
-    Attributes
-    ----------
-    sentence : str
-        Names the parameter and what it may be.
-    parameter, allowed : str
-        The same two for programs.
-    """
-
-    def __init__(self, sentence: str, parameter: str, allowed: str) -> None:
-        super().__init__(sentence)
-        self.sentence, self.parameter, self.allowed = sentence, parameter, allowed
 
 
 @dataclass(frozen=True)
@@ -97,20 +87,33 @@ class GalaxyQuery:
 # What a request may say
 
 
-def _written(form: re.Pattern[str], kind: type[float]) -> BeforeValidator:
-    """Return a reader of numbers that are written in one form alone: pydantic's own takes " 1", 1_0 and nan too."""
+def _read_by(reader: Callable[[Any], Any]) -> BeforeValidator:
+    """Return what has pydantic read a value by a rule of ours; `_refusal` asks it again for its sentence.
 
-    def read(text: Any) -> float:
-        if not (isinstance(text, str) and form.fullmatch(text)):
+    It stands last in a type, where it is first in turn: pydantic describes a range only beside its number.
+    """
+
+    def read(text: Any) -> Any:
+        if isinstance(text, list):
             raise ValueError
-        return kind(text) + kind(0)  # no negative zero
+        try:
+            return reader(text)
+        except RequestError:
+            raise ValueError from None
 
     return BeforeValidator(read)
 
 
-# They stand last in a type, where they are first in turn: pydantic describes a range only beside its number.
-_NUMBER, _WHOLE = _written(_NUMBER_FORM, float), _written(_WHOLE_FORM, int)
-_CHOICE = _written(re.compile(r"[1-9][0-9]{0,9}"), int)  # the one way to write it
+def _whole(name: str, limits: tuple[int, int]) -> BeforeValidator:
+    return _read_by(lambda text: whole_value(name, text, *limits))
+
+
+def _choice(text: str) -> int:
+    """Read one of a few whole numbers, which are written in one way."""
+    if not re.fullmatch("[1-9][0-9]{0,9}", text):
+        raise ValueError
+    return int(text)
+
 
 Parameters = TypeVar("Parameters", bound="GalaxyParameters")
 Models = Mapping[str, Sequence[Attribute]]  # attributes of each model that is served, by its id
@@ -120,9 +123,10 @@ def _with_attributes(kind: type[Parameters]) -> type[Parameters]:
     """Add the attributes of the table to what a request may say, each with its range."""
     fields: dict[str, Any] = {}
     for name, attribute in ATTRIBUTES.items():
+        low, high = attribute.plausible
         unit = f" [{attribute.unit}]" if attribute.unit else ""
         fields[name] = (
-            Annotated[float, Field(ge=attribute.low, le=attribute.high), _NUMBER] | None,
+            Annotated[float, Field(ge=low, le=high), _read_by(partial(attribute_value, name))] | None,
             Field(
                 default=None,
                 description=f"{attribute.label}{unit}: {attribute.description}. Drawn from real galaxies of the class "
@@ -142,12 +146,12 @@ class GalaxyParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    morphology: str = Field(
+    morphology: Annotated[str, _read_by(lambda text: MORPHOLOGY_NAMES[class_index(text)])] = Field(
         description="Class of the galaxy.",
         examples=[MORPHOLOGY_NAMES[0]],
         json_schema_extra={"enum": list(MORPHOLOGY_NAMES)},
     )
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED), _WHOLE] = Field(
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), _read_by(seed_value)] = Field(
         default=0,
         description="Seed of the picture; the same request with the same seed gives the same bytes.",
         examples=[7],
@@ -159,13 +163,6 @@ class GalaxyParameters(BaseModel):
         json_schema_extra={"enum": list(FAMILIES)},
     )
 
-    @field_validator("morphology")
-    @classmethod
-    def _is_a_class(cls, name: str) -> str:
-        if name not in MORPHOLOGY_NAMES:
-            raise ValueError
-        return name
-
     @model_validator(mode="before")
     @classmethod
     def _suits_the_model(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -176,9 +173,7 @@ class GalaxyParameters(BaseModel):
             return given  # it is refused for that
         _choose("model", model, tuple(models))
         known = [attribute.name for attribute in models[model]]
-        for name in given:
-            if name in ATTRIBUTES and name not in known:
-                raise QueryError(f"{name} is unknown to this checkpoint: it knows {', '.join(known)}", name, "left out")
+        check_known([name for name in given if name in ATTRIBUTES], known)
         return given
 
     def galaxy(self, attributes: Sequence[Attribute]) -> GalaxyQuery:
@@ -190,7 +185,7 @@ class GalaxyParameters(BaseModel):
 class PictureParameters(GalaxyParameters):
     """What a request for a picture may say."""
 
-    pixels: Annotated[Pixels, _CHOICE] = Field(
+    pixels: Annotated[Pixels, BeforeValidator(_choice)] = Field(
         default=256,
         description="Pixels a side; the galaxy is drawn at the model's own size and enlarged by a Lanczos filter.",
         examples=[128],
@@ -200,7 +195,7 @@ class PictureParameters(GalaxyParameters):
 class SheetParameters(GalaxyParameters):
     """What a request for a sheet of galaxies may say: tiles that differ by their seed, or by one attribute."""
 
-    seeds: Annotated[int, Field(ge=SEEDS[0], le=SEEDS[1]), _WHOLE] | None = Field(
+    seeds: Annotated[int, Field(ge=SEEDS[0], le=SEEDS[1]), _whole("seeds", SEEDS)] | None = Field(
         default=None,
         description="Number of galaxies that differ by their seed alone: seed, seed + 1, and so on. Either this or "
         "sweep.",
@@ -213,13 +208,13 @@ class SheetParameters(GalaxyParameters):
         examples=["size"],
         json_schema_extra={"enum": list(ATTRIBUTES)},
     )
-    steps: Annotated[int, Field(ge=STEPS[0], le=STEPS[1]), _WHOLE] = Field(
+    steps: Annotated[int, Field(ge=STEPS[0], le=STEPS[1]), _whole("steps", STEPS)] = Field(
         default=9, description="Number of galaxies of a sweep.", examples=[5]
     )
-    columns: Annotated[int, Field(ge=COLUMNS[0], le=COLUMNS[1]), _WHOLE] | None = Field(
+    columns: Annotated[int, Field(ge=COLUMNS[0], le=COLUMNS[1]), _whole("columns", COLUMNS)] | None = Field(
         default=None, description="Tiles in a row; by default all of them.", examples=[2]
     )
-    pixels: Annotated[TilePixels, _CHOICE] = Field(
+    pixels: Annotated[TilePixels, BeforeValidator(_choice)] = Field(
         default=64, description="Pixels a side of each tile.", examples=[128]
     )
 
@@ -229,15 +224,12 @@ class SheetParameters(GalaxyParameters):
         if self.sweep is not None:
             _choose("sweep", self.sweep, tuple(attribute.name for attribute in models[self.model]))
             if self.seeds is not None:
-                raise QueryError("seeds cannot be combined with sweep: give one of them", "seeds", "left out")
+                raise RequestError("seeds cannot be combined with sweep: give one of them", "seeds", "left out")
         elif "steps" in self.model_fields_set:
-            raise QueryError("steps needs sweep, the name of an attribute", "steps", "left out without sweep")
+            raise RequestError("steps needs sweep, the name of an attribute", "steps", "left out without sweep")
         elif self.seeds is None:
-            takes, allowed = _takes(SheetParameters, "seeds")
-            raise QueryError(f"seeds is missing: {takes}", "seeds", allowed)
-        elif self.seed + self.seeds - 1 > MAX_SEED:
-            takes, allowed = _takes(SheetParameters, "seed", most=MAX_SEED + 1 - self.seeds)
-            raise QueryError(f"seed is {shown(str(self.seed))}: {takes}", "seed", allowed)
+            allowed = f"{SEEDS[0]} to {SEEDS[1]}"
+            raise RequestError(f"seeds is missing: it takes a whole number from {allowed}", "seeds", allowed)
         return self
 
     @property
@@ -263,7 +255,7 @@ def read_query(kind: type[Parameters], query: str, models: Models) -> Parameters
 
     Raises
     ------
-    QueryError
+    RequestError
         If it is too long or is not UTF-8, if a parameter is unknown, missing, empty or repeated, or if a value is none
         that its parameter takes.
     """
@@ -277,7 +269,7 @@ def read_query(kind: type[Parameters], query: str, models: Models) -> Parameters
 def _split(query: str) -> dict[str, str | list[str]]:
     """Return the parameters of a query string by name; a list of values where one is repeated."""
     if len(query) > LONGEST_QUERY:
-        raise QueryError(
+        raise RequestError(
             f"the query has {len(query)} characters: at most {LONGEST_QUERY} are read",
             "query",
             f"up to {LONGEST_QUERY} characters",
@@ -297,12 +289,14 @@ def _decode(text: str, parameter: str) -> str:
             raise ValueError
         return unquote_to_bytes(text.replace("+", " ").encode("latin-1")).decode("utf-8")
     except ValueError:  # UnicodeError is one
-        raise QueryError(
+        raise RequestError(
             f"{parameter} is not UTF-8 text with percent escapes", parameter, "UTF-8 with percent escapes"
         ) from None
 
 
-def _refusal(kind: type[GalaxyParameters], given: Mapping[str, str | list[str]], error: ValidationError) -> QueryError:
+def _refusal(
+    kind: type[GalaxyParameters], given: Mapping[str, str | list[str]], error: ValidationError
+) -> RequestError:
     """Say in one sentence what is wrong: an unknown parameter before all else, otherwise the first fault."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
@@ -310,26 +304,25 @@ def _refusal(kind: type[GalaxyParameters], given: Mapping[str, str | list[str]],
     value = given.get(name)
     if fault["type"] == "extra_forbidden":
         names = ", ".join(kind.model_fields)
-        return QueryError(f"there is no parameter {shown(name)}: choose from {names}", name[:60], names)
+        return RequestError(f"there is no parameter {shown(name)}: choose from {names}", name[:60], names)
     if isinstance(value, list):
-        return QueryError(f"{name} is there more than once: give it once", name, "one value")
+        return given_twice(name)
     if value == "":
-        return QueryError(f"{name} has no value: give it one or leave it out", name, "one value")
-    takes, allowed = _takes(kind, name)
-    return QueryError(f"{name} is {'missing' if value is None else shown(value)}: {takes}", name, allowed)
-
-
-def _takes(kind: type[GalaxyParameters], name: str, most: int | None = None) -> tuple[str, str]:
-    """Say what a parameter takes, to people and to programs; `most` lowers the end of its range."""
+        return RequestError(f"{name} has no value: give it one or leave it out", name, "one value")
     schema = parameters_of(kind)[name]["schema"]
-    if "enum" in schema:
-        allowed = ", ".join(map(str, schema["enum"]))
-        return f"choose one of {allowed}", allowed
-    if schema["type"] == "integer":
-        allowed = f"{schema['minimum']} to {most or schema['maximum']}"
-        return f"it takes a whole number from {allowed}", allowed
-    allowed, unit = f"{schema['minimum']:g} to {schema['maximum']:g}", ATTRIBUTES[name].unit
-    return f"it takes a number from {allowed}{f' {unit}' if unit else ''}", allowed
+    try:
+        if name in ATTRIBUTES:
+            attribute_value(name, value)
+        elif "minimum" in schema:
+            whole_value(name, value, schema["minimum"], schema["maximum"])
+        elif name == "morphology" and value is not None:
+            class_index(value)
+    except RequestError as refused:
+        return refused
+    allowed = ", ".join(map(str, schema["enum"]))
+    return RequestError(
+        f"{name} is {'missing' if value is None else shown(value)}: choose one of {allowed}", name, allowed
+    )
 
 
 def _choose(name: str, value: str, choices: Sequence[str]) -> None:
@@ -337,8 +330,8 @@ def _choose(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         allowed = ", ".join(choices)
         if value == "":
-            raise QueryError(f"{name} has no value: give it one or leave it out", name, "one value")
-        raise QueryError(f"{name} is {shown(value)}: choose one of {allowed}", name, allowed)
+            raise RequestError(f"{name} has no value: give it one or leave it out", name, "one value")
+        raise RequestError(f"{name} is {shown(value)}: choose one of {allowed}", name, allowed)
 
 
 @cache

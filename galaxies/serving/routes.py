@@ -17,6 +17,7 @@ from flask import Blueprint, Response, current_app, request
 from PIL import __version__ as pillow_version
 
 from galaxies.common.json_writing import json_text
+from galaxies.generation.request_values import RequestError
 from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, Sheet, Tile
 from galaxies.serving.batching import BusyError
 from galaxies.serving.openapi import Route, describe
@@ -25,7 +26,6 @@ from galaxies.serving.queries import (
     GalaxyQuery,
     Parameters,
     PictureParameters,
-    QueryError,
     SheetParameters,
     read_query,
 )
@@ -116,8 +116,8 @@ def _need_model(_: _NoModelError) -> Response:
     return answer(Error(error="there is no checkpoint yet: train one, and start app.py again", hint=_HINT), 503)
 
 
-@routes.errorhandler(QueryError)
-def _refuse(error: QueryError) -> Response:
+@routes.errorhandler(RequestError)
+def _refuse(error: RequestError) -> Response:
     return answer(Error(error=error.sentence, parameter=error.parameter, allowed=error.allowed), 400)
 
 

@@ -1,0 +1,152 @@
+"""What may be asked of a galaxy: the one set of rules of the command line, of tables, of HTTP and of Python.
+
+Every way in hands over what it was given, as text or as a number, and gets the value or a `RequestError`, whose
+sentence is the same everywhere. What no galaxy can have (`Attribute.plausible`) is refused; what is unusual is not.
+"""
+
+from __future__ import annotations
+
+import numbers
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
+from galaxies.common.errors import UserError, shown
+from galaxies.common.parsing import MAX_IMAGES, MAX_SEED, NUMBER_FORM, WHOLE_FORM
+
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
+
+
+class RequestError(UserError):
+    """A request for what there is not.
+
+    Attributes
+    ----------
+    sentence : str
+        Names the parameter and what it may be.
+    parameter, allowed : str
+        The same two for programs.
+    """
+
+    def __init__(self, sentence: str, parameter: str, allowed: str) -> None:
+        super().__init__(sentence)
+        self.sentence, self.parameter, self.allowed = sentence, parameter, allowed
+
+
+def attribute_value(name: str, value: Any) -> float:
+    """Return the value of an attribute that is asked for.
+
+    Parameters
+    ----------
+    name : str
+        One of `ATTRIBUTES`.
+    value : str or real number
+        In physical units. A text holds the number and nothing else: ASCII digits, with a point and an exponent if need
+        be. A number rounded to single precision may lie on the end of the range.
+
+    Raises
+    ------
+    RequestError
+        If it is no number, or none that a galaxy can have.
+    """
+    attribute = ATTRIBUTES[name]
+    low, high = attribute.plausible
+    allowed, unit = f"{low:g} to {high:g}", f" {attribute.unit}" if attribute.unit else ""
+    takes = f"it takes a number from {allowed}{unit}"
+    text = _text(name, value)
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        text = f"{value:.7g}"
+    if _DECIMAL_COMMA.fullmatch(text):
+        raise RequestError(f"{name} is {shown(text)}: {takes}, with a decimal point", name, allowed)
+    if not (NUMBER_FORM.fullmatch(text) and low <= float(text) <= high):
+        raise RequestError(f"{name} is {shown(text)}: {takes}", name, allowed)
+    return min(high, max(low, float(value))) + 0.0  # no negative zero
+
+
+def whole_value(name: str, value: Any, low: int, high: int) -> int:
+    """Return a whole number that is asked for, such as a count, between two limits, both allowed.
+
+    Parameters
+    ----------
+    name : str
+        What it is, for the sentence.
+    value : str or int
+        A text holds ASCII digits, and a minus where the limits allow it.
+    low, high : int
+
+    Raises
+    ------
+    RequestError
+        If it is no whole number, or beyond the limits.
+    """
+    text = _text(name, value)
+    if not (WHOLE_FORM.fullmatch(text) and low <= int(text) <= high):
+        allowed = f"{low} to {high}"
+        raise RequestError(f"{name} is {shown(text)}: it takes a whole number from {allowed}", name, allowed)
+    return int(text)
+
+
+def class_index(value: Any) -> int:
+    """Return the index of a class that is asked for by its name; see `morphology_index`.
+
+    Raises
+    ------
+    RequestError
+        If it is none of the classes.
+    """
+    try:
+        return morphology_index(_text("morphology", value))
+    except RequestError:
+        raise
+    except UserError as error:
+        raise RequestError(str(error), "morphology", ", ".join(MORPHOLOGY_NAMES)) from None
+
+
+def seed_value(value: Any) -> int:
+    """Return the seed of an image; those of the `MAX_IMAGES` images after it fit 64 bits too.
+
+    Raises
+    ------
+    RequestError
+        As `whole_value` does.
+    """
+    return whole_value("seed", value, 0, MAX_SEED)
+
+
+def count_value(value: Any) -> int:
+    """Return a number of images.
+
+    Raises
+    ------
+    RequestError
+        As `whole_value` does.
+    """
+    return whole_value("count", value, 1, MAX_IMAGES)
+
+
+def check_known(names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse attributes that a checkpoint was not trained with.
+
+    Raises
+    ------
+    RequestError
+        Naming the first of `names` that is none of those `known`.
+    """
+    for name in names:
+        if name not in known:
+            sentence = f"{shown(name) if name not in ATTRIBUTES else name} is unknown to this checkpoint"
+            raise RequestError(f"{sentence}: it knows {', '.join(known)}", name[:60], "left out")
+
+
+def given_twice(name: str) -> RequestError:
+    """Return what is said of a parameter that is there more than once."""
+    return RequestError(f"{name} is there more than once: give it once", name, "one value")
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a value as it would be typed, refusing what is empty."""
+    text = str(value)
+    if value is None or text == "":
+        raise RequestError(f"{name} has no value: give it one or leave it out", name, "one value")
+    return text
