@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config_physics import Config
 from galaxies.command_line import (
@@ -31,6 +31,9 @@ from galaxies.command_line import (
 )
 from galaxies.common.errors import UserError
 from galaxies.recipes import QUICK
+
+if TYPE_CHECKING:
+    from galaxies.datasets.prepared import PreparedDataset
 
 DATA = Path("data")
 _SIMULATED = {"cpu": 4096, "cuda": 16384}  # galaxies of the mock survey, where there are no data
@@ -88,22 +91,23 @@ def run(options: argparse.Namespace, path: Path) -> None:
     from galaxies.training.runs import print_settings, train
 
     data = PreparedDataset.open(path)
-    config = resolve_config(options, data.path, data.image_size, len(data.rows("train")))
+    config = resolve_config(options, data)
     print_settings(config, data.manifest)
     if config.recipe == "paper" and (data.manifest.get("rule"), data.image_size) != ("paper", 64):
         print("note: the original recipe has 64-pixel images of prepare_data.py gz2 --rule paper; these are others")
     train(config, data, options.dry_run, stop_at=options.stop_at)
 
 
-def resolve_config(options: argparse.Namespace, data: Path, image_size: int, num_train: int) -> Config:
-    """Complete the user's options: the dataset's size, a free run name, and on a CPU the quick setting."""
+def resolve_config(options: argparse.Namespace, data: PreparedDataset) -> Config:
+    """Complete the user's options: what the dataset can give, a free run name, and on a CPU the quick setting."""
     from galaxies.compute.device import Engine
+    from galaxies.training.fitting import fit_to_data
     from galaxies.training.runs import free_run_name
 
+    given, image_size, num_train = given_settings(options), data.image_size, len(data.rows("train"))
     config = config_from_options(options, image_size=image_size)
     engine = Engine.choose(config.device, config.precision)
     if engine.device.type == "cpu" and config.recipe == "default":
-        given = given_settings(options)
         settings, steps_by_arithmetic = QUICK[config.family]
         quick = {name: value for name, value in settings.items() if name not in given}
         per_epoch = max(1, num_train // (quick | given)["batch_size"])
@@ -115,8 +119,10 @@ def resolve_config(options: argparse.Namespace, data: Path, image_size: int, num
         if quick:
             print(f"no GPU: quick setting {_as_options(quick)}")
             print(f"the full recipe is: python galaxy.py {_as_options({n: getattr(Config, n) for n in quick} | given)}")
-    run = config.run or free_run_name(data.resolve().name)
-    return dataclasses.replace(config, run=run, data=data.as_posix())
+    config, lines = fit_to_data(config, data, given)
+    print(*lines, sep="\n", end="\n" if lines else "")
+    run = config.run or free_run_name(data.path.resolve().name)
+    return dataclasses.replace(config, run=run, data=data.path.as_posix())
 
 
 def _as_options(settings: dict[str, Any]) -> str:

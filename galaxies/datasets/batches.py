@@ -17,6 +17,7 @@ from torch import Tensor
 from config_physics import MORPHOLOGIES, Config
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
+from galaxies.datasets.attribute_support import Limits, believed
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.images.resampling import dihedral
@@ -53,6 +54,8 @@ class DeviceBatches:
     device : torch.device
     ranks : Ranks, optional
         This process alone if left out.
+    limits : dict, optional
+        Between which values attributes are believed; others count as unknown. See `attribute_support.value_limits`.
 
     Raises
     ------
@@ -61,7 +64,13 @@ class DeviceBatches:
     """
 
     def __init__(
-        self, data: PreparedDataset, split: str, config: Config, device: torch.device, ranks: Ranks | None = None
+        self,
+        data: PreparedDataset,
+        split: str,
+        config: Config,
+        device: torch.device,
+        ranks: Ranks | None = None,
+        limits: Limits | None = None,
     ) -> None:
         rows = data.rows(split)
         self._ranks = ranks or Ranks()
@@ -73,7 +82,8 @@ class DeviceBatches:
             )
         self.data, self.rows, self.config = data, rows, config
         self.classes_cpu = torch.from_numpy(data.classes(rows))
-        self.values = torch.from_numpy(data.attributes(config.attributes, rows))
+        values = data.attributes(config.attributes, rows)
+        self.values = torch.from_numpy(believed(values, config.attributes, limits or {}))
         self.store = store_images(data.images, rows, device, config.batch_size)
         self.classes = self.classes_cpu.to(device)
         self.condition, self.scaled, self.known = (

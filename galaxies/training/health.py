@@ -10,6 +10,7 @@ from torch import Tensor
 
 from config_physics import MORPHOLOGIES, attribute_table
 from galaxies.common.errors import UserError
+from galaxies.datasets.attribute_support import Limits, believed
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure.photometry import NO_SOURCE
@@ -103,6 +104,8 @@ def without_claim(shares: dict[str, float], report: dict[str, float]) -> dict[st
         r2 = report.get(f"r2_{name}")
         if share < _LEAST_KNOWN:
             reasons[name] = f"known for {100 * share:.0f} % of the training galaxies"
+        elif r2 is None and f"mae_{name}" in report:
+            reasons[name] = "the same for all test galaxies, which cannot test the predictor"
         elif r2 is None:
             reasons[name] = "known for too few test galaxies to test the predictor"
         elif not r2 >= _LEAST_R2:
@@ -146,15 +149,20 @@ def norm_warnings(metrics: dict[str, float], levels: dict[str, list[float]], pha
 
 @torch.no_grad()
 def evaluate_predictor(
-    predictor: PhysicsPredictor, data: PreparedDataset, attributes: tuple[str, ...], device: torch.device
+    predictor: PhysicsPredictor,
+    data: PreparedDataset,
+    attributes: tuple[str, ...],
+    device: torch.device,
+    limits: Limits | None = None,
 ) -> dict[str, float]:
-    """Compare the predictor with the test split, galaxies that it has not seen.
+    """Compare the predictor with the test split, galaxies that it has not seen; `limits` as in `believed`.
 
     Returns
     -------
     dict
         ``mae_<attribute>``, mean absolute error in the attribute's unit, and ``r2_<attribute>``, one minus the
-        error's share of the variance; only attributes with at least two known values.
+        error's share of the variance; only attributes with at least two known values, and the latter only where they
+        differ.
 
     Raises
     ------
@@ -165,7 +173,7 @@ def evaluate_predictor(
     if PreparedDataset.open(data.path).manifest["sha256"] != data.manifest["sha256"]:
         raise UserError(f"{data.path} was replaced by another dataset while it was in use: put the first one back")
     rows = data.rows("test")
-    truth = torch.from_numpy(data.attributes(attributes, rows))
+    truth = torch.from_numpy(believed(data.attributes(attributes, rows), attributes, limits or {}))
     predictor.eval()
     batches = (torch.from_numpy(data.images[rows[k : k + 256]]) for k in range(0, len(rows), 256))
     predictions = [predictor(to_float(images.to(device))).float().cpu() for images in batches]
@@ -176,7 +184,8 @@ def evaluate_predictor(
             continue
         predicted, actual = attribute.from_unit(torch.cat(predictions)[known, column]), truth[known, column]
         report[f"mae_{attribute.name}"] = float((predicted - actual).abs().mean())
-        report[f"r2_{attribute.name}"] = 1 - float((predicted - actual).square().mean() / actual.var(correction=0))
+        if (variance := actual.var(correction=0)) > 0:
+            report[f"r2_{attribute.name}"] = 1 - float((predicted - actual).square().mean() / variance)
     return report
 
 
@@ -186,9 +195,11 @@ def predictor_lines(report: dict[str, float], attributes: tuple[str, ...]) -> li
     for attribute in attribute_table(attributes):
         if f"mae_{attribute.name}" in report:
             unit = f" {attribute.unit}" if attribute.unit else ""
+            r2 = report.get(f"r2_{attribute.name}")
             lines.append(
                 f"predictor on test galaxies: {attribute.name} mean absolute error "
-                f"{report[f'mae_{attribute.name}']:.4g}{unit}, R2 {report[f'r2_{attribute.name}']:.2f}"
+                f"{report[f'mae_{attribute.name}']:.4g}{unit}, "
+                + ("R2 not available, since they are all the same" if r2 is None else f"R2 {r2:.2f}")
             )
     return lines
 
@@ -208,8 +219,10 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
     dict
         ``measured_mae_<attribute>`` in the attribute's unit, for those that photometry measures, over images
         with a sound measurement; ``unmeasurable``, the fraction of the others; ``diversity_<class>``, relative
-        to the real galaxies.
+        to the real galaxies. Empty without a class of which there are two real galaxies.
     """
+    if not real:
+        return {}
     report = {}
     images, requests = [], []
     for index in sorted(real):

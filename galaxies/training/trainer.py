@@ -19,6 +19,7 @@ from galaxies.common.signals import StopSignals
 from galaxies.compute.compilation import pays
 from galaxies.compute.device import Engine
 from galaxies.compute.ranks import LostRankError, Ranks, is_lost_connection
+from galaxies.datasets.attribute_support import value_limits
 from galaxies.datasets.batches import DeviceBatches
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import PreparedDataset
@@ -79,6 +80,8 @@ class Trainer:
         state: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.data, self.checkpoints, self.samples = config, data, checkpoints, samples
+        # A run of before believed every value, and goes on to.
+        self._limits = value_limits(data, config.attributes) if state is None else state.get("value_limits", {})
         self._build()
         if state is not None:
             self._restore(state)
@@ -97,7 +100,7 @@ class Trainer:
         self.engine = Engine.choose(self.ranks.own_device(config.device), config.precision, config.engine)
         self.ranks.connect(self.engine.device)
         torch.manual_seed(config.seed)
-        self.batches = DeviceBatches(self.data, "train", config, self.engine.device, self.ranks)
+        self.batches = DeviceBatches(self.data, "train", config, self.engine.device, self.ranks, self._limits)
         self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
         num_steps = (config.pretrain_epochs + config.epochs) * len(self.batches)
         compiled = config.compile == "on" or (config.compile == "auto" and pays(self.engine.device, num_steps))
@@ -264,7 +267,7 @@ class Trainer:
         if self.ranks.is_first:
             try:
                 report = evaluate_predictor(
-                    self.learner.predictor, self.data, self.config.attributes, self.engine.device
+                    self.learner.predictor, self.data, self.config.attributes, self.engine.device, self._limits
                 )
             except UserError:  # its files have changed; when they are back, the run goes on from here
                 self._save_latest()
@@ -431,6 +434,7 @@ class Trainer:
                 "norm_levels": {name: list(level) for name, level in self._norm_levels.items()},
             },
             "meters": self._steps.state_dict(),
+            "value_limits": {name: list(pair) for name, pair in self._limits.items()},
             "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
             "population": {"classes": self.population.classes, "values": self.population.values},
             "provenance": {

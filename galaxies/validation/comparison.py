@@ -320,9 +320,11 @@ def compare_variety(
                 float(torch.pdist(torch.from_numpy(side[rows[:count]])).mean())
                 for side, rows in zip(features, (one, other), strict=True)
             ]
-            judge = spread[0] / spread[1]
-        pixels = diversity(generated[one[:count]]) / diversity(real[other[:count]])
-        report[group] = Variety(count, pixels, judge)
+            judge = spread[0] / spread[1] if spread[1] > 0 else None
+        if (of_real := diversity(real[other[:count]])) == 0:
+            report[group] = LeftOut("the real galaxies are all the same picture, which has no variety to compare with")
+            continue
+        report[group] = Variety(count, diversity(generated[one[:count]]) / of_real, judge)
     return report
 
 

@@ -94,6 +94,8 @@ def test_variety_of_one_image_is_none():
     collapsed = compare_variety(real[classes.tolist()], real, None, groups)  # one image a class
     assert all(collapsed[name].pixels == 0 for name in MORPHOLOGY_NAMES)
     assert isinstance(compare_variety(other[:9], real, None, groups_of(classes[:9], classes))["spiral"], LeftOut)
+    alike = compare_variety(other, real[:1].expand_as(real), None, groups)["all"]
+    assert isinstance(alike, LeftOut) and "all the same picture" in alike.reason
 
 
 def test_brighter_galaxies_stand_out_in_statistics_and_power():

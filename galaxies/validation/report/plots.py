@@ -13,6 +13,7 @@ from galaxies.measure.statistics_table import STATISTICS
 from galaxies.validation.report.contents import ALL, LeftOut, Report
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from galaxies.validation.evaluation import Pictures
@@ -180,8 +181,8 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
             continue
         edges = np.linspace(np.percentile(together, 0.5), np.percentile(together, 99.5), 31)
         if edges[0] < edges[-1]:
-            axis.hist(both[0], edges, density=True, color=colors["real"], alpha=0.45, label="real")
-            axis.hist(both[1], edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
+            _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label="real")
+            _density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
         axis.set_title(statistic.label, fontsize=9)
         axis.set_yticks([])
         axis.set_xlabel(statistic.unit)
@@ -258,6 +259,12 @@ def plot_validation(report: Report, pictures: Pictures, colors: dict[str, str]) 
     return figure
 
 
+def _density(axis: Axes, values: np.ndarray, edges: np.ndarray, **look: Any) -> None:
+    """Draw the density of values (N,), if any of them lie between the edges: of a handful none may."""
+    if ((edges[0] <= values) & (values <= edges[-1])).any():
+        axis.hist(values, edges.tolist(), density=True, **look)
+
+
 def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw distances to the nearest training galaxy, and the nearest pairs."""
     found = pictures.nearest
@@ -265,8 +272,8 @@ def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> F
         return None
     figure, axes = _panels(2, 2, (5.4, 2.6), colors)
     edges = np.linspace(0, np.percentile(np.concatenate([found.generated, found.held_out]), 99.5), 41)
-    axes[0].hist(found.held_out, edges, density=True, color=colors["real"], alpha=0.45, label="held-out real")
-    axes[0].hist(found.generated, edges, density=True, histtype="step", color=_MADE, lw=1.5, label="generated")
+    _density(axes[0], found.held_out, edges, color=colors["real"], alpha=0.45, label="held-out real")
+    _density(axes[0], found.generated, edges, histtype="step", color=_MADE, lw=1.5, label="generated")
     axes[0].set_yticks([])
     axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")
     _legend(axes[0], colors)

@@ -1,0 +1,58 @@
+"""Settings that fit a dataset: what a run would need and the data cannot give is left out, and said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+from config_physics import MORPHOLOGIES, Config, attribute_table
+from galaxies.common.errors import UserError
+from galaxies.compute.ranks import Ranks
+from galaxies.datasets.attribute_support import choose_attributes
+from galaxies.datasets.prepared import PreparedDataset
+
+
+def fit_to_data(config: Config, data: PreparedDataset, given: Collection[str]) -> tuple[Config, list[str]]:
+    """Return settings that can be trained with on a dataset, and a line for each thing that is otherwise than asked.
+
+    Parameters
+    ----------
+    config : Config
+        Of defaults, a recipe, and what the user gave.
+    data : PreparedDataset
+    given : collection of str
+        Settings that the user gave: these are not changed.
+
+    Raises
+    ------
+    UserError
+        If an attribute that the user named cannot be had, or there is too little to train on at all.
+    """
+    num_train, num_ranks = len(data.rows("train")), Ranks.from_environment().size
+    if num_train < 2 * num_ranks:
+        raise UserError(
+            f"{data.path} has {num_train} for training, and two a process are the least: prepare more galaxies"
+        )
+    attributes, said = choose_attributes(data, config.attributes, "attributes" in given)
+    lines = [f"{said} ({data.path})"] if said else []
+    changes: dict[str, Any] = {"attributes": attributes}
+    if config.batch_size * num_ranks > num_train and "batch_size" not in given:
+        changes["batch_size"] = num_train // num_ranks
+        lines.append(
+            f"batch size {num_train // num_ranks} instead of {config.batch_size}: {num_train} training galaxies"
+        )
+    config = dataclasses.replace(config, **changes)
+    return config, lines + _idle_terms(config, data)
+
+
+def _idle_terms(config: Config, data: PreparedDataset) -> list[str]:
+    """Say which terms of the loss have nothing to compare."""
+    lines = []
+    classes = set(data.classes(data.rows("train")).tolist())
+    if len(classes) == 1 and config.class_weight > 0:
+        only = MORPHOLOGIES[classes.pop()].name
+        lines.append(f"note: the class loss teaches nothing, since every training galaxy is {only}")
+    if config.photometry_weight > 0 and not any(a.source == "photometry" for a in attribute_table(config.attributes)):
+        lines.append("note: photometry takes no part in the loss, since it measures none of the attributes")
+    return lines
