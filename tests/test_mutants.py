@@ -96,6 +96,7 @@ def test_the_same_seed_draws_the_same_lines_once(repository):
     assert len({mutant.line for mutant in chosen(folders, 100, 1, repository)}) == 8
 
 
+@pytest.mark.slow
 def test_tests_that_notice_kill_and_others_do_not(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(mutants, "_LOADED_ONCE", ("pytest",))
     copied = copy_of(repository, tmp_path / "copy")
