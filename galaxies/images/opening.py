@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import io
 import threading
+from pathlib import Path
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+from galaxies.common.errors import UserError
 
 # A survey cutout has a few hundred pixels a side; anything beyond this is a mistake or a decompression bomb.
 MAX_CUTOUT_SIDE_PX = 4096
 # A picture that a user names may be a mosaic's; what is left of it is reduced to 256 pixels.
 MAX_PICTURE_SIDE_PX = 16_384
 MAX_PICTURE_PX = 178_956_970  # in all: what `Image.open` calls a decompression bomb has more
+SMALLEST_PX, LARGEST_PX = 64, 256  # sides of a picture to measure, as read and as measured
 GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # more than 8 bits a pixel
 # Threads that read at the same time take turns with large pictures, whose memory would add up, and with FITS files:
@@ -38,3 +42,21 @@ def open_picture(data: bytes) -> Image.Image | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImagePlugin.PngImageFile(io.BytesIO(data))
     return None
+
+
+def central_square(path: Path, height: int, width: int) -> tuple[slice, slice, list[str]]:
+    """Return rows and columns of the central square of a picture to measure, and what there is to say about it.
+
+    Raises
+    ------
+    UserError
+        If it has less than `SMALLEST_PX` a side.
+    """
+    side = min(height, width)
+    if side < SMALLEST_PX:
+        raise UserError(f"{path} has {width} x {height} pixels: at least {SMALLEST_PX} a side are needed")
+    notes = [f"central square of {width} x {height}"] if height != width else []
+    if side > LARGEST_PX:
+        notes.append(f"reduced from {side} to {LARGEST_PX} pixels")
+    top, left = (height - side) // 2, (width - side) // 2
+    return slice(top, top + side), slice(left, left + side), notes

@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.common.errors import UserError
-from galaxies.images.fits_reading import read_fits
+from galaxies.images.fits_reading import read_fits, unpacked
 from galaxies.images.opening import (
     DEEP_MODES,
     GREY_MODES,
+    LARGEST_PX,
     MAX_PICTURE_PX,
     MAX_PICTURE_SIDE_PX,
     ONE_AT_A_TIME,
+    central_square,
     open_picture,
 )
 
-SMALLEST_PX, LARGEST_PX = 64, 256
 _MOST_BYTES = 512 * 2**20
 # Threads that read at the same time take turns with pictures of more pixels than this, whose memory would add up.
 _LARGE_PX = 2048**2
@@ -30,33 +31,39 @@ _LARGE_PX = 2048**2
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, ready to be measured.
+    """One picture to be measured.
 
     Attributes
     ----------
-    image : Tensor, (3, S, S), float32 in [0, 1]
-        S is 64 to 256 pixels.
+    image : Tensor, (3, S, S)
+        S is 64 to 256 pixels. Display levels, float32 in [0, 1]; or counts, float64, in the unit and with the sky of
+        the file, and NaN where there is no value.
     side_px : int
         Side of the central square in the file's own pixels.
     display : bool
-        The levels are those of a display; False for scaled counts, whose levels mean nothing.
+        The levels are those of a display; False for counts, whose levels mean nothing.
     note : str
         What was done to it, in words; empty for nothing.
+    grey : bool
+        There is one plane, here three times.
+    missing : Tensor, (S, S), bool, optional
+        Where pixels of the file have no value; None for nowhere.
     """
 
     image: Tensor
     side_px: int
     display: bool
     note: str
+    grey: bool = False
+    missing: Tensor | None = None
 
 
 def read_picture(path: Path) -> Picture:
     """Read the central square of a picture; safe in several threads.
 
-    A picture of more than 256 pixels a side is reduced to 256. A grey one gets three equal planes. A FITS file holds
-    one plane, or three in the order R, G, B; unless its header says BUNIT = 'display' (0 to 255, as
-    `generate_from_checkpoint.py` writes it), its values are counts: they are scaled by one factor so that the brightest
-    is 1, which leaves sizes, shapes and colours as they are.
+    A picture of more than 256 pixels a side is reduced to 256. A grey one gets three equal planes. What a FITS file
+    holds are counts, unless its header says BUNIT = 'display' (0 to 255, as `generate_from_checkpoint.py` writes it);
+    which of its planes are read, see `read_fits`.
 
     Raises
     ------
@@ -70,24 +77,29 @@ def read_picture(path: Path) -> Picture:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    fits = content.startswith(b"SIMPLE  =")
-    planes, display, notes = read_fits(path, content) if fits else _read_raster(path, content)
-    height, width = planes.shape[1:]
-    side = min(height, width)
-    if side < SMALLEST_PX:
-        raise UserError(f"{path} has {width} x {height} pixels: at least {SMALLEST_PX} a side are needed")
-    if height != width:
-        notes.append(f"central square of {width} x {height}")
-        top, left = (height - side) // 2, (width - side) // 2
-        planes = planes[:, top : top + side, left : left + side]
-    image = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))
+    if (fits := unpacked(path, content, _MOST_BYTES)) is not None:
+        return _of_fits(path, fits)
+    planes, notes = _read_raster(path, content)
+    rows, columns, framing = central_square(path, *planes.shape[1:])
+    image = torch.from_numpy(np.ascontiguousarray(planes[:, rows, columns], dtype=np.float32))
+    side = image.shape[-1]
     if side > LARGEST_PX:
-        notes.append(f"reduced from {side} to {LARGEST_PX} pixels")
         image = F.interpolate(image[None], LARGEST_PX, mode="area")[0]
-    return Picture(image, side, display, "; ".join(notes))
+    return Picture(image, side, True, "; ".join([*notes, *framing]), "grey" in notes)
 
 
-def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:
+def _of_fits(path: Path, content: bytes) -> Picture:
+    planes, missing, side, display, grey, notes = read_fits(path, content)
+    if display:
+        levels = [np.where(np.isnan(plane), np.nanmedian(plane), plane) for plane in planes]
+        planes = (np.stack(levels) / 255).astype(np.float32)
+    else:
+        notes = [*notes, "counts, sky taken off"]
+    lacking = torch.from_numpy(np.ascontiguousarray(missing)) if missing.any() else None
+    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), side, display, "; ".join(notes), grey, lacking)
+
+
+def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, list[str]]:
     """Return planes (3, H, W) in [0, 1] of a PNG or JPEG."""
     try:
         picture = open_picture(content)
@@ -108,4 +120,4 @@ def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str
         raise
     except Exception:  # on damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error and more
         raise UserError(f"{path} is no PNG, JPEG or FITS file, or is damaged") from None
-    return pixels.transpose(2, 0, 1), True, ["grey"] if grey else []
+    return pixels.transpose(2, 0, 1), ["grey"] if grey else []

@@ -18,7 +18,7 @@ from torch import Tensor
 from config_physics import PHOTOMETRIC_ATTRIBUTES
 from galaxies.measure.frame import check_images, pixel_grid
 from galaxies.measure.sky import Sky, estimate_sky
-from galaxies.measure.source import Source, find_source
+from galaxies.measure.source import Source, find_source, half_turned
 from galaxies.measure.structure import Structure, measure_structure, squared_radius
 
 NO_SOURCE = 1  # nothing significant near the centre; the values mean nothing
@@ -102,7 +102,7 @@ class Photometry(NamedTuple):
         return getattr(self, name)
 
 
-def measure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> Photometry:
+def measure(images: Tensor, psf_sigma: float | Tensor = 0.0, counts: bool = False) -> Photometry:
     """Measure the central galaxy of each image.
 
     Parameters
@@ -112,21 +112,25 @@ def measure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> Photometry:
     psf_sigma : float or Tensor, (N,)
         Root mean square width of the point spread function along one axis, frame widths. Its second moments are taken
         off the galaxy's before the ellipticity, which blur makes too round; 0 where it is not known.
+    counts : bool
+        The images are counts as `level_counts` returns them, which have no bounds.
 
     Raises
     ------
     ValueError
         If the images do not have three square planes of floating-point values.
     """
-    return _measure(images, psf_sigma)[0]
+    return _measure(images, psf_sigma, counts)[0]
 
 
-def measure_with_structure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> tuple[Photometry, Structure]:
+def measure_with_structure(
+    images: Tensor, psf_sigma: float | Tensor = 0.0, counts: bool = False
+) -> tuple[Photometry, Structure]:
     """Measure the central galaxy of each image and its structure, which takes about four times as long as `measure`.
 
     Parameters and errors are those of `measure`; the flag may also say `NOT_CONVERGED`.
     """
-    found, light, source, sky = _measure(images, psf_sigma)
+    found, light, source, sky = _measure(images, psf_sigma, counts)
     centroid = torch.stack([found.centroid_x, found.centroid_y], 1) * light.shape[-1]
     structure, converged = measure_structure(
         light, source, sky.corners, centroid, found.position_angle, found.ellipticity
@@ -135,11 +139,11 @@ def measure_with_structure(images: Tensor, psf_sigma: float | Tensor = 0.0) -> t
     return found._replace(flag=found.flag + (~converged & seen) * NOT_CONVERGED), structure
 
 
-def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Tensor, Source, Sky]:
+def _measure(images: Tensor, psf_sigma: float | Tensor, counts: bool) -> tuple[Photometry, Tensor, Source, Sky]:
     """Return the photometry, and the sky-subtracted mean planes (N, S, S), source and sky that it was measured with."""
     side = check_images(images).shape[-1]
     images = torch.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0)  # a broken pixel breaks no other's measurement
-    sky = estimate_sky(images)
+    sky = estimate_sky(images, counts)
     whole_planes = images - sky.level[:, :, None, None]  # (N, 3, S, S)
     whole_light = whole_planes.mean(1)  # (N, S, S)
 
@@ -148,7 +152,11 @@ def _measure(images: Tensor, psf_sigma: float | Tensor) -> tuple[Photometry, Ten
     no_source = source.missing
     # A neighbour that stands on the galaxy's outskirts is cut down to the level at which they meet.
     cut = ((source.plateau < whole_light) & source.mask)[:, None]
-    planes = torch.where(cut, torch.minimum(whole_planes, source.plateau[:, None]), whole_planes)
+    ceiling = source.plateau[:, None]
+    if counts:
+        # A star's wings reach far over its height there: the galaxy has there what it has on its other side.
+        ceiling = torch.minimum(ceiling, half_turned(whole_planes, source.peak))
+    planes = torch.where(cut, torch.minimum(whole_planes, ceiling), whole_planes)
     planes = planes * source.mask[:, None]
     light = planes.mean(1)  # negative noise stays: clipping it would add light where there is none
 

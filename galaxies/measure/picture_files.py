@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from galaxies.common.errors import UserError, shown
 from galaxies.compute.cores import stream_on_cores
 from galaxies.images.reading import Picture, read_picture
-from galaxies.measure.statistics_table import Measured, measure_images
+from galaxies.measure.counts import level_counts
+from galaxies.measure.photometry import FLAG_BITS
+from galaxies.measure.statistics_table import STATISTIC_NAMES, STATISTICS, Measured, Statistic, measure_images
 
+_CENTRE = tuple(Statistic(name, name, "frame widths", "photometry") for name in ("centroid_x", "centroid_y"))
+_REACH = 3.0  # half-light radii within which a pixel is the galaxy's: 97 % of the light of a disc
+_NOWHERE = 0.1  # frame widths that stand for the radius of a galaxy that is not seen
 _TOGETHER = 16  # files that a core reads and measures at a time
 _KINDS = (".png", ".jpg", ".jpeg", ".fits", ".fit", ".fts")  # what is looked for in folders, by the ends of names
+MISSING_PIXELS = 16  # the galaxy has pixels without a value
+FILE_FLAG_BITS = {**FLAG_BITS, MISSING_PIXELS: "pixels of the galaxy without a value"}
 _PACKED = (".gz", ".bz2", ".fz")  # further ends that FITS files come with
 
 
@@ -28,11 +38,11 @@ class MeasuredPicture(NamedTuple):
     side_px : int
         Side of the central square in the file's own pixels.
     display : bool
-        The levels are those of a display; False for scaled counts, whose levels mean nothing.
+        The levels are those of a display; False for counts, whose levels mean nothing.
     note : str
         What was done to the picture before it was measured, in words; empty for nothing.
     measured : Measured
-        Of one image.
+        Of one image; the flag is a sum of `FILE_FLAG_BITS`. What a grey picture cannot have, a color, is NaN.
     """
 
     path: Path
@@ -128,20 +138,42 @@ def measure_files(paths: Sequence[Path]) -> Iterator[MeasuredPicture | Unmeasure
         yield from part
 
 
+def measurable(picture: Picture) -> Tensor:
+    """Return the image (3, S, S) of a picture as it is measured, float32."""
+    return picture.image if picture.display else level_counts(picture.image.numpy())
+
+
 def _measure_together(paths: Sequence[Path]) -> list[MeasuredPicture | UnmeasuredPicture]:
     results: dict[int, MeasuredPicture | UnmeasuredPicture] = {}
-    of_side: dict[int, list[tuple[int, Picture]]] = {}
+    alike: dict[tuple[int, bool], list[tuple[int, Picture]]] = {}
     for place, path in enumerate(paths):
         try:
             picture = read_picture(path)
         except UserError as error:
             results[place] = UnmeasuredPicture(path, str(error))
         else:
-            of_side.setdefault(picture.image.shape[-1], []).append((place, picture))
-    for alike in of_side.values():
-        measured = measure_images(torch.stack([picture.image for _, picture in alike]))
-        for row, (place, picture) in enumerate(alike):
-            results[place] = MeasuredPicture(
-                paths[place], picture.side_px, picture.display, picture.note, measured.of(row)
-            )
+            alike.setdefault((picture.image.shape[-1], picture.display), []).append((place, picture))
+    for (_, display), pictures in alike.items():
+        images = torch.stack([measurable(picture) for _, picture in pictures])
+        measured = measure_images(images, statistics=(*STATISTICS, *_CENTRE), counts=not display)
+        for row, (place, picture) in enumerate(pictures):
+            found = _described(picture, measured.of(row))
+            results[place] = MeasuredPicture(paths[place], picture.side_px, display, picture.note, found)
     return [results[place] for place in range(len(paths))]
+
+
+def _described(picture: Picture, measured: Measured) -> Measured:
+    """Return the measurements of one picture without what it cannot tell, and flagged for what it lacks."""
+    values = {name: measured.values[name] for name in STATISTIC_NAMES}
+    if picture.grey:  # of equal planes it would be 0, as for a galaxy as bright in red as in blue
+        values["color"] = np.full(1, np.nan)
+    flags = measured.flags
+    if picture.missing is not None:
+        x, y, size = (float(measured.values[name][0]) for name in ("centroid_x", "centroid_y", "size"))
+        if math.isnan(size):
+            x, y, size = 0.0, 0.0, _NOWHERE
+        side = picture.missing.shape[-1]
+        rows, columns = (picture.missing.nonzero().double() - (side - 1) / 2).unbind(1)
+        if torch.hypot(columns - x * side, rows - y * side).amin() <= _REACH * size * side:
+            flags = flags + MISSING_PIXELS
+    return Measured(values, flags)

@@ -55,8 +55,12 @@ class Sky(NamedTuple):
     corners: Tensor
 
 
-def estimate_sky(images: Tensor) -> Sky:
+def estimate_sky(images: Tensor, counts: bool = False) -> Sky:
     """Estimate the sky of images (N, 3, S, S), floating point in [0, 1], that photometry stands on.
+
+    With `counts` they are those of `level_counts`. A star can be a million times brighter than their noise, where in a
+    display it is a hundred times at most; so that it does not spoil the noise of a whole corner, the noise is learned
+    from an image that ends three standard deviations above its sky.
 
     The level is the median of the values left after those above median + 3 sigma, the neighbours, are clipped; the
     standard deviations come from the values below the median, which neighbours do not touch. Only the level carries
@@ -68,6 +72,9 @@ def estimate_sky(images: Tensor) -> Sky:
     with torch.no_grad():
         # The outskirts of a large galaxy slope across the corners; only what varies from pixel to pixel is noise.
         mean_plane = images.mean(1)
+        if counts:
+            median, deviation = _clipped_median(mean_plane.flatten(1)[:, pixels])
+            mean_plane = mean_plane.minimum((median + _CLIP_SIGMA * deviation)[:, None, None])
         background = smooth(mean_plane, _BACKGROUND_SMOOTHING)
         smoothed = (smooth(mean_plane, DETECTION_SMOOTHING) - background).flatten(1)[:, pixels]
         sharp = (mean_plane - background).flatten(1)[:, pixels]

@@ -42,12 +42,15 @@ class Source(NamedTuple):
         Significant light that is not its own, inside and outside the mask.
     missing : Tensor, (N,), bool
         Nothing was found near the centre.
+    peak : Tensor, (N,), int64
+        Row-major number of the pixel that the smoothed image is brightest at, near the centre.
     """
 
     mask: Tensor
     plateau: Tensor
     neighbours: Tensor
     missing: Tensor
+    peak: Tensor
 
 
 def find_source(light: Tensor, sky: Sky) -> Source:
@@ -80,7 +83,18 @@ def find_source(light: Tensor, sky: Sky) -> Source:
 
     area = mask.sum((1, 2))
     missing = (peak <= threshold[:, 0, 0]) | (area < _MIN_AREA * side**2)
-    return Source(mask, plateau, separate | ((smoothed > threshold) & ~reached), missing)
+    return Source(mask, plateau, separate | ((smoothed > threshold) & ~reached), missing, where)
+
+
+def half_turned(planes: Tensor, peak: Tensor) -> Tensor:
+    """Return planes (N, C, S, S) turned by 180 degrees about a pixel each (N,); 0 from beyond the frame."""
+    side = planes.shape[-1]
+    axis = torch.arange(side, device=planes.device)
+    rows, columns = (2 * k[:, None] - axis for k in (peak // side, peak % side))  # (N, S)
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
+    place = rows.clamp(0, side - 1)[:, :, None] * side + columns.clamp(0, side - 1)[:, None]
+    turned = planes.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, planes.shape[1], -1))
+    return turned.view_as(planes) * inside[:, None]
 
 
 def reconstruct(marker: Tensor, ceiling: Tensor) -> Tensor:

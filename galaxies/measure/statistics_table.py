@@ -131,6 +131,7 @@ def measure_images(
     device: torch.device | str = "cpu",
     title: str = "",
     statistics: Sequence[Statistic] = STATISTICS,
+    counts: bool = False,
 ) -> Measured:
     """Measure statistics of each image; an image's values do not depend on those beside it.
 
@@ -147,8 +148,10 @@ def measure_images(
         Beside a progress bar; none without one.
     statistics : sequence of Statistic
         Which; what only others need is not computed.
+    counts : bool
+        The images are counts as `level_counts` returns them.
     """
-    measure_block = partial(_measured, device=torch.device(device), statistics=statistics)
+    measure_block = partial(_measured, device=torch.device(device), statistics=statistics, counts=counts)
     on_cores = torch.device(device).type == "cpu"
     rows = _ROWS_ON_A_CORE if on_cores else _ROWS_ON_A_GPU
     blocks = images.split(max(1, rows // images.shape[-1]))
@@ -159,29 +162,29 @@ def measure_images(
 
 
 @torch.inference_mode()
-def _measured(images: Tensor, device: torch.device, statistics: Sequence[Statistic]) -> Measured:
+def _measured(images: Tensor, device: torch.device, statistics: Sequence[Statistic], counts: bool) -> Measured:
     """Measure one block of images, as `measure_images` takes them."""
     # All in one copy, since each waits for a GPU.
-    return Measured.of_columns(measure_columns(images.to(device), statistics).cpu(), statistics)
+    return Measured.of_columns(measure_columns(images.to(device), statistics, counts).cpu(), statistics)
 
 
-def measure_columns(images: Tensor, statistics: Sequence[Statistic]) -> Tensor:
+def measure_columns(images: Tensor, statistics: Sequence[Statistic], counts: bool = False) -> Tensor:
     """Return photometry's flag and below it the statistics, (1 + statistics, N), float32, where the images are.
 
     Parameters are those of `measure_images`; a CUDA graph may record this.
     """
     scale = 255 if images.dtype == torch.uint8 else 1
-    found = _found_on(images.float() / scale, {statistic.source for statistic in statistics})
+    found = _found_on(images.float() / scale, {statistic.source for statistic in statistics}, counts)
     return torch.stack([found["flag"].float(), *(found[statistic.name] for statistic in statistics)])
 
 
-def _found_on(images: Tensor, sources: set[str]) -> dict[str, Tensor]:
+def _found_on(images: Tensor, sources: set[str], counts: bool) -> dict[str, Tensor]:
     """Return what the sources find on images (N, 3, S, S) in [0, 1], and photometry's flag, by name."""
     if "structure" in sources:
-        galaxy, structure = measure_with_structure(images)
+        galaxy, structure = measure_with_structure(images, counts=counts)
         found = galaxy._asdict() | structure._asdict()
     else:
-        found = measure(images)._asdict()
+        found = measure(images, counts=counts)._asdict()
     return found | image_statistics(images) if "image" in sources else found
 
 

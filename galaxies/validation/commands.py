@@ -102,8 +102,7 @@ def measure(names: Sequence[Path], out: Path) -> int:
     """
     from tqdm import tqdm
 
-    from galaxies.measure.photometry import FLAG_BITS
-    from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measure_files
+    from galaxies.measure.picture_files import FILE_FLAG_BITS, UnmeasuredPicture, find_pictures, measure_files
     from galaxies.measure.statistics_table import STATISTICS
 
     named = find_pictures(names)
@@ -122,7 +121,7 @@ def measure(names: Sequence[Path], out: Path) -> int:
                 None if s.display and not picture.display else picture.measured.values[s.name][0] for s in STATISTICS
             ]
             flag = int(picture.measured.flags[0])
-            remarks = [picture.note, *(text for bit, text in FLAG_BITS.items() if flag & bit)]
+            remarks = [picture.note, *(text for bit, text in FILE_FLAG_BITS.items() if flag & bit)]
             cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
             row = [str(picture.path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))]
             file.write(_csv([row]))

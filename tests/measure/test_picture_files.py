@@ -14,7 +14,7 @@ import evaluate
 from galaxies.common.errors import UserError
 from galaxies.images.reading import read_picture
 from galaxies.measure import picture_files
-from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measure_files
+from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measurable, measure_files
 from galaxies.measure.statistics_table import measure_images
 from tests.conftest import render_galaxies
 
@@ -47,7 +47,7 @@ def test_files_are_measured_as_one_at_a_time_in_any_order(files, threads):
         assert [each.path for each in found] == chosen
         for each in found:
             picture = read_picture(each.path)
-            alone = measure_images(picture.image[None])
+            alone = measure_images(measurable(picture)[None], counts=not picture.display)
             assert (each.side_px, each.display, each.note) == (picture.side_px, picture.display, picture.note)
             assert each.measured.flags.tolist() == alone.flags.tolist()
             # Nine digits are more than the table is written with.
@@ -59,7 +59,9 @@ def test_files_are_measured_as_one_at_a_time_in_any_order(files, threads):
 def test_pictures_of_one_size_are_measured_together(files, monkeypatch):
     shapes, whole = [], picture_files.measure_images
     monkeypatch.setattr(
-        picture_files, "measure_images", lambda images: shapes.append((len(images), images.shape[-1])) or whole(images)
+        picture_files,
+        "measure_images",
+        lambda images, **how: shapes.append((len(images), images.shape[-1])) or whole(images, **how),
     )
     only_pictures = [path for path in files if path.suffix != ".fits"]
     assert len(list(measure_files(only_pictures[:16]))) == 16

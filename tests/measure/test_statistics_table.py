@@ -97,9 +97,9 @@ def test_neither_neighbours_nor_threads_change_a_value(pictures, threads):
 def test_each_block_is_measured_by_one_thread(pictures, threads, monkeypatch):
     counts, whole = [], statistics_table._found_on
 
-    def found_on(images, sources):
+    def found_on(images, *rest):
         counts.append((len(images), torch.get_num_threads(), torch.is_inference_mode_enabled()))
-        return whole(images, sources)
+        return whole(images, *rest)
 
     monkeypatch.setattr(statistics_table, "_found_on", found_on)
     measure_images(pictures, statistics=ATTRIBUTE_STATISTICS)
@@ -111,7 +111,7 @@ def test_each_block_is_measured_by_one_thread(pictures, threads, monkeypatch):
 def test_larger_images_are_measured_fewer_at_a_time(side, together, monkeypatch):
     lengths, whole = [], statistics_table._found_on
     monkeypatch.setattr(
-        statistics_table, "_found_on", lambda images, sources: lengths.append(len(images)) or whole(images, sources)
+        statistics_table, "_found_on", lambda images, *rest: lengths.append(len(images)) or whole(images, *rest)
     )
     measure_images(torch.rand(together + 1, 3, side, side), statistics=ATTRIBUTE_STATISTICS)
     assert sorted(lengths) == [1, together]
@@ -127,7 +127,7 @@ def test_what_is_asked_for_alone_is_measured_the_same(pictures):
 
 
 def test_only_the_sources_asked_for_are_measured(pictures, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise AssertionError("not asked for")
 
     monkeypatch.setattr("galaxies.measure.statistics_table.measure_with_structure", fail)
