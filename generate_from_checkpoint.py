@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "shards are npy files"
         )
     if rank.is_first:
-        for sentence in requests.warnings(sampler.supports, sampler.unsupported):
+        for sentence in requests.warnings(sampler):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
         done = generate_shards(sampler, requests, options.out, options.shard_size or _SHARD_SIZE, checkpoint, rank)

@@ -17,6 +17,7 @@ from config_physics import MORPHOLOGIES, Attribute
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
 from galaxies.compute.recorded_functions import finished, to_host
+from galaxies.datasets.population import VERDICTS
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
@@ -36,7 +37,8 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
     catalogue : DataFrame, B rows
         seed, morphology, ``requested_<attribute>`` (drawn ones included; empty where unknown), ``set_by_user``,
         ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy), measurement ``flag``,
-        ``supported``.
+        ``supported``, ``support`` (one of `VERDICTS`), and ``nearest_real``, the distance to the nearest real galaxy of
+        the class in what is set, in its spreads (empty where nothing is set or known); see `Population.support`.
     """
     begun = (_begin_block(sampler, block) for block in requests.blocks(sampler.block))
     yield from finished(begun, sampler.blocks_ahead)
@@ -78,7 +80,11 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in given]
     columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]
     columns["flag"] = measured.flags
-    columns["supported"] = sampler.supports(requests.classes, requests.values).numpy()
+    support = sampler.support(requests.classes, requests.values)
+    columns["supported"] = (support.verdicts == 0).numpy()
+    columns["support"] = np.array(VERDICTS, dtype=object)[support.verdicts.numpy()]
+    is_measured = support.nearest.isfinite() & given[pattern].any(1)
+    columns["nearest_real"] = torch.where(is_measured, support.nearest, math.nan).numpy()
     return pd.DataFrame(columns)
 
 
@@ -174,6 +180,9 @@ def write_fits(file: IO[bytes], image: Tensor, row: pd.Series, attributes: Seque
             if math.isfinite(value):
                 header[f"{key}{number}"] = (float(value), f"{prefix} {attribute.name}")
     header["FLAG"] = (int(row["flag"]), "0: sound measurement; see photometry.py")
-    header["SUPPORT"] = (bool(row["supported"]), "request within the training data")
+    header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
+    header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")
+    if math.isfinite(row["nearest_real"]):
+        header["NEAREST"] = (float(row["nearest_real"]), "spreads from the request to a real galaxy")
     # FITS counts rows from the bottom.
     fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from config_physics import MORPHOLOGIES
 from galaxies.common.errors import UserError
+from galaxies.datasets.population import VERDICTS
 from galaxies.generation.request_values import (
     RequestError,
     attribute_value,
@@ -76,32 +77,38 @@ class Requests:
                 digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def warnings(
-        self,
-        supports: Callable[[Tensor, Tensor], Tensor],
-        unsupported: Callable[[int, Tensor], list[str]],
-        limit: int = 20,
-    ) -> list[str]:
-        """Collect, once each, what is asked beyond the training data.
+    def warnings(self, sampler: GalaxySampler, limit: int = 20) -> list[str]:
+        """Collect, once each, what is asked that is unlike the real galaxies of its class, and how often.
 
         Parameters
         ----------
-        supports, unsupported : callable
-            Those of `GalaxySampler`.
+        sampler : GalaxySampler
+            Knows the real galaxies.
         limit : int
-            Most sentences.
+            Most sentences about single requests.
         """
         seen: dict[str, None] = {}
+        counts = torch.zeros(len(VERDICTS), dtype=torch.int64)
         for block in self.blocks(_BLOCK):
-            beyond = ~supports(block.classes, block.values)
+            verdicts = sampler.support(block.classes, block.values).verdicts
+            counts += verdicts.bincount(minlength=len(VERDICTS))
+            if len(seen) > limit or not (beyond := verdicts > 0).any():
+                continue
             # Equal ones once; infinite is unset here, since no NaN is equal to another.
             values = block.values[beyond].nan_to_num(nan=torch.inf).double()
             for row in torch.cat([block.classes[beyond, None], values], 1).unique(dim=0):
                 wanted = torch.where(row[1:].isinf(), math.nan, row[1:]).float()
-                seen |= dict.fromkeys(unsupported(int(row[0]), wanted))
+                seen |= dict.fromkeys(sampler.unsupported(int(row[0]), wanted))
                 if len(seen) > limit:
-                    return [*list(seen)[:limit], "and there is more beyond the training data"]
-        return list(seen)
+                    break
+        sentences = list(seen)[:limit]
+        if len(sentences) > 1:
+            _, unusual, invented = counts.tolist()
+            sentences.append(
+                f"of {len(self):,} requests {unusual:,} are unusual among real galaxies and {invented:,} are invented: "
+                "the column support of the catalogue says which"
+            )
+        return sentences
 
 
 def requests_alike(morphology: str, given: Mapping[str, Any], names: Sequence[str], seed: int, count: int) -> Requests:

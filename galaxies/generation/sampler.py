@@ -19,7 +19,7 @@ from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
 from galaxies.compute.recorded_functions import Recorder, finished, to_device, to_host
 from galaxies.datasets.conditions import condition_vector
-from galaxies.datasets.population import Population
+from galaxies.datasets.population import VERDICTS, Population, Support
 from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.attribute_measuring import AttributeMeasurer
 from galaxies.generation.build import (
@@ -184,10 +184,16 @@ class GalaxySampler:
             seed_value(numbers.min())
 
     def unsupported(self, class_index: int, values: Tensor) -> list[str]:
-        """Say in a sentence for each set attribute (A,) outside the class's range what the range is."""
+        """Say in sentences how a request (A,), NaN where unset, is unlike real galaxies of its class, or nothing.
+
+        For each attribute that by itself is outside the class's range, what the range is; then what they are together.
+        """
         label = MORPHOLOGIES[class_index].name
         if len(self.population.members(class_index)) == 0:
             return [f"there is no {label} galaxy in the training data"]
+        support = self.support(torch.tensor([class_index]), values[None])
+        if support.verdicts[0] == 0:
+            return []
         sentences = []
         for index, attribute in enumerate(self.attributes):
             value = float(values[index])
@@ -202,10 +208,23 @@ class GalaxySampler:
                     f"{attribute.name} {value:g} is outside the range {limits[0]:.4g} to {limits[1]:.4g}{unit} "
                     f"that {label} galaxies in the training data support"
                 )
+        names = [
+            f"{a.name} {value:g}" for a, value in zip(self.attributes, values.tolist(), strict=True) if value == value
+        ]
+        if len(names) > 1 or not sentences:
+            sentences.append(_unlike(names, label, support))
         return sentences
 
+    def support(self, classes: Tensor, values: Tensor) -> Support:
+        """Tell how near requests, classes (N,) and values (N, A), are to real galaxies; see `Population.support`."""
+        return self.population.support(classes, values)
+
     def supports(self, classes: Tensor, values: Tensor) -> Tensor:
-        """Tell for each request, classes (N,) and values (N, A), whether it is within the training data: (N,) bool."""
+        """Tell for each request, classes (N,) and values (N, A), whether it is like real galaxies: (N,) bool."""
+        return self.support(classes, values).verdicts == 0
+
+    def is_within_ranges(self, classes: Tensor, values: Tensor) -> Tensor:
+        """Tell of requests, classes (N,) and values (N, A), whether each value by itself is supported: (N,) bool."""
         nothing = (math.inf, -math.inf)
         limits = torch.tensor([[pair or nothing for pair in row] for row in self.supported]).double()[classes]
         inside = (limits[..., 0] <= values) & (values <= limits[..., 1])
@@ -305,3 +324,18 @@ class GalaxySampler:
                 noise = self._run("noise", self._noise, chosen)[: rows.stop - rows.start]
             images[rows] = self._draw_chunk(noise, chosen, [part[rows] for part in there])
         return images
+
+
+def _unlike(names: Sequence[str], label: str, support: Support) -> str:
+    """Say that a request, with what is set of it in words, is not like the real galaxies of a class."""
+    *most, last = names
+    asked = f"{', '.join(most)} and {last} together" if most else last
+    nearest = float(support.nearest[0])
+    if math.isinf(nearest):
+        return f"no {label} galaxy in the training data tells whether there is {asked}"
+    if VERDICTS[support.verdicts[0]] == "unusual":
+        return f"few {label} galaxies in the training data are like {asked}: the nearest is {nearest:.2g} spreads away"
+    return (
+        f"no {label} galaxy in the training data is like {asked}: the nearest is {nearest:.2g} spreads away, "
+        f"and 98 % of them have another within {float(support.usual[0]):.2g}"
+    )

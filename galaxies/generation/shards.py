@@ -37,7 +37,7 @@ from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2  # 2: the catalogue has the columns support and nearest_real
 _ROW_BYTES = 300  # of a catalogue, at most about
 _MOST_WAITING = 2  # blocks of galaxies, or other things, that the thread which writes has before it
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from config_physics import MORPHOLOGY_NAMES
 
+Verdict = Literal["like", "unusual", "invented"]  # those of `Population.support`, in its order
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _OF_EACH_CLASS: JsonDict = {"required": list(MORPHOLOGY_NAMES)}
 
 
@@ -96,7 +98,7 @@ class AttributeReport(Answer):
     requested: float | None = Field(description="As set, or as drawn from real galaxies; null where unknown.")
     measured: float | None = Field(description="By photometry; null where it cannot.")
     set: bool
-    supported: bool = Field(description="Within the range of the real galaxies of the class.")
+    supported: bool = Field(description="By itself within the range of the real galaxies of the class.")
 
 
 class Tile(Answer):
@@ -106,8 +108,16 @@ class Tile(Answer):
     seed: int
     model: str
     attributes: dict[str, AttributeReport]
-    supported: bool
-    notes: list[str] = Field(description="A sentence for each attribute that is not supported.")
+    supported: bool = Field(description="Whether the request is like real galaxies of the class.")
+    support: Verdict = Field(
+        description="Like real galaxies of the class in all attributes that are set, unusual among them, or invented: "
+        "not even the nearest one is near."
+    )
+    nearest: float | None = Field(
+        description="Distance to the nearest real galaxy of the class in what is set, in the class's spreads; null "
+        "where nothing is set or known."
+    )
+    notes: list[str] = Field(description="Sentences on what is not like real galaxies.")
     flag: int = Field(description="Of photometry; 0 is a sound measurement.")
     flag_meaning: str
 

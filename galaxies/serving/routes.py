@@ -36,6 +36,10 @@ _FRESH_S = 60  # for which a browser need not ask again; in this time it does no
 _HINT = "python galaxy.py"  # what makes a checkpoint
 _TAG = {"ETag": "Changes with the model and with the request."}
 _PICTURE = {**_TAG, "Cache-Control": "For how long it need not be asked for again."}
+_SUPPORT = {
+    "Galaxy-Support": "Whether the request is like real galaxies of its class: like, unusual or invented.",
+    "Galaxy-Nearest": "Distance to the nearest one, in the class's spreads; left out where nothing is set or known.",
+}
 
 routes = Blueprint("galaxies", __name__)
 ROUTES: list[Route] = []
@@ -142,14 +146,21 @@ def model() -> Response:
 
 
 @_get_galaxies(
-    "/api/image.png", "One galaxy as a picture", PictureParameters, "image/png", "The picture.", headers=_PICTURE
+    "/api/image.png",
+    "One galaxy as a picture",
+    PictureParameters,
+    "image/png",
+    "The picture.",
+    headers={**_PICTURE, **_SUPPORT},
 )
 def image(service: GalaxyService, asked: PictureParameters) -> Response:
     """Answer with one galaxy."""
     query = asked.galaxy(service.attributes)
-    return _picture(
+    response = _picture(
         service, (query, asked.pixels), lambda: png_sheet(_draw(service, [query], measured=False), asked.pixels)
     )
+    response.headers.update(_support_headers(service, query))
+    return response
 
 
 @_get_galaxies(
@@ -204,13 +215,14 @@ def sheet_numbers(service: GalaxyService, asked: SheetParameters) -> Response:
     GalaxyParameters,
     "application/fits",
     "The file.",
-    headers={"Content-Disposition": "Under which name to store it."},
+    headers={"Content-Disposition": "Under which name to store it.", **_SUPPORT},
 )
 def fits(service: GalaxyService, asked: GalaxyParameters) -> Response:
     """Answer with one galaxy for astronomers' programs."""
     query, galaxy = _one_measured(service, asked)
     name = f"galaxy_{query.seed}.fits"  # of a number, and of nothing else that was sent
     headers = {"Content-Type": "application/fits", "Content-Disposition": f'attachment; filename="{name}"'}
+    headers |= _support_headers(service, query)
     return answer(service.fits(query, galaxy), headers=headers)
 
 
@@ -254,6 +266,11 @@ def _one_measured(service: GalaxyService, asked: GalaxyParameters) -> tuple[Gala
     query = asked.galaxy(service.attributes)
     with service.queue.place():
         return query, _draw(service, [query], measured=True)[0]
+
+
+def _support_headers(service: GalaxyService, query: GalaxyQuery) -> dict[str, str]:
+    verdict, nearest = service.support(query)
+    return {"Galaxy-Support": verdict} | ({} if nearest is None else {"Galaxy-Nearest": f"{nearest:g}"})
 
 
 def _picture(service: GalaxyService, about: tuple[object, ...], make: Callable[[], bytes]) -> Response:

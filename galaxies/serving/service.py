@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
 from galaxies.measure.photometry import FLAG_BITS, NO_SOURCE
 from galaxies.measure.statistics_table import Measured
-from galaxies.serving.answers import AttributeReport, Facts, MorphologyFacts, Tile
+from galaxies.serving.answers import VERDICTS, AttributeReport, Facts, MorphologyFacts, Tile, Verdict
 from galaxies.serving.batching import ImageQueue
 from galaxies.serving.cache import BoundedCache
 from galaxies.serving.models import ServedModel, rounded
@@ -54,6 +55,13 @@ class Galaxy:
     image: Tensor
     values: Tensor
     measured: Measured = field(default_factory=lambda: Measured({}, np.zeros(0, np.int64)))
+
+
+class Support(NamedTuple):
+    """Whether a galaxy that is asked for is like real ones (one of `VERDICTS`), and its distance to the nearest."""
+
+    verdict: Verdict
+    nearest: float | None
 
 
 class GalaxyService:
@@ -176,18 +184,30 @@ class GalaxyService:
                 set=value is not None,
                 supported=limits is not None and (value is None or limits[0] <= value <= limits[1]),
             )
-        notes = self.sampler.unsupported(query.class_index, self._given(query)[0].double())
+        support = self.support(query)
+        # In a sweep what is not set is held all the same.
+        notes = self.sampler.unsupported(query.class_index, torch.tensor(query.wanted).double())
         meanings = [text for bit, text in FLAG_BITS.items() if flag & bit]
         return Tile(
             morphology=MORPHOLOGIES[query.class_index].name,
             seed=query.seed,
             model=query.model,
             attributes=attributes,
-            supported=not notes,
+            supported=support.verdict == "like",
+            support=support.verdict,
+            nearest=support.nearest,
             notes=notes,
             flag=flag,
             flag_meaning="; ".join(meanings) or "sound measurement",
         )
+
+    def support(self, query: GalaxyQuery) -> Support:
+        """Return how near a query is to real galaxies."""
+        wanted = torch.tensor([query.wanted])
+        found = self.sampler.support(torch.tensor([query.class_index]), wanted)
+        nearest = float(found.nearest[0])
+        is_measured = math.isfinite(nearest) and not wanted.isnan().all()
+        return Support(VERDICTS[found.verdicts[0]], rounded(nearest) if is_measured else None)
 
     def catalogue(self, query: GalaxyQuery, galaxy: Galaxy) -> pd.DataFrame:
         """Return the catalogue of one measured galaxy."""

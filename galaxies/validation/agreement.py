@@ -40,8 +40,8 @@ def generate_all(sampler: GalaxySampler, requests: Requests, title: str) -> Tens
 
 
 def unsupported_share(sampler: GalaxySampler, requests: Requests) -> float:
-    """Return the share of requests with a value outside what the training data support for the class."""
-    return float((~sampler.supports(requests.classes, requests.values)).double().mean())
+    """Return the share of requests with a value that by itself is outside what is supported for the class."""
+    return float((~sampler.is_within_ranges(requests.classes, requests.values)).double().mean())
 
 
 def agreement_terms(requested: np.ndarray, measured: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.generation.build import build_generator, chunk_size, generator_weights
 from galaxies.generation.exact_kernels import ExactKernels
+from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -313,9 +314,33 @@ def test_supported_range_is_the_central_98_percent():
 
 def test_unsupported_requests_name_attribute_and_range(sampler):
     assert sampler.unsupported(0, torch.tensor([0.15, math.nan])) == []
-    (sentence,) = sampler.unsupported(0, torch.tensor([0.9, 0.2]))
+    (sentence,) = sampler.unsupported(0, torch.tensor([0.9, math.nan]))
     assert sentence.startswith("size 0.9 is outside the range 0.1")
     assert "frame widths that spiral galaxies" in sentence
+    first, together = sampler.unsupported(0, torch.tensor([0.9, 0.2]))
+    assert first == sentence
+    assert together.startswith(
+        "no spiral galaxy in the training data is like size 0.9 and ellipticity 0.2 together: the"
+    )
+
+
+def test_unsupported_requests_are_found_where_each_attribute_is_supported(sampler):
+    values = torch.tensor([[0.12, 0.35]])  # of galaxies whose ellipticity is 4 (size - 0.1)
+    assert sampler.is_within_ranges(torch.tensor([0]), values).all()
+    (sentence,) = sampler.unsupported(0, values[0])
+    assert sentence.startswith("no spiral galaxy in the training data is like size 0.12 and ellipticity 0.35 together")
+    assert not sampler.supports(torch.tensor([0]), values).any()
+
+
+def test_warnings_count_what_is_unlike_real_galaxies(sampler):
+    sizes = torch.tensor([0.15, 0.15, 0.45, 0.46, 0.45])
+    values = torch.stack([sizes, torch.full((5,), math.nan)], 1)
+    requests = Requests(torch.zeros(5, dtype=torch.int64), values, range(5))
+    first, second, count = requests.warnings(sampler)
+    assert first.startswith("size 0.45 is outside") and second.startswith("size 0.46 is outside")
+    assert count.startswith("of 5 requests 0 are unusual among real galaxies and 3 are invented")
+    assert requests.part(0, 2).warnings(sampler) == [] and len(requests.part(0, 3).warnings(sampler)) == 1
+    assert requests.warnings(sampler, limit=1)[0] == first and len(requests.warnings(sampler, limit=1)) == 1
 
 
 def test_a_class_without_real_galaxies_is_unsupported(sampler):

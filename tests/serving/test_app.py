@@ -16,7 +16,7 @@ from PIL import Image
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
-from galaxies.datasets.population import Population
+from galaxies.datasets.population import VERDICTS, Population
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving import service as galaxy_service
 from galaxies.serving.application import create_app
@@ -170,7 +170,8 @@ def test_measurement(client):
     assert asked == {"size": 0.12, "brightness": 0.3, "ellipticity": 0.4, "redshift": 0.05}
     assert all(each["set"] and each["supported"] for each in answer["attributes"].values())
     assert answer["attributes"]["redshift"]["measured"] is None
-    assert answer["supported"] and answer["notes"] == []
+    assert answer["supported"] and answer["support"] == "like" and answer["notes"] == []
+    assert 0 < answer["nearest"] < 1
     assert answer["milliseconds"] >= 0
     assert (answer["flag"] == 0) == (answer["flag_meaning"] == "sound measurement")
 
@@ -195,6 +196,48 @@ def test_beyond_the_training_data_there_is_a_note(client):
     assert answer["attributes"]["brightness"]["supported"]
     (note,) = answer["notes"]
     assert note.startswith("size 0.28 is outside the range") and "spiral" in note
+    assert answer["support"] == "unusual" and answer["nearest"] < 0.25
+
+
+def test_every_answer_says_whether_the_galaxy_is_like_real_ones(client, untrained):
+    sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
+    seen = set()
+    for asked in ({}, {"size": 0.12}, {"size": 0.12, "ellipticity": 0.4}, {"size": 0.5}, {"size": 0.2, "redshift": 9}):
+        query = urlencode({"morphology": "spiral", **asked})
+        values = torch.tensor([[asked.get(a.name, math.nan) for a in sampler.attributes]])
+        found = sampler.support(torch.tensor([0]), values)
+        verdict = VERDICTS[found.verdicts[0]]
+        nearest = float(f"{float(found.nearest[0]):.6g}") if asked else None
+        numbers = client.get(f"/api/measure?{query}").json
+        assert (numbers["support"], numbers["nearest"]) == (verdict, nearest)
+        assert numbers["supported"] == (verdict == "like") == (numbers["notes"] == [])
+        (row,) = csv.DictReader(io.StringIO(client.get(f"/api/catalogue.csv?{query}").text))
+        assert (row["support"], row["supported"]) == (verdict, str(verdict == "like"))
+        assert (
+            row["nearest_real"] == ""
+            if nearest is None
+            else float(row["nearest_real"]) == pytest.approx(nearest, rel=1e-5)
+        )
+        picture, file = client.get(f"/api/image.png?{query}"), client.get(f"/api/fits?{query}")
+        again = client.get(f"/api/image.png?{query}", headers={"If-None-Match": picture.headers["ETag"]})
+        assert again.status_code == 304
+        for answer in (picture, again, file):
+            assert answer.headers["Galaxy-Support"] == verdict
+            assert answer.headers.get("Galaxy-Nearest") == (None if nearest is None else f"{nearest:g}")
+        with fits.open(io.BytesIO(file.data)) as units:
+            assert (units[0].header["VERDICT"], units[0].header["SUPPORT"]) == (verdict, verdict == "like")
+            assert units[0].header.get("NEAREST") == (None if nearest is None else pytest.approx(nearest, rel=1e-5))
+        seen.add(verdict)
+    assert seen >= {"like", "invented"}
+
+
+def test_the_tiles_of_a_sweep_are_judged_with_what_is_held(client, untrained):
+    sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
+    tiles = client.get("/api/sheet.json?morphology=spiral&sweep=size&steps=9&seed=3").json["tiles"]
+    values = torch.tensor([[each["requested"] for each in tile["attributes"].values()] for tile in tiles])
+    found = sampler.support(torch.zeros(9, dtype=torch.int64), values)
+    assert [tile["support"] for tile in tiles] == [VERDICTS[number] for number in found.verdicts]
+    assert [tile["nearest"] for tile in tiles] == pytest.approx(found.nearest.tolist(), rel=1e-4)
 
 
 def test_an_empty_sky_has_no_measurements(untrained, monkeypatch):
