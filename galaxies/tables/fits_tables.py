@@ -47,7 +47,8 @@ def opened_fits(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
             tables = [unit for unit in units if isinstance(unit, (fits.BinTableHDU, fits.TableHDU))]
             if not tables:
                 raise UntrustedFileError("it is FITS and holds no table")
-            table = max(tables, key=lambda unit: len(set(wanted) & {str(name).lower() for name in unit.columns.names}))
+            names = [{str(name).lower() for name in unit.columns.names} for unit in tables]
+            table = max(zip(names, tables, strict=True), key=lambda pair: (len(pair[0] & set(wanted)), len(pair[0])))[1]
             count = int(table.header["NAXIS2"])
             if count > MAX_ROWS:
                 raise UntrustedFileError(f"it has {count} rows")
