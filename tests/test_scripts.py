@@ -298,7 +298,7 @@ def test_unsupported_request_is_generated_with_a_warning(generate, tmp_path):
             "seed is '-1': it takes a whole number from 0 to 9223372036754775807",
         ),
         (["--morphology", "spiral", "--format", "gif"], "--format gif: choose from png, npz, fits"),
-        (["--requests", "no.csv"], "no.csv cannot be read"),
+        (["--requests", "no.csv"], "no.csv does not exist"),
         (["--requests", "no.csv", "--count", "3"], "--requests lists every image"),
     ],
 )
@@ -310,13 +310,13 @@ def test_wrong_requests_are_one_sentence(generate, tmp_path, options, text):
 @pytest.mark.parametrize(
     "content, text",
     [
-        ("size\n0.1\n", "needs a column morphology"),
-        ("morphology\n", "at least one row"),
+        ("size\n0.1\n", "has no column morphology: it has size"),
+        ("morphology\n", "has a header and no row"),
         ("morphology,mass\nspiral,3\n", "row 1: 'mass' is unknown to this checkpoint"),
         ("morphology,size\nspiral,0.1\nspiral,wide\n", "row 3: size is 'wide': it takes a number from"),
         ("morphology,size\nring,0.1\n", "row 2: unknown morphology 'ring'"),
         ("morphology,seed\nspiral,1.5\n", "row 2: "),
-        ("", "cannot be read as a CSV file"),
+        ("", "wanted.csv is empty"),
     ],
 )
 def test_wrong_request_files_are_one_sentence(generate, tmp_path, content, text):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,8 @@ from galaxies.generation.request_values import (
     count_value,
     seed_value,
 )
+from galaxies.tables.numbers import number_texts
+from galaxies.tables.reading import read_table
 
 if TYPE_CHECKING:
     from galaxies.datasets.prepared import PreparedDataset
@@ -136,12 +137,13 @@ def requests_alike(morphology: str, given: Mapping[str, Any], names: Sequence[st
 
 
 def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
-    """Read a CSV of requests.
+    """Read a table of requests.
 
     Parameters
     ----------
     path : Path
-        Columns ``morphology``, any of `names` (physical units, empty: unset), and optionally ``seed``.
+        Columns ``morphology``, any of `names` (physical units, empty: unset), and optionally ``seed``; see
+        `read_table`.
     names : sequence of str
         Attributes of the checkpoint.
     seed : int
@@ -152,39 +154,27 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
     UserError
         Naming the file, and where it applies the column and the row.
     """
-    import pandas as pd
-
+    table = read_table(path, ("morphology", "seed", *names), ("morphology",))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # what pandas would leave out
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except pd.errors.ParserWarning:
-        raise UserError(f"{path} has rows with more cells than its header") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a CSV file: {error}") from None
-    table.columns = [str(column).strip() for column in table.columns]
-    if "morphology" not in table or len(table) == 0:
-        raise UserError(f"{path} needs a column morphology and at least one row")
-    columns = [c for c in table.columns if c not in ("morphology", "seed")]
-    try:
-        check_known(columns, names)
+        check_known(table.others, names)
     except RequestError as error:
         raise UserError(f"{path}, row 1: {error}") from None
-    classes, seeds = np.empty(len(table), np.int64), np.empty(len(table), np.int64)
+    classes = np.empty(len(table), np.int64)
     values = np.full((len(table), len(names)), np.nan, np.float32)
-    given_seeds = table["seed"] if "seed" in table else [""] * len(table)
-    places = [list(names).index(column) for column in columns]
-    cells = zip(*(table[column] for column in columns), strict=True) if columns else [()] * len(table)
-    for row, (label, text, texts) in enumerate(zip(table["morphology"], given_seeds, cells, strict=True)):
+    seeds = list(range(seed, seed + len(table)))
+    cells = {place: number_texts(table, name) for place, name in enumerate(names) if name in table.cells}
+    given_seeds = table.cells["seed"].str.strip() if "seed" in table.cells else [""] * len(table)
+    for row, label in enumerate(table.cells["morphology"]):
         try:
-            classes[row] = class_index(label)
-            for place, cell in zip(places, texts, strict=True):
-                if cell.strip():
-                    values[row, place] = attribute_value(names[place], cell.strip())
-            seeds[row] = seed_value(text.strip()) if text.strip() else seed + row
+            classes[row] = class_index(label.strip())
+            for place, texts in cells.items():
+                if texts[row]:
+                    values[row, place] = attribute_value(names[place], texts[row])
+            if given_seeds[row]:
+                seeds[row] = seed_value(given_seeds[row])
         except UserError as error:
-            raise UserError(f"{path}, row {row + 2}: {error}") from None
-    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds.tolist())
+            raise UserError(f"{path}, row {table.rows[row]}: {error}") from None
+    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds)
 
 
 def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from galaxies.tables.reading import Table
 _UNKNOWN_WORDS = frozenset((
     "nan", "+nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "(null)", "none", "nil", "nat", "masked", "undefined",
     "unknown", "missing", "nodata", "...", "…", "-", "--", "---", "–", "—", "?", "*", ".", "\\n", "#value!", "#div/0!",
-    "#num!", "#ref!", "#name?", "#null!", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity",
+    "#num!", "#ref!", "#name?", "#null!",
 ))
 # fmt: on
 _NINES = re.compile(r"[+-]?9+(?:\.9*0*)?")  # -9, -99.0, 99.99, 9999
@@ -111,7 +112,7 @@ class NumberReader:
             values[values == value] = np.nan
         if impossible and not self._published:
             place = next(place for place in odd if numbers[place] in impossible)
-            self._refuse(column, int(place), f"it takes numbers above {low:g} and up to {high:g}")
+            _refuse(self._table, column, int(place), f"it takes numbers above {low:g} and up to {high:g}")
         return values
 
     def say(self) -> None:
@@ -124,25 +125,22 @@ class NumberReader:
     def _read_words(self, column: str, places: np.ndarray, values: np.ndarray) -> None:
         """Fill in the values of cells that pandas takes for no numbers."""
         known: dict[str, float] = {}
-        commas = -1
+        commas = []
         for place in places.tolist():
             text = self._table.cells[column].iloc[place]
             if text not in known:
-                word = text.strip().strip("\"'").strip().replace("\N{MINUS SIGN}", "-")
+                word = _word(text)
                 if not word or word.lower() in _UNKNOWN_WORDS:
                     known[text] = np.nan
-                elif self._table.decimal_comma and _DECIMAL_COMMA.fullmatch(word):
-                    known[text], commas = float(word.replace(",", ".")), place
+                elif _has_decimal_comma(self._table, word):
+                    known[text] = float(word.replace(",", "."))
+                    commas.append(place)
                 else:
                     known[text] = self._number(column, place, word)
             values[place] = known[text]
             if np.isnan(values[place]) and text.strip():
                 self._unknown.setdefault(column, Counter())[shown(text.strip(), 12)] += 1
-        if commas >= 0 and (points := self._table.cells[column].str.contains(r"\d\.|\.\d")).any():
-            point = shown(self._table.cells[column].iloc[int(np.argmax(points.to_numpy()))])
-            self._refuse(
-                column, commas, f"another cell of the column holds {point}, so that one of both marks groups digits"
-            )
+        _refuse_mixed(self._table, column, commas)
 
     def _number(self, column: str, place: int, word: str) -> float:
         try:
@@ -150,8 +148,7 @@ class NumberReader:
                 raise ValueError
             return float(_FORTRAN.sub(r"\1e\2", word))
         except ValueError:
-            self._refuse(column, place, "it is no number")
-        raise AssertionError
+            _refuse(self._table, column, place, "it is no number")
 
     def _is_sentinel(self, value: float, possible: bool) -> bool:
         if abs(value) >= _ABSURD or np.isinf(value):
@@ -161,11 +158,44 @@ class NumberReader:
             return nines and abs(value) >= _LOWEST_PLAUSIBLE_SENTINEL
         return nines or value in (-1.0, -9.99e8, -999999488.0)  # the last as single precision keeps -999999500
 
-    def _refuse(self, column: str, place: int, why: str) -> None:
-        text = shown(str(self._table.cells[column].iloc[place]))
-        raise UserError(
-            f"{self._table.place(column, place)} holds {text}: {why}, and an unknown value is an empty cell"
-        )
+
+def number_texts(table: Table, column: str) -> list[str]:
+    """Return a column's cells without blanks around them and with decimal points, for readers with rules of their own.
+
+    Raises
+    ------
+    UserError
+        If decimal points and decimal commas are mixed.
+    """
+    texts = [text.strip() for text in table.cells[column]]
+    commas = [place for place, text in enumerate(texts) if _has_decimal_comma(table, text)]
+    _refuse_mixed(table, column, commas)
+    for place in commas:
+        texts[place] = texts[place].replace(",", ".")
+    return texts
+
+
+def _has_decimal_comma(table: Table, word: str) -> bool:
+    return table.decimal_comma and _DECIMAL_COMMA.fullmatch(word) is not None
+
+
+def _refuse_mixed(table: Table, column: str, commas: Sequence[int]) -> None:
+    """Refuse a column where a comma is decimal in some cells, at these places, and a point in others."""
+    points = table.cells[column].str.contains(r"\d\.|\.\d").to_numpy(bool)
+    if commas and points.any():
+        point = shown(table.cells[column].iloc[int(np.argmax(points))])
+        why = f"another cell of the column holds {point}, so that one of both marks groups digits"
+        _refuse(table, column, commas[0], why)
+
+
+def _refuse(table: Table, column: str, place: int, why: str) -> NoReturn:
+    text = shown(str(table.cells[column].iloc[place]))
+    raise UserError(f"{table.place(column, place)} holds {text}: {why}, and an unknown value is an empty cell")
+
+
+def _word(text: str) -> str:
+    """Return what a cell holds without blanks and quotes, and with a plain minus."""
+    return text.strip().strip("\"'").strip().replace("\N{MINUS SIGN}", "-")
 
 
 def _most(counts: Counter[str]) -> str:
