@@ -6,7 +6,10 @@ networks work on, and back.
 
 from __future__ import annotations
 
-import json
+import math
+import os
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import ATTRIBUTES, attribute_table, morphology_index
+from config_physics import ATTRIBUTES, BANDS, MORPHOLOGY_NAMES, attribute_table, morphology_index
+from galaxies.common.device_errors import first_sentence
 from galaxies.common.durable_files import sha256_of
-from galaxies.common.errors import UserError
-from galaxies.datasets.writing import FORMAT_VERSION
+from galaxies.common.errors import UserError, shown
+from galaxies.common.reading import MissingError, check_regular, open_regular, read_json
+from galaxies.common.schema import SchemaError, brief, either, entries, exactly, mapping, number, text, whole
+from galaxies.datasets.writing import FORMAT_VERSION, SPLITS, VALUE_COLUMNS, limits_of
+
+_AGAIN = "prepare the data again with --overwrite"
+_MANIFEST_BYTES = 512 << 20  # it names every picture that was left out
+_LABELS = ("object_id", "morphology", "split")
+_NAME = either(exactly(None), text())
+# What the rest of the program takes from a manifest; it holds more, for people.
+_MANIFEST = entries(
+    {
+        "image_size": whole(1),
+        "crop": number(0, 1),
+        "count": whole(1),
+        "counts": mapping(either(whole(0), mapping(whole(0)))),
+        "attributes": mapping(whole(0), text(*ATTRIBUTES)),
+        "sha256": entries({"images.npy": text(), "catalogue.csv": text()}, others=False),
+    },
+    {"source": _NAME, "rule": _NAME},
+)
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -55,38 +78,31 @@ class PreparedDataset:
     def open(cls, path: Path | str, verify: bool = True) -> PreparedDataset:
         """Open a dataset; `verify` reads both files through and compares their checksums.
 
+        Whatever is wrong is one sentence: nothing beyond this has to doubt what it finds in a dataset.
+
         Raises
         ------
         UserError
-            If the folder holds no prepared dataset, one of another format version, or a damaged one.
+            If the folder holds no prepared dataset, one of another format version, or one that is damaged, or that was
+            changed into something that `DatasetWriter` never writes.
         """
         path = Path(path)
+        manifest = _read_manifest(path)
+        for name in ("images.npy", "catalogue.csv"):
+            try:
+                check_regular(path / name, _AGAIN)
+                if verify and sha256_of(path / name) != manifest["sha256"][name]:
+                    raise UserError(f"{path / name} has changed since it was prepared: {_AGAIN}")
+            except OSError as error:
+                raise UserError(f"{path / name} cannot be read ({error.strerror or error}): {_AGAIN}") from None
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-            version, sums = manifest["format_version"], manifest["sha256"]
-        except FileNotFoundError:
-            raise UserError(
-                f"{path} holds no prepared dataset: make one with prepare_data.py gz2 or prepare_data.py labelled"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path / 'manifest.json'} cannot be read ({error}): prepare the data again") from None
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{path} has format version {version}, this program reads {FORMAT_VERSION}: prepare the data again"
-            )
-        try:
-            if verify:
-                for name in ("images.npy", "catalogue.csv"):
-                    if sha256_of(path / name) != sums[name]:
-                        raise UserError(
-                            f"{path / name} has changed since it was prepared: prepare the data again with --overwrite"
-                        )
-            images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
+            images = _map_images(path / "images.npy")
             catalogue = _read_catalogue(path / "catalogue.csv")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): prepare the data again with --overwrite") from None
-        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(catalogue) or len(images) == 0:
-            raise UserError(f"{path} is damaged: images and catalogue do not match; prepare the data again")
+            if len(images) != len(catalogue):
+                raise _FaultError(f"it has {len(images)} images and {len(catalogue)} rows in catalogue.csv")
+            _compare(manifest, images, catalogue)
+        except _FaultError as error:
+            raise UserError(f"{path} cannot be used, since {error}: {_AGAIN}") from None
         return cls(path, images, catalogue, manifest)
 
     @property
@@ -134,12 +150,148 @@ def find_dataset(folder: Path, chosen: str = "") -> Path | None:
     return found[0] if found else None
 
 
+class _FaultError(ValueError):
+    """What is wrong with a dataset, as a clause."""
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read what a dataset says of itself, and check that all is there and of the right kind."""
+    try:
+        manifest: dict[str, Any] = read_json(path / "manifest.json", entries({}), _MANIFEST_BYTES, _AGAIN)
+        version = manifest.get("format_version")
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {brief(version)}, this program reads {FORMAT_VERSION}: prepare the data "
+                "again"
+            )
+        _MANIFEST(manifest)
+    except MissingError:
+        raise UserError(
+            f"{path} holds no prepared dataset: make one with prepare_data.py gz2 or prepare_data.py labelled"
+        ) from None
+    except SchemaError as error:
+        raise UserError(f"{path / 'manifest.json'} cannot be used, since {error}: {_AGAIN}") from None
+    return manifest
+
+
+def _map_images(file: Path) -> np.ndarray:
+    """Map the pixels (N, 3, S, S), uint8, of an .npy file that says what it is, and is as long as it says."""
+    try:
+        with open_regular(file, _AGAIN) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a header as Python 2 wrote it
+            version = np.lib.format.read_magic(stream)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran_order, dtype = read_header(stream)
+            start, end = stream.tell(), stream.seek(0, os.SEEK_END)
+    except UserError:
+        raise
+    except MemoryError:
+        raise
+    except Exception:  # the header is read as a literal of Python, which fails in many ways
+        raise _FaultError("images.npy is no array in NumPy's format") from None
+    planes = len(BANDS)
+    if dtype != np.uint8 or fortran_order:
+        order = " in Fortran's order" if fortran_order else ""
+        raise _FaultError(f"images.npy holds {shown(str(dtype))}{order}, not uint8 in C's order")
+    if len(shape) != 4 or shape[1] != planes or shape[2] != shape[3] or min(shape) < 1:
+        raise _FaultError(
+            f"images.npy has the shape {shown(str(shape))}, not (N, {planes}, S, S) with one image or more"
+        )
+    if end - start != math.prod(shape):
+        raise _FaultError(
+            f"images.npy has {end - start} bytes of pixels, not the {math.prod(shape)} of its shape {shape}"
+        )
+    try:
+        return np.memmap(file, np.uint8, "r", start, shape)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _FaultError(f"images.npy cannot be mapped into memory ({error})") from None
+
+
 def _read_catalogue(file: Path) -> pd.DataFrame:
     """Read a catalogue: an empty cell is an unknown number, while an object may well be called NA."""
-    text = ("object_id", "morphology", "split")
-    return pd.read_csv(
-        file,
-        dtype=dict.fromkeys(text, str),
-        keep_default_na=False,
-        na_values={name: [""] for name in (*ATTRIBUTES, "pixel_scale")},
-    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of more cells than the header has
+            heads = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+            table = pd.read_csv(
+                file,
+                dtype=dict.fromkeys(_LABELS, str),
+                keep_default_na=False,
+                na_values={name: [""] for name in VALUE_COLUMNS},
+                index_col=False,
+            )
+    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
+        raise _FaultError(f"catalogue.csv is no table ({first_sentence(str(error))})") from None
+    if repeated := [name for name in heads if heads.count(name) > 1]:
+        raise _FaultError(f"catalogue.csv has two columns {shown(repeated[0])}")
+    if missing := [name for name in _LABELS if name not in table]:
+        raise _FaultError(f"catalogue.csv has no column {missing[0]}")
+    if len(table) == 0:
+        raise _FaultError("catalogue.csv has no row")
+    table[list(_LABELS)] = table[list(_LABELS)].fillna("")  # rows that end early
+    _refuse_rows(table, "object_id", table["object_id"] == "", "an id")
+    _refuse_rows(table, "object_id", table["object_id"].duplicated(), "every id once")
+    _refuse_rows(table, "split", ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}")
+    classes = {name: _canonical(name) for name in table["morphology"].unique()}
+    table["morphology"] = table["morphology"].map(classes)
+    strange = table["morphology"].isna()
+    if strange.any():
+        name = next(name for name, found in classes.items() if found is None)
+        raise _FaultError(
+            f"column morphology of catalogue.csv, row {_first_row(strange)} holds {shown(name)}, "
+            f"not one of {', '.join(MORPHOLOGY_NAMES)}"
+        )
+    for name in (name for name in VALUE_COLUMNS if name in table):
+        # A column of True and False is none of numbers, though pandas makes one of it.
+        cells = table[name].astype(str) if table[name].dtype == bool else table[name]
+        numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+        low, high = limits_of(name)
+        wrong = table[name].notna() & ~((numbers > low) & (numbers <= high))
+        _refuse_rows(table, name, wrong, f"a number above {low:g} and up to {high:g}, or nothing")
+        table[name] = numbers
+    return table
+
+
+def _canonical(name: str) -> str | None:
+    """Return the name of a class as the table of classes has it, None for what is no class."""
+    try:
+        return MORPHOLOGY_NAMES[morphology_index(name)]
+    except UserError:
+        return None
+
+
+def _refuse_rows(table: pd.DataFrame, column: str, wrong: pd.Series, wanted: str) -> None:
+    if wrong.any():
+        row = _first_row(wrong)
+        raise _FaultError(
+            f"column {column} of catalogue.csv, row {row} holds {shown(str(table[column].iloc[row - 2]))}, not {wanted}"
+        )
+
+
+def _first_row(wrong: pd.Series) -> int:
+    """Return the row number, as a spreadsheet counts, of the first true value."""
+    return int(np.argmax(wrong.to_numpy())) + 2
+
+
+def _compare(manifest: dict[str, Any], images: np.ndarray, catalogue: pd.DataFrame) -> None:
+    """Hold what a manifest says of a dataset against what there is."""
+    if manifest["image_size"] != images.shape[-1]:
+        raise _FaultError(
+            f"manifest.json says that images have {manifest['image_size']} pixels a side, and they have "
+            f"{images.shape[-1]}"
+        )
+    there = Counter(zip(catalogue["split"], catalogue["morphology"], strict=True)) + Counter(catalogue["morphology"])
+    said: Counter[Any] = Counter()
+    for name, counted in manifest["counts"].items():
+        said.update(
+            {(name, inner): value for inner, value in counted.items()} if isinstance(counted, dict) else {name: counted}
+        )
+    if manifest["count"] != len(catalogue) or +said != there:
+        raise _FaultError("manifest.json counts other galaxies than there are in catalogue.csv")
+    for name, known in manifest["attributes"].items():
+        have = int(catalogue[name].notna().sum()) if name in catalogue else 0
+        if known != have:
+            raise _FaultError(f"manifest.json says that {known} galaxies have a known {name}, and {have} have")

@@ -27,7 +27,7 @@ from galaxies.common.durable_files import (
     put_in_place,
     sha256_of,
 )
-from galaxies.common.errors import UserError
+from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
 from galaxies.common.signals import exits_when_terminated
 
@@ -35,6 +35,15 @@ FORMAT_VERSION = 1
 SOFTWARE = "galaxy-physics 1"
 SPLITS = ("train", "judge", "test")
 VALUE_COLUMNS = (*ATTRIBUTES, "pixel_scale")
+# What measuring can give, of any picture; `Attribute.plausible` is narrower, for it is what may be asked for.
+_MEASURED = {
+    "size": (0.0, 1.5),
+    "brightness": (0.0, 1.01),
+    "ellipticity": (-0.001, 1.0),
+    "concentration": (-0.001, 40.0),
+    "color": (-30.0, 30.0),
+    "pixel_scale": (0.0, 100_000.0),  # 1000 arcseconds a pixel in a picture that was made 100 times as small
+}
 
 
 def split_of(object_id: str) -> str:
@@ -45,6 +54,17 @@ def split_of(object_id: str) -> str:
     """
     place = int.from_bytes(hashlib.sha256(object_id.encode()).digest()[:8], "big") % 100
     return "train" if place < 80 else "judge" if place < 90 else "test"
+
+
+def limits_of(column: str) -> tuple[float, float]:
+    """Return what the values of a catalogue's column must be above, and may be at most."""
+    if column in _MEASURED or column not in ATTRIBUTES:
+        return _MEASURED.get(column, (-math.inf, math.inf))
+    attribute = ATTRIBUTES[column]
+    low, high = attribute.plausible
+    if attribute.source == "catalogue":
+        return low, high
+    return 2 * low - high, 2 * high - low  # made of votes, whose shares may be a little beyond
 
 
 class DatasetWriter:
@@ -154,7 +174,7 @@ class DatasetWriter:
         Raises
         ------
         UserError
-            If an id repeats or the disk is full.
+            If an id repeats, a value is none that a galaxy can have (see `limits_of`), or the disk is full.
         ValueError
             If a shape, type, class or name is wrong.
         """
@@ -165,6 +185,15 @@ class DatasetWriter:
             raise ValueError("images, ids, classes and values differ in length")
         if strange := (set(values) - set(self._values)) | (set(morphologies) - set(MORPHOLOGY_NAMES)):
             raise ValueError(f"neither attributes nor classes: {sorted(strange)}")
+        for name, column in values.items():
+            low, high = limits_of(name)
+            wrong = np.isfinite(column) & ~((column > low) & (column <= high))
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise UserError(
+                    f"{name} of {shown(object_ids[row])} is {column[row]:g}, and no galaxy has any but above {low:g} "
+                    f"and up to {high:g}: leave it out where it is unknown"
+                )
         for object_id in object_ids:
             if object_id in self._known_ids:
                 raise UserError(f"object id {object_id} occurs twice: every galaxy may have one image")

@@ -79,8 +79,8 @@ def test_contents(tmp_path):
 def test_chunks_with_and_without_values(tmp_path):
     with DatasetWriter(tmp_path / "a", 64, 0.5, {}) as writer:
         writer.append(IMAGES[:4], IDS[:4], CLASSES[:4], {})
-        writer.append(IMAGES[4:8], IDS[4:8], CLASSES[4:8], {"size": np.array([1.0, np.nan, 3.0, 4.0])})
-    assert [row["size"] for row in rows_of(tmp_path / "a")] == ["", "", "", "", "1", "", "3", "4"]
+        writer.append(IMAGES[4:8], IDS[4:8], CLASSES[4:8], {"redshift": np.array([1.0, np.nan, 3.0, 4.0])})
+    assert [row["redshift"] for row in rows_of(tmp_path / "a")] == ["", "", "", "", "1", "", "3", "4"]
 
 
 def test_splits():
