@@ -45,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from galaxies.generation.build import config_of
     from galaxies.generation.sampler import GalaxySampler
     from galaxies.images.grids import save_picture
-    from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint
+    from galaxies.storage.checkpoint import load_checkpoint
     from galaxies.storage.release import choose_precision, write_release
+    from galaxies.storage.schema import RUN_STATE
     from galaxies.training.display import sample_grid
     from galaxies.validation.report.model_card import report_about, training_facts, write_card
 

@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_time_option(parser)
     options = parser.parse_args(argv)
 
-    from galaxies.storage.checkpoint import LATEST, RUN_STATE, load_checkpoint
+    from galaxies.storage.checkpoint import LATEST, load_checkpoint
     from galaxies.storage.run_folder import hold_run, load_run
+    from galaxies.storage.schema import RUN_STATE, TRAINING_STATE
     from galaxies.training.runs import CHECKPOINTS
 
     path = options.checkpoint or CHECKPOINTS / options.run / LATEST
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"there is no checkpoint {path}: train one with galaxy.py")
     with hold_run(path.parent):  # before anything is read, so that nobody writes a newer one meanwhile
         if options.checkpoint:
-            _go_on(options, path, load_checkpoint(path, RUN_STATE))
+            _go_on(options, path, load_checkpoint(path, RUN_STATE + TRAINING_STATE))
         else:
             _go_on(options, *load_run(path.parent))
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "images": (),
     "measure": ("compute", "images"),
     "tables": (),
-    "storage": ("compute",),
+    "storage": ("compute", "models"),
     "telescope": ("compute", "images"),
     "datasets": ("compute", "tables", "images", "measure", "telescope"),
     "mock_survey": ("compute", "tables", "measure", "telescope", "datasets"),
@@ -132,7 +132,11 @@ def test_training_and_generation_need_no_science_libraries():
 
 def test_measuring_and_drawing_do_not_load_the_compiler():
     # It takes a second, which only training with --compile has a use for.
-    code = "import sys, galaxies.measure.picture_files, galaxies.generation.catalogue; print(*sys.modules)"
+    code = (
+        "import sys, galaxies.measure.picture_files, galaxies.generation.catalogue\n"
+        "from galaxies.storage.schema import Config, networks_of\n"
+        "networks_of(Config()), networks_of(Config(diffusion=True)); print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert loaded.returncode == 0, loaded.stderr
     assert "torch" in loaded.stdout.split()

@@ -196,7 +196,7 @@ def test_second_call_leaves_nothing_of_the_first(generate, tmp_path):
 
 def test_checkpoint_from_before_the_generator_is_refused(generate, trained, tmp_path):
     state = load_checkpoint(trained / "checkpoints/tiny/epoch_0001.pt")
-    save_checkpoint(tmp_path / "early.pt", {**state, "step": 0})
+    save_checkpoint(tmp_path / "early.pt", {**state, "epoch": 0, "step": 0})
     result = generate("--morphology", "spiral", checkpoint=tmp_path / "early.pt")
     assert_one_sentence(result, "was saved before the generator's training")
 

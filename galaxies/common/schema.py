@@ -73,7 +73,8 @@ def within(place: str, key: Any) -> str:
     """Return the place of an entry, by its name or number, in what stands at `place`."""
     if isinstance(key, int):
         return f"{place}[{key}]"
-    name = key if isinstance(key, str) and key.replace("-", "_").isidentifier() and len(key) <= 60 else brief(key)
+    plain = isinstance(key, str) and len(key) <= 60 and key.replace("-", "_").replace(".", "_").isidentifier()
+    name = key if plain else brief(key)
     return f"{place}.{name}" if place else name
 
 

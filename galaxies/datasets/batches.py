@@ -194,7 +194,16 @@ class DeviceBatches:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, also on another number of ranks."""
+        """Go on where `state_dict` was taken, also on another number of ranks.
+
+        Raises
+        ------
+        UserError
+            If that was with other images.
+        """
+        order = state["order"]
+        if len(order) > len(self.rows) or (len(order) > 0 and order.max() >= len(self.rows)):
+            raise UserError(f"the checkpoint goes on with images that {self.data.path} does not have: use another one")
         self._generator.set_state(state["generator"])
         self._order, self._turns, self._drawn = state["order"], state["turns"], state["drawn"]
         self._upload()

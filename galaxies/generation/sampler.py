@@ -123,10 +123,7 @@ class GalaxySampler:
         # Generation runs in float32: it is fast enough, and the images do not depend on the processor's bf16 units.
         engine = Engine.choose(device, "fp32", "auto")
         network = build_generator(config)
-        try:
-            network.load_state_dict(generator_weights(state))
-        except RuntimeError:
-            raise UserError(f"{path} holds a network of another release: train again") from None
+        network.load_state_dict(generator_weights(state))
         population = Population(state["population"]["classes"], state["population"]["values"])
         sampler = cls(engine.prepare(network), config, population, engine)
         if solver and not sampler.family.has_solver:
@@ -288,20 +285,28 @@ class GalaxySampler:
         return self.family.noise(self.config, self.network, seeds)
 
     def _draw_chunk(self, noise: Tensor, seeds: np.ndarray | Tensor, told: Sequence[Tensor]) -> Tensor:
-        """Draw images of noise (K, L), seeds (K,), and what `condition_vector` gives, at most a chunk of them."""
+        """Draw images (K, 3, S, S) in [-1, 1] of noise (K, L), seeds (K,), and what `condition_vector` gives.
+
+        K is at most a chunk.
+        """
         # Copies fill the chunk up: networks round differently in batches of different sizes.
         condition, scaled, known = (fill_up(part, self._chunk) for part in told)
         if isinstance(seeds, Tensor):
             seeds = fill_up(seeds, self._chunk)
         asked = Asked(seeds, condition, scaled, known, self.attributes)
         drawn = self.family.draw(self.network, fill_up(noise, self._chunk), asked, self.solver, self._run)
-        return to_uint8(drawn[: len(noise)])
+        return drawn[: len(noise)]
 
     def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
         images = self._empty(len(seeds), self.engine.device)
 
         def work(rows: slice) -> None:
-            images[rows] = self._draw_chunk(self._noise(seeds[rows]), seeds[rows], [part[rows] for part in told])
+            drawn = self._draw_chunk(self._noise(seeds[rows]), seeds[rows], [part[rows] for part in told])
+            if not drawn.isfinite().all():  # on an accelerator that would have to be waited for
+                raise UserError(
+                    "what the generator draws is not finite: its training failed, so use another checkpoint"
+                )
+            images[rows] = to_uint8(drawn)
 
         map_on_cores(work, self._chunks(len(seeds)))
         return images
@@ -322,7 +327,7 @@ class GalaxySampler:
             else:
                 chosen = fill_up(numbers[rows], self._chunk)
                 noise = self._run("noise", self._noise, chosen)[: rows.stop - rows.start]
-            images[rows] = self._draw_chunk(noise, chosen, [part[rows] for part in there])
+            images[rows] = to_uint8(self._draw_chunk(noise, chosen, [part[rows] for part in there]))
         return images
 
 

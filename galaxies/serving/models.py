@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import statistics
 import sys
@@ -21,7 +20,7 @@ from galaxies.common.json_writing import json_text
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
 from galaxies.serving.queries import FAMILIES
-from galaxies.storage.release import SETTINGS, find_checkpoints, load_state, without_folders
+from galaxies.storage.release import find_checkpoints, load_state, peek_settings, without_folders
 
 _UNKNOWN = TrainingData(source=None, count=None)
 
@@ -179,10 +178,6 @@ def load_found(paths: Sequence[Path], device: str = "auto", **solver: Any) -> li
 def _family_in(path: Path) -> str | None:
     """Look what a checkpoint holds without reading it whole; None if that cannot be told."""
     try:
-        if path.suffix == ".safetensors":
-            state = json.loads(path.with_name(SETTINGS).read_text(encoding="utf-8"))
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return family_of(state["config"])
-    except Exception:  # a damaged file fails anywhere in the reader, with any error
+        return family_of(peek_settings(path))
+    except UserError:  # which is said when it is read whole
         return None

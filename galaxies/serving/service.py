@@ -17,6 +17,7 @@ from torch import Tensor
 
 from config_physics import MORPHOLOGIES
 from galaxies.common.device_errors import device_failure
+from galaxies.common.errors import UserError
 from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of, write_fits
 from galaxies.generation.requests import Requests
@@ -130,12 +131,12 @@ class GalaxyService:
         Raises
         ------
         DeviceFailureError
-            If memory runs out or a GPU fails.
+            If memory runs out, a GPU fails, or what is drawn are no pictures.
         """
         try:
             return self._drawn(items)
         except Exception as error:
-            sentence = device_failure(error)
+            sentence = str(error) if isinstance(error, UserError) else device_failure(error)
             if sentence is None:
                 raise
             raise DeviceFailureError(sentence) from error

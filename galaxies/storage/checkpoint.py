@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from torch import Tensor
 
 from galaxies.common.durable_files import remove_dead_temporaries, replace_file, sync_folder
 from galaxies.common.errors import UserError
+from galaxies.common.reading import MissingError, open_regular
+from galaxies.common.schema import SchemaError
 from galaxies.storage.migrations import FORMAT_VERSION, check_version, migrate
+from galaxies.storage.schema import RUN_STATE, check_run
+from galaxies.storage.tensor_files import NotAnArchiveError, read_tensor_file
 
 LATEST = "latest.pt"
-# What the checkpoint of a training run holds at least; others, such as the judge's, hold other things.
-RUN_STATE = ("config", "phase", "epoch", "step", "networks", "ema", "attributes", "population", "provenance")
+_OTHER = "use another one"
 
 
 class DamagedError(UserError):
@@ -94,50 +96,90 @@ def _copy(source: Path, target: Path) -> None:
 def load_checkpoint(path: Path, holds: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in the file is executed.
 
-    The content of a run is brought to the format of today, see `migrations`.
+    The content of a run is brought to the format of today, see `migrations`, and held against `schema`.
 
     Parameters
     ----------
     path : Path
     holds : tuple of str
-        What the content must have an entry of.
+        What the content must have an entry of, once it is of today's format: `RUN_STATE`, or with `TRAINING_STATE`.
 
     Raises
     ------
     DamagedError
-        If the file is no checkpoint or is damaged.
+        If the file is no checkpoint, is damaged, or holds what no training can have left.
     UserError
         If it is missing, cannot be opened, is of a newer program, or holds something else.
     """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: train one with galaxy.py")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    with file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch remarks on strange files, the sentences below say
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except MemoryError:
-            raise
-        except Exception:  # a damaged file fails anywhere in the reader, with any error
-            raise DamagedError(f"{path} is damaged or is not a checkpoint of this program: use another one") from None
-    if not isinstance(state, dict) or "sha256" not in state:
-        raise DamagedError(f"{path} is not a checkpoint of this program: use another one")
+    state = _content(path)
     version = state.get("format_version", 1)
     if not check_version(version, path) or state.pop("sha256") != _digest(state):
-        raise DamagedError(f"{path} is damaged (its checksum is wrong): use another one")
-    if not state.keys() >= set(holds):
-        raise UserError(f"{path} is no checkpoint of a training run: use another one")
-    if not state.keys() >= set(RUN_STATE):
-        return state
+        raise DamagedError(f"{path} is damaged (its checksum is wrong): {_OTHER}")
+    is_run = state.keys() >= set(RUN_STATE)
+    if not is_run and set(holds) & set(RUN_STATE):
+        raise UserError(f"{path} is no checkpoint of a training run: {_OTHER}")
+    if is_run:
+        state = checked(state, version, path, _OTHER)
+    if missing := sorted(set(holds) - state.keys()):
+        raise UserError(f"{path} cannot be gone on from, since it has no {', '.join(missing)}: {_OTHER}")
+    return state
+
+
+def checked(state: dict[str, Any], version: int, path: Path, cure: str) -> dict[str, Any]:
+    """Bring the content of a run or a release, which came from `path`, to today's format, and check it.
+
+    Raises
+    ------
+    DamagedError
+        If it holds what no training can have left; `cure` says what to do.
+    UserError
+        If it is of another program.
+    """
     try:
-        return migrate(state, version)
+        state = migrate(state, version)
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
-    except (KeyError, TypeError, AttributeError):
-        raise DamagedError(f"{path} is no checkpoint of this program: use another one") from None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise DamagedError(f"{path} does not hold what format version {version} does: {cure}") from None
+    try:
+        check_run(state)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+    except SchemaError as error:
+        raise DamagedError(f"{path} cannot be used, since {error}: {cure}") from None
+    return state
+
+
+def checkpoint_settings(path: Path) -> dict[str, Any]:
+    """Return the settings in a checkpoint without reading its tensors, unchecked.
+
+    Raises
+    ------
+    UserError
+        If there are none.
+    """
+    settings = _content(path, values=False).get("config")
+    if not isinstance(settings, dict):
+        raise DamagedError(f"{path} is no checkpoint of a training run: {_OTHER}")
+    return settings
+
+
+def _content(path: Path, values: bool = True) -> dict[str, Any]:
+    """Read what there is, with its checksum, which is not compared yet."""
+    try:
+        with open_regular(path) as file:
+            state = read_tensor_file(file, values)
+    except MissingError:
+        raise UserError(f"there is no checkpoint {path}: train one with galaxy.py") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SchemaError as error:
+        raise DamagedError(f"{path} cannot be used, since {error}: {_OTHER}") from None
+    except NotAnArchiveError:
+        raise DamagedError(f"{path} is damaged or is not a checkpoint of this program: {_OTHER}") from None
+    if not isinstance(state, dict) or "sha256" not in state:
+        raise DamagedError(f"{path} is not a checkpoint of this program: {_OTHER}")
+    return state
 
 
 def _digest(value: Any) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,60 @@ from config_physics import RELEASED
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
-from galaxies.storage.checkpoint import LATEST, RUN_STATE, DamagedError, load_checkpoint
-from galaxies.storage.migrations import FORMAT_VERSION, check_version, migrate
+from galaxies.common.reading import MissingError, UnreadableError, read_bytes, read_json
+from galaxies.common.schema import anything, entries, mapping, text
+from galaxies.storage.checkpoint import LATEST, DamagedError, checked, checkpoint_settings, load_checkpoint
+from galaxies.storage.migrations import FORMAT_VERSION, check_version
+from galaxies.storage.schema import RUN_STATE
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
 _FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")
 _SAME = 2  # grey levels of 255: the largest difference that counts as rounding, for 99.9 % of the values
-_NETWORKS = ("generator", "predictor")  # the predictor is what evaluate.py compares the judge with
+_OF_A_RUN = ("config", "attributes", "epoch", "step", "provenance")
+_SETTINGS_FILE = entries({"sha256": text(), **dict.fromkeys(_OF_A_RUN, anything())})
+_MOST_BYTES = 1 << 30  # of the weights; the largest that can be released have 30 MB
+_AGAIN = "get it again"
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints in a folder such as checkpoints/, the most wanted first.
 
     Those of the runs come first, the newest before older ones; then those that came with the program, the GAN before
-    others: it draws faster and closer to what is asked for.
+    others: it draws faster and closer to what is asked for. What cannot be read, or is no file, is listed too: who
+    reads it says so.
+
+    Raises
+    ------
+    UserError
+        If the folder itself cannot be listed.
     """
-    runs = [path for path in folder.glob(f"*/{LATEST}") if path.parent.name != RELEASED and path.is_file()]
-    released = sorted((folder / RELEASED).glob(f"*/{WEIGHTS}"), key=lambda path: (path.parent.name != "gan", path))
-    return sorted(runs, key=lambda path: -path.stat().st_mtime) + released
+    runs = _by_time(path / LATEST for path in _folders_in(folder) if path.name != RELEASED)
+    released = _by_time(path / WEIGHTS for path in _folders_in(folder / RELEASED))
+    wanted = sorted(released, key=lambda path: (path.parent.name != "gan", path))
+    return sorted(runs, key=lambda path: -runs[path]) + wanted
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed: {error.strerror or error}") from None
+
+
+def _by_time(paths: Iterable[Path]) -> dict[Path, float]:
+    """Return when each of those that are there was last written; of what does not say, it may have been just now."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = path.lstat().st_mtime
+            found[path] = path.stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # not there, or a link to what is gone
+        except OSError:
+            found[path] = math.inf
+    return found
 
 
 def default_checkpoint(folder: Path) -> Path:
@@ -167,39 +202,49 @@ def _at_precision(value: Tensor, precision: torch.dtype) -> Tensor:
     return (value.to(precision) if value.is_floating_point() else value).contiguous()
 
 
+def peek_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a checkpoint or of a release without reading its tensors, unchecked.
+
+    Raises
+    ------
+    UserError
+        If there are none.
+    """
+    if path.suffix != ".safetensors":
+        return checkpoint_settings(path)
+    return read_json(path.with_name(SETTINGS), entries({"config": mapping(anything())}))["config"]
+
+
 def read_release(path: Path) -> dict[str, Any]:
-    """Read a release and bring it to the format of today; see `load_state` and `migrations`."""
-    from safetensors import SafetensorError
+    """Read a release, bring it to the format of today and check it; see `load_state`, `migrations` and `schema`."""
     from safetensors.torch import load
 
     beside = path.with_name(SETTINGS)
     try:
-        content, text = path.read_bytes(), beside.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"there is no {error.filename}: a release is {WEIGHTS} with {SETTINGS} beside it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        settings = json.loads(text)
-        version, sha256 = settings.get("format_version", 1), settings.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DamagedError(f"{beside} is damaged or is no release of this program: get it again") from None
+        settings = read_json(beside, _SETTINGS_FILE, cure=_AGAIN)
+        content = read_bytes(path, _MOST_BYTES, _AGAIN)
+    except MissingError as error:
+        missing = str(error).partition(":")[0]
+        raise UserError(f"{missing}: a release is {WEIGHTS} with {SETTINGS} beside it") from None
+    except UnreadableError as error:
+        raise DamagedError(str(error)) from None
+    version, sha256 = settings.get("format_version", 1), settings.pop("sha256")
     if not check_version(version, beside) or _digest(content, settings) != sha256:
-        raise DamagedError(f"{path} or {SETTINGS} beside it is damaged (the checksum is wrong): get both again")
+        raise DamagedError(f"{path} or {SETTINGS} beside it is damaged (the checksum is wrong): {_AGAIN}")
     try:
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in load(content).items():
-            part, _, key = name.partition(".")
-            parts.setdefault(part, {})[key] = value.float() if value.dtype == torch.float16 else value
-        state = {
-            **{name: settings[name] for name in ("config", "attributes", "epoch", "step", "provenance")},
-            "phase": "generator",
-            "networks": {name: parts[name] for name in _NETWORKS},
-            "ema": None,
-            "population": parts["population"],
-        }
-        return migrate(state, version)
-    except UserError as error:
-        raise UserError(f"{path} cannot be used: {error}") from None
-    except (SafetensorError, KeyError, TypeError, AttributeError):
-        raise DamagedError(f"{path} is no release of this program: get it again") from None
+        tensors = load(content)
+    except Exception:  # a header that is none fails anywhere in the reader, with any error
+        raise DamagedError(f"{path} is no safetensors file: {_AGAIN}") from None
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        part, _, key = name.partition(".")
+        parts.setdefault(part, {})[key] = value.float() if value.dtype == torch.float16 else value
+    population = parts.pop("population", None)
+    state = {
+        **{name: settings[name] for name in _OF_A_RUN},
+        "phase": "generator",
+        "networks": parts,
+        "ema": None,
+        "population": population,
+    }
+    return checked(state, version, path, _AGAIN)

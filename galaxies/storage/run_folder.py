@@ -13,12 +13,12 @@ from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.storage.checkpoint import (
     LATEST,
-    RUN_STATE,
     DamagedError,
     link_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from galaxies.storage.schema import RUN_STATE, TRAINING_STATE
 
 PREVIOUS, DAMAGED = "previous.pt", "damaged.pt"
 _EPOCHS = "epoch_[0-9]*.pt"
@@ -141,7 +141,7 @@ def load_run(folder: Path) -> tuple[Path, dict[str, Any]]:
             faults.append(f"{path} is missing")
             continue
         try:
-            state = load_checkpoint(path, RUN_STATE)
+            state = load_checkpoint(path, RUN_STATE + TRAINING_STATE)
         except DamagedError as error:
             faults.append(str(error).removesuffix(": use another one"))
             continue

@@ -29,8 +29,9 @@ import resume_training
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
-from galaxies.storage.checkpoint import RUN_STATE, load_checkpoint, save_checkpoint
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.storage.run_folder import load_run
+from galaxies.storage.schema import RUN_STATE
 from galaxies.training import runs
 from galaxies.training.trainer import Trainer
 from tests import kill_jobs

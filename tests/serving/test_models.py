@@ -47,7 +47,8 @@ def test_the_newest_run_comes_first_and_what_is_released_last(folder, untrained)
     (folder.path / "strange" / "latest.pt").mkdir(parents=True)
     found = [path.relative_to(folder.path).as_posix() for path in find_checkpoints(folder.path)]
     released = [f"released/{name}/{WEIGHTS}" for name in ("gan", "diffusion")]
-    assert found == ["new/latest.pt", "old/latest.pt", *released]
+    # The folder is listed, so that whoever reads it says what it is.
+    assert found == ["strange/latest.pt", "new/latest.pt", "old/latest.pt", *released]
 
 
 def test_nothing_to_find(tmp_path):
@@ -137,6 +138,6 @@ def test_a_missing_checkpoint_is_a_user_error(tmp_path):
 )
 def test_folders_of_the_disk_are_not_shown(untrained, tmp_path, source, shown):
     state = load_checkpoint(untrained["gan"])
-    save_checkpoint(tmp_path / "latest.pt", {**state, "provenance": {"source": source, "count": 5}})
+    save_checkpoint(tmp_path / "latest.pt", {**state, "provenance": {"source": source, "count": 5, "sha256": {}}})
     facts = ServedModel.load(tmp_path / "latest.pt", "cpu").facts()
     assert facts.training_data.model_dump() == {"source": shown, "count": 5}

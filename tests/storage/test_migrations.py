@@ -22,7 +22,7 @@ import resume_training
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.storage import migrations
-from galaxies.storage.checkpoint import RUN_STATE, _digest, load_checkpoint, save_checkpoint
+from galaxies.storage.checkpoint import _digest, load_checkpoint, save_checkpoint
 from galaxies.storage.migrations import (
     FORMAT_VERSION,
     MIGRATIONS,
@@ -32,6 +32,7 @@ from galaxies.storage.migrations import (
     rename_tensors,
 )
 from galaxies.storage.release import load_state, write_release
+from galaxies.storage.schema import RUN_STATE
 
 OLD = Path(__file__).parent / "e82a0c7"
 FAMILIES = ("gan", "diffusion")

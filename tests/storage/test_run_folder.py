@@ -7,19 +7,23 @@ import shutil
 from collections import namedtuple
 
 import pytest
-import torch
 
 import galaxy
 import resume_training
 from config_physics import Config
 from galaxies.common.errors import UserError
-from galaxies.storage.checkpoint import RUN_STATE, link_checkpoint, load_checkpoint, save_checkpoint
+from galaxies.storage.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 from galaxies.storage.run_folder import check_space, clean_up, hold_run, kept_epochs, load_run, save_epoch, save_latest
+from galaxies.storage.schema import RUN_STATE
 from tests.conftest import TINY
 
 
-def content(number: int) -> dict:
-    return {**dict.fromkeys(RUN_STATE, number), "w": torch.full((8,), float(number))}
+@pytest.fixture(scope="module")
+def content(trained):
+    """Make the content of a checkpoint of a certain epoch."""
+    state = load_checkpoint(trained / "checkpoints/tiny/latest.pt")
+    config = state["config"] | {"epochs": 1000}
+    return lambda number: {**state, "config": config, "epoch": number, "step": 8 * number}
 
 
 def names(folder) -> set[str]:
@@ -35,7 +39,7 @@ def test_every_tenth_epoch_and_the_last_three_stay():
     assert kept_epochs([1, 2]) == {1, 2}
 
 
-def test_saving_epochs_removes_those_that_need_not_stay(tmp_path):
+def test_saving_epochs_removes_those_that_need_not_stay(tmp_path, content):
     for epoch in range(1, 13):
         save_epoch(tmp_path, epoch, content(epoch))
         assert load_checkpoint(tmp_path / "latest.pt")["epoch"] == epoch
@@ -44,7 +48,7 @@ def test_saving_epochs_removes_those_that_need_not_stay(tmp_path):
     assert load_checkpoint(tmp_path / "previous.pt")["epoch"] == 11
 
 
-def test_epochs_of_an_abandoned_future_are_left_alone(tmp_path):
+def test_epochs_of_an_abandoned_future_are_left_alone(tmp_path, content):
     for epoch in (5, 6, 7):
         save_epoch(tmp_path, epoch, content(epoch))
     for epoch in range(1, 5):  # gone back to an early checkpoint
@@ -52,14 +56,14 @@ def test_epochs_of_an_abandoned_future_are_left_alone(tmp_path):
     assert {f"epoch_000{epoch}.pt" for epoch in (2, 3, 4, 5, 6, 7)} <= names(tmp_path)
 
 
-def test_latest_goes_on_to_be_the_previous_one(tmp_path):
+def test_latest_goes_on_to_be_the_previous_one(tmp_path, content):
     for number in (1, 2, 3):
         save_latest(tmp_path, content(number))
     assert [load_checkpoint(tmp_path / f"{name}.pt")["epoch"] for name in ("latest", "previous")] == [3, 2]
     assert names(tmp_path) == {"latest.pt", "previous.pt"}
 
 
-def test_a_second_name_for_the_same_checkpoint_leaves_no_third(tmp_path):
+def test_a_second_name_for_the_same_checkpoint_leaves_no_third(tmp_path, content):
     save_checkpoint(tmp_path / "a.pt", content(1))
     for _ in range(2):
         link_checkpoint(tmp_path / "a.pt", "b.pt")
@@ -84,7 +88,7 @@ def damage(path) -> None:
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path, content):
     save_epoch(tmp_path, 1, content(1))
     save_epoch(tmp_path, 2, content(2))
     save_latest(tmp_path, content(3))
@@ -135,7 +139,7 @@ def test_no_good_checkpoint_is_one_sentence(saved):
         load_run(saved / "elsewhere")
 
 
-def test_a_newer_release_is_no_damage(saved, monkeypatch):
+def test_a_newer_release_is_no_damage(saved, content, monkeypatch):
     monkeypatch.setattr("galaxies.storage.checkpoint.FORMAT_VERSION", 99)
     save_latest(saved, content(5))
     monkeypatch.undo()
