@@ -21,6 +21,7 @@ _DIGITS = re.compile(r"[0-9]{1,20}")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+[eE][+-]?|[eE]\+)[0-9]{1,3}")  # 1.23E+17, 5e+17; 12E4 is a name
 _WHOLE_FLOAT = re.compile(r"(0|[1-9][0-9]*)[.]0*")
 _EXACT_DIGITS = 15  # of a whole number, in a spreadsheet or a floating-point column
+_LONGEST_STEP = 1 << 30  # no survey has ids that are multiples of more; single precision leaves such
 _SAMPLE = 2000  # ids that are looked at, evenly spread, to tell whether a column was rounded
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("«", "»"), ("`", "`"))
 _EDGES = "\ufeff\u200b\u200e\u200f\u2060"  # invisible, and left behind by copying
@@ -179,11 +180,12 @@ def stripped(text: str) -> str:
 
 
 def _refuse_rounded(table: Table, column: str, ids: pd.Series, cure: str) -> None:
-    places = np.flatnonzero((ids.str.len() > _EXACT_DIGITS) & ids.str.fullmatch(_DIGITS.pattern))
+    places = np.flatnonzero(ids.str.len() > _EXACT_DIGITS)
     if len(places) > _SAMPLE:
         places = places[np.linspace(0, len(places) - 1, _SAMPLE).astype(int)]
-    if _are_rounded([int(ids.iloc[place]) for place in places]):
-        place = int(places[0])
+    whole = [place for place in places.tolist() if _DIGITS.fullmatch(ids.iloc[place])]
+    if _are_rounded(sorted({int(ids.iloc[place]) for place in whole})):
+        place = whole[0]
         raise UserError(
             f"column {column} of {table.file} holds rounded ids, such as {ids.iloc[place]} in row {table.rows[place]}, "
             f"which no longer name a galaxy: {cure}; if they are whole, write a letter before each"
@@ -191,7 +193,7 @@ def _refuse_rounded(table: Table, column: str, ids: pd.Series, cure: str) -> Non
 
 
 def _are_rounded(values: Sequence[int]) -> bool:
-    """Tell whether whole numbers of more than 15 digits went through a spreadsheet or a floating-point column.
+    """Tell whether whole numbers of more than 15 digits, each once, went through a spreadsheet or a column of floats.
 
     Nearly all are then multiples of what lies between two numbers that it can hold: of 10, 100 and so on where 15
     digits are kept, of 2, 4 and so on above 2**53 (double precision) or 2**24 (single). Some surveys make ids that are
@@ -211,7 +213,7 @@ def _are_rounded(values: Sequence[int]) -> bool:
         # By chance: each with a probability of one over its step.
         chance = -sum(np.log(steps[on].astype(float))) + (of * np.log(2) if count < of else 0)
         multiples = numbers[on] // steps[on]
-        even = bool((multiples % base == 0).all())
+        even = bool((multiples % base == 0).all()) and int(steps[on].min()) < _LONGEST_STEP
         odd = base == 2 and count > 6 and bool((multiples % 2 == 1).all())
         if chance < np.log(1e-4) and not even and not odd:
             return True

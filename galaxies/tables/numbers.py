@@ -138,7 +138,7 @@ class NumberReader:
                 else:
                     known[text] = self._number(column, place, word)
             values[place] = known[text]
-            if np.isnan(values[place]) and text.strip():
+            if np.isnan(values[place]) and _word(text):
                 self._unknown.setdefault(column, Counter())[shown(text.strip(), 12)] += 1
         _refuse_mixed(self._table, column, commas)
 
@@ -181,8 +181,10 @@ def _has_decimal_comma(table: Table, word: str) -> bool:
 
 def _refuse_mixed(table: Table, column: str, commas: Sequence[int]) -> None:
     """Refuse a column where a comma is decimal in some cells, at these places, and a point in others."""
+    if not commas:
+        return
     points = table.cells[column].str.contains(r"\d\.|\.\d").to_numpy(bool)
-    if commas and points.any():
+    if points.any():
         point = shown(table.cells[column].iloc[int(np.argmax(points))])
         why = f"another cell of the column holds {point}, so that one of both marks groups digits"
         _refuse(table, column, commas[0], why)
