@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from config_physics import ATTRIBUTES
 
@@ -21,6 +21,35 @@ Instrument = Literal["photometry", "judge"]
 Interval = tuple[float, float]  # 95 %
 Figures = Iterator[tuple[str, "float | None"]]  # name and value; None where it was left out
 T = TypeVar("T")
+
+
+def _check_name(name: str) -> str:
+    if len(name) > 100 or not name.isprintable():
+        raise ValueError("this is no name of a group, a statistic or a space")
+    return name
+
+
+def _check_attribute(name: str) -> str:
+    if name not in ATTRIBUTES:
+        raise ValueError("this is no attribute")
+    return name
+
+
+def _check_all(groups: dict[str, T]) -> dict[str, T]:
+    if ALL not in groups:
+        raise ValueError(f"the group '{ALL}' is missing")
+    return groups
+
+
+def _check_generation(seconds: dict[str, float]) -> dict[str, float]:
+    if "generation" not in seconds:
+        raise ValueError("the seconds of the generation are missing")
+    return seconds
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+AttributeName = Annotated[str, AfterValidator(_check_attribute)]
+ByGroup = Annotated[dict[Name, T], AfterValidator(_check_all)]  # `ALL` is always there, and each class as far as known
 
 
 class _Part:
@@ -97,7 +126,7 @@ class Agreement(_Part):
     spearman: Estimate
 
 
-Groups = dict[str, Agreement | LeftOut]  # `ALL` and each class
+Groups = ByGroup[Agreement | LeftOut]  # `ALL` and each class
 Readings = dict[Instrument, Groups]  # of the instruments that read an attribute
 
 
@@ -122,7 +151,7 @@ class ClassAccuracy(_Part):
     """
 
     balanced: Balanced
-    groups: dict[str, Share | LeftOut]
+    groups: ByGroup[Share | LeftOut]
     confusion: list[list[float]]
 
 
@@ -155,7 +184,7 @@ class Statmorph(_Part):
 
     images: int
     flagged: float
-    attributes: dict[str, Groups]
+    attributes: dict[AttributeName, Groups]
 
 
 @dataclass(frozen=True)
@@ -186,7 +215,7 @@ class Guidance(_Part):
     images: int
     strength: float
     seconds_per_image: Guided[float]
-    attributes: dict[str, dict[Instrument, Guided[Agreement | LeftOut]]]
+    attributes: dict[AttributeName, dict[Instrument, Guided[Agreement | LeftOut]]]
 
 
 @dataclass(frozen=True)
@@ -205,11 +234,11 @@ class Control(_Part):
         {attribute: readings} of real galaxies against their true values: the best that a generator could be seen to do.
     """
 
-    attributes: Drawn[dict[str, Readings]]
+    attributes: Drawn[dict[AttributeName, Readings]]
     classes: Sets[ClassAccuracy | LeftOut]
-    gaming: Drawn[dict[str, GamingGap | LeftOut]]
-    shuffled: Drawn[dict[str, Shuffled | LeftOut]]
-    instruments: dict[str, Readings]
+    gaming: Drawn[dict[AttributeName, GamingGap | LeftOut]]
+    shuffled: Drawn[dict[AttributeName, Shuffled | LeftOut]]
+    instruments: dict[AttributeName, Readings]
     statmorph: StatmorphSets | None = None
     guidance: Guidance | None = None
 
@@ -280,8 +309,8 @@ class StatisticsMean(_Part):
 class Statistics(_Part):
     """{statistic: {group: cell}} and {group: mean}."""
 
-    table: dict[str, dict[str, ValuesCompared | LeftOut]]
-    mean: dict[str, StatisticsMean | LeftOut]
+    table: dict[Name, dict[Name, ValuesCompared | LeftOut]]
+    mean: ByGroup[StatisticsMean | LeftOut]
 
 
 @dataclass(frozen=True)
@@ -298,7 +327,7 @@ class Power(_Part):
     """Power spectra, at the middles of their bins in cycles a frame."""
 
     cycles: list[float]
-    groups: dict[str, PowerRatio | LeftOut]
+    groups: dict[Name, PowerRatio | LeftOut]
 
 
 @dataclass(frozen=True)
@@ -347,7 +376,7 @@ class RealOrFake(_Part):
     """What a fresh network tells, that learned from so many real galaxies; groups as far as there are pairs to test."""
 
     learned: int
-    groups: dict[str, Rates]
+    groups: ByGroup[Rates]
 
 
 @dataclass(frozen=True)
@@ -356,7 +385,7 @@ class Realism(_Part):
 
     statistics: Statistics
     power: Power
-    features: dict[str, SpaceCompared | LeftOut]
+    features: dict[Name, SpaceCompared | LeftOut]
     real_or_fake: RealOrFake | LeftOut
 
     def figures(self) -> Figures:
@@ -419,9 +448,9 @@ class Honesty(_Part):
     """Copies, variety {group: cell}, the share of requests outside the support, and photometry's {flag: share}."""
 
     copies: Copies | LeftOut
-    variety: dict[str, Variety | LeftOut]
+    variety: dict[Name, Variety | LeftOut]
     unsupported: Drawn[float]
-    flags: Sets[dict[str, Share | LeftOut]]
+    flags: Sets[dict[Name, Share | LeftOut]]
 
     def figures(self) -> Figures:
         """Give what runs are compared by."""
@@ -513,14 +542,14 @@ class Report(_Part):
     checkpoint: Checkpoint
     data: Dataset
     seed: int
-    counts: Sets[int]
+    counts: Sets[Annotated[int, Field(ge=1)]]
     judge: Annotated[LeftOut | dict[str, Any], Field(union_mode="left_to_right")]
     photometry_was_trained_on: bool
     control: Control
     realism: Realism
     honesty: Honesty
     validation: DistanceChecks | LeftOut
-    seconds: dict[str, float]
+    seconds: Annotated[dict[Name, float], AfterValidator(_check_generation)]
 
     def milliseconds_per_image(self) -> float:
         """Return how long the generator took to draw one of its galaxies."""

@@ -9,6 +9,7 @@ from typing import Any
 from config_physics import MORPHOLOGIES, Config, attribute_table
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
+from galaxies.common.reading import MissingError
 from galaxies.storage.metrics_log import read_metrics
 from galaxies.validation.report.contents import Report
 from galaxies.validation.report.report_file import read_report
@@ -43,18 +44,21 @@ def training_facts(checkpoint: Path, state: dict[str, Any]) -> dict[str, Any]:
         gave it, None where the run did not record it.
     """
     path = checkpoint.parent / "metrics.jsonl"
-    if not path.exists():
-        raise UserError(f"{path} is not there: a card needs the records of the run")
+    try:
+        records = read_metrics(path)
+    except MissingError:
+        raise UserError(f"{path} is not there: a card needs the records of the run") from None
     batch = state["config"]["batch_size"]  # of a rank
     seconds, before = {"predictor": 0.0, "generator": 0.0}, {"predictor": 0, "generator": 0}
     machine, ranks = None, 1
-    for record in read_metrics(path):
+    for record in records:
         phase = record["phase"]
         if record["kind"] == "start":
             machine, ranks = record["machine"], record["ranks"]
         if record["kind"] != "train" or (phase == "generator" and record["step"] > state["step"]):
             continue
-        seconds[phase] += (record["step"] - before[phase]) * batch * ranks / record["images_per_s"]
+        if (speed := record.get("images_per_s")) and speed > 0:
+            seconds[phase] += (record["step"] - before[phase]) * batch * ranks / speed
         before[phase] = record["step"]
     minutes = {phase: round(value / 60, 1) for phase, value in seconds.items()}
     return {"minutes": minutes, "steps": before["generator"], "images_per_step": batch * ranks, "machine": machine}

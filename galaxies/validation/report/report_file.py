@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from galaxies.common.errors import UserError
+from galaxies.common.reading import MissingError, read_json
+from galaxies.common.schema import brief
 from galaxies.validation.report.contents import FORMAT_VERSION, Report
 
 _REPORT = TypeAdapter(Report)
+_CURE = "make it again with evaluate.py report"
 
 
 def to_plain(report: Report) -> dict[str, Any]:
@@ -56,11 +58,15 @@ def read_report(run: Path) -> Report:
     """
     path = run if run.suffix == ".json" else run / "report.json"
     try:
-        return from_plain(json.loads(path.read_text(encoding="utf-8")))
-    except OSError:
+        return from_plain(read_json(path, cure=_CURE))
+    except MissingError:
         raise UserError(f"{run} holds no report.json: make one with evaluate.py report") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is no report of this release: make it again with evaluate.py report") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(brief(part).strip("'") for part in first["loc"])
+        raise UserError(f"{path} is no report of this release: {_CURE} ({place}: {first['msg'].lower()})") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no report of this release: {_CURE} ({error})") from None
 
 
 def _from_1(plain: dict[str, Any]) -> dict[str, Any]:
