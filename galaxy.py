@@ -2,10 +2,12 @@
 
     python galaxy.py
     python galaxy.py --data data/gz2 --run first --attributes size,brightness,ellipticity --epochs 100
+    python galaxy.py --data data/mine --start-from checkpoints/released/gan
 
 Without options it trains on the only dataset under data/; if there is none, it first renders a mock survey there. On
 a GPU that is the full recipe; on a CPU it is a quick setting of narrower networks and few epochs, printed before it
-starts. Ctrl-C saves; resume_training.py goes on.
+starts. Ctrl-C saves; resume_training.py goes on. With --start-from the networks begin with trained weights, and only
+what these lack begins anew.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from galaxies.recipes import QUICK
 
 if TYPE_CHECKING:
     from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.training.starting import Start
 
 DATA = Path("data")
 _SIMULATED = {"cpu": 4096, "cuda": 16384}  # galaxies of the mock survey, where there are no data
@@ -47,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check the data, build the networks, take one step of each phase, stop"
     )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="FILE",
+        help="begin with the weights of a release (.safetensors) or of a run's checkpoint (.pt), or of the folder of "
+        "one: what fits data and attributes is taken over, with the settings of the networks (default: begin anew)",
+    )
     add_time_option(parser)
     options = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":  # the other processes of torchrun would say the same once more
@@ -54,22 +64,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     from galaxies.compute.device import Engine
     from galaxies.datasets.prepared import find_dataset  # torch loads only after the options are known to be right
     from galaxies.training.runs import free_run_name, refuse_existing
+    from galaxies.training.starting import Start
 
     found = find_dataset(DATA, getattr(options, "data", ""))
+    start = Start.read(options.start_from) if options.start_from else None
     if found is None:
         if "RANK" in os.environ:
             raise UserError(f"no prepared dataset under {DATA}/: run prepare_data.py before torchrun")
         # Mistakes come to light before a minute is spent on galaxies.
-        config = config_from_options(options)
+        config = config_from_options(options, start.settings(given_settings(options)) if start else None)
         Engine.choose(config.device, config.precision)
         refuse_existing(config.run or free_run_name("simulated"), options.dry_run)
     if found is not None:
-        run(options, found)
+        run(options, found, start)
     elif options.dry_run:
         with tempfile.TemporaryDirectory(prefix="galaxy-") as folder:
-            run(options, simulate(Path(folder) / "simulated", _SIMULATED_FOR_A_TRIAL))
+            run(options, simulate(Path(folder) / "simulated", _SIMULATED_FOR_A_TRIAL), start)
     else:
-        run(options, simulate(DATA / "simulated"))
+        run(options, simulate(DATA / "simulated"), start)
 
 
 def simulate(out: Path, count: int | None = None) -> Path:
@@ -85,40 +97,43 @@ def simulate(out: Path, count: int | None = None) -> Path:
     return out
 
 
-def run(options: argparse.Namespace, path: Path) -> None:
-    """Train on the dataset at `path`."""
+def run(options: argparse.Namespace, path: Path, start: Start | None = None) -> None:
+    """Train on the dataset at `path`, from trained weights if there are any to start from."""
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.training.runs import print_settings, train
 
     data = PreparedDataset.open(path)
-    config = resolve_config(options, data)
+    config = resolve_config(options, data, start)
     print_settings(config, data.manifest)
     if config.recipe == "paper" and (data.manifest.get("rule"), data.image_size) != ("paper", 64):
         print("note: the original recipe has 64-pixel images of prepare_data.py gz2 --rule paper; these are others")
-    train(config, data, options.dry_run, stop_at=options.stop_at)
+    train(config, data, options.dry_run, stop_at=options.stop_at, start=start)
 
 
-def resolve_config(options: argparse.Namespace, data: PreparedDataset) -> Config:
+def resolve_config(options: argparse.Namespace, data: PreparedDataset, start: Start | None = None) -> Config:
     """Complete the user's options: what the dataset can give, a free run name, and on a CPU the quick setting."""
     from galaxies.compute.device import Engine
     from galaxies.training.fitting import fit_to_data
     from galaxies.training.runs import free_run_name
 
     given, image_size, num_train = given_settings(options), data.image_size, len(data.rows("train"))
-    config = config_from_options(options, image_size=image_size)
+    taken = start.settings(given) if start else {}
+    config = config_from_options(options, taken, image_size=image_size)
     engine = Engine.choose(config.device, config.precision)
     if engine.device.type == "cpu" and config.recipe == "default":
         settings, steps_by_arithmetic = QUICK[config.family]
-        quick = {name: value for name, value in settings.items() if name not in given}
+        quick = {name: value for name, value in settings.items() if name not in taken | given}
         per_epoch = max(1, num_train // (quick | given)["batch_size"])
         for name, steps in steps_by_arithmetic[engine.bf16].items():
             epochs = max(1, round(steps / per_epoch * (64 / image_size) ** 2))
             if name not in given:
                 quick[name] = min(epochs, getattr(Config, name))
-        config = config_from_options(options, image_size=image_size, **quick)
+        config = config_from_options(options, taken, image_size=image_size, **quick)
         if quick:
             print(f"no GPU: quick setting {_as_options(quick)}")
-            print(f"the full recipe is: python galaxy.py {_as_options({n: getattr(Config, n) for n in quick} | given)}")
+            words = _as_options({n: getattr(Config, n) for n in quick} | given)
+            words += f" --start-from {shlex.quote(str(options.start_from))}" if start else ""
+            print(f"the full recipe is: python galaxy.py {words}")
     config, lines = fit_to_data(config, data, given)
     print(*lines, sep="\n", end="\n" if lines else "")
     run = config.run or free_run_name(data.path.resolve().name)

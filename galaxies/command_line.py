@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from config_physics import SOLVERS, Config
@@ -69,12 +69,17 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
     return {s.name: getattr(namespace, s.name) for s in dataclasses.fields(Config) if hasattr(namespace, s.name)}
 
 
-def config_from_options(namespace: argparse.Namespace, **fallbacks: Any) -> Config:
-    """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then what the user gave."""
-    given = given_settings(namespace)
-    recipe = given.get("recipe", Config.recipe)
-    diffusion = DIFFUSION_RECIPES[recipe] if given.get("diffusion") else {}
-    return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **given})
+def config_from_options(
+    namespace: argparse.Namespace, taken: Mapping[str, Any] | None = None, **fallbacks: Any
+) -> Config:
+    """Build the settings of a run: defaults, then `fallbacks`, then the recipe, then `taken`, then what the user gave.
+
+    `taken` are settings of the run whose weights this one starts from.
+    """
+    wanted = {**(taken or {}), **given_settings(namespace)}
+    recipe = wanted.get("recipe", Config.recipe)
+    diffusion = DIFFUSION_RECIPES[recipe] if wanted.get("diffusion") else {}
+    return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **wanted})
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

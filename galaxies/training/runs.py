@@ -14,6 +14,7 @@ from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.run_folder import check_space, hold_run
+from galaxies.training.starting import Start
 from galaxies.training.trainer import Trainer
 
 CHECKPOINTS, SAMPLES = Path("checkpoints"), Path("samples")
@@ -53,8 +54,11 @@ def train(
     dry_run: bool = False,
     state: dict[str, Any] | None = None,
     stop_at: float = math.inf,
+    start: Start | None = None,
 ) -> None:
     """Train a run from its start, or on from a checkpoint's `state`, until `time.monotonic` says `stop_at`.
+
+    A new run begins with the weights of `start`, if there is one.
 
     A run whose time is up is saved, and the process goes on to its end; one that a signal stopped leaves with exit
     status 130.
@@ -68,11 +72,13 @@ def train(
     folder = CHECKPOINTS / config.run
     if state is None:
         refuse_existing(config.run, dry_run)
-    trainer = Trainer(config, data, folder, SAMPLES / config.run, state)
+    trainer = Trainer(config, data, folder, SAMPLES / config.run, state, start)
     trainer.stop_at = stop_at
     engine = trainer.engine
     sizes = ", ".join(f"{n} {sum(p.numel() for p in m.parameters()):,}" for n, m in trainer.learner.networks.items())
     print(f"parameters: {sizes}; {engine.describe()}", flush=True)
+    if trainer.started_from:
+        print(f"started from {trainer.started_from['run']}: {trainer.started_from['taken_over']}")
     for name, rates in trainer.learner.step_sizes().items():
         if len(rates) > 1:
             print(f"step size of the {name}: {rates[0]:g}, and {rates[1]:g} for weights between its channels")

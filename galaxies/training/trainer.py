@@ -43,6 +43,7 @@ from galaxies.training.health import (
 )
 from galaxies.training.learner import Learner
 from galaxies.training.recovery import IN_A_ROW, MOST_HALVINGS, halvings
+from galaxies.training.starting import Start, take_over
 from galaxies.training.steps import Meters, PhaseSteps, Reading
 
 _SAVE_SECONDS = 60  # `latest.pt` is renewed when it is older than this, with a line of the log
@@ -69,6 +70,8 @@ class Trainer:
         The run's own two folders.
     state : dict, optional
         A checkpoint's content to go on from.
+    start : Start, optional
+        Weights that a new run begins with.
     """
 
     def __init__(
@@ -78,10 +81,13 @@ class Trainer:
         checkpoints: Path,
         samples: Path,
         state: dict[str, Any] | None = None,
+        start: Start | None = None,
     ) -> None:
         self.config, self.data, self.checkpoints, self.samples = config, data, checkpoints, samples
         # A run of before believed every value, and goes on to.
-        self._limits = value_limits(data, config.attributes) if state is None else state.get("value_limits", {})
+        recorded = {} if state is None else state["provenance"]
+        self._limits = value_limits(data, config.attributes) if state is None else recorded.get("value_limits", {})
+        self.started_from: dict[str, str] | None = recorded.get("started_from")  # see `Start.provenance`
         self._build()
         if state is not None:
             self._restore(state)
@@ -92,6 +98,9 @@ class Trainer:
         self._attribute_variance = dict(zip(config.attributes, variance.tolist(), strict=True))
         if state is None:
             self.learner.learn_statistics(torch.nan_to_num(variance, nan=1.0), *self.batches.some_images())
+        if state is None and start is not None:
+            same_data = start.state["provenance"]["sha256"] == data.manifest["sha256"]
+            self.started_from = start.provenance(take_over(self.learner, start, same_data))
 
     def _build(self) -> None:
         """Make device, batches and networks of a run that has not begun."""
@@ -434,13 +443,14 @@ class Trainer:
                 "norm_levels": {name: list(level) for name, level in self._norm_levels.items()},
             },
             "meters": self._steps.state_dict(),
-            "value_limits": {name: list(pair) for name, pair in self._limits.items()},
             "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
             "population": {"classes": self.population.classes, "values": self.population.values},
             "provenance": {
                 "source": self.data.manifest.get("source"),
                 "count": len(self.data.images),
                 "sha256": self.data.manifest["sha256"],
+                "value_limits": {name: list(pair) for name, pair in self._limits.items()},
+                **({"started_from": self.started_from} if self.started_from else {}),
             },
         }
 

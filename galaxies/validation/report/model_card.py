@@ -112,6 +112,7 @@ def write_card(
         facts=facts,
         machine={"commit": None, **facts["machine"]} if facts["machine"] else None,
         not_recorded=_NOT_RECORDED,
+        started_from=state["provenance"].get("started_from"),
         manifest=manifest,
         counts={m.label: train.get(m.name, 0) for m in MORPHOLOGIES},
         report=report,
