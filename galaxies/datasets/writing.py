@@ -30,6 +30,7 @@ from galaxies.common.durable_files import (
 from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
 from galaxies.common.signals import exits_when_terminated
+from galaxies.tables.identifiers import check_ids
 
 FORMAT_VERSION = 1
 SOFTWARE = "galaxy-physics 1"
@@ -174,7 +175,8 @@ class DatasetWriter:
         Raises
         ------
         UserError
-            If an id repeats, a value is none that a galaxy can have (see `limits_of`), or the disk is full.
+            If an id repeats or could not be read again (see `check_ids`), a value is none that a galaxy can have (see
+            `limits_of`), or the disk is full.
         ValueError
             If a shape, type, class or name is wrong.
         """
@@ -194,6 +196,7 @@ class DatasetWriter:
                     f"{name} of {shown(object_ids[row])} is {column[row]:g}, and no galaxy has any but above {low:g} "
                     f"and up to {high:g}: leave it out where it is unknown"
                 )
+        check_ids(object_ids, self.out)
         for object_id in object_ids:
             if object_id in self._known_ids:
                 raise UserError(f"object id {object_id} occurs twice: every galaxy may have one image")

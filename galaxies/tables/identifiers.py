@@ -89,7 +89,7 @@ def fault_of(text: str) -> str:
     return ""
 
 
-def check_ids(ids: Iterable[str], where: str) -> None:
+def check_ids(ids: Iterable[str], where: object) -> None:
     """Refuse ids that could not be read again from a table, before they are written.
 
     Raises

@@ -1,7 +1,7 @@
 """Everything known about the tables of Galaxy Zoo 2: their columns, the class rules, attributes and joins.
 
 `gz2_hart16.csv` (Hart et al. 2016) holds the votes, `gz2_filename_mapping.csv` leads from an object to its
-picture, and `gz2sample.csv` holds what the SDSS measured. Each may be compressed with gzip.
+picture, and `gz2sample.csv` holds what the SDSS measured. Each may be packed, or a FITS table.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ SAMPLE_COLUMNS = {
     "stellar_mass": "stellar_mass",
     "petro_r90_arcsec": "petror90_r",
 }
+_PACKINGS = ("", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _R90 = Quantity(plausible=(0.0, 1000.0), usual=(0.0, 60.0))  # arcseconds
 _VOTES = Quantity(plausible=(-1.0, 100_000.0), usual=(0.0, 100_000.0))
 _FRACTION = Quantity(plausible=(-1e-6, 1.0 + 1e-6), usual=(0.0, 1.0))
@@ -86,7 +87,7 @@ def read_catalogue(
     ----------
     path : Path or str
         Folder with `gz2_hart16.csv`, `gz2_filename_mapping.csv` and, if there, `gz2sample.csv`, each plain or
-        as .csv.gz.
+        packed (.csv.gz, .bz2, .xz, .zst, .zip), or as .fits instead of .csv.
     rule : {"gated", "paper"}
         Class rule, see `classify`.
     fractions : {"debiased", "weighted"}
@@ -109,7 +110,7 @@ def read_catalogue(
     answers = [SMOOTH, FEATURES, EDGE_ON, ROUND, IN_BETWEEN, CIGAR, MERGER]
     if rule == "gated":
         answers.append(ODD)
-    votes_file, mapping_file = _find(folder, VOTES_FILE), _find(folder, MAPPING_FILE)
+    votes_file, mapping_file = _needed(folder, VOTES_FILE), _needed(folder, MAPPING_FILE)
     numbers = {"total_votes": _VOTES} | {answer + suffix: _FRACTION for answer in answers}
     votes = _read_table(votes_file, ["dr7objid"], numbers)
     repeated = votes["dr7objid"].duplicated()
@@ -221,10 +222,10 @@ def random_redshift(object_id: str) -> float:
 def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
     """Look up the attributes of `SAMPLE_COLUMNS` for each object; NaN without file, column, row or value."""
     unknown = pd.DataFrame(np.nan, index=object_ids.index, columns=list(SAMPLE_COLUMNS))
-    if not any((folder / name).is_file() for name in (SAMPLE_FILE, SAMPLE_FILE + ".gz")):
+    if (file := _find(folder, SAMPLE_FILE)) is None:
         return unknown
     quantities = {column: Quantity.of(name) if name in ATTRIBUTES else _R90 for name, column in SAMPLE_COLUMNS.items()}
-    sample = _read_table(_find(folder, SAMPLE_FILE), ["objid"], {}, quantities)
+    sample = _read_table(file, ["objid"], {}, quantities)
     sample = sample.drop_duplicates("objid").set_index("objid").reindex(object_ids)
     for name, column in SAMPLE_COLUMNS.items():
         if column in sample:
@@ -232,14 +233,21 @@ def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
     return unknown
 
 
-def _find(folder: Path, name: str) -> Path:
-    """Return the file of a table, plain or packed; of both, the plain one if they hold the same."""
-    there = [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
-    if not there:
-        raise UserError(f"{folder / name} (or {name}.gz) is missing: --download fetches it")
+def _find(folder: Path, name: str) -> Path | None:
+    """Return the file of a table as CSV or FITS, plain or packed; of several that hold the same, the first."""
+    names = [ending + packing for packing in _PACKINGS for ending in (name, f"{Path(name).stem}.fits")]
+    there = [folder / name for name in names if (folder / name).is_file()]
     if len(there) > 1 and not hold_the_same(*there):
-        raise UserError(f"{there[0]} and {there[1].name} are both there and differ: remove the one that is not meant")
-    return there[0]
+        others = ", ".join(file.name for file in there[1:])
+        raise UserError(f"{there[0]} and {others} are both there and differ: remove what is not meant")
+    return there[0] if there else None
+
+
+def _needed(folder: Path, name: str) -> Path:
+    file = _find(folder, name)
+    if file is None:
+        raise UserError(f"{folder / name} (or {name}.gz) is missing: --download fetches it")
+    return file
 
 
 def _read_table(

@@ -1,6 +1,10 @@
 """Galaxy Zoo 2 tables: classes, attributes, joins, and damaged files."""
 
+import bz2
+import csv
 import gzip
+import io
+import lzma
 import os
 from pathlib import Path
 
@@ -168,6 +172,63 @@ def test_columns_in_any_order_case_and_packing(tmp_path):
     pd.testing.assert_frame_equal(gz.read_catalogue(tmp_path).galaxies, reference)
     packed.rename(plain)  # packed under the plain name, as some browsers leave it
     pd.testing.assert_frame_equal(gz.read_catalogue(tmp_path).galaxies, reference)
+
+
+def as_fits(table: pd.DataFrame) -> bytes:
+    fits = pytest.importorskip("astropy.io.fits")
+    columns = []
+    for name in table:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        whole = name.endswith("id") and (pd.to_numeric(table[name]) % 1 == 0).all()
+        values = table[name].astype("int64").to_numpy() if whole else numbers.to_numpy(np.float64)
+        columns.append(fits.Column(name, "K" if whole else "D", array=values))
+    content = io.BytesIO()
+    fits.BinTableHDU.from_columns(columns).writeto(content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "rewritten"),
+    [
+        ("gz2_hart16.csv", lambda t: t.to_csv(index=False, sep=";").encode()),
+        ("gz2_hart16.csv", lambda t: t.to_csv(index=False, sep=";", decimal=",").encode()),
+        ("gz2_hart16.csv", lambda t: t.to_csv(index=False, sep="\t").encode("utf-16")),
+        ("gz2_hart16.csv", lambda t: t.to_csv(index=False, quoting=csv.QUOTE_ALL).encode()),
+        ("gz2_hart16.csv", lambda t: b"# Hart et al. 2016\n" + t.to_csv().replace("\n", "\r").encode()),
+        ("gz2_hart16.csv.xz", lambda t: lzma.compress(t.to_csv(index=False).encode())),
+        ("gz2_hart16.csv.bz2", lambda t: bz2.compress(t.to_csv(index=False).encode())),
+        ("gz2_hart16.fits", lambda t: as_fits(t.drop(columns="gz2_class"))),
+        ("gz2_hart16.fits.gz", lambda t: gzip.compress(as_fits(t.drop(columns="gz2_class")))),
+    ],
+)
+def test_tables_in_other_forms_give_the_same_galaxies(tmp_path, name, rewritten):
+    reference = gz.read_catalogue(write_folder(tmp_path)).galaxies
+    (tmp_path / "gz2_hart16.csv").unlink()
+    (tmp_path / name).write_bytes(rewritten(votes_table()))
+    pd.testing.assert_frame_equal(gz.read_catalogue(tmp_path).galaxies, reference)
+
+
+def test_two_files_of_a_table(tmp_path):
+    plain = write_folder(tmp_path) / "gz2_hart16.csv"
+    reference = gz.read_catalogue(tmp_path).galaxies
+    (tmp_path / "gz2_hart16.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    pd.testing.assert_frame_equal(gz.read_catalogue(tmp_path).galaxies, reference)
+    plain.write_bytes(plain.read_bytes().replace(b",", b";"))
+    with pytest.raises(UserError, match=r"gz2_hart16\.csv and gz2_hart16\.csv\.gz are both there and differ"):
+        gz.read_catalogue(tmp_path)
+
+
+def test_impossible_votes_are_unknown_and_counted(tmp_path, capsys):
+    votes = votes_table().astype({"total_votes": object})
+    votes.loc[0, gz.FEATURES + "_debiased"] = 70  # percent, which is no fraction
+    votes.loc[1, gz.FEATURES + "_debiased"] = -0.2
+    votes.loc[2, "total_votes"] = "-9999"
+    catalogue = gz.read_catalogue(write_folder(tmp_path, votes), allow_empty_class=True)
+    assert catalogue.counts["spiral"] == 0
+    assert np.isnan(catalogue.galaxies["vote_count"][catalogue.galaxies["object_id"] == "587722981741363103"]).all()
+    printed = capsys.readouterr().out
+    assert f"impossible and left as unknown in {tmp_path / 'gz2_hart16.csv'}: {gz.FEATURES}_debiased 2 (" in printed
+    assert "total_votes 1 (-9999)" in printed
 
 
 def test_a_picture_shows_one_galaxy(tmp_path):
