@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from galaxies.common.errors import UserError, shown
-from galaxies.common.settings import KIND_WORDS, check_settings, setting
+from galaxies.common.settings import KIND_WORDS, check_kind, check_settings, setting
 
 SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `galaxies.generation.solvers.Solver`
 RELEASED = "released"  # folder in checkpoints/ of what comes with the program
@@ -476,7 +476,10 @@ class Config:
                 f"the settings {', '.join(strange)} are not those of this release: use the program that wrote them"
             )
         other = "GAN" if values["diffusion"] else "diffusion"
-        idle = {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("family") == other}
+        unused = [field for field in dataclasses.fields(cls) if field.metadata.get("family") == other]
+        for field in unused:
+            check_kind(field, values[field.name])
+        idle = {field.name: field.default for field in unused}
         if not isinstance(names := values["attributes"], (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise UserError(f"attributes is {names!r}: it takes a {KIND_WORDS[tuple]}")
         return cls(**{**values, **idle, "attributes": tuple(names)})

@@ -60,12 +60,22 @@ def check_settings(config: Any) -> None:
                 raise UserError(f"{one.name} is {value!r}: it needs {name} {wanted}, which is {other!r}")
 
 
-def _check_value(setting: dataclasses.Field, value: Any) -> None:
-    """Check one setting's type and range."""
+def check_kind(setting: dataclasses.Field, value: Any) -> None:
+    """Check the type of one setting's value.
+
+    Raises
+    ------
+    UserError
+    """
     expected = type(setting.default)
     valid = type(value) is expected or (expected is float and type(value) is int)
     if not valid or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{setting.name} is {value!r}: it takes a {KIND_WORDS[expected]}")
+
+
+def _check_value(setting: dataclasses.Field, value: Any) -> None:
+    """Check one setting's type and range."""
+    check_kind(setting, value)
     rules = setting.metadata
     if "choices" in rules and value not in rules["choices"]:
         raise UserError(f"{setting.name} is {value!r}: choose one of {', '.join(map(str, rules['choices']))}")

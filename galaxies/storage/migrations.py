@@ -82,7 +82,15 @@ def check_version(version: Any, name: object) -> bool:
 
 
 def add_setting(content: Content, name: str, value: Any) -> Content:
-    """Give a setting the value of what was done before it existed."""
+    """Give a setting the value of what was done before it existed.
+
+    Raises
+    ------
+    KeyError
+        If it exists: then the content is not of the version that it says.
+    """
+    if name in content["config"]:
+        raise KeyError(name)
     return {**content, "config": {**content["config"], name: value}}
 
 

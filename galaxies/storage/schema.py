@@ -41,7 +41,6 @@ TRAINING_STATE = (
     *("optimizers", "claims", "recovery", "random", "batches"),
     *("metrics", "warnings", "skipped", "health", "meters"),
 )
-_SINCE = ("value_limits",)  # checkpoints of before have none
 # By `Config.family`: what builds each network but the predictor. Only training needs another than the generator.
 NETWORKS: dict[str, dict[str, Callable[[Config], nn.Module]]] = {
     "GAN": {"generator": build_gan_generator, "discriminator": build_discriminator},
@@ -57,7 +56,7 @@ _LARGEST_EXPONENT = 700.0  # e to it is a number still
 _LEAST = {"running_var": 0.0, "prior_variance": 0.0, "deviation": 1e-12, "num_batches_tracked": 0.0, "strength": 0.0}
 
 
-class _Unfilled(TorchFunctionMode):
+class Unfilled(TorchFunctionMode):
     """Build networks whose weights have shapes and no values: of any size, in no memory and no time."""
 
     def __torch_function__(
@@ -76,7 +75,7 @@ class _Unfilled(TorchFunctionMode):
 def networks_of(config: Config) -> dict[str, nn.Module]:
     """Return the networks of a training with these settings by name, with weights on the meta device."""
     builders = NETWORKS[config.family] | {"predictor": build_predictor}
-    with _Unfilled():
+    with Unfilled():
         return {name: build(config) for name, build in builders.items()}
 
 
@@ -98,8 +97,7 @@ def check_run(state: dict[str, Any]) -> None:
     if not goes_on and "discriminator" not in state["networks"]:
         networks.pop("discriminator", None)
     drawing = {"format_version": whole(1), **_drawing(state, config, networks, goes_on)}
-    needed = {name: check for name, check in training.items() if goes_on and name not in _SINCE}
-    entries(drawing | needed, training, others=False)(state)
+    entries(drawing | training if goes_on else drawing, training, others=False)(state)
 
 
 def tensor(
@@ -202,7 +200,7 @@ def _drawing(
 ) -> dict[str, Check]:
     """Return the checks of what drawing and judging take."""
     count, epoch, num_attributes = state["provenance"]["count"], state["epoch"], len(config.attributes)
-    average = _weights(networks["generator"], {"num_averaged": tensor(torch.float32, (), 0, _MOST)})
+    average = weights_of(networks["generator"], {"num_averaged": tensor(torch.float32, (), 0, _MOST)})
     if not goes_on:
         average = either(exactly(None), average)
     elif not config.ema_decay:
@@ -215,7 +213,7 @@ def _drawing(
         "epoch": whole(0, config.epochs if state["phase"] == "generator" else config.pretrain_epochs),
         # An epoch has a step, and a step takes a galaxy of its own.
         "step": whole(epoch, (epoch + 1) * count),
-        "networks": entries({name: _weights(network) for name, network in networks.items()}, others=False),
+        "networks": entries({name: weights_of(network) for name, network in networks.items()}, others=False),
         "ema": average,
         "attributes": items(
             entries({"name": text(), "unit": text(), "low": number(), "high": number(), "raw": flag()}),
@@ -228,13 +226,15 @@ def _drawing(
                 "source": either(exactly(None), text(most=10_000)),
                 "count": anything(),
                 "sha256": mapping(_printable(128), _printable(128)),
-            }
+            },
+            # Runs of before have neither, and those that started anew no start.
+            {"value_limits": mapping(items(number(), 2, 2)), "started_from": mapping(_printable(10_000))},
         ),
     }
 
 
-def _weights(network: nn.Module, more: Mapping[str, Check] | None = None) -> Check:
-    """Return the check of a network's tensors by name."""
+def weights_of(network: nn.Module, more: Mapping[str, Check] | None = None) -> Check:
+    """Accept the tensors by name of a network like this one, which may be `Unfilled`, and `more` beside them."""
     checks = dict(more or {})
     for name, value in network.state_dict().items():
         least = _LEAST.get(name.rpartition(".")[2], -_LARGEST_WEIGHT)
@@ -269,7 +269,6 @@ def _training(state: dict[str, Any], config: Config, networks: Mapping[str, nn.M
         "random": _random(),
         "batches": _batches(config, state["provenance"]["count"]),
         "metrics": items(_record()),
-        "value_limits": mapping(items(number(), 2, 2), text(*config.attributes)),
         "warnings": items(text(most=1000)),
         "skipped": whole(0, _MOST),
         "health": entries(health, others=False),

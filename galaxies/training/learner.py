@@ -152,7 +152,7 @@ class Learner(ABC):
         self._predict = ForwardPass(self.predictor, engine, "distribution", self.compiler)
         rates = dict.fromkeys(self.networks, config.learning_rate) | {"predictor": config.pretrain_learning_rate}
         self.optimizers = {
-            name: engine.adam(module, rates[name], (config.beta1, config.beta2), *self.slowed(name))
+            name: engine.adam(module, rates[name], (float(config.beta1), float(config.beta2)), *self.slowed(name))
             for name, module in self.networks.items()
         }
         self.recoveries = {name: Recovery(engine.device, config.on_nan == "recover") for name in self.networks}

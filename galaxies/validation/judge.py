@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from config_physics import ATTRIBUTES, BANDS, MORPHOLOGIES
 from galaxies.common.durable_files import sync_folder
 from galaxies.common.errors import UserError
+from galaxies.common.schema import SchemaError, entries, items, number, text, whole
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.images.resampling import dihedral, turned
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
+from galaxies.storage.schema import Unfilled, tensor, weights_of
 from galaxies.validation.classifier_training import HeldOut, train_classifier
 
 _SEED = 20_011  # of its own: the judge shares no random number with a run
@@ -115,9 +117,12 @@ class Judge:
             try:
                 state = load_checkpoint(path)
                 if state.get("judge") == [_FORMAT, key]:
+                    _check(state)
                     return cls(state, chosen)
             except UserError as error:
                 print(f"{error}; the judge is trained again")
+            except SchemaError as error:
+                print(f"{path} cannot be used, since {error}; the judge is trained again")
         state = {"judge": [_FORMAT, key], **train_judge(data, chosen)}
         try:
             save_checkpoint(path, state)
@@ -155,6 +160,31 @@ class Judge:
             raise ValueError(f"images must have the shape (N, 3, S, S) with N > 0, not {tuple(images.shape)}")
         scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
         return [chunk.to(self.device).float() * scale for chunk in images.split(256)]
+
+
+def _check(state: dict[str, Any]) -> None:
+    """Check a judge that was stored.
+
+    Raises
+    ------
+    SchemaError
+        Naming the first entry that is not what it has to be.
+    """
+    entries({"attributes": items(text(*ATTRIBUTES))})(state)
+    names = state["attributes"]
+    with Unfilled():
+        network = JudgeNetwork(len(names))
+    card = {name: whole(0) for name in ("galaxies", "held_out", "epochs")}
+    errors = entries(dict.fromkeys(names, number(0, unknown=True)), others=False)
+    entries(
+        {
+            "network": weights_of(network),
+            "temperature": number(1e-3, 1e3),
+            "centre": tensor(torch.float32, (len(names),)),
+            "spread": tensor(torch.float32, (len(names),), 1e-7),
+            "card": entries({**card, "accuracy_held_out": number(0, 1.001), "mae_held_out": errors}),
+        }
+    )(state)
 
 
 def dataset_key(data: PreparedDataset) -> str:

@@ -143,6 +143,8 @@ ADAM = ("optimizers", "generator", 0)
         (("provenance", "count"), 0, "provenance.count is 0"),
         (("provenance", "source"), 5, "provenance.source is 5, not None or text"),
         (("provenance", "sha256"), "abc", "provenance.sha256 is 'abc', not a mapping"),
+        (("provenance", "value_limits"), {"size": [0.0]}, "provenance.value_limits.size is a list of 1"),
+        (("provenance", "started_from"), {"run": 5}, "provenance.started_from.run is 5"),
         # What going on takes
         ((*ADAM, "exp_avg"), torch.zeros(16), r"optimizers.generator\[0\].exp_avg is a tensor \(16\)"),
         ((*ADAM, "exp_avg_sq"), torch.full((16, 20), -1.0), "exp_avg_sq holds -1, where 0 to"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
+from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.validation import judge
 from galaxies.validation.judge import Judge, dataset_key, fit_temperature, train_judge
 from tests.conftest import write_dataset
@@ -88,7 +90,7 @@ def test_training_is_repeatable_and_leaves_the_global_random_state(survey):
     assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
 
 
-def test_it_is_trained_once_and_stored_beside_its_dataset(tmp_path, monkeypatch):
+def test_it_is_trained_once_and_stored_beside_its_dataset(tmp_path, monkeypatch, capsys):
     data = with_splits(PreparedDataset.open(write_dataset(tmp_path / "survey", count=120)), 120)
     trainings = []
     state = train_judge(data, CPU, epochs=1)
@@ -102,11 +104,19 @@ def test_it_is_trained_once_and_stored_beside_its_dataset(tmp_path, monkeypatch)
     path.write_bytes(path.read_bytes()[:1000])
     assert torch.equal(Judge.of_dataset(data, "cpu").classify(images), first)
     assert len(trainings) == 2
+    # So is one that holds what no training leaves.
+    faults = [{"temperature": math.nan}, {"network": {}}, {"centre": torch.zeros(1)}, {"card": None}, {"attributes": 5}]
+    faults += [{"network": {name: value * math.nan for name, value in state["network"].items()}}]
+    for fault in faults:
+        save_checkpoint(path, {**load_checkpoint(path), **fault})
+        assert torch.equal(Judge.of_dataset(data, "cpu").classify(images), first)
+    assert len(trainings) == 2 + len(faults)
+    assert "cannot be used, since temperature is nan" in capsys.readouterr().out
     # Other data have another judge.
     changed = dataclasses.replace(data, manifest={**data.manifest, "sha256": {"images.npy": "0", "catalogue.csv": "1"}})
     assert dataset_key(changed) != dataset_key(data)
     Judge.of_dataset(changed, "cpu")
-    assert len(trainings) == 3
+    assert len(trainings) == 3 + len(faults)
     assert len(list(data.path.glob("judge-*.pt"))) == 2
 
 
