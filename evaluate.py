@@ -32,6 +32,14 @@ from galaxies.validation import commands
 _NEEDED = ("scipy", "sklearn", "matplotlib", "jinja2")
 _FOR_STATMORPH = ("statmorph", "photutils")
 _MOST_IMAGES = 100_000
+_MEASURE = """Measure pictures, one galaxy each.
+
+A picture that cannot be measured gets a row without values, whose remark says why. The exit status is 0 if all were
+measured, 1 if only some, and 2, without a table, if none. What was done to a picture stands in the column remark, too;
+docs/physics.md tells what is done to FITS files. The column flag is 0 for a sound measurement, else a sum of 1 no source
+near the centre, 2 the edge is touched, 4 no light above the sky in a plane, 8 no radius or centre of the structure, and
+16 pixels of the galaxy without a value.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,8 +88,7 @@ def _parser() -> Parser:
     measure = parsers.add_parser(
         "measure",
         help="measure pictures",
-        description="Measure pictures. One that cannot be measured gets a row without values, and the reason in the "
-        "column remark. The exit status is 0 if all were measured, 1 if only some, and 2, without a table, if none.",
+        description=_MEASURE,
     )
     measure.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG or FITS, one galaxy each, or folders of them"

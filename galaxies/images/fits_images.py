@@ -67,7 +67,8 @@ class Image(NamedTuple):
         """Return the axes with more than one pixel, but for that of Stokes parameters, the first of which is taken."""
         last = len(self.shape)
         kinds = [str(self.header.get(f"CTYPE{last - k}", "")).upper() for k in range(last)]
-        return [k for k, length in enumerate(self.shape) if length > 1 and not kinds[k].startswith("STOKES")]
+        long = [k for k, length in enumerate(self.shape) if length > 1 and not kinds[k].startswith("STOKES")]
+        return long if len(long) > 1 else list(range(last))[-2:]
 
     def planes_axis(self) -> int | None:
         """Return the axis along which planes are piled up: the first as a rule, the last in pictures for screens."""
@@ -155,17 +156,16 @@ def choose_planes(path: Path, images: Sequence[Image], primary: Mapping[str, Any
     large = [image for image in sky if min(image.size()) >= SMALLEST_PX] or sky
     named = [image for image in large if _words(image.name) & _SCIENCE or _kind(image) & _SCIENCE] or large
     first = named[0]
-    if first.num_planes() == 1 and (found := _in_extensions([i for i in named if i.shape == first.shape])):
-        return found
-    if first.num_planes() == 1:
-        first = _first_by_values(path, named, alone=len(images) == 1)
-    notes = [f"{first.label} of {len(images)} images"] if len(images) > 1 else []
-    count = first.num_planes()
-    if min(first.size()) == 0 or count > _MOST_PLANES:
+    if min(first.size()) == 0 or (count := first.num_planes()) > _MOST_PLANES:
         raise UserError(
             f"{path} has the shape {first.shape}: one plane, three (R, G, B) or up to {_MOST_PLANES} named bands are "
             "needed; of a spectral cube, add up the planes of a band first"
         )
+    if count == 1 and (found := _in_extensions([i for i in named if i.shape == first.shape])):
+        return found
+    if count == 1:
+        first = _first_by_values(path, named, alone=len(images) == 1)
+    notes = [f"{first.label} of {len(images)} images"] if len(images) > 1 else []
     if count == 1:
         return Planes([(first, 0)], ((0,),) * 3, [*notes, "grey"])
     axis = len(first.shape) - first.planes_axis()  # type: ignore[operator]
@@ -176,7 +176,7 @@ def choose_planes(path: Path, images: Sequence[Image], primary: Mapping[str, Any
     if count != 3:
         raise UserError(
             f"{path} has {count} planes and does not say of which bands: name them in its header, such as "
-            f"BANDS = '{'grizyjhkuvbr'[:count]}'"
+            f"BANDS = '{'grizyjhkuvb'[:count]}'"
         )
     return Planes(sources, ((0,), (1,), (2,)), [*notes, "planes taken as red, green, blue: no bands are named"])
 

@@ -165,7 +165,7 @@ def _without_value(values: np.ndarray) -> np.ndarray:
     rest = good[good > good.min()]
     if len(rest):
         low, first, high = np.percentile(rest, (1, 16, 84))
-        bad |= values < low - _FAR_BELOW * (high - first)
+        bad |= values < low - _FAR_BELOW * max(high - first, 1.0 if whole else 0.0)
     zero = (values == 0) & ~bad
     if not whole and zero.mean() >= _FEW and (zero[:, 1:] & zero[:, :-1]).sum() >= 0.5 * zero.sum():
         below = (rest < 0).mean() if len(rest) else 0
@@ -181,6 +181,8 @@ def _hits(values: np.ndarray, without: np.ndarray) -> np.ndarray:
     if not len(good):
         return hit
     low, median = np.percentile(good, (16, 50))
+    if not median > low:  # models without noise, and single photons, stand out without being wrong
+        return hit
     least = _HIT_SIGMA * (median - low)
     rows, columns = np.nonzero((values > median + least) & ~without)
     if not len(rows):
