@@ -36,7 +36,7 @@ _MEASURE = """Measure pictures, one galaxy each.
 
 A picture that cannot be measured gets a row without values, whose remark says why. The exit status is 0 if all were
 measured, 1 if only some, and 2, without a table, if none. What was done to a picture stands in the column remark, too;
-docs/physics.md tells what is done to FITS files. The column flag is 0 for a sound measurement, else a sum of 1 no source
+docs/physics.md tells what is done to FITS files. The column flag is 0 for a sound measurement, else a sum: 1 no source
 near the centre, 2 the edge is touched, 4 no light above the sky in a plane, 8 no radius or centre of the structure, and
 16 pixels of the galaxy without a value.
 """
