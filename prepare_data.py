@@ -99,9 +99,9 @@ def _add_picture_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--crop",
         type=_fraction,
-        default=0.5,
         metavar="X",
-        help="central part of the picture to keep, as a fraction of its side (default: 0.5)",
+        help="central part of the picture to keep, as a fraction of its side: 1.0 is all of it (default: 0.5, which "
+        "suits Galaxy Zoo's frames)",
     )
     command.add_argument(
         "--workers",

@@ -37,6 +37,18 @@ class MissingError(UnreadableError):
     """A file that is not there."""
 
 
+class NotAFileError(UnreadableError):
+    """A folder, a pipe, a socket or a device."""
+
+
+class NotAllowedError(UnreadableError):
+    """A file that this user must not read."""
+
+
+class TooLongError(UnreadableError):
+    """A file of more bytes than any of its kind has."""
+
+
 class JsonError(ValueError):
     """What is wrong with a text as JSON, as a clause: "it is no JSON (…)"."""
 
@@ -59,7 +71,8 @@ def open_regular(path: Path, cure: str = "") -> IO[bytes]:
     MissingError
         If there is no such file.
     UnreadableError
-        If it is a folder, a pipe, a socket or a device, or must not or cannot be opened.
+        If it is a folder, a pipe, a socket or a device (`NotAFileError`), or must not (`NotAllowedError`) or cannot be
+        opened.
     """
     try:
         # Before it is opened too: to open a pipe is to wait for its other end.
@@ -86,15 +99,19 @@ def read_bytes(path: Path, limit: int, cure: str = "") -> bytes:
     Raises
     ------
     UnreadableError
-        As `open_regular` does, and if there is more.
+        As `open_regular` does, and if there is more (`TooLongError`).
     """
     with open_regular(path, cure) as file:
         try:
-            content = file.read(limit + 1)
+            # A file may be longer than it says; memory for the limit is asked for in that case only.
+            said = min(os.fstat(file.fileno()).st_size, limit) + 1
+            content = file.read(said)
+            if len(content) == said:
+                content += file.read(limit + 1 - said)
         except OSError as error:
             _refuse(path, error, cure)
     if len(content) > limit:
-        raise UnreadableError(_sentence(f"{path} has more than {limit / 1e6:.3g} MB, which none of its kind has", cure))
+        raise TooLongError(_sentence(f"{path} has more than {limit / 1e6:.3g} MB, which none of its kind has", cure))
     return content
 
 
@@ -168,17 +185,17 @@ def parse_json(content: bytes, constants: bool = False) -> Any:
 
 def _refuse_all_but_files(path: Path, mode: int, cure: str) -> None:
     if stat.S_ISDIR(mode):
-        raise UnreadableError(_sentence(f"{path} is a folder where a file is expected", cure))
+        raise NotAFileError(_sentence(f"{path} is a folder where a file is expected", cure))
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
-        raise UnreadableError(_sentence(f"{path} is {kind} where a file is expected", cure))
+        raise NotAFileError(_sentence(f"{path} is {kind} where a file is expected", cure))
 
 
 def _refuse(path: Path, error: Exception, cure: str) -> NoReturn:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise MissingError(_sentence(f"there is no file {path}", cure)) from None
     if isinstance(error, PermissionError):
-        raise UnreadableError(_sentence(f"{path} cannot be read: you are not allowed to", cure)) from None
+        raise NotAllowedError(_sentence(f"{path} cannot be read: you are not allowed to", cure)) from None
     if isinstance(error, ValueError):
         raise MissingError(_sentence(f"{shown(str(path))} is no name of a file", cure)) from None
     reason = getattr(error, "strerror", None) or error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from galaxies.datasets.cutouts import Cutout, CutoutSource, Rejection, decode_cutout, read_file
+from galaxies.datasets.cutouts import Cutout, CutoutSource, LeftOut, decode_found, found_in
 
 # Pictures from which on, and workers with which, processes pay: they need two seconds to start, and then none waits for
 # Python's lock, which a thread holds between the parts of its work.
@@ -33,8 +32,10 @@ class CutoutBlock(NamedTuple):
         As in `Cutout`.
     measured : dict of str to ndarray, (K,), float64
         What `measure_attributes` finds; empty if it was not asked for.
-    rejected : dict of int to Rejection
+    rejected : dict of int to LeftOut
         Why the pictures in the other places have no image.
+    notes : list of str
+        What was done to the images to show them, for each one in turn.
     """
 
     names: list[str]
@@ -42,7 +43,8 @@ class CutoutBlock(NamedTuple):
     places: np.ndarray
     crop_px: np.ndarray
     measured: dict[str, np.ndarray]
-    rejected: dict[int, Rejection]
+    rejected: dict[int, LeftOut]
+    notes: list[str]
 
 
 def read_blocks(
@@ -106,43 +108,37 @@ def read_cutouts(
     for block in stream_on_cores(decode, _packed(source, names, _ROWS // 2 // size), workers):
         used = iter(zip(block.images, block.crop_px.tolist(), strict=True))
         for place, name in enumerate(block.names):
-            rejection = block.rejected.get(place)
-            image, crop_px = next(used) if rejection is None else (None, 0)
-            yield Cutout(name, image, crop_px, rejection)
+            left_out = block.rejected.get(place)
+            image, crop_px = next(used) if left_out is None else (None, 0)
+            yield Cutout(name, image, crop_px, left_out.reason if left_out else None)
 
 
 class _Packed(NamedTuple):
     """A picture before it is decoded: its bytes, or the file that holds them, or why there are none."""
 
     name: str
-    content: bytes | Path | Rejection
+    content: bytes | Path | LeftOut
 
 
 def _packed(source: CutoutSource, names: Iterable[str], together: int) -> Iterator[list[_Packed]]:
     """Look pictures up, a block at a time. Those in a zip file are read here, since threads would take turns."""
     remaining = iter(names)
     while block := list(islice(remaining, together)):
-        yield [_Packed(name, _content(source, name)) for name in block]
-
-
-def _content(source: CutoutSource, name: str) -> bytes | Path | Rejection:
-    try:
-        found = source.find(name)
-    except (OSError, zipfile.BadZipFile):
-        return Rejection.CORRUPT
-    return Rejection.MISSING if found is None else found
+        yield [_Packed(name, found_in(source, name)) for name in block]
 
 
 def _decode_block(packed: list[_Packed], size: int, measure: bool, crop: float) -> CutoutBlock:
     images, places, crops, rejected = [], [], [], {}
+    notes: list[str] = []
     for place, (_, content) in enumerate(packed):
-        decoded = _decoded(content, size, crop)
-        if isinstance(decoded, Rejection):
+        decoded = decode_found(content, size, crop)
+        if isinstance(decoded, LeftOut):
             rejected[place] = decoded
             continue
         places.append(place)
-        images.append(decoded[0])
-        crops.append(decoded[1])
+        images.append(decoded.image)
+        crops.append(decoded.crop_px)
+        notes.extend(decoded.notes)
     pixels = np.stack(images) if images else np.empty((0, 3, size, size), np.uint8)
     measured = {}
     if measure:
@@ -150,13 +146,5 @@ def _decode_block(packed: list[_Packed], size: int, measure: bool, crop: float) 
 
         measured = measure_attributes(pixels)
     where = np.array(places, np.int64)
-    return CutoutBlock([each.name for each in packed], pixels, where, np.array(crops, np.int64), measured, rejected)
-
-
-def _decoded(content: bytes | Path | Rejection, size: int, crop: float) -> tuple[np.ndarray, int] | Rejection:
-    if isinstance(content, Path):
-        try:
-            content = read_file(content)
-        except OSError:
-            return Rejection.CORRUPT
-    return content if isinstance(content, Rejection) else decode_cutout(content, size, crop)
+    names = [each.name for each in packed]
+    return CutoutBlock(names, pixels, where, np.array(crops, np.int64), measured, rejected, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,11 @@ from tqdm import tqdm
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.datasets.cutout_blocks import read_blocks
 from galaxies.datasets.cutouts import CutoutSource
+from galaxies.datasets.matching import match_rows
 from galaxies.datasets.writing import SPLITS, DatasetWriter
+
+# The side of Galaxy Zoo's frames, whose outer half is sky and neighbours, and the part of it that is kept by default.
+GALAXY_ZOO_PX, GALAXY_ZOO_CROP = 424, 0.5
 
 
 class Pictures(NamedTuple):
@@ -66,7 +71,7 @@ def write_pictures(
     pictures: Pictures,
     out: Path,
     size: int,
-    crop: float,
+    crop: float | None,
     command_line: str,
     *,
     workers: int = 1,
@@ -83,8 +88,9 @@ def write_pictures(
         Folder to make.
     size : int
         Pixels a side, S.
-    crop : float
-        Side of the central square that is kept, as a fraction of the picture's, (0, 1].
+    crop : float, optional
+        Side of the central square that is kept, as a fraction of the picture's, (0, 1]. By default that of Galaxy Zoo,
+        and if the pictures are no frames of Galaxy Zoo, that is said.
     command_line : str
         For the manifest.
     workers : int
@@ -107,28 +113,46 @@ def write_pictures(
     ids, morphologies = galaxies["object_id"].tolist(), galaxies["morphology"].tolist()
     known = {name: galaxies[name].to_numpy(np.float64) for name in ATTRIBUTES if name in galaxies}
     frame_scale = galaxies["frame_scale"].to_numpy(np.float64) if "frame_scale" in galaxies else None
+    asked = galaxies["image"].tolist()
+    part = GALAXY_ZOO_CROP if crop is None else crop
+    provenance = {**pictures.provenance, "command_line": command_line}
     unmeasured = done = 0
-    with (
-        CutoutSource(pictures.folder) as source,
-        closing(read_blocks(source, galaxies["image"].tolist(), size, crop, workers)) as blocks,
-        DatasetWriter(
-            out, size, crop, {**pictures.provenance, "command_line": command_line}, overwrite, allow_empty_class
-        ) as writer,
-        tqdm(desc="reading", total=len(galaxies), unit=" images", leave=False) as bar,
-    ):
-        writer.unused = pictures.unused
-        for block in blocks:
-            for place, rejection in block.rejected.items():
-                writer.reject(block.names[place], rejection.value)
-            rows = done + block.places
-            values = {name: column[rows] for name, column in known.items()} | block.measured
-            unmeasured += int(np.isnan(block.measured[PHOTOMETRIC_ATTRIBUTES[0]]).sum())
-            if frame_scale is not None:
-                values["pixel_scale"] = frame_scale[rows] * (block.crop_px / size)
-            chosen = rows.tolist()
-            writer.append(block.images, [ids[row] for row in chosen], [morphologies[row] for row in chosen], values)
-            done += len(block.names)
-            bar.update(len(block.names))
+    changed: Counter[str] = Counter()
+    crops: Counter[int] = Counter()
+    with CutoutSource(pictures.folder) as source:
+        matched = match_rows(source, asked)
+        for remark in matched.remarks:
+            print(remark)
+        row_of = np.array(matched.rows)
+        with (
+            closing(read_blocks(source, matched.names, size, part, workers)) as blocks,
+            DatasetWriter(out, size, part, provenance, overwrite, allow_empty_class) as writer,
+            tqdm(desc="reading", total=len(row_of), unit=" images", leave=False) as bar,
+        ):
+            writer.unused = pictures.unused
+            for row, (reason, detail) in matched.left_out.items():
+                writer.reject(asked[row], reason.value, detail)
+            for block in blocks:
+                for place, (reason, detail) in block.rejected.items():
+                    writer.reject(asked[row_of[done + place]], reason.value, detail)
+                rows = row_of[done + block.places]
+                values = {name: column[rows] for name, column in known.items()} | block.measured
+                unmeasured += int(np.isnan(block.measured[PHOTOMETRIC_ATTRIBUTES[0]]).sum())
+                if frame_scale is not None:
+                    values["pixel_scale"] = frame_scale[rows] * (block.crop_px / size)
+                chosen = rows.tolist()
+                writer.append(block.images, [ids[row] for row in chosen], [morphologies[row] for row in chosen], values)
+                done += len(block.names)
+                bar.update(len(block.names))
+                changed.update(block.notes)
+                crops.update(block.crop_px.tolist())
+    if changed:
+        print("as a viewer shows them: " + ", ".join(f"{count} {note}" for note, count in changed.most_common()))
+    if crop is None and (others := [px for px in crops if px != round(GALAXY_ZOO_PX * part)]):
+        print(
+            f"--crop {part:g}, as for Galaxy Zoo's frames of {GALAXY_ZOO_PX} pixels, kept the central {others[0]} of "
+            f"{round(others[0] / part)} pixels: --crop 1.0 keeps the whole pictures"
+        )
     if unmeasured:
         print(f"{unmeasured} images show no galaxy at the centre: they are kept without measured attributes")
     print_summary(writer)

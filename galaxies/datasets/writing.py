@@ -129,7 +129,7 @@ class DatasetWriter:
         self._known_ids: set[str] = set()
         self._morphologies: list[str] = []
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in (*VALUE_COLUMNS, *extra_columns)}
-        self._rejected: list[tuple[str, str]] = []
+        self._rejected: list[tuple[str, str, str]] = []
 
     def __enter__(self) -> DatasetWriter:
         with plain_errors(self.out):
@@ -209,9 +209,9 @@ class DatasetWriter:
         for name, parts in self._values.items():
             parts.append(np.array(values.get(name, unknown), dtype=np.float64))
 
-    def reject(self, name: str, reason: str) -> None:
-        """Record a picture that is left out, for the manifest."""
-        self._rejected.append((name, reason))
+    def reject(self, name: str, reason: str, detail: str = "") -> None:
+        """Record a picture that is left out, for the manifest, and in words what was found, where that says more."""
+        self._rejected.append((name, reason, detail))
 
     def _check_out(self) -> None:
         if not self.out.exists():
@@ -235,8 +235,9 @@ class DatasetWriter:
     def _finish(self) -> None:
         counts = Counter(self._morphologies)
         if not self._object_ids:
-            reasons = ", ".join(f"{n} {r}" for r, n in Counter(r for _, r in self._rejected).items())
-            raise UserError(f"no image is left to write{f' ({reasons})' if reasons else ''}")
+            reasons = ", ".join(f"{n} {r}" for r, n in Counter(r for _, r, _ in self._rejected).items())
+            details = (f"; {shown(name)}: {detail}" for name, _, detail in self._rejected if detail)
+            raise UserError(f"no image is left to write{f' ({reasons})' if reasons else ''}{next(details, '')}")
         empty = [name for name in MORPHOLOGY_NAMES if counts[name] == 0]
         if empty and not self.allow_empty_class:
             raise UserError(
@@ -286,8 +287,11 @@ class DatasetWriter:
             "counts": counts,
             "attributes": {name: count for name, count in known.items() if name in ATTRIBUTES},
             "unused": self.unused,
-            "rejected": dict(Counter(reason for _, reason in self._rejected)),
-            "rejected_files": [{"name": name, "reason": reason} for name, reason in self._rejected],
+            "rejected": dict(Counter(reason for _, reason, _ in self._rejected)),
+            "rejected_files": [
+                {"name": name, "reason": reason} | ({"detail": detail} if detail else {})
+                for name, reason, detail in self._rejected
+            ],
             "sha256": {name: sha256_of(self._partial / name) for name in ("images.npy", "catalogue.csv")},
             "software": {
                 "version": SOFTWARE,

@@ -12,15 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.common.errors import UserError
+from galaxies.common.reading import read_bytes
+from galaxies.images.as_displayed import DeepPictureError, as_displayed, has_no_color
 from galaxies.images.fits_reading import read_fits, unpacked
 from galaxies.images.opening import (
-    DEEP_MODES,
-    GREY_MODES,
     LARGEST_PX,
     MAX_PICTURE_PX,
     MAX_PICTURE_SIDE_PX,
     ONE_AT_A_TIME,
     central_square,
+    kind_of,
     open_picture,
 )
 
@@ -45,7 +46,7 @@ class Picture:
     note : str
         What was done to it, in words; empty for nothing.
     grey : bool
-        There is one plane, here three times.
+        There is one plane, here three times, or there are three that are the same: no color can be measured.
     missing : Tensor, (S, S), bool, optional
         Where pixels of the file have no value; None for nowhere.
     """
@@ -61,31 +62,26 @@ class Picture:
 def read_picture(path: Path) -> Picture:
     """Read the central square of a picture; safe in several threads.
 
-    A picture of more than 256 pixels a side is reduced to 256. A grey one gets three equal planes. What a FITS file
-    holds are counts, unless its header says BUNIT = 'display' (0 to 255, as `generate_from_checkpoint.py` writes it);
-    which of its planes are read, see `read_fits`.
+    A picture of more than 256 pixels a side is reduced to 256. A grey one gets three equal planes. A PNG or JPEG is
+    taken as a viewer shows it, see `as_displayed`. What a FITS file holds are counts, unless its header says
+    BUNIT = 'display' (0 to 255, as `generate_from_checkpoint.py` writes it); which planes are read, see `read_fits`.
 
     Raises
     ------
     UserError
         If there is no such file, if it is none of the three kinds, is damaged, or is smaller than 64 pixels.
     """
-    try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise UserError(f"{path} has {size} bytes: a picture of one galaxy has less than {_MOST_BYTES}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    content = read_bytes(path, _MOST_BYTES)
     if (fits := unpacked(path, content, _MOST_BYTES)) is not None:
         return _of_fits(path, fits)
-    planes, notes = _read_raster(path, content)
+    planes, grey, notes = _read_raster(path, content)
     rows, columns, framing = central_square(path, *planes.shape[1:])
     image = torch.from_numpy(np.ascontiguousarray(planes[:, rows, columns], dtype=np.float32))
+    grey = grey or has_no_color(image.numpy())
     side = image.shape[-1]
     if side > LARGEST_PX:
         image = F.interpolate(image[None], LARGEST_PX, mode="area")[0]
-    return Picture(image, side, True, "; ".join([*notes, *framing]), "grey" in notes)
+    return Picture(image, side, True, "; ".join([*(["grey"] if grey else []), *notes, *framing]), grey)
 
 
 def _of_fits(path: Path, content: bytes) -> Picture:
@@ -99,25 +95,25 @@ def _of_fits(path: Path, content: bytes) -> Picture:
     return Picture(torch.from_numpy(np.ascontiguousarray(planes)), side, display, "; ".join(notes), grey, lacking)
 
 
-def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, list[str]]:
-    """Return planes (3, H, W) in [0, 1] of a PNG or JPEG."""
+def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:
+    """Return planes (3, H, W) in [0, 1] of a PNG or JPEG as a viewer shows it, and whether its file has no colors."""
     try:
         picture = open_picture(content)
         if picture is None:
-            raise ValueError("neither JPEG nor PNG")
+            kind = kind_of(content)
+            raise UserError(f"{path} is no PNG, JPEG or FITS file{f': it is {kind}' if kind else ', or is damaged'}")
         width, height = picture.size
         if max(width, height) > MAX_PICTURE_SIDE_PX:
             raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PICTURE_SIDE_PX}")
         if width * height > MAX_PICTURE_PX:
             raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PICTURE_PX} in all")
-        if picture.mode in DEEP_MODES:
-            raise UserError(f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS")
-        grey = picture.mode in GREY_MODES
-        picture.info.pop("transparency", None)  # changes no colour, but Pillow warns of it in palettes
         with ONE_AT_A_TIME if width * height > _LARGE_PX else nullcontext():
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+            displayed = as_displayed(picture)
+            planes = np.asarray(displayed.image, dtype=np.float32).transpose(2, 0, 1) / 255
     except UserError:
         raise
+    except DeepPictureError:
+        raise UserError(f"{path} has 16 bits a pixel, whose levels are not known: save it with 8, or as FITS") from None
     except Exception:  # on damaged data Pillow raises OSError, SyntaxError, ValueError, struct.error and more
         raise UserError(f"{path} is no PNG, JPEG or FITS file, or is damaged") from None
-    return pixels.transpose(2, 0, 1), ["grey"] if grey else []
+    return planes, displayed.grey, list(displayed.notes)

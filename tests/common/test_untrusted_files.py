@@ -203,6 +203,6 @@ def test_a_file_that_is_far_too_large_is_one_rejection(tmp_path, monkeypatch):
     monkeypatch.setattr("galaxies.datasets.cutouts.MAX_PICTURE_BYTES", 1000)
     (tmp_path / "1.jpg").write_bytes(PICTURE)
     with CutoutSource(tmp_path) as source:
-        with pytest.raises(OSError, match="has more than 1000 bytes"):
+        with pytest.raises(UserError, match=r"1\.jpg has more than 0\.001 MB"):
             source.read("1.jpg")
-        assert [cutout.rejection for cutout in read_cutouts(source, ["1.jpg"], 64)] == [Rejection.CORRUPT]
+        assert [cutout.rejection for cutout in read_cutouts(source, ["1.jpg"], 64)] == [Rejection.TOO_LARGE]

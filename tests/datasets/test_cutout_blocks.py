@@ -58,10 +58,11 @@ def test_a_block_holds_what_each_picture_alone_gives(folder):
     assert [name for block in blocks for name in block.names] == NAMES
     reasons = {"cut.jpg": Rejection.CORRUPT, "grey.jpg": Rejection.GREYSCALE, "none.jpg": Rejection.MISSING}
     for block in blocks:
-        assert block.rejected == {k: reasons[name] for k, name in enumerate(block.names) if name in reasons}
+        found = {k: left_out.reason for k, left_out in block.rejected.items()}
+        assert found == {k: reasons[name] for k, name in enumerate(block.names) if name in reasons}
         assert sorted([*block.places.tolist(), *block.rejected]) == list(range(len(block.names)))
         for image, place, crop_px in zip(block.images, block.places, block.crop_px, strict=True):
-            expected, expected_px = decode_cutout((folder / block.names[place]).read_bytes(), 64)
+            expected, expected_px, _ = decode_cutout((folder / block.names[place]).read_bytes(), 64)
             assert np.array_equal(image, expected) and crop_px == expected_px
         for name, values in measure_attributes(block.images).items():
             assert np.array_equal(block.measured[name], values, equal_nan=True), name

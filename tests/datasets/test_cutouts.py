@@ -49,7 +49,8 @@ def test_scaled_decode_matches_full_decode(monkeypatch, side, size, crop, scale)
     used = []
     draft = cutouts._draft
     monkeypatch.setattr(cutouts, "_draft", lambda *a: used.append(draft(*a)) or used[-1])
-    image, crop_px = decode_cutout(data, size, crop)
+    image, crop_px, notes = decode_cutout(data, size, crop)
+    assert notes == ()
     assert used == [scale]
     assert image.shape == (3, size, size)
     assert image.dtype == np.uint8
@@ -62,7 +63,7 @@ def test_the_crop_is_central_and_planes_are_rgb():
     pixels = np.zeros((256, 256, 3), np.uint8)
     pixels[64:192, 64:128] = (200, 100, 50)
     pixels[64:192, 128:192] = (10, 20, 240)
-    image, _ = decode_cutout(encoded(Image.fromarray(pixels), "PNG"), 128, 0.5)
+    image, _, _ = decode_cutout(encoded(Image.fromarray(pixels), "PNG"), 128, 0.5)
     np.testing.assert_array_equal(image[:, 20, 20], [200, 100, 50])
     np.testing.assert_array_equal(image[:, 100, 110], [10, 20, 240])
     np.testing.assert_array_equal(image.transpose(1, 2, 0), pixels[64:192, 64:192])
@@ -88,7 +89,7 @@ REJECTED = {
         Rejection.GREYSCALE,
     ),
     "not square": (encoded(galaxy().resize((424, 400))), Rejection.WRONG_SHAPE),
-    "too small": (encoded(galaxy(side=126)), Rejection.WRONG_SHAPE),
+    "too small": (encoded(galaxy(side=126)), Rejection.TOO_SMALL),
     "black": (encoded(Image.new("RGB", (256, 256))), Rejection.BLANK),
     "one colour": (encoded(Image.new("RGB", (256, 256), (40, 30, 20)), "PNG"), Rejection.BLANK),
     "enormous": (encoded(Image.new("RGB", (9000, 9000)), "PNG"), Rejection.TOO_LARGE),
@@ -98,12 +99,12 @@ REJECTED = {
 @pytest.mark.parametrize("name", REJECTED)
 def test_rejections(name):
     data, reason = REJECTED[name]
-    assert decode_cutout(data, 64) is reason
+    assert decode_cutout(data, 64).reason is reason
 
 
 def test_pictures_of_other_modes_are_converted():
     for mode, kind in (("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "JPEG")):
-        image, _ = decode_cutout(encoded(galaxy(side=256).convert(mode), kind), 64)
+        image, _, _ = decode_cutout(encoded(galaxy(side=256).convert(mode), kind), 64)
         assert image.shape == (3, 64, 64)
 
 
@@ -230,7 +231,7 @@ def test_real_galaxies_differ_little_from_the_full_decode():
     differences = []
     for file in files:
         data = file.read_bytes()
-        image, _ = decode_cutout(data, 64)
+        image, _, _ = decode_cutout(data, 64)
         differences.append(np.abs(image.astype(int) - full_decode(data, 64, 0.5)).mean())
     assert np.mean(differences) < 0.4
     assert max(differences) < 0.8

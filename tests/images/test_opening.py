@@ -55,5 +55,5 @@ def test_pictures_that_are_not_read(tmp_path, picture, message):
 
 
 def test_cutouts_may_be_less_large_than_pictures():
-    assert decode_cutout(png(4097, 4097), 64) is Rejection.TOO_LARGE
-    assert decode_cutout(png(4096, 4096), 64) is Rejection.CORRUPT
+    assert decode_cutout(png(4097, 4097), 64).reason is Rejection.TOO_LARGE
+    assert decode_cutout(png(4096, 4096), 64).reason is Rejection.CORRUPT

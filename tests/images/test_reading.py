@@ -37,11 +37,11 @@ class Meeting:
 def test_only_large_pictures_take_turns(tmp_path, monkeypatch, side, at_once):
     monkeypatch.setattr(reading, "_LARGE_PX", 90 * 90)
     Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(tmp_path / "a.png")
-    convert = Meeting(Image.Image.convert)
-    monkeypatch.setattr(Image.Image, "convert", lambda *args, **kwargs: convert(*args, **kwargs))
+    decode = Meeting(reading.as_displayed)
+    monkeypatch.setattr(reading, "as_displayed", decode)
     with ThreadPoolExecutor(3) as pool:
         pictures = list(pool.map(read_picture, [tmp_path / "a.png"] * 3))
-    assert convert.most == at_once and {picture.side_px for picture in pictures} == {side}
+    assert decode.most == at_once and {picture.side_px for picture in pictures} == {side}
 
 
 def test_fits_files_take_turns_and_leave_the_warnings_as_they_were(tmp_path, monkeypatch):
@@ -55,8 +55,10 @@ def test_fits_files_take_turns_and_leave_the_warnings_as_they_were(tmp_path, mon
     assert opening.most == 1 and list(warnings.filters) == before
 
 
-@pytest.mark.parametrize("transparency", [None, 3, bytes([0, 128, 255])])
-def test_a_palette_with_transparency_is_read_in_its_colours_without_a_warning(tmp_path, transparency):
+@pytest.mark.parametrize(
+    "transparency, levels", [(None, (1, 1, 1)), (1, (1, 0, 1)), (bytes([0, 51, 255]), (0, 0.2, 1))]
+)
+def test_a_palette_with_transparency_is_read_as_shown_on_black_without_a_warning(tmp_path, transparency, levels):
     picture = Image.new("P", (64, 64))
     picture.putpalette([10, 20, 30, 40, 50, 60, 250, 240, 230, 0, 0, 0])
     picture.putdata([k % 3 for k in range(64 * 64)])
@@ -65,6 +67,14 @@ def test_a_palette_with_transparency_is_read_in_its_colours_without_a_warning(tm
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image = read_picture(tmp_path / "a.png").image
-    colours = np.array([[10, 20, 30], [40, 50, 60], [250, 240, 230]], np.float32)
+    colours = np.array([[10, 20, 30], [40, 50, 60], [250, 240, 230]], np.float32) * np.array(levels)[:, None]
     expected = colours[np.arange(64 * 64) % 3].reshape(64, 64, 3).transpose(2, 0, 1) / 255
-    assert np.array_equal(image.numpy(), expected)
+    np.testing.assert_allclose(image.numpy(), expected, atol=0.4 / 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_grey_picture_says_so(tmp_path, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.grey and picture.note == "grey"

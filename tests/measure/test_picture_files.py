@@ -48,6 +48,8 @@ def test_files_are_measured_as_one_at_a_time_in_any_order(files, threads):
         for each in found:
             picture = read_picture(each.path)
             alone = measure_images(measurable(picture)[None], counts=not picture.display)
+            if picture.grey:
+                alone.values["color"][:] = np.nan
             assert (each.side_px, each.display, each.note) == (picture.side_px, picture.display, picture.note)
             assert each.measured.flags.tolist() == alone.flags.tolist()
             # Nine digits are more than the table is written with.
@@ -121,7 +123,7 @@ def test_a_bad_file_costs_its_own_row_alone(files, tmp_path, capsys):
         *map(str, (files[0], bad, files[3], tmp_path / "none.png"))
     ]
     assert all(rows[k]["size"] and rows[k]["flag"] for k in (0, 2))
-    for k, reason in ((1, "is damaged"), (3, "No such file")):
+    for k, reason in ((1, "is damaged"), (3, "there is no file")):
         assert reason in rows[k]["remark"]
         assert not any(value for name, value in rows[k].items() if name not in ("file", "remark"))
     last = capsys.readouterr().out.splitlines()[-1]
@@ -157,4 +159,16 @@ def test_what_must_not_be_read_is_said_to_be(files, tmp_path):
     (closed := tmp_path / "closed.png").write_bytes(files[0].read_bytes())
     closed.chmod(0)
     status, rows = measured(tmp_path, closed, files[0])
-    assert status == 1 and "Permission denied" in rows[0]["remark"] and rows[1]["size"]
+    assert status == 1 and "not allowed" in rows[0]["remark"] and rows[1]["size"]
+
+
+def test_a_grey_picture_has_no_color_rather_than_none_at_all(tmp_path):
+    pixels = render_galaxies(1, seed=3)[0][0].transpose(1, 2, 0)
+    grey = Image.fromarray(pixels).convert("L")
+    for name, picture in (("color.png", Image.fromarray(pixels)), ("grey.png", grey), ("rgb.png", grey.convert("RGB"))):
+        picture.save(tmp_path / name)
+    color, *greys = measure_files([tmp_path / name for name in ("color.png", "grey.png", "rgb.png")])
+    assert np.isfinite(color.measured.values["color"]).all() and color.note == ""
+    for each in greys:
+        assert np.isnan(each.measured.values["color"]).all() and each.note == "grey"
+        assert np.isfinite(each.measured.values["size"]).all()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.common.errors import UserError, shown
+from galaxies.datasets.picture_names import name_without_folder
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.tables.classes import read_classes
 from galaxies.tables.identifiers import fault_of, id_of_name, read_ids, refuse_repeated, stripped
@@ -73,7 +74,7 @@ def _object_ids(table: Table, images: pd.Series) -> pd.Series:
         ids = read_ids(table, "object_id", may_be_empty=True)
     else:
         ids = pd.Series([""] * len(table), dtype=object)
-    stems = [PurePosixPath(name.replace("\\", "/")).stem for name in images]
+    stems = [name_without_folder(name) for name in images]
     ids = pd.Series([text or id_of_name(stem) for text, stem in zip(ids, stems, strict=True)], dtype=object)
     for row, text in enumerate(ids):
         if fault := fault_of(text):
