@@ -19,6 +19,7 @@ from galaxies.tables.reading import Table
 MAX_LENGTH = 255  # characters; of a file's name, from which an id may be taken
 _DIGITS = re.compile(r"[0-9]{1,20}")
 _EXPONENT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+[eE][+-]?|[eE]\+)[0-9]{1,3}")  # 1.23E+17, 5e+17; 12E4 is a name
+_SPREADSHEET_ERROR = re.compile(r"#{3,}|#(?:N/A|REF!|NAME\?|VALUE!|DIV/0!|NUM!|NULL!|SPILL!|CALC!)")
 _WHOLE_FLOAT = re.compile(r"(0|[1-9][0-9]*)[.]0*")
 _EXACT_DIGITS = 15  # of a whole number, in a spreadsheet or a floating-point column
 _LONGEST_STEP = 1 << 30  # no survey has ids that are multiples of more; single precision leaves such
@@ -139,6 +140,8 @@ def _mended(table: Table, column: str, whole: bool, may_be_empty: bool, cure: st
             continue
         if not text:
             _refuse(table, column, place, "an empty cell and no id: give every galaxy one")
+        if _SPREADSHEET_ERROR.fullmatch(text):
+            _refuse(table, column, place, f"{shown(text)}, an error of a spreadsheet and no id: {cure}")
         long = _WHOLE_FLOAT.fullmatch(text) and text.index(".") > _EXACT_DIGITS
         if _EXPONENT.fullmatch(text) or (floats and long):
             _refuse(table, column, place, f"{shown(text)}, an id that was rounded and names no galaxy: {cure}")

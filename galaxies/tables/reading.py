@@ -33,6 +33,7 @@ _TYPED = ((b"SIMPLE  =", "fits_tables.opened_fits"),)
 # First bytes of what is no text, and of text that is no table of rows and columns; after blanks and a UTF-8 mark.
 _STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"<", "a web page or XML and no table of rows and columns"),
+    (b"[{", "JSON and no table of rows and columns"),
     (b"{", "JSON and no table of rows and columns"),
     (b"\xd0\xcf\x11\xe0", "a file of a spreadsheet program"),
     (b"PAR1", "a Parquet file"),
@@ -338,7 +339,6 @@ def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str]
             if form.names is None:
                 number += 1
             names = [name.lower() for name in form.names or _names(next(reader, []))]
-            # A comma at the end of every row, the header's too, is no column.
             width = len(names)
             places = [place for place, name in enumerate(names) if name in wanted]
             taken: list[list[str]] = [[] for _ in places]
@@ -347,35 +347,42 @@ def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str]
             ]
             numbers: list[int] = []
             short = remarks = empty = 0
+            wide: list[tuple[int, int]] = []  # rows with more cells than the header, and how many
+            apart = False
             for record in reader:
                 number += 1
                 if len(record) != width:
-                    if comments and record and record[0].startswith("#"):
+                    if not record:  # an empty line
+                        continue
+                    if comments and record[0].startswith("#"):
                         remarks += 1
                         continue
-                    if any(cell.strip() for cell in record[width:]):
-                        hint = "" if form.separator != "," else ", and text that holds a comma needs quotes"
-                        raise UserError(
-                            f"row {number} of {file} has {len(record)} cells and its header {width}: "
-                            f"every row has as many{hint}"
-                        )
-                    if record and len(record) < width and any(map(str.strip, record)):
-                        if even:
-                            raise UserError(
-                                f"row {number} of {file} has {len(record)} cells and its header {width}: the file was "
-                                "cut short or damaged, so download it again"
-                            )
-                        short += 1
-                    record += [""] * (width - len(record))
                 if not any(record) or not any(map(str.strip, record)):
-                    empty += bool(record) and width > 0
+                    empty += 1
                     continue
+                if len(record) > width:
+                    wide.append((number, len(record)))
+                    if apart := any(map(str.strip, record[width:])):
+                        break
+                elif len(record) < width:
+                    if even:
+                        raise UserError(
+                            f"row {number} of {file} has {len(record)} cells and its header {width}: the file was cut "
+                            "short or damaged, so download it again"
+                        )
+                    short += 1
+                    record += [""] * (width - len(record))
                 for place, add in append:
                     add(record[place])
                 numbers.append(number)
         except csv.Error as error:
             what = "a quote that begins a cell is not closed" if "unexpected end" in str(error) else str(error)
             raise UntrustedFileError(f"row {number + 1} is no row of a table: {what}") from None
+    # A comma at the end of every row is a habit of some programs; of some rows, a cell that came apart.
+    if wide and (apart or len(wide) != len(numbers)):
+        row, cells = wide[-1] if apart else wide[0]
+        hint = ", and text that holds a comma needs quotes" if form.separator == "," else ""
+        raise UserError(f"row {row} of {file} has {cells} cells and its header {width}: every row has as many{hint}")
     columns = {names[place]: column for place, column in zip(places, taken, strict=True)}
     return _Rows(names, pd.DataFrame(columns, dtype=object), numbers, short, remarks, empty)
 

@@ -73,6 +73,8 @@ def test_what_is_mended_is_said(capsys, texts, ids, said):
         ("5e+17", "an id that was rounded"),
         ("587722981741363101.0", "an id that was rounded"),
         ("1234567890123456.0", "an id that was rounded"),
+        ("########", "an error of a spreadsheet"),
+        ("#REF!", "an error of a spreadsheet"),
         ("", "an empty cell and no id"),
         ("  ", "an empty cell and no id"),
         ("''", "an empty cell and no id"),

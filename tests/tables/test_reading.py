@@ -49,7 +49,11 @@ def read(tmp_path: Path, content: str | bytes, wanted=WANTED, needed=NEEDED, **h
         ("# " + PLAIN, ""),  # the header as numpy.savetxt writes it
         (PLAIN + "# the end\n\n", "since they begin with #: 1"),
         (PLAIN + ",,\n, ,\n", "all their cells are empty: 2"),
-        (PLAIN.replace("\n", ",\n"), ""),  # a comma at the end of every row, the header's too
+        (PLAIN.replace("\n", ",\n"), ""),  # a comma at the end of every line
+        (
+            PLAIN.replace("0.1\n", "0.1,\n").replace("merger,\n", "merger,,\n"),
+            "",
+        ),  # but not the header
         ("image,morphology,redshift\n1.jpg,spiral,0.1\n2.jpg,merger\n", "fewer cells than the header"),
         ("image morphology redshift\n 1.jpg  spiral  0.1\n2.jpg merger ''\n", "separated by spaces"),
     ],
@@ -103,6 +107,8 @@ def test_other_columns_are_named_and_those_without_a_name_are_not(tmp_path):
             "image,morphology\n1,spiral\nNGC 4038, NGC 4039,merger\n",
             r"row 3 of .* has 3 cells and its header 2: .* needs quotes",
         ),
+        ("image,morphology\n1,spiral\nNGC 4038, NGC 4039,\n2,merger\n", "row 3 of .* has 3 cells and its header 2"),
+        ("image,morphology\n1,spiral,\n2,merger\n", "row 2 of .* has 3 cells and its header 2"),
         ('image,morphology\n1,spiral\n"2,merger\n', "row 3 is no row of a table: a quote .* is not closed"),
         (PLAIN + "3.jpg,spiral\0,\n", "holds NUL bytes"),
         (PLAIN.encode("utf-16-le"), "holds NUL bytes"),

@@ -87,7 +87,11 @@ def _object_ids(table: Table, images: pd.Series) -> pd.Series:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder or zip file of the pictures")
     parser.add_argument(
-        "--labels", type=Path, required=True, metavar="CSV", help="table with columns image and morphology"
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="table with columns image and morphology: CSV or FITS",
     )
 
 
