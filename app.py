@@ -36,7 +36,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         from galaxies.serving.models import load_models
 
         models = load_models(options.checkpoint, options.device, **solver_settings(options))
-        app = create_app(models, host=options.host, most_requests=options.threads, debug=options.debug)
+        app = create_app(
+            models,
+            host=options.host,
+            most_requests=options.threads,
+            debug=options.debug,
+            proxy_hosts=options.proxy_host,
+        )
         for model in models:
             print(f"{model.checkpoint}: {model.sampler.describe()}")
         if not models:
@@ -77,6 +83,13 @@ def _parser() -> Parser:
         default=MOST_REQUESTS,
         metavar="N",
         help=f"requests that a model has under way; more at once are refused (default: {MOST_REQUESTS})",
+    )
+    parser.add_argument(
+        "--proxy-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name of a proxy that passes its own on, such as a JupyterHub's; more than once for more",
     )
     add_device_option(parser)
     parser.add_argument(

@@ -1,7 +1,7 @@
 // Picture B beside A, and the table of what was asked and what was measured of both.
 
 import { make } from "./elements.js";
-import { getJson, getPicture } from "./requests.js";
+import { getGalaxy, getJson } from "./requests.js";
 import { modelOf, otherState, request, write } from "./state.js";
 
 export class Comparison {
@@ -45,16 +45,17 @@ export class Comparison {
     this.frame.waiting(true);
     this.lanes.picture.ask({
       key,
-      work: (signal) => getPicture(`/api/image.png?${key}`, signal),
-      show: (image, ms) => {
-        this.frame.show(image, query, false);
+      work: (signal) => getGalaxy(`api/image.png?${key}`, signal),
+      show: ({ picture, support }, ms) => {
+        this.frame.show(picture, query, false);
+        this.frame.judge(support, other, catalogue);
         this.frame.parts.time.textContent = `${Math.round(ms)} ms`;
       },
       done: () => this.frame.waiting(false),
     });
     this.lanes.measure.ask({
       key: query,
-      work: (signal) => getJson(`/api/measure?${query}`, signal),
+      work: (signal) => getJson(`api/measure?${query}`, signal),
       show: ({ attributes }) => {
         this.#measured = { query, attributes };
         redraw();

@@ -1,7 +1,7 @@
-// A picture in its frame: crossfade, glow, half-light rings, caption.
+// A picture in its frame: crossfade, glow, half-light rings, caption, and whether there are real galaxies like it.
 
 import { setText } from "./elements.js";
-import { isSupported, modelOf } from "./state.js";
+import { modelOf } from "./state.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -9,6 +9,13 @@ const FADE = 260; // ms of a crossfade; within a drag pictures follow each other
 
 const PATIENCE = 400; // ms
 const GLOW = 16; // pixels of the glow's canvas
+
+/** The server's verdicts on a request: in a word or two, and in a sentence about galaxies and their values. */
+const VERDICTS = {
+  like: ["like real galaxies", (galaxies, values) => `Real ${galaxies} have ${values}.`],
+  unusual: ["unusual", (galaxies, values) => `Few real ${galaxies} have ${values}.`],
+  invented: ["invented", (galaxies, values) => `No real ${galaxies} have ${values}: the network makes this one up.`],
+};
 
 export class Frame {
   /** @param {HTMLElement} figure */
@@ -21,7 +28,7 @@ export class Frame {
     this.fadeOut = this.glow.createRadialGradient(GLOW / 2, GLOW / 2, 0.3 * GLOW, GLOW / 2, GLOW / 2, GLOW / 2);
     this.fadeOut.addColorStop(0, "rgba(0, 0, 0, 0.42)");
     this.fadeOut.addColorStop(1, "transparent");
-    this.parts = { class: part(".class"), support: part(".support"), time: part(".time"), seed: part("span.seed") };
+    this.parts = { class: part(".class"), support: part(".support"), verdict: part(".verdict"), time: part(".time"), seed: part("span.seed") };
     this.rings = { asked: part(".rings .asked"), found: part(".rings .found") };
   }
 
@@ -85,15 +92,30 @@ export class Frame {
   caption(state, catalogue) {
     const { label } = catalogue.morphologies.find((m) => m.name === state.morphology);
     const model = modelOf(catalogue, state.model);
-    const beyond = model.attributes.filter(
-      (a) => state.values[a.name] !== null && !isSupported(a, state.morphology, state.values[a.name]),
-    );
     const { parts } = this;
     setText(parts.class, state.other !== null && catalogue.models.length > 1 ? `${label}, ${model.family}` : label);
     if (parts.seed) setText(parts.seed, `seed ${state.seed}`);
-    setText(parts.support, beyond.length ? "beyond the training data" : "within the training data");
-    parts.support.classList.toggle("beyond", beyond.length > 0);
-    this.canvas.setAttribute("aria-label", `${label} galaxy, seed ${state.seed}, ${parts.support.textContent}`);
+    this.named = { label, seed: state.seed };
+    this.#describe();
+  }
+
+  /** Say whether the galaxy that is shown is like real ones, once the server has told that of its class and values. */
+  judge(support, state, catalogue) {
+    if (!(support in VERDICTS)) return;
+    const { label } = catalogue.morphologies.find((m) => m.name === state.morphology);
+    const [words, sentence] = VERDICTS[support];
+    const { parts } = this;
+    parts.support.dataset.verdict = support;
+    setText(parts.support, words);
+    const isOne = Object.values(state.values).filter((value) => value !== null).length === 1;
+    setText(parts.verdict, sentence(`${label.toLowerCase()} galaxies`, isOne ? "a value like this" : "values like these together"));
+    this.#describe();
+  }
+
+  #describe() {
+    const { label, seed } = this.named;
+    const verdict = this.parts.verdict.textContent.trim();
+    this.canvas.setAttribute("aria-label", [`${label} galaxy, seed ${seed}`, verdict].filter(Boolean).join(". "));
   }
 
   /** Draw the circles that should hold, and do hold, half of the light. */

@@ -117,7 +117,7 @@ export class Gauges {
       !range
         ? `Known of no ${label.toLowerCase()} galaxy`
         : isBeyond
-          ? `Beyond real galaxies, ${words}`
+          ? `Beyond most real galaxies, ${words}`
           : isFree
             ? `Drawn from real ones, ${words}`
             : `${label} galaxies: ${words}`,

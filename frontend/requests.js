@@ -8,7 +8,7 @@ export class Failure extends Error {
   }
 }
 
-/** Fetch a path; throw a `Failure` unless the answer is good. */
+/** Fetch a path, relative to the page, which a proxy may serve below one of its own; throw a `Failure` unless the answer is good. */
 export async function get(path, signal) {
   let response;
   try {
@@ -29,10 +29,14 @@ export async function get(path, signal) {
 export const getJson = async (path, signal) => (await get(path, signal)).json();
 
 /** Fetch a picture and decode it, so that it can be shown without a blank moment. */
-export async function getPicture(path, signal) {
-  const file = await (await get(path, signal)).blob();
+export const getPicture = async (path, signal) => (await getGalaxy(path, signal)).picture;
+
+/** Do so with the picture of a galaxy; `support` says whether it is like real ones, null if a proxy left that out. */
+export async function getGalaxy(path, signal) {
+  const response = await get(path, signal);
+  const file = await response.blob();
   try {
-    return await createImageBitmap(file);
+    return { picture: await createImageBitmap(file), support: response.headers.get("Galaxy-Support") };
   } catch {
     throw new Failure("refused", "The server sent a picture that this browser cannot read.");
   }

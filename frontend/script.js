@@ -5,7 +5,7 @@ import { setText } from "./elements.js";
 import { Frame } from "./frame.js";
 import { Gauges, buildChoice, renderChoice } from "./gauges.js";
 import { listen } from "./keyboard.js";
-import { Lane, getJson, getPicture } from "./requests.js";
+import { Lane, getGalaxy, getJson } from "./requests.js";
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
@@ -103,9 +103,9 @@ function render() {
 
   const name = `galaxy_${state.morphology}_${state.seed}`;
   for (const [id, path, file] of [
-    ["png", `/api/image.png?${query}&pixels=512`, `${name}.png`],
-    ["fits", `/api/fits?${query}`, `${name}.fits`],
-    ["csv", `/api/catalogue.csv?${query}`, `${name}.csv`],
+    ["png", `api/image.png?${query}&pixels=512`, `${name}.png`],
+    ["fits", `api/fits?${query}`, `${name}.fits`],
+    ["csv", `api/catalogue.csv?${query}`, `${name}.csv`],
   ]) {
     $(`#${id}`).href = path;
     $(`#${id}`).download = file;
@@ -129,14 +129,16 @@ function inWords(number) {
 }
 
 function askPicture(isDrag) {
+  const asked = { ...state };
   const query = request(state, catalogue);
   const key = `${query}&pixels=${frame.pixels(!isDrag)}`;
   frame.waiting(true);
   lanes.picture.ask({
     key,
-    work: (signal) => getPicture(`/api/image.png?${key}`, signal),
-    show: (image, ms) => {
-      frame.show(image, query, isDrag);
+    work: (signal) => getGalaxy(`api/image.png?${key}`, signal),
+    show: ({ picture, support }, ms) => {
+      frame.show(picture, query, isDrag);
+      frame.judge(support, asked, catalogue);
       frame.parts.time.textContent = `${Math.round(ms)} ms`;
       if (lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
     },
@@ -149,9 +151,10 @@ function askMeasurement(isSettled) {
   lastMeasured = performance.now();
   lanes.measure.ask({
     key: query,
-    work: (signal) => getJson(`/api/measure?${query}`, signal),
-    show: ({ attributes, flag, flag_meaning }) => {
+    work: (signal) => getJson(`api/measure?${query}`, signal),
+    show: ({ attributes, support, flag, flag_meaning }) => {
       measured = { query, attributes, note: flag ? flag_meaning : "" };
+      if (query === request(state, catalogue)) frame.judge(support, state, catalogue);
       render();
       if (!settling) follow();
     },
@@ -193,7 +196,8 @@ function sentence() {
     const parts = [requested === null ? "" : `asked ${write(a, requested)}`, found === null ? "" : `measured ${write(a, found)}`];
     return `${a.label} ${parts.filter(Boolean).join(", ") || "unknown"}`;
   });
-  return [frame.canvas.getAttribute("aria-label"), ...readings, measured.note].filter(Boolean).join(". ");
+  const whole = [frame.canvas.getAttribute("aria-label"), ...readings, measured.note];
+  return whole.filter(Boolean).map((part) => part.replace(/\.$/, "")).join(". ");
 }
 
 function announce(text) {
@@ -216,7 +220,7 @@ function drawGalaxy() {
   const query = request({ ...state, morphology, seed, values: free }, catalogue);
   lanes.draw.ask({
     key: query,
-    work: (signal) => getJson(`/api/measure?${query}`, signal),
+    work: (signal) => getJson(`api/measure?${query}`, signal),
     show: (answer) => update({ morphology, seed, values: drawnValues(answer.attributes, free) }),
   });
 }
@@ -312,7 +316,7 @@ let looking = 0;
 async function load() {
   clearTimeout(looking);
   try {
-    catalogue = await getJson("/api/model");
+    catalogue = await getJson("api/model");
     catalogue.max_seed = Math.min(catalogue.max_seed, Number.MAX_SAFE_INTEGER); // a browser rounds larger ones
   } catch (failure) {
     sayAbsent(failure);

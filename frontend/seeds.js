@@ -35,7 +35,7 @@ export class Seeds {
     const query = request({ ...state, seed: first }, catalogue, { seeds: COUNT, pixels: PIXELS });
     this.lane.ask({
       key: `${query}#${state.seed}`,
-      work: (signal) => (this.#shown.query === query ? this.#shown.sheet : getPicture(`/api/sheet.png?${query}`, signal)),
+      work: (signal) => (this.#shown.query === query ? this.#shown.sheet : getPicture(`api/sheet.png?${query}`, signal)),
       show: (sheet) => {
         this.#shown = { query, sheet };
         this.#draw(sheet, first, state.seed);

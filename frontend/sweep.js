@@ -3,7 +3,7 @@
 import { make } from "./elements.js";
 import { signed } from "./gauges.js";
 import { getJson, getPicture } from "./requests.js";
-import { isSupported, modelOf, rangeWords, request, write } from "./state.js";
+import { modelOf, request, write } from "./state.js";
 
 const STEPS = 13;
 const PIXELS = 128; // of a frame
@@ -70,11 +70,11 @@ export class Sweep {
       key: query,
       work: (signal) =>
         Promise.all([
-          getPicture(`/api/sheet.png?${query}&pixels=${PIXELS}`, signal),
-          getJson(`/api/sheet.json?${query}`, signal),
+          getPicture(`api/sheet.png?${query}&pixels=${PIXELS}`, signal),
+          getJson(`api/sheet.json?${query}`, signal),
         ]),
       show: ([sheet, { tiles }]) => {
-        const readings = tiles.map((tile) => tile.attributes[state.sweep]);
+        const readings = tiles.map((tile) => ({ ...tile.attributes[state.sweep], support: tile.support }));
         const isOther = this.#film?.attribute.name !== attribute.name;
         this.#film = { sheet, readings, attribute, morphology: state.morphology };
         if (isOther && !this.#clock) this.#position = this.#nearest(state.values[state.sweep]);
@@ -135,11 +135,9 @@ export class Sweep {
   }
 
   #show(catalogue) {
-    const { sheet, readings, attribute, morphology } = this.#film;
+    const { sheet, readings, attribute } = this.#film;
     const { parts } = this;
-    const marks = readings.map(({ requested }) =>
-      make("i", { className: isSupported(attribute, morphology, requested) ? "" : "beyond" }),
-    );
+    const marks = readings.map(({ support }) => make("i", { className: support }));
     Object.assign(parts.strip, { width: sheet.width, height: sheet.height }).getContext("2d").drawImage(sheet, 0, 0);
     parts.marks.replaceChildren(...marks);
     parts.ticks.replaceChildren(...readings.map(({ requested }) => make("span", {}, write(attribute, requested))));
@@ -178,13 +176,13 @@ export class Sweep {
     const { readings, attribute, morphology } = this.#film;
     const label = catalogue.morphologies.find((m) => m.name === morphology).label.toLowerCase();
     if (!attribute.measured) return `${attribute.label} cannot be measured on a picture: there is no curve.`;
-    const range = rangeWords(attribute, morphology);
-    const inside = readings.filter((r) => r.measured !== null && isSupported(attribute, morphology, r.requested));
-    if (inside.length === 0) return `No frame lies within the range of real ${label} galaxies and shows a galaxy to measure.`;
+    const inside = readings.filter((r) => r.measured !== null && r.support === "like");
+    const which = `real ${label} galaxies`;
+    if (inside.length === 0) return `No frame is like ${which} and shows a galaxy to measure.`;
     const off = inside.map((r) => r.measured - r.requested);
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
     return (
-      `Within the range of real ${label} galaxies (${range}, shaded) the pictures miss what was asked by ` +
+      `In the ${inside.length} of ${STEPS} frames that are like ${which} the pictures miss what was asked by ` +
       `${write(attribute, mean(off.map(Math.abs)))} ${attribute.unit} on average, with a bias of ${signed(attribute, mean(off))}.`
     ).replace(/ +/g, " ");
   }

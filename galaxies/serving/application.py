@@ -34,6 +34,7 @@ def create_app(
     host: str = "127.0.0.1",
     most_requests: int = MOST_REQUESTS,
     debug: bool = False,
+    proxy_hosts: Sequence[str] = (),
 ) -> Flask:
     """Build the server.
 
@@ -48,6 +49,8 @@ def create_app(
         Requests under way at the same time, a model; more are refused.
     debug : bool
         Let errors through to Flask's debugger.
+    proxy_hosts : sequence of str
+        Other names that requests may be for, since a proxy passes on the one that it is known by.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # by a redirect, whose header would hold what was sent
-    app.before_request(partial(_check_host, host))
+    app.before_request(partial(_check_host, host, tuple(proxy_hosts)))
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _explain)
     if not debug:
@@ -78,10 +81,13 @@ def _page_file(path: Path) -> Response:
     return file_answer(path.read_bytes(), _TYPES[path.suffix])
 
 
-def _check_host(host: str) -> Response | None:
-    if is_own_host(request.environ.get("HTTP_HOST", ""), host):
+def _check_host(host: str, others: Sequence[str]) -> Response | None:
+    if is_own_host(request.environ.get("HTTP_HOST", ""), host, others):
         return None
-    return answer(Error(error="this server answers to localhost and to the address that it listens on"), 421)
+    sentence = (
+        "this server answers to localhost and to the address that it listens on; --proxy-host adds a proxy's name"
+    )
+    return answer(Error(error=sentence), 421)
 
 
 def _add_headers(response: Response) -> Response:

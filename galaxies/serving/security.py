@@ -5,15 +5,19 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+from collections.abc import Sequence
 
+# The one script within the page, by its hash: it gives the page's address the slash at its end that a proxy may have
+# left out, before anything is looked for below it.
+INLINE_SCRIPT = "sha256-RdbPQZ5WFsELES8yJl/ChpEa3EoFXwil8IgX9iKl5LE="
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'self' '{INLINE_SCRIPT}'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+    "X-Frame-Options": "SAMEORIGIN",  # a notebook shows it beside its cells
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -23,7 +27,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def is_own_host(header: str, bound: str) -> bool:
+def is_own_host(header: str, bound: str, others: Sequence[str] = ()) -> bool:
     """Tell whether a Host header names this server.
 
     A page from elsewhere can make a name of its own point to this machine (DNS rebinding), and would then read what
@@ -35,6 +39,8 @@ def is_own_host(header: str, bound: str) -> bool:
         As it was sent; any port will do, since tunnels change it.
     bound : str
         Name or address that the server listens on.
+    others : sequence of str
+        Names of proxies that pass their own on, as jupyter-server-proxy does.
 
     Notes
     -----
@@ -45,7 +51,7 @@ def is_own_host(header: str, bound: str) -> bool:
     if not (found := _HOST.fullmatch(header)):
         return False
     name = found[1].strip("[]").lower()
-    return name in (*_LOOPBACK, bound.lower()) or (bound in _EVERYWHERE and _is_address(name))
+    return name in (*_LOOPBACK, bound.lower(), *map(str.lower, others)) or (bound in _EVERYWHERE and _is_address(name))
 
 
 def _is_address(name: str) -> bool:

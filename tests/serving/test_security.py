@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import socket
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlencode
@@ -11,7 +14,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from galaxies.serving import application
 from galaxies.serving.application import create_app
-from galaxies.serving.security import HEADERS
+from galaxies.serving.security import HEADERS, INLINE_SCRIPT
 from tests.serving.test_app import GALAXY, ask
 from tests.serving.test_openapi import DOCUMENT
 
@@ -28,9 +31,25 @@ def test_headers(client, path):
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert not [name for name in headers if name.lower().startswith("access-control") or name == "Server"]
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
-    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
-    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["default-src"] == "'none'" and policy["frame-ancestors"] == policy["style-src"] == "'self'"
+    assert policy["script-src"] == f"'self' '{INLINE_SCRIPT}'"
     assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+def test_the_one_script_within_the_page_is_allowed_by_its_hash(client):
+    (script,) = re.findall("<script>(.*?)</script>", client.get("/").text)
+    assert "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == INLINE_SCRIPT
+
+
+def test_a_proxy_may_pass_its_own_name_on():
+    client = create_app(proxy_hosts=["Hub.example.org"]).test_client()
+    for host, status in (
+        ("hub.example.org", 200),
+        ("HUB.example.org:8443", 200),
+        ("localhost", 200),
+        ("example.org", 421),
+    ):
+        assert client.get("/healthz", headers={"Host": host}).status_code == status
 
 
 def test_no_origin_is_let_in(client):
