@@ -43,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"say which galaxies: --morphology {'|'.join(MORPHOLOGY_NAMES)}, or --requests CSV")
     if options.requests is not None and (given or options.morphology or options.count is not None):
         raise UserError("--requests lists every image: it cannot be combined with --morphology, --count or attributes")
-    if options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is a file: name a folder")
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     if options.morphology is not None:
@@ -60,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rank = Ranks.from_environment()
     checkpoint = options.checkpoint or default_checkpoint(Path("checkpoints"))
     sampler = GalaxySampler.from_checkpoint(checkpoint, rank.own_device(options.device), **solver_settings(options))
+    inputs = [path for path in (checkpoint, options.requests) if path is not None]
     if options.checkpoint is None and rank.is_first:
         print(f"from {checkpoint}")
     names = [a.name for a in sampler.attributes]
@@ -77,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for sentence in requests.warnings(sampler):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
-        done = generate_shards(sampler, requests, options.out, options.shard_size or _SHARD_SIZE, checkpoint, rank)
+        size = options.shard_size or _SHARD_SIZE
+        done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs)
     else:
-        done = generate_pictures(sampler, requests, options.out, formats)
+        done = generate_pictures(sampler, requests, options.out, formats, inputs)
     if rank.is_first:
         print(done)
 

@@ -34,6 +34,7 @@ from pathlib import Path
 from config_physics import IMAGE_SIZES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import DATASET, check_folder
 from galaxies.datasets.preparing import Source, print_summary, write_pictures
 from galaxies.datasets.sources import SOURCES
 
@@ -116,7 +117,9 @@ def _add_picture_options(command: argparse.ArgumentParser) -> None:
 
 def _add_dataset_options(command: argparse.ArgumentParser, needs_out: bool = True) -> None:
     command.add_argument("--out", type=Path, required=needs_out, metavar="DIR", help="folder to make")
-    command.add_argument("--overwrite", action="store_true", help="replace --out if it is a prepared dataset")
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace the dataset in --out; other files there stay"
+    )
     command.add_argument("--allow-empty-class", action="store_true", help="go on if a class has no image at all")
 
 
@@ -141,6 +144,9 @@ def _seed(text: str) -> int:
 
 def _prepare(source: Source, options: argparse.Namespace, command_line: str) -> None:
     """Write the dataset of a source of `SOURCES`."""
+    inputs = [value for name, value in vars(options).items() if isinstance(value, Path) and name != "out"]
+    if options.out is not None:  # before anything is read, or downloaded for hours
+        check_folder(options.out, DATASET, inputs=inputs, overwrite=options.overwrite)
     if (pictures := source.read(options)) is None:
         return
     from galaxies.common.hardware import usable_cores  # here, since it imports torch
@@ -155,6 +161,7 @@ def _prepare(source: Source, options: argparse.Namespace, command_line: str) -> 
         limit=options.limit,
         overwrite=options.overwrite,
         allow_empty_class=options.allow_empty_class,
+        inputs=inputs,
     )
 
 
@@ -167,8 +174,10 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
         arguments = (options.count, options.seed, options.size, device, command_line, options.overwrite)
         print_summary(write_dataset(options.out, *arguments))
         return
-    if not options.overwrite and options.out.exists() and any(options.out.iterdir() if options.out.is_dir() else [1]):
-        raise UserError(f"{options.out} exists: choose another --out, or replace it with --overwrite")
+    out, files = options.out.resolve(), options.as_gz2.resolve()
+    if out in (files, *files.parents):
+        raise UserError(f"--as-gz2 {options.as_gz2} lies in --out {options.out}: name a folder beside it")
+    check_folder(options.out, DATASET, overwrite=options.overwrite)
     write_release(options.as_gz2, options.count, options.seed, device, options.overwrite)
     print(f"{options.count} galaxies in the formats of Galaxy Zoo 2 in {options.as_gz2}")
     as_files = ["gz2", "--path", str(options.as_gz2), "--out", str(options.out), "--size", str(options.size)]

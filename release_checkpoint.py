@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 
 from config_physics import MORPHOLOGIES
 from galaxies.command_line import Parser, run_script
+from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import RELEASE, check_folder, output_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--credit", required=True, metavar="TEXT", help="whom the data are owed to")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the release")
     options = parser.parse_args(argv)
+
+    inputs = (options.checkpoint, options.report, options.data)
+    check_folder(options.out, RELEASE, RELEASE.files, inputs)
 
     import torch
 
@@ -63,10 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         limit = f"the {LARGEST_BYTES[family] / 1e6:g} that a release of family {family} may"
         raise UserError(f"the weights take {size / 1e6:.1f} MB, more than {limit}: train a narrower network")
     facts |= {"precision": precision, "half_precision_difference": difference, "credit": options.credit}
-    weights = write_release(state, options.out, getattr(torch, precision), facts)
-    sampler = GalaxySampler.from_checkpoint(weights, "cpu")
-    save_picture(sample_grid(sampler, f"{state['config']['run']}: {sampler.describe()}"), options.out / "samples.png")
-    write_card(options.out / "card.md", state, sampler.describe(), facts, manifest, report, size)
+    with output_folder(options.out, RELEASE, RELEASE.files, inputs) as folder, plain_errors(options.out):
+        weights = write_release(state, folder, getattr(torch, precision), facts)
+        sampler = GalaxySampler.from_checkpoint(weights, "cpu")
+        save_picture(sample_grid(sampler, f"{state['config']['run']}: {sampler.describe()}"), folder / "samples.png")
+        write_card(folder / "card.md", state, sampler.describe(), facts, manifest, report, size)
     print(f"released {options.out}: {size / 1e6:.2f} MB, {precision}")
 
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import table, timing
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
-from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import has_entries, write_output
 from galaxies.compute.device import Engine
 
 _TINY_STEPS = "--batch-size 4 --images 64 --periods 1 --warm-up 1 --repeats 1 --width 8"
@@ -282,10 +282,7 @@ def _last_lines(text: str) -> str:
 
 
 def _write(path: Path, results: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json_text(results, indent=1) + "\n", encoding="utf-8")
-    replace_file(temporary, path)
+    write_output(path, (json_text(results, indent=1) + "\n").encode(), has_entries("machine", "quick", "parts"))
 
 
 if __name__ == "__main__":

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib.util
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from config_physics import SOLVERS, Config
 from galaxies.common.device_errors import device_failure
+from galaxies.common.durable_files import reason
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+
+_NO_READER = 141  # what a shell shows of a process that a closed pipe has ended, 128 + SIGPIPE
 
 
 class Parser(argparse.ArgumentParser):
@@ -163,33 +168,74 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a script's `main` and end the process with its exit status.
 
     0 when it returns; 2 after a `UserError`, a failing disk, too little memory or a failing GPU, printed to standard
-    error as one sentence; 130 after Ctrl-C.
+    error as one sentence; 130 after Ctrl-C; 141, without a word, when whoever read the output has gone, as `head` has
+    after ten lines: so end the tools of Unix.
     """
     program = os.path.basename(sys.argv[0])  # noqa: PTH119 - argv[0] is text, not a path to open
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a Windows console may not know every character of a report
-            stream.reconfigure(errors="replace")
+    _open_streams()
     try:
         main(None)
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be said
     except UserError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(f"{program}: error: {' '.join(str(error).split())}")
         _leave(2, error.at_once)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
     except OSError as error:  # a full disk or a folder without permission, wherever it was met
-        print(f"{program}: error: {error}", file=sys.stderr)
+        if _has_no_reader(error):
+            _leave(_NO_READER)
+        # What is written to a file passes `plain_errors`; what has no name is what was printed.
+        said = f"the output could not be written: {reason(error)}" if error.filename is None else str(error)
+        _say(f"{program}: error: {said}")
         _leave(2)
+    except SystemExit:  # of a signal
+        _drop_lost_streams()
+        raise
     except Exception as error:
         sentence = device_failure(error)
         if sentence is None:
             raise
-        print(f"{program}: error: {sentence}", file=sys.stderr)
+        _say(f"{program}: error: {sentence}")
         _leave(2)
     except KeyboardInterrupt:
-        print(f"\n{program}: interrupted", file=sys.stderr)
+        _say(f"\n{program}: interrupted")
         _leave(130)
     _leave(0)
+
+
+def _open_streams() -> None:
+    """Make standard streams take any character, and give a process that was begun without one a stream to nowhere.
+
+    Else a file that is opened later would get the stream's number, and what a library prints would stand in it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - until the end
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a Windows console may not know every character of a report
+            stream.reconfigure(errors="replace")
+
+
+def _has_no_reader(error: OSError) -> bool:
+    """Tell whether the other end of a pipe was closed; Windows calls that an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL)
+
+
+def _drop_lost_streams() -> None:
+    """Lead the standard streams that take nothing more to nowhere: Python tries them at its end, and would complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say(text: str) -> None:
+    """Print to standard error, if anybody is there, after all that was printed before."""
+    _drop_lost_streams()
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _drop_lost_streams()
 
 
 def _leave(status: int, at_once: bool = False) -> NoReturn:
@@ -197,8 +243,7 @@ def _leave(status: int, at_once: bool = False) -> NoReturn:
 
     The threads by which ranks speak to each other can abort a process that has ended well, while it is torn down.
     """
+    _drop_lost_streams()
     if at_once or os.environ.get("WORLD_SIZE", "1") != "1":
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

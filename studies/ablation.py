@@ -25,9 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import Config
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
-from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.durable_files import plain_errors, whole_file, write_whole
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import check_folder
 from galaxies.common.parsing import whole_number
 from galaxies.datasets.prepared import PreparedDataset
 from studies import runs as script_runs
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "count": options.count,
         "also": options.also,
     }
+    check_folder(out, script_runs.STUDY, ("settings.json", "ablation.json", "table.md", "ablation.png"))
     script_runs.hold_to(out / "settings.json", settings)
     length = _length(options, len(data.rows("train")))
     runs = {f"{arm}-{seed}": (arm, seed) for seed in options.seeds for arm in options.arms}
@@ -91,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures = compare(out, list(runs))
     result = summarise(figures, runs)
     text = json_text({"settings": settings, "arms": result}, indent=1) + "\n"
-    write_output(out / "ablation.json", text.encode())
+    write_whole(out / "ablation.json", text.encode())
     table = markdown(result)
-    write_output(out / "table.md", table.encode())
+    write_whole(out / "table.md", table.encode())
     draw(result, out / "ablation.png")
     print(table, end="")
     print(f"wrote {out / 'table.md'}, {out / 'ablation.json'} and {out / 'ablation.png'}")
@@ -229,7 +231,7 @@ def draw(result: dict[str, dict[str, Any]], path: Path) -> None:
         axis.set_xticks(range(len(result)), list(result), rotation=45, ha="right", fontsize=8)
         axis.tick_params(axis="y", labelsize=8)
         axis.grid(axis="y", alpha=0.3)
-    with output_file(path) as file:
+    with plain_errors(path), whole_file(path) as file:
         figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
 
 

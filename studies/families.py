@@ -20,14 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config_physics import ATTRIBUTES
 from galaxies.command_line import Parser, run_script
 from galaxies.common import hardware
-from galaxies.common.durable_files import write_output
+from galaxies.common.durable_files import write_whole
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import check_folder
 from galaxies.common.parsing import whole_number
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.validation.report.contents import ALL, GamingGap, LeftOut, Report
 from galaxies.validation.report.model_card import training_facts
 from galaxies.validation.report.report_file import read_report
+from studies.runs import STUDY
 
 _FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}
 
@@ -47,16 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.page and not options.page.is_file():
         raise UserError(f"there is no page {options.page}")
     text = options.page.read_text(encoding="utf-8") if options.page else ""
+    check_folder(options.out, STUDY, ("table.md", "table.json"), (options.gan, options.diffusion, options.data))
     columns: dict[str, dict[str, float | None]] = {}
     for name, words in _FAMILIES.items():
         checkpoint = getattr(options, name)
         content = report_of(checkpoint, options.data, options.out / name, options.count)
         columns[words] = {**rows_of(content), **training_of(checkpoint)}
     table = table_of(columns)
-    write_output(options.out / "table.md", table.encode())
-    write_output(options.out / "table.json", (json_text(columns, indent=1) + "\n").encode())
+    write_whole(options.out / "table.md", table.encode())
+    write_whole(options.out / "table.json", (json_text(columns, indent=1) + "\n").encode())
     if options.page:
-        write_output(options.page, with_table(text, table, options.page, "families").encode())
+        write_whole(options.page, with_table(text, table, options.page, "families").encode())
     print(table)
 
 

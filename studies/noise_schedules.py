@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config_physics import MORPHOLOGIES, Config
 from diffusion_model import DiffusionGenerator, cosine_schedule, linear_schedule
 from galaxies.command_line import Parser, run_script
-from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import check_file, has_bytes, write_output
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid
 
+_SOFTWARE = "galaxy-physics, noise_schedules.py"  # in the file, by which it is known again
 _COLUMNS = 6  # galaxies of each class
 _INK, _PAPER, _FAINT = "#e2e4ec", "#0d0e14", "#787e8e"
 
@@ -40,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--default", type=Path, required=True, metavar="FILE", help="checkpoint, default schedule")
     parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="where the figure goes")
     options = parser.parse_args(argv)
+    ours, inputs = has_bytes(_SOFTWARE.encode()), (options.document, options.default)
+    check_file(options.out, ours, inputs)  # before the work
     samplers = {name: GalaxySampler.from_checkpoint(getattr(options, name)) for name in ("document", "default")}
     for name, sampler in samplers.items():
         if not sampler.config.diffusion:
             raise UserError(f"{getattr(options, name)} holds no diffusion model")
     content = draw({name: (title(sampler), galaxies(sampler)) for name, sampler in samplers.items()})
-    with whole_file(options.out) as file:
-        file.write(content)
+    write_output(options.out, content, ours, inputs)
     print(f"wrote {options.out}")
 
 
@@ -95,7 +97,7 @@ def draw(checkpoints: dict[str, tuple[str, Tensor]]) -> bytes:
         panel.set_title(words, color=_INK, fontsize=10)
         panel.axis("off")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=80, metadata={"Software": _SOFTWARE})
     return buffer.getvalue()
 
 

@@ -18,9 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from galaxies.common.durable_files import only_process, write_output
+from galaxies.common.durable_files import only_process, plain_errors, write_whole
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import RELEASE, REPORT, output_folder
 from galaxies.datasets.packing import pack, unpack
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.build import generator_weights
@@ -130,7 +131,7 @@ class Pieces:
         for judge in self.data.glob("judge-*.pt"):
             files[f"judge/{judge.name}"] = judge
         self.calls.append({"saving_s": round(time.monotonic() - started, 2)})
-        write_output(files["calls.json"], (json_text(self.calls[-_REMEMBERED:], indent=1) + "\n").encode())
+        write_whole(files["calls.json"], (json_text(self.calls[-_REMEMBERED:], indent=1) + "\n").encode())
         return write_parts(self.out, STATE, files, self.limit)
 
     def _of_family(self, family: str) -> dict[str, Path]:
@@ -145,9 +146,9 @@ class Pieces:
         kept += [path for path in (latest.with_name("metrics.jsonl"),) if path.exists()]
         kept += (grids := sorted((self.work / "samples" / family).glob("epoch_*.png"))[-_GRIDS:])
         if grids and grids[-1].stat().st_size <= self.limit:  # to be looked at
-            write_output(self.out / f"{family}.png", grids[-1].read_bytes())
+            write_whole(self.out / f"{family}.png", grids[-1].read_bytes())
         if (log := log_of(self.work, family)).exists():
-            write_output(log, log.read_bytes()[-_LOG_BYTES:])
+            write_whole(log, log.read_bytes()[-_LOG_BYTES:])
             kept.append(log)
         return {path.relative_to(self.work).as_posix(): path for path in kept}
 
@@ -320,7 +321,7 @@ class Steps:
         except UserError as error:
             log, kept = log_of(self.pieces.work, self.family), self.pieces.out / f"{self.family}.log"
             if log.exists():
-                write_output(kept, log.read_bytes()[-min(_LOG_BYTES, self.pieces.limit) :])
+                write_whole(kept, log.read_bytes()[-min(_LOG_BYTES, self.pieces.limit) :])
             raise UserError(str(error).replace(str(log), str(kept))) from None
 
     def _remember(self, times: dict[str, float]) -> None:
@@ -384,5 +385,6 @@ def say_what_to_carry(out: Path) -> None:
 def install(pieces: Pieces, families: Sequence[str], released: Path) -> None:
     """Put reports and releases where they stay: reports/<family> in `out`, and <family> in the folder of releases."""
     for family in families:
-        for source, target in (("reports", pieces.out / "reports"), ("released", released)):
-            shutil.copytree(pieces.work / source / family, target / family, dirs_exist_ok=True)
+        for source, target, kind in (("reports", pieces.out / "reports", REPORT), ("released", released, RELEASE)):
+            with output_folder(target / family, kind) as folder, plain_errors(target / family):
+                shutil.copytree(pieces.work / source / family, folder, dirs_exist_ok=True)

@@ -28,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
-from galaxies.common.durable_files import replace_file
+from galaxies.common.durable_files import write_whole
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import check_folder
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
@@ -38,6 +39,7 @@ from galaxies.measure.statistics_table import STATISTICS, measure_images
 from galaxies.validation.distances import wasserstein
 from galaxies.validation.real_or_generated import tell_apart
 from studies.mock_or_real import halves, pair_up, tell_apart_by_statistics
+from studies.runs import STUDY
 from studies.sheets import draw_sheets
 
 LIMIT = 0.5  # a normalised distance above this is marked
@@ -80,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(argv)
     need_packages("scipy", *(("sklearn",) if options.classifier else ()))
+    files = ("realism.json", *(f"{name}.png" for name in ("mock_and_real", *MORPHOLOGY_NAMES)))
+    check_folder(options.out, STUDY, files, (options.mock, options.real))
     engine = Engine.choose(options.device)
     datasets = [PreparedDataset.open(path) for path in (options.mock, options.real)]
     sizes = [data.image_size for data in datasets]
@@ -109,9 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in draw_sheets((mock.images, real.images), (mock.classes, real.classes), options.out, options.seed):
         print(f"wrote {path}")
     path = options.out / "realism.json"
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json_text(report, indent=1) + "\n", encoding="utf-8")
-    replace_file(temporary, path)
+    write_whole(path, (json_text(report, indent=1) + "\n").encode())
     print(f"wrote {path}")
 
 

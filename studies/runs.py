@@ -12,11 +12,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galaxies.common.durable_files import write_output
+from config_physics import MORPHOLOGY_NAMES
+from galaxies.common.durable_files import reason, write_whole
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import ROOT
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import Kind, has_entries
 from galaxies.storage.checkpoint import LATEST, load_checkpoint
+
+# What a study leaves in its folder beside the runs, the reports and the logs.
+STUDY = Kind(
+    "a study",
+    (
+        *("settings.json", "table.md", "table.json", "ablation.json", "ablation.png", "realism.json"),
+        *(f"{name}.png" for name in ("mock_and_real", *MORPHOLOGY_NAMES)),
+    ),
+    lambda folder: any(
+        has_entries(*entries)(folder / name)
+        for name, entries in (
+            ("settings.json", ("data_sha256",)),
+            ("table.json", ("GAN", "diffusion")),
+            ("realism.json", ("seed", "statistics", "flagged")),
+        )
+    ),
+)
 
 
 def epochs_of(steps: int, num_train: int, batch_size: int) -> int:
@@ -60,7 +79,7 @@ def hold_to(path: Path, settings: dict[str, Any], of: Path | None = None) -> Non
                 f"{of or path.parent} was begun with another {' and '.join(different)}: choose another --out"
             )
         return
-    write_output(path, (json_text(settings, indent=1) + "\n").encode())
+    write_whole(path, (json_text(settings, indent=1) + "\n").encode())
 
 
 def train(folder: Path, run: str, options: Sequence[object]) -> None:
@@ -184,7 +203,7 @@ def call(
         log.parent.mkdir(parents=True, exist_ok=True)
         file = log.open("a", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{log} could not be written: {error.strerror or error}") from None
+        raise UserError(f"{log} could not be written: {reason(error)}") from None
     with file:
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8:replace"}
         how: dict[str, Any] = {"cwd": folder, "env": environment, "stdout": file, "stderr": subprocess.STDOUT}

@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import SOLVERS
 from galaxies.command_line import Parser, add_device_option, run_script
-from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.durable_files import plain_errors, whole_file, write_whole
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import check_folder
 from galaxies.common.parsing import whole_number
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = PreparedDataset.open(options.data)
     match(sampler, data, options.checkpoint)
     made_of = {"run": state["config"]["run"], "step": state["step"], "data_sha256": data.manifest["sha256"]}
+    check_folder(options.out, script_runs.STUDY, ("settings.json", "table.md", "table.json"), (options.data,))
     script_runs.hold_to(options.out / "settings.json", made_of | {"count": options.count})
     asked = requests_like_test(data, sampler.config.attributes, options.count, _SEED)
     real = torch.from_numpy(data.images[real_sample(data, "test", 2 * options.count, _SEED)])
@@ -79,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = {name: None if isinstance(cell, LeftOut) else cell.multiple for name, cell in cells.items()}
         columns[f"{solver.num_steps} steps of {solver.name}"] = rows | {"seconds an image": seconds}
     table = families.table_of(columns)
-    write_output(options.out / "table.md", table.encode())
-    write_output(options.out / "table.json", (json_text(columns, indent=1) + "\n").encode())
+    write_whole(options.out / "table.md", table.encode())
+    write_whole(options.out / "table.json", (json_text(columns, indent=1) + "\n").encode())
     if options.page:
-        write_output(options.page, families.with_table(text, table, options.page, "solvers").encode())
+        write_whole(options.page, families.with_table(text, table, options.page, "solvers").encode())
     print(table)
 
 
@@ -131,7 +133,7 @@ def draw(sampler: GalaxySampler, solver: Solver, asked: Requests, folder: Path) 
             begun = time.perf_counter()
             images = sampler.generate(block.classes, block.values, block.seeds)
             spent = (time.perf_counter() - begun) / len(images)
-            with output_file(path) as file:
+            with plain_errors(path), whole_file(path) as file:
                 np.savez(file, images=images.numpy(), seconds=spent)
         with np.load(path) as kept:
             parts.append(torch.from_numpy(kept["images"]))

@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from config_physics import RELEASED
 from galaxies.command_line import Parser, add_device_option, need_packages, run_script
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import check_folder
 from galaxies.common.parsing import finite_number, whole_number
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     in_pieces = options.pack or options.finish or options.minutes is not None
     if options.data is None and (options.pack or not in_pieces):
         raise UserError("--data is missing: name a prepared dataset")
+    from studies.runs import STUDY  # here, since it imports torch
+
+    check_folder(options.out, STUDY)
     if options.pack:
         from galaxies.datasets.prepared import PreparedDataset
         from studies.pieces import pack_data

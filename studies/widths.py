@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config_physics import Config
 from galaxies.command_line import Parser, run_script
-from galaxies.common.durable_files import whole_file
+from galaxies.common.durable_files import write_whole
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import check_file, has_bytes
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.recipes import DIFFUSION_RECIPES
 from galaxies.training.trainer import Trainer
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     data = PreparedDataset.open(options.data)
+    check_file(options.out, has_bytes(b'[{"width": '))
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
     for width in options.widths:
         config = Config(
@@ -78,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         if not any(asked.items() <= result.items() for result in results):
             results.append(asked | train(config, data, options.steps))
-            with whole_file(options.out) as file:
-                file.write((json_text(results) + "\n").encode())
+            write_whole(options.out, (json_text(results) + "\n").encode())
     print(table(results))
     if faults := [fault for result in results if result["recipe"] == "default" for fault in judge(result, results)]:
         print("\n".join(faults))

@@ -97,6 +97,12 @@ def records_of(folder: Path) -> list[dict]:
     return [{key: value for key, value in record.items() if key != "images_per_s"} for record in records]
 
 
+def tree_of(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files below a folder, by their relative names with '/'; links are followed."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
 def differences(first, second, path="state") -> list[str]:
     """Compare nested states bit for bit; return the paths where they differ."""
     if type(first) is not type(second):

@@ -75,7 +75,7 @@ def test_a_wrong_option_is_one_sentence(argv):
     "error, status, text",
     [
         (UserError("it is\nwrong"), 2, "error: it is wrong"),
-        (OSError(28, "No space left"), 2, "error: [Errno 28] No space"),
+        (OSError(28, "No space left"), 2, "error: the output could not be written: No space left (make room"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 2, "error: there is not enough memory"),
         (
@@ -174,3 +174,29 @@ def test_one_of_several_processes_ends_before_their_threads_can_abort_it(size, e
     assert done.returncode == status
     assert done.stdout.split() == ["so", "far", *(["torn", "down"] if size == "1" else [])]
     assert said is None or done.stderr == said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX closes what is asked for")
+@pytest.mark.parametrize(
+    ("redirected", "status", "said"),
+    [
+        ("| true", 141, ""),
+        ("2>&1 | true", 141, ""),
+        ("> /dev/full", 2, "error: the output could not be written: No space left on device (make room on its disk)\n"),
+        ("2> /dev/full > /dev/full", 2, ""),
+        (">&-", 0, "to the end\n"),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("count", [10, 20_000])
+def test_output_that_nobody_takes(redirected, status, said, count):
+    if not os.path.exists("/dev/full") and "full" in redirected:  # noqa: PTH110
+        pytest.skip("only Linux has a device that is always full")
+    work = f"[print('line', k) for k in range({count})], print('to the end', file=sys.stderr)"
+    code = "from galaxies.command_line import run_script; import sys\n" + f"run_script(lambda argv: ({work}))"
+    line = f'sleep 0; "$0" -c "$1" {redirected}; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable, code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == status
+    assert done.stderr.endswith(said) and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

@@ -1,4 +1,7 @@
-"""Files that survive: replaced whole, held by one process at a time, and cleaned up after processes that died."""
+"""Files that survive: replaced whole, held by one process at a time, and cleaned up after processes that died.
+
+Whole folders: `replaced_folders`. What a user names as an output passes `outputs` first.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,22 @@ from galaxies.common.errors import UserError
 
 _PATIENCE_S = 2.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_LONGEST_NAME = 255  # bytes of a file's name; all common file systems take as many
+_OTHER_FOLDER = "choose a folder that you may write in"
+# What to do when the operating system refuses to write.
+_ADVICE = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "make room, or lift the limit on the size of a file",
+    errno.EACCES: _OTHER_FOLDER,
+    errno.EPERM: _OTHER_FOLDER,
+    errno.EROFS: _OTHER_FOLDER,
+    errno.EIO: "its disk fails; choose another one",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "its folder has gone",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.ESTALE: "its network disk has gone",
+}
 
 
 def sha256_of(file: Path) -> str:
@@ -28,13 +47,20 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def reason(error: OSError) -> str:
+    """Say why the operating system refused to write, and what to do: "No space left on device (make room ...)"."""
+    said = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{said} ({advice})" if advice else said
+
+
 @contextmanager
 def plain_errors(out: Path) -> Iterator[None]:
     """Turn a full disk, a read-only folder and their like into one sentence about what is written, a `UserError`."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+        raise UserError(f"{out} could not be written: {reason(error)}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,6 +109,23 @@ def replace_file(source: Path, target: Path) -> None:
             time.sleep(0.05)
 
 
+def hidden_beside(path: Path, kind: str) -> Path:
+    """Return the hidden name, beside `path`, under which this process keeps something of its own for a while."""
+    return path.with_name(f"{hidden_stem(path)}.{kind}-{os.getpid()}")
+
+
+def temporary_of(path: Path) -> Path:
+    """Return the hidden name, beside `path`, of a file of this process that gets the name `path` when it is whole."""
+    return path.with_name(f"{hidden_stem(path)}.{os.getpid()}.tmp")
+
+
+def hidden_stem(path: Path) -> str:
+    """Return what hidden names of a path begin with; a long name is told by its checksum, for want of room."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME - 40:
+        return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}"
+    return f".{path.name}"
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that gets its name at the end of the block, whole; its folder is made.
@@ -94,7 +137,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     OSError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as file:
@@ -106,26 +149,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-@contextmanager
-def output_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that the user asked for, as `whole_file` does.
-
-    Raises
-    ------
-    UserError
-        If it cannot be written.
-    """
-    try:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, in a folder that this program holds; raise `UserError` if that fails."""
+    with plain_errors(path):
+        remove_dead_temporaries(path)
         with whole_file(path) as file:
-            yield file
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from None
-
-
-def write_output(path: Path, content: bytes) -> None:
-    """Write a file that the user asked for, whole or not at all; raise `UserError` if that fails."""
-    with output_file(path) as file:
-        file.write(content)
+            file.write(content)
 
 
 @contextmanager
@@ -164,50 +193,7 @@ def only_process(lock: Path) -> Iterator[None]:
         held.release()
 
 
-def hidden_beside(out: Path, kind: str) -> Path:
-    """Return the hidden name, beside `out`, under which this process keeps something of its own for a while."""
-    return out.with_name(f".{out.name}.{kind}-{os.getpid()}")
-
-
-def put_in_place(partial: Path, out: Path) -> None:
-    """Give a complete folder its final name; the one that had it is out of place for one rename only, then removed.
-
-    Raises
-    ------
-    OSError
-        If that fails; what `out` was is still there.
-    """
-    replaced = hidden_beside(out, "replaced")
-    sync_folder(partial)
-    if out.exists():
-        out.rename(replaced)
-    try:
-        partial.rename(out)
-    except BaseException:
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        raise
-    sync_folder(out.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def clean_up_after_dead_processes(out: Path) -> None:
-    """Remove the hidden folders of processes that were killed while they made `out`; put back what one had replaced."""
-    if not out.parent.is_dir():
-        return
-    for kind in ("replaced", "partial"):
-        prefix = f".{out.name}.{kind}-"
-        for stale in sorted(p for p in out.parent.iterdir() if p.name.startswith(prefix)):
-            owner = stale.name.removeprefix(prefix)
-            if not owner.isdecimal() or (int(owner) != os.getpid() and _is_in_use(stale, int(owner))):
-                continue
-            if kind == "replaced" and not out.exists():
-                stale.rename(out)
-            else:
-                shutil.rmtree(stale, ignore_errors=True)
-
-
-def _is_in_use(path: Path, pid: int) -> bool:
+def is_in_use(path: Path, pid: int) -> bool:
     """Tell whether the process that writes a hidden file or folder still runs."""
     if os.name == "nt":
         # Asking for a process there would end it. But what is open, or has an open file in it, cannot be renamed.
@@ -228,9 +214,9 @@ def _is_in_use(path: Path, pid: int) -> bool:
 
 def remove_dead_temporaries(path: Path) -> None:
     """Remove the temporary files `.<name>.<process>.tmp` of processes that were killed while they wrote `path`."""
-    prefix = f".{path.name}."
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    prefix = f"{hidden_stem(path)}."
+    for stale in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
         owner = stale.name.removeprefix(prefix).removesuffix(".tmp")
-        if owner.isdecimal() and int(owner) != os.getpid() and not _is_in_use(stale, int(owner)):
+        if owner.isdecimal() and int(owner) != os.getpid() and not is_in_use(stale, int(owner)):
             with suppress(OSError):
                 stale.unlink()

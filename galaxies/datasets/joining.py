@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import DATASET, check_folder
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
 
@@ -45,6 +46,7 @@ def join(
     """
     if len(paths) < 2:
         raise UserError("--inputs takes at least two prepared datasets")
+    check_folder(out, DATASET, inputs=paths, overwrite=overwrite)  # before the work
     inputs = [PreparedDataset.open(path) for path in paths]
     for other in inputs[1:]:
         for setting in ("image_size", "crop"):
@@ -80,6 +82,7 @@ def join(
         provenance,
         overwrite,
         allow_empty_class,
+        inputs=paths,
     ) as writer:
         for place, object_id, reason in merged.dropped[["input", "object_id", "reason"]].itertuples(index=False):
             writer.reject(f"{inputs[place].path}: {object_id}", f"duplicate, {reason}")

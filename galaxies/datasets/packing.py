@@ -15,15 +15,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 from tqdm import tqdm
 
-from galaxies.common.durable_files import (
-    clean_up_after_dead_processes,
-    hidden_beside,
-    plain_errors,
-    put_in_place,
-    sha256_of,
-)
+from galaxies.common.durable_files import plain_errors, sha256_of
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import usable_cores
+from galaxies.common.outputs import DATASET, output_folder
 from galaxies.datasets.prepared import PreparedDataset
 
 _HEADER, _COPIED = "images.header", ("catalogue.csv", "manifest.json")
@@ -71,7 +66,7 @@ def unpack(folder: Path, out: Path) -> None:
     folder : Path
         Of the packed files.
     out : Path
-        Folder that is made, whole or not at all; what it was before is replaced.
+        Folder that is made, whole or not at all; a dataset that it was before is replaced.
 
     Raises
     ------
@@ -79,10 +74,7 @@ def unpack(folder: Path, out: Path) -> None:
         If Pillow was built without WebP, the files are no packed dataset, or the checksums are others.
     """
     _need_webp()
-    partial = hidden_beside(out, "partial")
-    with plain_errors(out):
-        clean_up_after_dead_processes(out)
-        partial.mkdir(parents=True)
+    with output_folder(out, DATASET) as partial, plain_errors(out):
         try:
             with (partial / "images.npy").open("wb") as file:
                 file.write((folder / _HEADER).read_bytes())
@@ -93,11 +85,8 @@ def unpack(folder: Path, out: Path) -> None:
             sums = json.loads((partial / "manifest.json").read_text(encoding="utf-8"))["sha256"]
             if any(sha256_of(partial / name) != sums[name] for name in ("images.npy", "catalogue.csv")):
                 raise UserError(f"what is packed in {folder} has other checksums than its manifest: pack it again")
-            put_in_place(partial, out)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} holds no packed dataset ({error}): pack it again") from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sheets(folder: Path) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +78,7 @@ def write_pictures(
     limit: int | None = None,
     overwrite: bool = False,
     allow_empty_class: bool = False,
+    inputs: Sequence[Path] = (),
 ) -> None:
     """Read, crop and measure the pictures of a source, write the dataset, and print what it holds.
 
@@ -97,7 +98,7 @@ def write_pictures(
         Threads that read and measure pictures; processes, where there are many pictures and at least four workers.
     limit : int, optional
         Take only so many galaxies, evenly spread over the table.
-    overwrite, allow_empty_class : bool
+    overwrite, allow_empty_class, inputs
         As for `DatasetWriter`.
 
     Raises
@@ -126,7 +127,7 @@ def write_pictures(
         row_of = np.array(matched.rows)
         with (
             closing(read_blocks(source, matched.names, size, part, workers)) as blocks,
-            DatasetWriter(out, size, part, provenance, overwrite, allow_empty_class) as writer,
+            DatasetWriter(out, size, part, provenance, overwrite, allow_empty_class, inputs=inputs) as writer,
             tqdm(desc="reading", total=len(row_of), unit=" images", leave=False) as bar,
         ):
             writer.unused = pictures.unused

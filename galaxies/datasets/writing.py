@@ -7,10 +7,9 @@ import hashlib
 import math
 import os
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -20,21 +19,17 @@ import numpy as np
 import PIL
 
 from config_physics import ATTRIBUTES, BANDS, MORPHOLOGY_NAMES
-from galaxies.common.durable_files import (
-    clean_up_after_dead_processes,
-    hidden_beside,
-    plain_errors,
-    put_in_place,
-    sha256_of,
-)
+from galaxies.common.durable_files import plain_errors, sha256_of
 from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import DATASET, output_folder
 from galaxies.common.signals import exits_when_terminated
 from galaxies.tables.identifiers import check_ids
 
 FORMAT_VERSION = 1
 SOFTWARE = "galaxy-physics 1"
 SPLITS = ("train", "judge", "test")
+_FILES = ("images.npy", "catalogue.csv", "manifest.json")
 VALUE_COLUMNS = (*ATTRIBUTES, "pixel_scale")
 # What measuring can give, of any picture; `Attribute.plausible` is narrower, for it is what may be asked for.
 _MEASURED = {
@@ -71,9 +66,10 @@ def limits_of(column: str) -> tuple[float, float]:
 class DatasetWriter:
     """Write `images.npy`, `catalogue.csv` and `manifest.json` of a prepared dataset; a context manager.
 
-    Everything is written in a hidden folder beside `out` that gets the name `out` at the end of the `with`
-    block. If the block raises, or the process is interrupted or terminated, the hidden folder is removed and
-    what `out` was before stays. One left by a killed process is removed when the same `out` is written next.
+    Everything is written in a hidden folder, from which it gets to `out` at the end of the `with` block; see
+    `outputs.output_folder`. If the block raises, or the process is interrupted or terminated, the hidden folder is
+    removed and what `out` was before stays. One left by a killed process is removed when the same `out` is written
+    next.
 
     Parameters
     ----------
@@ -86,11 +82,13 @@ class DatasetWriter:
     provenance : dict
         More entries for the manifest: source, rule, fractions, command_line and so on (JSON values).
     overwrite : bool
-        Replace an existing prepared dataset, at the very end.
+        Replace an existing prepared dataset, at the very end; what else is in its folder stays.
     allow_empty_class : bool
         Accept that a class has no image.
     extra_columns : sequence of str
         Names of further numbers in the catalogue, after those of `VALUE_COLUMNS`.
+    inputs : sequence of Path
+        What the dataset is made of; it is never written over.
 
     Attributes
     ----------
@@ -115,6 +113,7 @@ class DatasetWriter:
         overwrite: bool = False,
         allow_empty_class: bool = False,
         extra_columns: Sequence[str] = (),
+        inputs: Sequence[Path] = (),
     ) -> None:
         self.out = Path(out).resolve()
         self.image_size = image_size
@@ -124,7 +123,7 @@ class DatasetWriter:
         self.allow_empty_class = allow_empty_class
         self.unused = 0
         self.manifest: dict[str, Any] = {}
-        self._partial = hidden_beside(self.out, "partial")
+        self.inputs = inputs
         self._object_ids: list[str] = []
         self._known_ids: set[str] = set()
         self._morphologies: list[str] = []
@@ -132,27 +131,29 @@ class DatasetWriter:
         self._rejected: list[tuple[str, str, str]] = []
 
     def __enter__(self) -> DatasetWriter:
-        with plain_errors(self.out):
-            clean_up_after_dead_processes(self.out)
-            self._check_out()
-            self._partial.mkdir(parents=True)
-            self._images = (self._partial / "images.npy").open("w+b")
-        self._write_header(0)
-        self._termination = exits_when_terminated()
-        self._termination.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(exits_when_terminated())
+            folder = output_folder(self.out, DATASET, _FILES, self.inputs, overwrite=self.overwrite)
+            self._partial = stack.enter_context(folder)
+            with plain_errors(self.out):
+                self._images = (self._partial / "images.npy").open("w+b")
+            stack.callback(self._close)
+            self._write_header(0)
+            self._on_leaving = stack.pop_all()
         return self
+
+    def _close(self) -> None:
+        with suppress(OSError):  # on a full disk, closing tries to write once more
+            self._images.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            with suppress(OSError):  # on a full disk, closing tries to write once more
-                self._images.close()
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._termination.__exit__(None, None, None)
+        if kind is not None:
+            self._on_leaving.__exit__(kind, error, trace)
+            return
+        with self._on_leaving:
+            self._finish()
 
     def append(
         self,
@@ -213,18 +214,6 @@ class DatasetWriter:
         """Record a picture that is left out, for the manifest, and in words what was found, where that says more."""
         self._rejected.append((name, reason, detail))
 
-    def _check_out(self) -> None:
-        if not self.out.exists():
-            return
-        if not self.out.is_dir():
-            raise UserError(f"{self.out} is a file: choose another --out")
-        if not any(self.out.iterdir()):
-            return
-        if not self.overwrite:
-            raise UserError(f"{self.out} exists: choose another --out, or replace it with --overwrite")
-        if not (self.out / "manifest.json").is_file():
-            raise UserError(f"{self.out} is not a prepared dataset (it has no manifest.json): it is not replaced")
-
     def _write_header(self, count: int) -> None:
         """Write the .npy header; numpy pads it so that its length does not depend on the count."""
         shape = (count, len(BANDS), self.image_size, self.image_size)
@@ -253,8 +242,6 @@ class DatasetWriter:
             with (self._partial / "manifest.json").open("w", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(json_text(self.manifest, indent=1, ensure_ascii=False))
                 _sync_and_close(stream)
-            self._check_out()
-            put_in_place(self._partial, self.out)
 
     def _write_catalogue(self, splits: Sequence[str]) -> dict[str, int]:
         """Write `catalogue.csv`; return how many values of each attribute are known."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config_physics import MORPHOLOGIES, Attribute
-from galaxies.common.durable_files import whole_file
-from galaxies.common.errors import UserError
+from galaxies.common.durable_files import plain_errors
+from galaxies.common.outputs import PICTURES, check_folder, output_folder
 from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.requests import Requests
@@ -23,7 +23,6 @@ from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
 from galaxies.measure.statistics_table import Measured
 
-REQUEST_FILE = "request.json"  # of a folder of shards
 GRID_LIMIT = 256  # images in the grid
 
 
@@ -88,72 +87,90 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     return pd.DataFrame(columns)
 
 
-def generate_pictures(sampler: GalaxySampler, requests: Requests, out: Path, formats: set[str]) -> str:
+def generate_pictures(
+    sampler: GalaxySampler, requests: Requests, out: Path, formats: set[str], inputs: Sequence[Path] = ()
+) -> str:
     """Generate a few galaxies, write them (see `write_pictures`), and say in a sentence what was done.
 
     Raises
     ------
     UserError
-        If the folder holds shards, or cannot be written.
+        If the folder holds something else of this program, or cannot be written.
     """
-    if (out / REQUEST_FILE).exists():
-        raise UserError(f"{out} holds the shards of another request: name another folder with --out")
+    check_folder(out, PICTURES, file_names(len(requests), formats), inputs)  # before the work
     images, tables = [], []
     with tqdm(total=len(requests), unit=" images", desc="generating", disable=len(requests) < 64) as bar:
         for block, table in generate_blocks(sampler, requests):
             images.append(block)
             tables.append(table)
             bar.update(len(block))
-    write_pictures(out, formats, torch.cat(images), pd.concat(tables, ignore_index=True), sampler.attributes)
+    catalogue = pd.concat(tables, ignore_index=True)
+    write_pictures(out, formats, torch.cat(images), catalogue, sampler.attributes, inputs)
     return f"{len(requests)} galaxies in {out} ({sampler.describe()})"
 
 
+def picture_names(count: int) -> list[str]:
+    """Return the names of so many pictures, without an ending."""
+    digits = max(5, len(str(count - 1)))
+    return [f"galaxy_{k:0{digits}d}" for k in range(count)]
+
+
+def file_names(count: int, formats: set[str]) -> list[str]:
+    """Return the files that so many galaxies are written to, relative to their folder."""
+    single = [f"images/{name}.{ending}" for ending in formats - {"npz"} for name in picture_names(count)]
+    return ["grid.png", "catalogue.csv", *(["images.npz"] if "npz" in formats else []), *single]
+
+
 def write_pictures(
-    out: Path, formats: set[str], images: Tensor, catalogue: pd.DataFrame, attributes: Sequence[Attribute]
+    out: Path,
+    formats: set[str],
+    images: Tensor,
+    catalogue: pd.DataFrame,
+    attributes: Sequence[Attribute],
+    inputs: Sequence[Path] = (),
 ) -> None:
-    """Write a grid, a catalogue and the images in the chosen formats; what an earlier call left there goes.
+    """Write a grid, a catalogue and the images in the chosen formats: all of it, or nothing.
+
+    What an earlier call left there goes, for it would be mistaken for part of this catalogue.
 
     Parameters
     ----------
     out : Path
-        Folder, made if it is not there.
+        Folder, made if it is not there; what else is in it stays.
     formats : set of {"png", "npz", "fits"}
     images : Tensor, (N, 3, S, S), uint8
     catalogue : DataFrame, N rows
         As `generate_blocks` makes it; ``file`` is added as the first column.
     attributes : sequence of Attribute
+    inputs : sequence of Path
+        Files that the galaxies were made from, which are not written over.
 
     Raises
     ------
     UserError
-        If the folder cannot be written.
+        If the folder is refused, see `outputs.check_folder`, or cannot be written.
     """
-    digits = max(5, len(str(len(catalogue) - 1)))
     catalogue = catalogue.copy()
-    catalogue.insert(0, "file", [f"galaxy_{k:0{digits}d}" for k in range(len(catalogue))])
-    try:
-        (out / "images").mkdir(parents=True, exist_ok=True)
-        # What an earlier call left here would be mistaken for part of this catalogue.
-        for old in (*(out / "images").glob("galaxy_[0-9]*.*"), out / "images.npz"):
-            old.unlink(missing_ok=True)
-        save_picture(plain_grid(images[:GRID_LIMIT]), out / "grid.png")
+    catalogue.insert(0, "file", picture_names(len(catalogue)))
+    where = output_folder(out, PICTURES, file_names(len(catalogue), formats), inputs)
+    with where as folder, plain_errors(out):
+        if formats - {"npz"}:
+            (folder / "images").mkdir()
+        save_picture(plain_grid(images[:GRID_LIMIT]), folder / "grid.png")
         for k, name in enumerate(catalogue["file"]):
             if "png" in formats:
-                save_picture(to_picture(images[k]), out / "images" / f"{name}.png")
+                save_picture(to_picture(images[k]), folder / "images" / f"{name}.png")
             if "fits" in formats:
-                with whole_file(out / "images" / f"{name}.fits") as file:
+                with (folder / "images" / f"{name}.fits").open("wb") as file:
                     write_fits(file, images[k], catalogue.iloc[k], attributes)
         if "npz" in formats:
             columns: dict[str, Any] = {
                 str(name): column.to_numpy() for name, column in catalogue.items() if column.dtype.kind in "fib"
             }
             classes = catalogue["morphology"].to_numpy(dtype=np.str_)
-            with whole_file(out / "images.npz") as file:
+            with (folder / "images.npz").open("wb") as file:
                 np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)
-        with whole_file(out / "catalogue.csv") as file:
-            file.write(catalogue.to_csv(index=False).encode())
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from None
+        (folder / "catalogue.csv").write_bytes(catalogue.to_csv(index=False).encode())
 
 
 def write_fits(file: IO[bytes], image: Tensor, row: pd.Series, attributes: Sequence[Attribute]) -> None:

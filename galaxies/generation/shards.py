@@ -18,7 +18,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,15 +28,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config_physics import BANDS
-from galaxies.common.durable_files import free_space, replace_file, sha256_of, sync_folder
+from galaxies.common.durable_files import (
+    free_space,
+    plain_errors,
+    remove_dead_temporaries,
+    replace_file,
+    sha256_of,
+    sync_folder,
+    temporary_of,
+    write_whole,
+)
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import SHARDS, check_folder
 from galaxies.compute.ranks import Ranks
-from galaxies.generation.catalogue import GRID_LIMIT, REQUEST_FILE, generate_blocks
+from galaxies.generation.catalogue import GRID_LIMIT, generate_blocks
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture
 
+REQUEST_FILE = "request.json"
 _FORMAT_VERSION = 2  # 2: the catalogue has the columns support and nearest_real
 _ROW_BYTES = 300  # of a catalogue, at most about
 _MOST_WAITING = 2  # blocks of galaxies, or other things, that the thread which writes has before it
@@ -56,15 +67,23 @@ class ShardFolder:
         Pixels a side.
     origin : dict
         What else decides the images, such as the checksum of the checkpoint (JSON values).
+    inputs : sequence of Path
+        Files that the galaxies are made from, which are not written over.
 
     Raises
     ------
     UserError
-        If the folder holds other galaxies than these.
+        If the folder holds other galaxies than these, or something else that is no shard.
     """
 
     def __init__(
-        self, path: Path, requests: Requests, shard_size: int, image_size: int, origin: dict[str, Any]
+        self,
+        path: Path,
+        requests: Requests,
+        shard_size: int,
+        image_size: int,
+        origin: dict[str, Any],
+        inputs: Sequence[Path] = (),
     ) -> None:
         self.path, self.requests, self.shard_size, self.image_size = path, requests, shard_size, image_size
         self.identity = {
@@ -76,6 +95,8 @@ class ShardFolder:
             **origin,
         }
         self._check_identity()
+        files = (file.name for number in range(len(self)) for file in self._files(number))
+        check_folder(path, SHARDS, (REQUEST_FILE, "grid.png", *files), inputs)
 
     def __len__(self) -> int:
         return -(-len(self.requests) // self.shard_size)
@@ -83,8 +104,6 @@ class ShardFolder:
     def _check_identity(self) -> None:
         file = self.path / REQUEST_FILE
         if not file.exists():
-            if any((self.path / name).exists() for name in ("catalogue.csv", "images", "images_00000.npy")):
-                raise UserError(f"{self.path} holds other galaxies: name another folder with --out")
             return
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -139,12 +158,9 @@ class ShardFolder:
 
     def claim(self) -> None:
         """Make the folder and write down what its galaxies are."""
-        self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / REQUEST_FILE).exists():
             # Several processes may do so at once, each with the same words.
-            temporary = self.path / f".{REQUEST_FILE}.{os.getpid()}.tmp"
-            temporary.write_text(json_text(self.identity, indent=1) + "\n", encoding="utf-8")
-            replace_file(temporary, self.path / REQUEST_FILE)
+            write_whole(self.path / REQUEST_FILE, (json_text(self.identity, indent=1) + "\n").encode())
         self._check_identity()
 
     def write(self, number: int, sampler: GalaxySampler, bar: tqdm, disk: Disk) -> None:
@@ -218,12 +234,14 @@ class _Shard:
 
     def __init__(self, images_file: Path, catalogue_file: Path) -> None:
         self._files = images_file, catalogue_file
-        self._temporary = [file.with_name(f".{file.name}.tmp") for file in self._files]
+        self._temporary = [temporary_of(file) for file in self._files]
         self._tables: list[pd.DataFrame] = []
         self._binary: IO[bytes] | None = None
 
     def begin(self, header: bytes) -> None:
         with self._removed_on_failure():
+            for file in self._files:
+                remove_dead_temporaries(file)
             self._binary = self._temporary[0].open("wb")
             self._binary.write(header)
 
@@ -261,9 +279,11 @@ class _Shard:
 
     def remove(self) -> None:
         if self._binary is not None:
-            self._binary.close()
+            with suppress(OSError):  # on a full disk, closing tries to write once more
+                self._binary.close()
         for path in self._temporary:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> int:
@@ -277,7 +297,7 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
     Raises
     ------
     UserError
-        If the disk has too little room for all that is missing.
+        If the disk has too little room for all that is missing, or fails.
     """
     missing = folder.missing()
     folder.check_space(missing)
@@ -286,15 +306,21 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
     left = [number for number in missing if number in own]
     total = sum(len(folder.rows(number)) for number in own)
     done = total - sum(len(folder.rows(number)) for number in left)
-    shown = rank.is_first
-    with tqdm(total=total, initial=done, unit=" images", desc="generating", disable=not shown) as bar, Disk() as disk:
+    bar = tqdm(total=total, initial=done, unit=" images", desc="generating", disable=not rank.is_first)
+    with plain_errors(folder.path), bar, Disk() as disk:
         for number in left:
             folder.write(number, sampler, bar, disk)
     return len(folder) - len(missing)
 
 
 def generate_shards(
-    sampler: GalaxySampler, requests: Requests, out: Path, shard_size: int, checkpoint: Path, rank: Ranks
+    sampler: GalaxySampler,
+    requests: Requests,
+    out: Path,
+    shard_size: int,
+    checkpoint: Path,
+    rank: Ranks,
+    inputs: Sequence[Path] = (),
 ) -> str:
     """Generate this process's part of the missing shards, and say in sentences what there is.
 
@@ -307,6 +333,8 @@ def generate_shards(
     shard_size : int
     checkpoint : Path
     rank : Ranks
+    inputs : sequence of Path
+        As for `ShardFolder`.
 
     Raises
     ------
@@ -315,7 +343,7 @@ def generate_shards(
     """
     # Networks round differently on different kinds of device.
     origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.kind_of_device, "sampler": sampler.describe()}
-    folder = ShardFolder(out, requests, shard_size, sampler.config.image_size, origin)
+    folder = ShardFolder(out, requests, shard_size, sampler.config.image_size, origin, inputs)
     there = write_shards(folder, sampler, rank)
     lines = [f"{len(requests):,} galaxies in {len(folder)} shards in {out}"]
     if there:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from galaxies.common.durable_files import output_file
+from galaxies.common.durable_files import plain_errors, whole_file
 
 _INK, _FAINT, _PAPER = (226, 228, 236), (120, 126, 142), (13, 14, 20)
 
@@ -86,5 +86,5 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     UserError
         If it cannot be written; what `path` was before stays.
     """
-    with output_file(path) as file:
+    with plain_errors(path), whole_file(path) as file:
         picture.save(file, format="PNG")

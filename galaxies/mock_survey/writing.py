@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from config_physics import MORPHOLOGY_NAMES
-from galaxies.common.durable_files import clean_up_after_dead_processes, hidden_beside, plain_errors, put_in_place
+from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import GALAXY_ZOO, output_folder
 from galaxies.common.signals import exits_when_terminated
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
@@ -152,7 +152,7 @@ def write_release(folder: Path, count: int, seed: int, device: str, overwrite: b
     count, seed, device
         As for `write_dataset`; the galaxies are the same.
     overwrite : bool
-        Replace a folder that an earlier call made.
+        Replace what an earlier call made; what else is in the folder stays.
 
     Raises
     ------
@@ -160,30 +160,10 @@ def write_release(folder: Path, count: int, seed: int, device: str, overwrite: b
         If `folder` exists and may not be replaced, or cannot be written.
     """
     folder = Path(folder).resolve()
-    with plain_errors(folder):
-        clean_up_after_dead_processes(folder)
-    _check_release(folder, overwrite)
-    survey = MockSurvey(seed, galaxy_zoo.FRAME_PX, whole_frame=True, device=device)
-    partial = hidden_beside(folder, "partial")
-    with plain_errors(folder), exits_when_terminated():
-        try:
-            partial.mkdir(parents=True)
-            _write_files(partial, survey, count)
-            _check_release(folder, overwrite)
-            put_in_place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _check_release(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that exists, unless it is empty or holds an earlier release, and nothing else, to overwrite."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not overwrite:
-        raise UserError(f"{folder} exists: choose another folder for --as-gz2, or replace it with --overwrite")
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if TRUTH_FILE not in there or not there <= set(_RELEASE_FILES):
-        raise UserError(f"{folder} holds other things than a mock release: it is not replaced")
+    where = output_folder(folder, GALAXY_ZOO, _RELEASE_FILES, option="--as-gz2", overwrite=overwrite)
+    with exits_when_terminated(), where as partial, plain_errors(folder):
+        survey = MockSurvey(seed, galaxy_zoo.FRAME_PX, whole_frame=True, device=device)
+        _write_files(partial, survey, count)
 
 
 def _write_files(folder: Path, survey: MockSurvey, count: int) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
-from galaxies.common.durable_files import remove_dead_temporaries, replace_file, sync_folder
+from galaxies.common.durable_files import (
+    plain_errors,
+    remove_dead_temporaries,
+    replace_file,
+    sync_folder,
+    temporary_of,
+)
 from galaxies.common.errors import UserError
 from galaxies.common.reading import MissingError, open_regular
 from galaxies.common.schema import SchemaError
@@ -44,20 +51,59 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     state = {**state, "format_version": FORMAT_VERSION}
     state["sha256"] = _digest(state)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with plain_errors(path), _new_file(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_dead_temporaries(path)
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            _save(state, file)
             file.flush()
             os.fsync(file.fileno())
         replace_file(temporary, path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """Give the name of a temporary file beside `path`, and remove it if something fails."""
+    temporary = temporary_of(path)
+    try:
+        yield temporary
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written: {error}") from None
+        raise
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a state; raise the error of the disk where torch.save has another one instead."""
+    stream = _Stream(file)
+    try:
+        torch.save(state, cast(IO[bytes], stream))
+    except Exception:
+        if stream.error is not None:
+            raise stream.error from None
+        raise
+
+
+class _Stream:
+    """What torch.save writes to, which keeps the first error of the disk: torch turns it into "unexpected pos"."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self.error is not None:
+            return len(data)  # what torch still writes on its way out
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        if self.error is None:
+            self._file.flush()
 
 
 def link_checkpoint(path: Path, name: str) -> None:
@@ -69,8 +115,7 @@ def link_checkpoint(path: Path, name: str) -> None:
         If that fails; what had the name before is untouched.
     """
     target = path.with_name(name)
-    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-    try:
+    with plain_errors(target), _new_file(target) as temporary:
         temporary.unlink(missing_ok=True)
         try:
             os.link(path, temporary)
@@ -80,10 +125,6 @@ def link_checkpoint(path: Path, name: str) -> None:
         # Renaming one name of a file to another of the same file does nothing, and leaves both.
         temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{target} could not be written: {error}") from None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from galaxies.common.durable_files import whole_file
+from galaxies.common.durable_files import plain_errors, whole_file
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.reading import JsonError, parse_json, read_bytes
@@ -45,27 +47,29 @@ class MetricsLog:
             return
         until = (_PHASE_ORDER[phase], step)
         kept = [r for r in read_metrics(self.path) if (_PHASE_ORDER[r["phase"]], r["step"]) <= until]
-        try:
-            with whole_file(self.path) as file:
-                file.writelines((json_text(record) + "\n").encode() for record in kept)
-        except OSError as error:
-            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
+        with plain_errors(self.path), whole_file(self.path) as file:
+            file.writelines((json_text(record) + "\n").encode() for record in kept)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record and hand it to the operating system at once.
+        """Append one record, the whole line or nothing of it, and hand it to the operating system at once.
 
         Raises
         ------
         UserError
             If it cannot be written.
         """
-        line = json_text(record) + "\n"
-        try:
+        left = memoryview((json_text(record) + "\n").encode())
+        with plain_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise UserError(f"{self.path} could not be written: {error.strerror or error}") from None
+            with self.path.open("ab", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    while left:  # a disk that is almost full takes a part, and says so only when asked for the rest
+                        left = left[file.write(left) :]
+                except OSError:
+                    with suppress(OSError):
+                        file.truncate(end)
+                    raise
 
 
 def phase_order(phase: str) -> int:

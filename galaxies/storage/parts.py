@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from galaxies.common.durable_files import plain_errors, sync_folder, whole_file
+from galaxies.common.durable_files import plain_errors, remove_dead_temporaries, sync_folder, whole_file
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 
@@ -68,6 +68,7 @@ def write_parts(
             raise UserError(f"files of {folder} changed while they were written: try again")
         entries = [{"name": key, "bytes": size} for key, size in sizes.items()]
         listed = {"format_version": _FORMAT_VERSION, "parts": parts, "files": entries, "note": note}
+        remove_dead_temporaries(catalogue)
         with whole_file(catalogue) as file:
             file.write((json_text({**listed, "sha256": _digest(listed)}, indent=1) + "\n").encode())
         sync_folder(folder)
@@ -183,7 +184,7 @@ def _read_list(path: Path) -> dict[str, Any]:
 
 def _writing_of(file: str, name: str) -> int:
     """Return the number of the writing that a part belongs to, from 1 on; 0 if it is no part of that name."""
-    found = re.fullmatch(rf"\.?{re.escape(name)}_(\d+)_\d+\.part(\.tmp)?", file)
+    found = re.fullmatch(rf"\.?{re.escape(name)}_(\d+)_\d+\.part((\.\d+)?\.tmp)?", file)
     return int(found[1]) if found else 0
 
 

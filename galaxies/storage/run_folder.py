@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from config_physics import BANDS, MORPHOLOGIES, Config
-from galaxies.common.durable_files import free_space, only_process, replace_file, sync_folder
+from galaxies.common.durable_files import free_space, only_process, plain_errors, reason, replace_file, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.storage.checkpoint import (
@@ -22,6 +23,10 @@ from galaxies.storage.schema import RUN_STATE, TRAINING_STATE
 
 PREVIOUS, DAMAGED = "previous.pt", "damaged.pt"
 _EPOCHS = "epoch_[0-9]*.pt"
+# Of a file of a run while it is written; earlier commits left the number of the process out.
+_TEMPORARY = re.compile(
+    r"\.((latest|previous|damaged|epoch_[0-9]+)\.pt|metrics\.jsonl|(epoch_[0-9]+|curves)\.png)(\.[0-9]+)?\.tmp"
+)
 _KEEP_EVERY, _KEEP_LAST = 10, 3  # epochs whose checkpoints stay, and how many of the last ones do
 _LOG_LINE = 2000  # bytes of an epoch's record in a checkpoint, at most
 
@@ -51,7 +56,7 @@ def hold_run(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"run {folder.name} is in use by another process: wait, or choose another run") from None
         except OSError as error:
-            raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+            raise UserError(f"{folder} could not be written: {reason(error)}") from None
         yield
 
 
@@ -61,11 +66,12 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def clean_up(*folders: Path) -> None:
-    """Remove the temporary files of killed processes from folders that are held."""
+    """Remove the temporary files of killed processes, and nothing else, from folders that are held."""
     for folder in folders:
         for stale in folder.glob(".*.tmp"):
-            with suppress(OSError):
-                stale.unlink()
+            if _TEMPORARY.fullmatch(stale.name):
+                with suppress(OSError):
+                    stale.unlink()
 
 
 def save_latest(folder: Path, state: dict[str, Any]) -> None:
@@ -97,15 +103,16 @@ def save_epoch(folder: Path, epoch: int, state: dict[str, Any]) -> None:
     if (folder / LATEST).is_file():
         link_checkpoint(folder / LATEST, PREVIOUS)
     link_checkpoint(path, LATEST)
-    written = {number: file for file in folder.glob(_EPOCHS) if (number := _epoch_of(file)) <= epoch}
+    written = {number: file for file in folder.glob(_EPOCHS) if 0 <= (number := _epoch_of(file)) <= epoch}
     for number in written.keys() - kept_epochs(written):
         with suppress(OSError):  # one that cannot be removed does no harm
             written[number].unlink()
 
 
 def _epoch_of(file: Path) -> int:
-    digits = file.stem.removeprefix("epoch_")
-    return int(digits) if digits.isdecimal() else -1
+    """Return the epoch of a numbered checkpoint; -1 for a copy that somebody gave another name."""
+    found = re.fullmatch(r"epoch_([0-9]{4,9})\.pt", file.name)
+    return int(found[1]) if found else -1
 
 
 def kept_epochs(written: Iterable[int]) -> set[int]:
@@ -154,12 +161,10 @@ def load_run(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _make_latest(path: Path, latest: Path) -> None:
-    try:
+    with plain_errors(latest):
         if latest.is_file():
             replace_file(latest, latest.with_name(DAMAGED))
             sync_folder(latest.parent)
-    except OSError as error:
-        raise UserError(f"{latest} cannot be renamed: {error.strerror or error}") from None
     link_checkpoint(path, LATEST)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import RUN, SAMPLE_GRIDS, check_folder
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.run_folder import check_space, hold_run
 from galaxies.training.starting import Start
@@ -24,7 +25,7 @@ def free_run_name(base: str) -> str:
     """Return the first of base-1, base-2, ... that no run has; characters that a run's name cannot have become '_'."""
     base = re.sub(r"[^A-Za-z0-9._-]+", "_", base).lstrip(".-") or "run"
     number = 1
-    while (CHECKPOINTS / f"{base}-{number}").exists():
+    while any((folder / f"{base}-{number}").exists() for folder in (CHECKPOINTS, SAMPLES)):
         number += 1
     return f"{base}-{number}"
 
@@ -37,15 +38,23 @@ def print_settings(config: Config, manifest: dict[str, Any]) -> None:
 
 
 def refuse_existing(run: str, dry_run: bool) -> None:
-    """Refuse to begin a run whose checkpoints are there, unless nothing is written.
+    """Refuse to begin a run where one or anything else is that it would write over, unless nothing is written.
+
+    The log of a run that had no checkpoint yet is begun anew.
 
     Raises
     ------
     UserError
         Saying how to go on with it.
     """
-    if not dry_run and any((CHECKPOINTS / run).glob("*.pt")):
+    if dry_run:
+        return
+    if any((CHECKPOINTS / run).glob("*.pt")):
         raise UserError(f"run {run} exists: go on with resume_training.py --run {run}, or choose another --run")
+    check_folder(CHECKPOINTS / run, RUN, RUN.files, option="--run")
+    check_folder(SAMPLES / run, SAMPLE_GRIDS, option="--run")
+    if there := sorted(path for name in SAMPLE_GRIDS.files for path in (SAMPLES / run).glob(name)):
+        raise UserError(f"{there[0]} is there, of another run: choose another --run, or move it")
 
 
 def train(

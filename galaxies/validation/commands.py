@@ -13,10 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from galaxies.common.durable_files import output_file, write_output
+from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import (
+    REPORT,
+    begins_with,
+    check_file,
+    check_folder,
+    has_entries,
+    output_file,
+    output_folder,
+    write_output,
+)
 from galaxies.common.signals import exits_when_terminated
+
+# What tells the JSON files of `validate` and of `augmentation`.
+_CHECKS, _GAINS = has_entries("damages", "spaces", "passed"), has_entries("rare", "tested_rare", "counts")
 
 
 def report(
@@ -34,8 +47,8 @@ def report(
 
     The other parameters, and the mistakes that end it, are those of `evaluation.evaluate`.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file: name a folder")
+    inputs = (checkpoint, data)
+    check_folder(out, REPORT, REPORT.files, inputs)
     from galaxies.compute.device import Engine
     from galaxies.validation.evaluation import evaluate
     from galaxies.validation.report.figures import headline
@@ -46,10 +59,12 @@ def report(
     with Engine.choose(device, "fp32").kernels():
         found = evaluate(checkpoint, data, count, seed, device, statmorph, steps, solver)
     plots = draw_all(found.report, found.pictures)
-    for name, themes in plots.items():
-        write_output(out / f"{name}.png", themes["light"])
-    _write_json(out / "report.json", to_plain(found.report))
-    write_output(out / "report.html", build_page(found.report, plots).encode(errors="backslashreplace"))
+    page = build_page(found.report, plots)
+    with output_folder(out, REPORT, REPORT.files, inputs) as folder, plain_errors(out):
+        for name, themes in plots.items():
+            (folder / f"{name}.png").write_bytes(themes["light"])
+        (folder / "report.json").write_bytes(_json(to_plain(found.report)))
+        (folder / "report.html").write_bytes(page.encode(errors="backslashreplace"))
     for value, text in headline(found.report):
         print(f"{value:>9}  {text}")
     print(f"wrote {out / 'report.html'}")
@@ -75,7 +90,8 @@ def compare(runs: Sequence[Path], out: Path | None) -> None:
         print(f"{name:<{width}}" + "".join(f"{'-' if v is None else f'{v:.4g}':>26}" for v in values))
     if out:
         rows = [[name, *(column.get(name) for column in columns.values())] for name in names]
-        _write_csv(out, [["figure", *columns], *rows])
+        old = begins_with("figure", then=names)
+        write_output(out, _csv([["figure", *columns], *rows]), old, (*runs, *(run / "report.json" for run in runs)))
 
 
 def measure(names: Sequence[Path], out: Path) -> int:
@@ -98,7 +114,7 @@ def measure(names: Sequence[Path], out: Path) -> int:
     Raises
     ------
     UserError
-        If none could be measured, or `out` cannot be written; then there is no such file.
+        If none could be measured, or `out` is something else or cannot be written; then it is what it was.
     """
     from tqdm import tqdm
 
@@ -107,8 +123,9 @@ def measure(names: Sequence[Path], out: Path) -> int:
 
     named = find_pictures(names)
     paths, bad = named.paths, list(named.without)
-    with exits_when_terminated(), output_file(out) as file:
-        file.write(_csv([["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]]))
+    header = ["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]
+    with exits_when_terminated(), output_file(out, begins_with(*header, alone=True), paths) as file:
+        file.write(_csv([header]))
         nothing = [""] * (1 + len(STATISTICS) + 1)
         file.write(_csv([[str(each.path), *nothing, each.reason] for each in bad]))
         bar = tqdm(measure_files(paths), "measuring", len(paths), unit="img", leave=False, disable=len(paths) < 8)
@@ -147,6 +164,8 @@ def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
     UserError
         If the dataset has too few test galaxies.
     """
+    if out:
+        check_file(out, _CHECKS)  # before the work
     import torch
 
     from galaxies.compute.device import Engine
@@ -176,7 +195,7 @@ def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
                 values = "  ".join(f"{value:10.4g}" for value in cell.values)
                 print(f"{space:<11}{damage:<7}{distance:<8}{values}  {'grows' if cell.monotone else 'DOES NOT GROW'}")
     if out:
-        _write_json(out, result)
+        write_output(out, _json(result), _CHECKS)
     print("all distances grow with every damage" if checks.passed else "not all distances grow")
 
 
@@ -195,6 +214,8 @@ def augmentation(
 
     The other parameters, and the mistakes that end it, are those of `rare_class.try_augmentation`.
     """
+    if out:
+        check_file(out, _GAINS, (checkpoint,))  # before the work
     from config_physics import morphology_index
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.generation.sampler import GalaxySampler
@@ -220,16 +241,12 @@ def augmentation(
             print(f"N = {count:>4}  {name:<29} {'  '.join(cells)}")
         print(f"N = {count:>4}  generated over turned copies: {verdict(rates['balanced_accuracy'])}")
     if out:
-        _write_json(out, result)
+        write_output(out, _json(result), _GAINS, (checkpoint,))
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def _json(values: dict[str, Any]) -> bytes:
     text = json_text(values, indent=1, ensure_ascii=False) + "\n"
-    write_output(path, text.encode(errors="backslashreplace"))  # of a file name that is no text in any encoding
-
-
-def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    write_output(path, _csv(rows))
+    return text.encode(errors="backslashreplace")  # of a file name that is no text in any encoding
 
 
 def _csv(rows: list[list[Any]]) -> bytes:

@@ -6,17 +6,14 @@ import errno
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from galaxies.common.durable_files import (
-    clean_up_after_dead_processes,
     only_process,
-    put_in_place,
     remove_dead_temporaries,
     whole_file,
-    write_output,
+    write_whole,
 )
 from galaxies.common.errors import UserError
 from tests.conftest import ROOT
@@ -26,14 +23,6 @@ HOLD = "import sys; from pathlib import Path; from galaxies.common.durable_files
 )
 
 posix = pytest.mark.skipif(os.name == "nt", reason="there, an open file and not a number tells a living process")
-
-
-@pytest.fixture
-def dead() -> int:
-    """The number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    process.wait(timeout=60)
-    return process.pid
 
 
 def test_lock_keeps_other_processes_out_and_dies_with_its_own(tmp_path):
@@ -111,52 +100,11 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["a"]
 
 
-def test_a_file_that_was_asked_for_is_written_or_said(tmp_path):
-    write_output(tmp_path / "new" / "a", b"content")
+def test_a_file_is_written_or_it_is_said(tmp_path):
+    write_whole(tmp_path / "new" / "a", b"content")
     assert (tmp_path / "new" / "a").read_bytes() == b"content"
     with pytest.raises(UserError, match="b could not be written: "):
-        write_output(tmp_path / "new" / "a" / "b", b"content")
-
-
-def test_a_folder_takes_the_place_of_another(tmp_path):
-    for name in ("new", "out"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    put_in_place(tmp_path / "new", tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert (tmp_path / "out/file").read_text() == "new"
-
-
-def test_a_folder_that_cannot_be_put_in_place_changes_nothing(tmp_path, monkeypatch):
-    for name in ("new", "out"):
-        (tmp_path / name).mkdir()
-    rename = Path.rename
-
-    def refuse(self, target):
-        if self.name == "new":
-            raise OSError(5, "Input/output error")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OSError, match="Input/output"):
-        put_in_place(tmp_path / "new", tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "out"]
-
-
-@posix
-def test_only_folders_of_dead_processes_are_removed(tmp_path, dead):
-    names = [f".out.partial-{dead}", f".out.partial-{os.getppid()}", ".out.partial-mine", f".other.partial-{dead}"]
-    for name in names:
-        (tmp_path / name).mkdir()
-    clean_up_after_dead_processes(tmp_path / "out")
-    assert {p.name for p in tmp_path.iterdir()} == set(names[1:])
-
-
-def test_what_a_dead_process_had_replaced_is_put_back(tmp_path, dead):
-    (tmp_path / f".out.replaced-{dead}").mkdir()
-    (tmp_path / f".out.partial-{dead}").mkdir()
-    clean_up_after_dead_processes(tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+        write_whole(tmp_path / "new" / "a" / "b", b"content")
 
 
 @posix

@@ -147,7 +147,9 @@ def test_a_failing_disk_leaves_complete_shards_alone(generate, whole, tmp_path, 
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(catalogue_shards, "generate_blocks", fail_in_the_second)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(
+        UserError, match=r"mock could not be written: No space left on device \(make room on its disk\)"
+    ):
         generate(out)
     assert set(content(out)) == {"images_00000.npy", "catalogue_00000.csv", "request.json", "grid.png"}
     monkeypatch.undo()
@@ -169,7 +171,9 @@ def test_a_disk_that_fails_while_the_next_galaxies_are_drawn(generate, whole, tm
 
     monkeypatch.setattr(catalogue_shards._Shard, "begin", lambda self, header: (begun.append(1), begin(self, header)))
     monkeypatch.setattr(catalogue_shards._Shard, what, fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(
+        UserError, match=r"mock could not be written: No space left on device \(make room on its disk\)"
+    ):
         generate(out)
     complete = shard + (what == "finish")  # it fails when the files have their names
     there = {f"{kind}_0000{k}.{end}" for kind, end in KINDS for k in range(complete)}
@@ -233,10 +237,10 @@ def test_a_damaged_request_file_is_refused(generate, tmp_path):
 
 def test_shards_and_single_images_do_not_share_a_folder(generate, whole, tmp_path):
     generate(tmp_path / "single", "--morphology", "spiral", "--count", 2)
-    with pytest.raises(UserError, match="holds other galaxies"):
+    with pytest.raises(UserError, match="holds generated galaxies: name another folder"):
         generate(tmp_path / "single")
     before = content(whole)
-    with pytest.raises(UserError, match="holds the shards of another request"):
+    with pytest.raises(UserError, match="holds shards of generated galaxies: name another folder"):
         generate(whole, "--morphology", "spiral", "--count", 2)
     assert content(whole) == before
 

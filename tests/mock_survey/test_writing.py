@@ -382,9 +382,9 @@ def test_what_a_killed_process_left_of_a_release_is_removed(tmp_path):
 
 def test_an_unwritable_place_is_a_users_mistake(tmp_path, small_blocks, blank_pictures):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not be written"):
         write_release(tmp_path / "file" / "a", 4, 0, "cpu")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not be written"):
         write(tmp_path / "file" / "a", 4)
 
 

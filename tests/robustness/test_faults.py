@@ -35,7 +35,7 @@ from galaxies.storage.schema import RUN_STATE
 from galaxies.training import runs
 from galaxies.training.trainer import Trainer
 from tests import kill_jobs
-from tests.conftest import TINY, differences, records_of, write_dataset
+from tests.conftest import TINY, differences, records_of, tree_of, write_dataset
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no file-size limit and no fork server")
 slow = pytest.mark.slow
@@ -66,10 +66,6 @@ def pictures(tmp_path_factory) -> Path:
         rows.append(f"{k}.png,{name}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def assert_whole(folder: Path) -> None:
@@ -120,7 +116,7 @@ def test_full_disk(trained, dataset_path, pictures, tmp_path, work, sizes, count
         folder.mkdir()
         if work in ("resume", "generate"):
             shutil.copytree(trained / "checkpoints", folder / "checkpoints")
-        before = tree(folder)
+        before = tree_of(folder)
         # Into a pipe, which is never full, unlike a log on the same disk.
         ours, theirs = multiprocessing.Pipe(duplex=False)
         status = kill_jobs.run_to_end(kill_jobs.script, script, argv, folder, theirs, size)
@@ -131,7 +127,7 @@ def test_full_disk(trained, dataset_path, pictures, tmp_path, work, sizes, count
         good = status == 0 or (status == 2 and said[-1].startswith(f"{script}: error: ") and len(said[-1]) < 600)
         good = good and not any("Traceback" in line for line in said)
         if status == 2:
-            after = tree(folder)
+            after = tree_of(folder)
             changed = [name for name in before if after.get(name) != before[name] and not name.endswith(".jsonl")]
             good = good and not changed and not [name for name in after if Path(name).name.startswith(".")]
         assert_whole(folder)
@@ -222,7 +218,7 @@ class _Locked:
         (galaxy.main, ["--data", "rendered", "--run", "new", *SHORT]),
         (resume_training.main, ["--run", "tiny", "--epochs", "3"]),
         (prepare_data.main, ["labelled", "--images", "p", "--labels", "p/labels.csv", "--out", "made"]),
-        (prepare_data.main, ["join", "--inputs", "rendered", "rendered", "--out", "rendered", "--overwrite"]),
+        (prepare_data.main, ["join", "--inputs", "rendered", "rendered", "--out", "other", "--overwrite"]),
         (
             generate_from_checkpoint.main,
             ["--checkpoint", "checkpoints/tiny/latest.pt", "--morphology", "merger", "--count", "1"],
@@ -232,14 +228,15 @@ class _Locked:
 )
 def test_read_only_folder(trained, dataset_path, pictures, read_only, monkeypatch, main, argv, count):
     shutil.copytree(trained / "checkpoints", read_only / "checkpoints")
-    shutil.copytree(dataset_path, read_only / "rendered")
+    for name in ("rendered", "other"):
+        shutil.copytree(dataset_path, read_only / name)
     shutil.copytree(pictures, read_only / "p")
     monkeypatch.chdir(read_only)
-    before = tree(read_only)
+    before = tree_of(read_only)
     with _Locked(read_only):
         text = one_sentence(main, argv)
     assert "ermission denied" in text
-    assert tree(read_only) == before
+    assert tree_of(read_only) == before
     count("read-only folders")
 
 

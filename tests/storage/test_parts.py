@@ -143,10 +143,10 @@ def test_a_list_of_a_newer_program_is_refused(files, tmp_path, monkeypatch):
 
 
 def test_files_that_cannot_be_read_or_written_are_one_sentence(files, tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not be written"):
         write_parts(files["two"], "state", files)
     write_parts(tmp_path / "out", "state", {"two": files["two"]})
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="could not be written"):
         write_parts(tmp_path / "out", "state", {"gone": tmp_path / "gone"})
     read_parts(tmp_path / "out", "state", tmp_path / "back")  # the old ones are untouched
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from galaxies.common.durable_files import only_process, replace_file, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.outputs import GALAXY_ZOO, check_folder
 from galaxies.common.untrusted_files import UntrustedFileError, check_archive
 from galaxies.tables.opening import survey_table
 
@@ -145,6 +146,7 @@ def fetch_release(
         same folder. What had arrived stays, and the next call goes on from there.
     """
     folder = Path(folder)
+    check_folder(folder, GALAXY_ZOO, option="--path")
     wanted = [_from_mirror(file) for file in files or RELEASE if file.columns or not only_catalogue]
     work = folder / ".download"
     try:

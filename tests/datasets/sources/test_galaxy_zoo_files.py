@@ -160,7 +160,7 @@ def test_a_disk_without_room(tmp_path, server, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(tmp_path, server, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    assert f"cannot write in {tmp_path / 'file'}: " in sentence(tmp_path / "file", one(server))
+    assert f"{tmp_path / 'file'} is a file: name another folder with --path" in sentence(tmp_path / "file", one(server))
 
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
