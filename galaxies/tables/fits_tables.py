@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from galaxies.common.errors import UserError, shown
 from galaxies.common.reading import open_regular
 from galaxies.common.untrusted_files import UntrustedFileError
 from galaxies.tables.opening import MAX_ROWS, unpacked
@@ -31,8 +32,19 @@ def opened_fits(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
     Raises
     ------
     UntrustedFileError
-        If it holds no table, or one of absurd size; OSError, ValueError and the like if it is damaged.
+        If it holds no table, one of absurd size, or is damaged.
     """
+    try:
+        with _opened(file, wanted) as table:
+            yield table
+    except (UserError, UntrustedFileError, MemoryError):
+        raise
+    except Exception as error:  # astropy parses as it goes, and fails in many ways
+        raise UntrustedFileError(f"its FITS is damaged: {shown(str(error), 200)}") from error
+
+
+@contextmanager
+def _opened(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
     from astropy.io import fits
 
     with open_regular(file) as stream, warnings.catch_warnings():

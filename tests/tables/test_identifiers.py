@@ -144,6 +144,11 @@ def test_ids_that_are_multiples_by_design_are_no_rounded_ones():
     assert ids_of("299489677444933632")  # plate 266, fibre 1 as the SDSS writes it
 
 
+def test_even_ids_of_16_digits_are_no_rounded_ones():
+    ids = [str(5_000_000_000_000_002 + 2 * k * k) for k in range(40)]  # below 2**53
+    assert ids_of(*ids) == ids
+
+
 def test_one_round_id_among_others_is_one_by_chance():
     ids = [str(i) for i in SDSS]
     ids[3] = "587722981741559000"
@@ -166,7 +171,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).map(lambd
 LIKELY = st.text(st.sampled_from("\"',;|\t #=-+.0123456789eEnaNA _\\/é"), min_size=1, max_size=8)
 
 
-@settings(max_examples=80, deadline=None, database=None, derandomize=True)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 @given(st.lists(st.one_of(TEXTS, LIKELY), min_size=1, max_size=6, unique=True))
 def test_whatever_may_be_written_is_read_again(tmp_path_factory, ids):
     ids = [text for text in ids if not fault_of(text)]

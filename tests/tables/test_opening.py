@@ -163,7 +163,8 @@ def test_two_files_that_hold_the_same(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(TEXT))
     (tmp_path / "longer.csv.gz").write_bytes(gzip.compress(TEXT + b"\n"))
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(TEXT)[:-20])
-    assert hold_the_same(tmp_path / "a.csv", tmp_path / "a.csv.gz")
+    (tmp_path / "a.csv.bz2").write_bytes(bz2.compress(TEXT))
+    assert hold_the_same(tmp_path / "a.csv", tmp_path / "a.csv.gz", tmp_path / "a.csv.bz2")
     assert not hold_the_same(tmp_path / "a.csv", tmp_path / "longer.csv.gz")
     assert not hold_the_same(tmp_path / "longer.csv.gz", tmp_path / "a.csv")
     with pytest.raises(UserError, match=r"a\.csv or .*cut\.csv\.gz cannot be read"):

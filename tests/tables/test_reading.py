@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import random
 import re
 from pathlib import Path
 
@@ -178,6 +179,25 @@ def test_a_fits_table(tmp_path, capsys):
     fits.PrimaryHDU(np.zeros((4, 4))).writeto(picture)
     with pytest.raises(UserError, match="is FITS and holds no table"):
         read(tmp_path, picture.getvalue())
+
+
+def test_damaged_fits_tables_cost_a_sentence(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    content = io.BytesIO()
+    fits.BinTableHDU.from_columns([fits.Column(name, "9A", array=["a", "b"]) for name in NEEDED]).writeto(content)
+    whole, drawn, refused = content.getvalue(), random.Random(5), 0
+    cards = [
+        whole.find(word) for word in (b"NAXIS2", b"TFORM1", b"TTYPE2", b"XTENSION", b"PCOUNT", b"END ", b"TFIELDS")
+    ]
+    changes = [(start + shift, byte) for start in cards for shift, byte in ((0, b"X"), (10, b"?"), (29, b"9"))]
+    changes += [(drawn.randrange(2880, 5760), bytes([drawn.randrange(256)])) for _ in range(10)]
+    for place, byte in changes:
+        try:
+            read(tmp_path, whole[:place] + byte + whole[place + 1 :])
+        except UserError as error:
+            refused += 1
+            assert str(error).isprintable() and len(str(error)) < 500
+    assert refused > 8
 
 
 # Two readers, one result
