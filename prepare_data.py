@@ -8,6 +8,9 @@
 gz2sample.csv.gz (optional: redshifts, radii and magnitudes) and images_gz2.zip, which need not be unpacked.
 --download fetches them (3.7 GB) and goes on where it stopped; GALAXY_ZOO_MIRROR, if set, is the address to ask instead.
 
+`galaxy-zoo` reads the tables of Galaxy Zoo DECaLS, DESI and Evo (Parquet, with pictures in it or beside it), `galaxy10`
+the HDF5 file of Galaxy10; they need the packages pyarrow and h5py.
+
 `labelled` takes pictures of your own and a CSV file with the columns image (file name) and morphology (spiral,
 elliptical, merger or edge-on). Optional columns: object_id (default: the file name without its ending), pixel_scale
 (arcseconds a pixel of the original picture), and redshift, petro_r50_kpc, absolute_magnitude, stellar_mass, with

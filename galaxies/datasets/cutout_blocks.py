@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from galaxies.datasets.cutouts import Cutout, CutoutSource, LeftOut, decode_found, found_in
+from galaxies.datasets.cutouts import Cutout, LeftOut, PictureStore, decode_found, found_in
 
 # Pictures from which on, and workers with which, processes pay: they need two seconds to start, and then none waits for
 # Python's lock, which a thread holds between the parts of its work.
@@ -48,7 +48,7 @@ class CutoutBlock(NamedTuple):
 
 
 def read_blocks(
-    source: CutoutSource,
+    source: PictureStore,
     names: Sequence[str],
     size: int,
     crop: float = 0.5,
@@ -62,7 +62,7 @@ def read_blocks(
 
     Parameters
     ----------
-    source : CutoutSource
+    source : PictureStore
         Where the pictures are.
     names : sequence of str
         Names in `source`.
@@ -93,7 +93,7 @@ def read_blocks(
 
 
 def read_cutouts(
-    source: CutoutSource, names: Iterable[str], size: int, crop: float = 0.5, workers: int = 1
+    source: PictureStore, names: Iterable[str], size: int, crop: float = 0.5, workers: int = 1
 ) -> Iterator[Cutout]:
     """Read pictures with several threads, without measuring them; the parameters are those of `read_blocks`.
 
@@ -120,7 +120,7 @@ class _Packed(NamedTuple):
     content: bytes | Path | LeftOut
 
 
-def _packed(source: CutoutSource, names: Iterable[str], together: int) -> Iterator[list[_Packed]]:
+def _packed(source: PictureStore, names: Iterable[str], together: int) -> Iterator[list[_Packed]]:
     """Look pictures up, a block at a time. Those in a zip file are read here, since threads would take turns."""
     remaining = iter(names)
     while block := list(islice(remaining, together)):

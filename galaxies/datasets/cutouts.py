@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -115,6 +115,24 @@ class Cutout(NamedTuple):
     image: np.ndarray | None
     crop_px: int
     rejection: Rejection | None
+
+
+class PictureStore(Protocol):
+    """What holds pictures: `CutoutSource`, or one file of all of them; a context manager."""
+
+    path: Path
+
+    def find(self, name: str) -> bytes | Path | LeftOut:
+        """Return the bytes of a picture, or its file, or why there is none; see `CutoutSource.find` for the errors."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+    def __enter__(self) -> PictureStore: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class CutoutSource:
@@ -468,7 +486,7 @@ _REASONS = {
 }
 
 
-def found_in(source: CutoutSource, name: str) -> bytes | Path | LeftOut:
+def found_in(source: PictureStore, name: str) -> bytes | Path | LeftOut:
     """Return `source.find(name)`, a damaged entry of a zip file as a reason too."""
     try:
         return source.find(name)

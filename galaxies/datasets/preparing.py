@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.datasets.cutout_blocks import read_blocks
-from galaxies.datasets.cutouts import CutoutSource
-from galaxies.datasets.matching import match_rows
+from galaxies.datasets.cutouts import CutoutSource, PictureStore
+from galaxies.datasets.matching import MatchedRows, match_rows
 from galaxies.datasets.writing import SPLITS, DatasetWriter
 
 # The side of Galaxy Zoo's frames, whose outer half is sky and neighbours, and the part of it that is kept by default.
@@ -28,8 +28,8 @@ class Pictures(NamedTuple):
 
     Attributes
     ----------
-    folder : Path
-        Folder or zip file of the pictures; see `CutoutSource`.
+    folder : Path or PictureStore
+        Folder or zip file of the pictures, see `CutoutSource`; or what holds them, open, and is closed afterwards.
     galaxies : DataFrame
         One row a galaxy: object_id, image (name of the picture) and morphology (one of `MORPHOLOGY_NAMES`); where
         known, attributes (float64, NaN where unknown) and frame_scale, arcseconds a pixel of the original picture.
@@ -37,12 +37,15 @@ class Pictures(NamedTuple):
         Entries for the manifest: source, rule and so on (JSON values).
     unused : int
         Galaxies of the source that fit no class.
+    crop : float, optional
+        Part of the pictures that is kept by default, where the source knows its frames.
     """
 
-    folder: Path
+    folder: Path | PictureStore
     galaxies: pd.DataFrame
     provenance: Mapping[str, object]
     unused: int = 0
+    crop: float | None = None
 
 
 class Source(NamedTuple):
@@ -90,8 +93,8 @@ def write_pictures(
     size : int
         Pixels a side, S.
     crop : float, optional
-        Side of the central square that is kept, as a fraction of the picture's, (0, 1]. By default that of Galaxy Zoo,
-        and if the pictures are no frames of Galaxy Zoo, that is said.
+        Side of the central square that is kept, as a fraction of the picture's, (0, 1]. By default what the
+        source says, or that of Galaxy Zoo; if the pictures are no frames of Galaxy Zoo, that is said.
     command_line : str
         For the manifest.
     workers : int
@@ -115,13 +118,16 @@ def write_pictures(
     known = {name: galaxies[name].to_numpy(np.float64) for name in ATTRIBUTES if name in galaxies}
     frame_scale = galaxies["frame_scale"].to_numpy(np.float64) if "frame_scale" in galaxies else None
     asked = galaxies["image"].tolist()
-    part = GALAXY_ZOO_CROP if crop is None else crop
+    part = crop or pictures.crop or GALAXY_ZOO_CROP
     provenance = {**pictures.provenance, "command_line": command_line}
     unmeasured = done = 0
     changed: Counter[str] = Counter()
     crops: Counter[int] = Counter()
-    with CutoutSource(pictures.folder) as source:
-        matched = match_rows(source, asked)
+    with CutoutSource(pictures.folder) if isinstance(pictures.folder, Path) else pictures.folder as source:
+        if isinstance(source, CutoutSource):
+            matched = match_rows(source, asked)
+        else:
+            matched = MatchedRows(list(range(len(asked))), asked, {}, [])
         for remark in matched.remarks:
             print(remark)
         row_of = np.array(matched.rows)
@@ -149,7 +155,7 @@ def write_pictures(
                 crops.update(block.crop_px.tolist())
     if changed:
         print("as a viewer shows them: " + ", ".join(f"{count} {note}" for note, count in changed.most_common()))
-    if crop is None and (others := [px for px in crops if px != round(GALAXY_ZOO_PX * part)]):
+    if crop is None and pictures.crop is None and (others := [px for px in crops if px != round(GALAXY_ZOO_PX * part)]):
         print(
             f"--crop {part:g}, as for Galaxy Zoo's frames of {GALAXY_ZOO_PX} pixels, kept the central {others[0]} of "
             f"{round(others[0] / part)} pixels: --crop 1.0 keeps the whole pictures"

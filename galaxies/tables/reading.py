@@ -29,14 +29,16 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 _SNIFFED_LINES = 20
 # First bytes of files whose columns have types, and what opens them: a function of the file and of the wanted columns,
 # loaded when there is one.
-_TYPED = ((b"SIMPLE  =", "fits_tables.opened_fits"),)
+_TYPED = (
+    (b"SIMPLE  =", "fits_tables.opened_fits"),
+    (b"PAR1", "parquet_tables.opened_parquet"),
+)
 # First bytes of what is no text, and of text that is no table of rows and columns; after blanks and a UTF-8 mark.
 _STRANGERS: tuple[tuple[bytes, str], ...] = (
     (b"<", "a web page or XML and no table of rows and columns"),
     (b"[{", "JSON and no table of rows and columns"),
     (b"{", "JSON and no table of rows and columns"),
     (b"\xd0\xcf\x11\xe0", "a file of a spreadsheet program"),
-    (b"PAR1", "a Parquet file"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x93NUMPY", "an array of NumPy"),
     (b"%PDF", "a PDF"),
@@ -108,7 +110,7 @@ def read_table(
     file : Path
         Text in UTF-8, UTF-16 (with its mark) or, if it is neither, Windows-1252, the Latin-1 of spreadsheets; cells
         separated by commas, semicolons, tabs, vertical bars or spaces, with or without quotes, and lines ended by LF,
-        CRLF or CR. Or a FITS table. Either may be packed; see `opening`.
+        CRLF or CR. Or a FITS table. Either may be packed; see `opening`. Or a Parquet file.
     wanted : collection of str
         Names of columns in lower case; those that are not there are left out.
     needed : collection of str

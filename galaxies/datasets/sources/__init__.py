@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from galaxies.datasets.preparing import Source
-from galaxies.datasets.sources import galaxy_zoo, labelled
+from galaxies.datasets.sources import galaxy10, galaxy_zoo, galaxy_zoo_votes, labelled
 
 # The subcommands of `prepare_data.py` by name, in the order in which --help shows them.
 SOURCES: dict[str, Source] = {
     "gz2": galaxy_zoo.SOURCE,
+    "galaxy-zoo": galaxy_zoo_votes.SOURCE,
+    "galaxy10": galaxy10.SOURCE,
     "labelled": labelled.SOURCE,
 }
