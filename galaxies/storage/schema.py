@@ -228,7 +228,12 @@ def _drawing(
                 "sha256": mapping(_printable(128), _printable(128)),
             },
             # Runs of before have neither, and those that started anew no start.
-            {"value_limits": mapping(items(number(), 2, 2)), "started_from": mapping(_printable(10_000))},
+            {
+                "value_limits": mapping(items(number(), 2, 2)),
+                "started_from": entries(
+                    dict.fromkeys(("run", "file", "sha256", "taken_over"), _printable(10_000)), others=False
+                ),
+            },
         ),
     }
 

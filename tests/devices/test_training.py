@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 
@@ -15,6 +16,8 @@ from diffusion_model import build_diffusion_generator
 from galaxies.compute.cuda_graphs import RecordedStep
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.training.starting import Start
+from galaxies.training.trainer import Trainer
 from tests.conftest import MODERN, make_trainer, write_dataset
 
 TINY = {"width": 4, "batch_size": 4, "engine": "graph"}
@@ -138,6 +141,25 @@ def test_steps_on_mps(few, tmp_path, pretended_mps, run):
         found[device], _ = take_every_variant(trainer, None, 1)
     for phase, expected in found["cpu"].items():
         assert found["mps"][phase] == pytest.approx(expected, rel=1e-3, abs=1e-5), phase
+
+
+@pytest.mark.parametrize("family", [{}, _SMALL_UNET], ids=["gan", "diffusion"])
+def test_a_run_begins_with_the_weights_of_another(few, tmp_path, gpu, family):
+    settings = TINY | family | {"engine": "eager"}
+    first = make_trainer(few, tmp_path / "first", device="cuda", **settings)
+    state = {"networks": first.learner.state_dict()["networks"], "ema": None, "provenance": {"sha256": {}}}
+    start = Start(tmp_path / "first.pt", state, first.config, "0" * 64)
+    config = dataclasses.replace(first.config, attributes=("ellipticity", "size", "color"), seed=1)
+    second = Trainer(config, few, tmp_path / "c", tmp_path / "s", None, start)
+    assert second.started_from["taken_over"].endswith("; new: optimisers and averages")
+    name = "unet.embed_condition.0.weight" if family else "network.project.weight"
+    new, old = (trainer.learner.generator.state_dict()[name].cpu() for trainer in (second, first))
+    before = 0 if family else config.latent_dim  # then four classes, the attributes, and what is known of them
+    assert torch.equal(new[:, before + 4], old[:, before + 4 + 2]) and torch.equal(new[:, :before], old[:, :before])
+    second.start_phase("generator")
+    second.batches.start_epoch()
+    second.take_step(10)
+    assert second._steps.interval.read().num_bad == 0
 
 
 def test_the_u_net_doubles_its_maps_without_a_detour_by_float32(pretended, monkeypatch):

@@ -45,9 +45,10 @@ def write(path, splits, names=None, **columns) -> PreparedDataset:
 
 
 def few_drawn(monkeypatch) -> None:
-    """Draw no sample grids, and two galaxies a class to check: their drawing has tests of its own."""
+    """Draw no sample grids and curves, and two galaxies a class to check: their drawing has tests of its own."""
     blank = Image.new("RGB", (8, 8))
     monkeypatch.setattr("galaxies.training.trainer.sample_grid", lambda *_: blank)
+    monkeypatch.setattr("galaxies.training.trainer.curves_picture", lambda *_: None)
     monkeypatch.setattr("galaxies.training.trainer.check_samples", functools.partial(check_samples, per_class=2))
 
 
