@@ -173,6 +173,44 @@ def test_bad_pictures_are_left_out_and_named(tmp_path, capsys):
     assert "1 missing, 1 corrupt or truncated" in capsys.readouterr().out
 
 
+def test_what_is_left_out_is_said_with_what_to_do(tmp_path, capsys):
+    folder = make_labelled(tmp_path / "a", range(100, 112))
+    (folder / "108.jpg").write_bytes(jpeg(108, 100))
+    (folder / "109.jpg").unlink()
+    Image.open(folder / "110.jpg").rotate(90).save(
+        folder / "110.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+    )
+    with (folder / "labels.csv").open("a") as table:
+        table.write("./108.JPG,spiral,again\n")
+    text = (folder / "labels.csv").read_text().replace("morphology\n", "morphology,object_id\n")
+    (folder / "labels.csv").write_text(text)
+    run_labelled(folder, tmp_path / "out")
+    _, catalogue, manifest = opened(tmp_path / "out")
+    assert catalogue["object_id"].tolist() == [str(k) for k in range(100, 112) if k not in (108, 109)]
+    assert manifest["rejected"] == {"missing": 1, "picture of another row": 1, "too small for the crop": 1}
+    details = {entry["name"]: entry.get("detail") for entry in manifest["rejected_files"]}
+    assert details["109.jpg"] is None and details["./108.JPG"] == "that of '108.jpg'"
+    assert details["108.jpg"].endswith("--crop 1.0 takes the whole 100 pixels")
+    printed = capsys.readouterr().out
+    assert "1 of 13 rows find no picture in" in printed and "'109.jpg' (the nearest name is '1" in printed
+    assert "as a viewer shows them: 1 turned as its EXIF says" in printed
+    assert "--crop 0.5, as for Galaxy Zoo's frames of 424 pixels, kept the central 128 of 256 pixels" in printed
+    run_labelled(folder, tmp_path / "whole", "--crop", "1.0")
+    assert "Galaxy Zoo" not in capsys.readouterr().out and len(opened(tmp_path / "whole")[1]) == 11
+
+
+def test_no_picture_left_ends_with_what_to_do(tmp_path):
+    folder = make_labelled(tmp_path / "a")
+    for file in folder.glob("*.jpg"):
+        file.write_bytes(jpeg(1, 69))
+    message = (
+        r"no image is left to write \(8 too small for the crop\); '100.jpg': 69 pixels a side, of which --crop 0.5"
+    )
+    with pytest.raises(UserError, match=message + r" leaves 34.*: --crop 1.0 takes the whole 69 pixels$"):
+        run_labelled(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_without_a_galaxy_has_no_measurements(tmp_path, capsys):
     folder = make_labelled(tmp_path / "a")
     noise = np.random.default_rng(0).normal(20, 2, (256, 256, 3)).astype(np.uint8)

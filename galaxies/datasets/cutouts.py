@@ -21,6 +21,7 @@ from galaxies.common.reading import (
     NotAllowedError,
     TooLongError,
     UnreadableError,
+    open_regular,
     read_bytes,
 )
 from galaxies.common.untrusted_files import (
@@ -50,6 +51,7 @@ _OTHER_SUFFIXES: tuple[str, ...] = (
     ".avif",
 )
 _OTHER_SUFFIXES += (".jp2", ".jxl", ".svg", ".pdf", ".fits", ".fit", ".fts", ".fz", ".gz", ".npy")
+_START = 1024  # bytes of a file by which its kind is told
 _MOST_VISITS = 8  # of one folder by several links
 
 
@@ -252,6 +254,10 @@ class CutoutSource:
 
     def _open_zip(self, archive: Path) -> list[PictureName]:
         """Open an archive and list its pictures."""
+        with open_regular(archive, "name the folder or zip file of the images") as file:
+            start = file.read(_START)
+        if not start.startswith(b"PK") and (kind := kind_of(start)):
+            raise UserError(f"{archive} is no zip file but {kind}: name the folder or zip file of the images")
         try:
             self._zip = zipfile.ZipFile(archive)
             entries = picture_entries(self._zip)

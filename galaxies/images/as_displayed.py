@@ -95,7 +95,9 @@ def as_displayed(image: ImageFile.ImageFile) -> Displayed:
     turn = _TURNS.get(_orientation(image))
     colors, alpha = _split(image, grey)
     seen = colors if alpha is None else _on_black(colors, alpha)
-    grey = grey or (colors.mode == "RGB" and has_no_color(np.asarray(seen).transpose(2, 0, 1)))
+    if colors.mode == "RGB" and not grey:
+        planes = np.asarray(seen).transpose(2, 0, 1)
+        grey = has_no_color(planes) and planes.min() < planes.max()  # one level all over is nothing, rather than grey
     colors, changed = _on_screen(colors, info)
     notes += changed
     if alpha is not None:

@@ -25,7 +25,9 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L")  # more than 8 bits a pixel
 # astropy's warnings are told to be silent for all threads.
 ONE_AT_A_TIME = threading.Lock()
 _KINDS = (
+    (b"\xff\xd8\xff", "JPEG"),
     (b"\xff\xd8", "a damaged JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\x89PNG", "a damaged PNG"),  # by a transfer as text, which the eight bytes are there to show
     (b"GIF8", "GIF"),
     (b"II*\0", "TIFF"),
@@ -85,7 +87,7 @@ def central_square(path: Path, height: int, width: int) -> tuple[slice, slice, l
 
 
 def kind_of(data: bytes) -> str:
-    """Say by its first bytes what a file is, that is no JPEG or PNG; empty for what nobody knows."""
+    """Say by its first bytes what a file is; empty for what nobody knows."""
     if not data:
         return "an empty file"
     for start, kind in _KINDS:

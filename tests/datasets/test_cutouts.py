@@ -13,8 +13,8 @@ from PIL import Image
 
 from galaxies.common.errors import UserError
 from galaxies.datasets import cutouts
-from galaxies.datasets.cutout_blocks import read_cutouts
-from galaxies.datasets.cutouts import CutoutSource, Rejection, decode_cutout
+from galaxies.datasets.cutout_blocks import read_blocks, read_cutouts
+from galaxies.datasets.cutouts import CutoutSource, LeftOut, Rejection, decode_cutout
 
 
 def galaxy(seed: int = 0, side: int = 424) -> Image.Image:
@@ -235,3 +235,110 @@ def test_real_galaxies_differ_little_from_the_full_decode():
         differences.append(np.abs(image.astype(int) - full_decode(data, 64, 0.5)).mean())
     assert np.mean(differences) < 0.4
     assert max(differences) < 0.8
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("data", "crop", "reason", "detail"),
+    [
+        (encoded(galaxy(side=69), "PNG"), 0.5, Rejection.TOO_SMALL, "69 pixels a side, of which --crop 0.5 leaves 34 "),
+        (encoded(galaxy(side=69), "PNG"), 0.5, Rejection.TOO_SMALL, ": --crop 1.0 takes the whole 69 pixels"),
+        (encoded(galaxy(side=50), "PNG"), 0.5, Rejection.TOO_SMALL, "leaves 25 and --size 64 needs 64"),
+        (encoded(galaxy(side=63), "PNG"), 1.0, Rejection.TOO_SMALL, "leaves 63 and --size 64 needs 64"),
+        (encoded(galaxy().resize((424, 400))), 0.5, Rejection.WRONG_SHAPE, "424 x 400 pixels, and not square"),
+        (encoded(galaxy(side=128), "GIF"), 0.5, Rejection.NOT_AN_IMAGE, "GIF"),
+        (encoded(galaxy(side=128), "TIFF"), 0.5, Rejection.NOT_AN_IMAGE, "TIFF"),
+        (b"<html>404</html>", 0.5, Rejection.NOT_AN_IMAGE, "a web page"),
+        (as_png(np.full((128, 128), 9000, np.uint16)), 0.5, Rejection.GREYSCALE, "16 bits a pixel"),
+    ],
+)
+def test_what_was_found_is_said(data, crop, reason, detail):
+    left_out = decode_cutout(data, 64, crop)
+    assert left_out.reason is reason and detail in left_out.detail
+
+
+def test_no_crop_is_advised_that_would_not_help():
+    assert "1.0 takes" not in decode_cutout(encoded(galaxy(side=50), "PNG"), 64).detail
+    assert "1.0 takes" not in decode_cutout(encoded(galaxy(side=63), "PNG"), 64, 1.0).detail
+
+
+def test_what_alpha_hides_is_prepared_as_black():
+    seen = np.asarray(galaxy(side=128))
+    alpha = np.zeros((128, 128), np.uint8)
+    alpha[32:96, 32:96] = 255
+    hidden = np.where(alpha[..., None] > 0, seen, 255).astype(np.uint8)
+    image, _, notes = decode_cutout(as_png(np.dstack([hidden, alpha])), 128, 1.0)
+    np.testing.assert_array_equal(image.transpose(1, 2, 0), np.where(alpha[..., None] > 0, seen, 0))
+    assert notes == ("transparent parts shown on black",)
+    assert decode_cutout(as_png(np.dstack([hidden, alpha * 0])), 128, 1.0).reason is Rejection.BLANK
+
+
+def test_why_a_file_is_not_read_is_said(tmp_path, monkeypatch):
+    fill(tmp_path, ("1.jpg", "shut.jpg", "gone.jpg", "sick.jpg"))
+    (tmp_path / "folder.png").mkdir()
+    names = ["1.jpg", "shut.jpg", "gone.jpg", "sick.jpg", "folder.png"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
+        names.append("pipe.png")
+    opened = Path.open
+
+    def refusing(path, *args, **kwargs):
+        if path.name == "shut.jpg":
+            raise PermissionError(13, "Permission denied")
+        if path.name == "sick.jpg":
+            raise OSError(5, "Input/output error")
+        return opened(path, *args, **kwargs)
+
+    with CutoutSource(tmp_path) as source:
+        (tmp_path / "gone.jpg").unlink()
+        monkeypatch.setattr(Path, "open", refusing)
+        (block,) = read_blocks(source, names, 64)
+    found = {block.names[place]: left_out for place, left_out in block.rejected.items()}
+    assert found.pop("shut.jpg") == LeftOut(Rejection.NOT_ALLOWED, "cannot be read: you are not allowed to")
+    assert found.pop("gone.jpg").reason is Rejection.MISSING
+    assert found.pop("sick.jpg") == LeftOut(Rejection.UNREADABLE, "cannot be read: Input/output error")
+    assert found.pop("folder.png") == LeftOut(Rejection.NOT_A_FILE, "is a folder where a file is expected")
+    assert set(found) == set(names[5:])
+    assert all(left_out.reason is Rejection.NOT_A_FILE and "a pipe" in left_out.detail for left_out in found.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (JPEG, "is no zip file but JPEG: name the folder"),
+        (b"\x1f\x8b\x08", "is no zip file but a gzip file"),
+        (b"", "is no zip file but an empty file"),
+        (b"what", "is not a complete zip file"),
+    ],
+)
+def test_a_file_that_is_no_zip_file(tmp_path, content, message):
+    (tmp_path / "pictures").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        CutoutSource(tmp_path / "pictures")
+
+
+def test_pictures_of_other_kinds_alone(tmp_path):
+    (tmp_path / "1.tif").write_bytes(b"II*\0")
+    with pytest.raises(
+        UserError, match=r"no JPEG or PNG image in .* \(1 other files, such as '1.tif': save them as PNG\)"
+    ):
+        CutoutSource(tmp_path)
+
+
+def test_a_folder_that_may_not_be_searched_is_said(tmp_path, monkeypatch):
+    fill(tmp_path / "open")
+    fill(tmp_path / "shut", ("9.jpg",))
+    scan = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with CutoutSource(tmp_path) as source:
+        assert source.names == ("1.jpg", "2.jpg", "3.jpg")
+        assert source.unlisted == [f"{tmp_path / 'shut'} cannot be searched: Permission denied"]
