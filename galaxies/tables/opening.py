@@ -16,6 +16,7 @@ import lzma
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -43,9 +44,9 @@ _MARKS = (
 class _Unpacked(io.RawIOBase):
     """What a packed stream holds, by a decompressor of the standard library; of several packed parts, all."""
 
-    def __init__(self, stream: IO[bytes], new: Callable[[], Any]) -> None:
+    def __init__(self, stream: IO[bytes], new: Callable[[], Any], error: type[Exception] = OSError) -> None:
         super().__init__()
-        self._stream, self._new, self._decompressor = stream, new, new()
+        self._stream, self._new, self._decompressor, self._error = stream, new, new(), error
 
     def readable(self) -> bool:
         return True
@@ -60,7 +61,10 @@ class _Unpacked(io.RawIOBase):
                 self._decompressor = self._new()
             elif self._decompressor.needs_input and not (packed := self._stream.read(BLOCK)):
                 raise EOFError("it ends in the middle")
-            data = self._decompressor.decompress(packed, len(buffer))
+            try:
+                data = self._decompressor.decompress(packed, len(buffer))
+            except self._error as error:
+                raise UntrustedFileError(f"what packs it is damaged: {error}") from error
             if data:
                 buffer[: len(data)] = data
                 return len(data)
@@ -71,17 +75,16 @@ class _Unpacked(io.RawIOBase):
 
 
 def _zstandard(stream: IO[bytes]) -> Any:
-    """Unpack Zstandard: Python can from 3.14 on, and before that by the package of that name."""
-    zstd: Any
-    with suppress(ImportError):
-        zstd = importlib.import_module("compression.zstd")
-        largest = {zstd.DecompressionParameter.window_log_max: _DICTIONARY_BYTES.bit_length() - 1}
-        return _Unpacked(stream, lambda: zstd.ZstdDecompressor(options=largest))
-    with suppress(ImportError):
-        zstd = importlib.import_module("zstandard")
-        return zstd.ZstdDecompressor(max_window_size=_DICTIONARY_BYTES).stream_reader(stream, read_across_frames=True)
+    """Unpack Zstandard: Python can from 3.14 on, and before that by a package of the same code."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            zstd: Any = importlib.import_module(name)
+            largest = {zstd.DecompressionParameter.window_log_max: _DICTIONARY_BYTES.bit_length() - 1}
+            new = partial(zstd.ZstdDecompressor, options=largest)
+            return _Unpacked(stream, new, zstd.ZstdError)
     raise UntrustedFileError(
-        "it is packed by Zstandard, which needs the package zstandard: python -m pip install zstandard, or unpack it"
+        "it is packed by Zstandard, which needs the package backports.zstd before Python 3.14: python -m pip install "
+        "backports.zstd, or unpack it"
     )
 
 

@@ -145,7 +145,7 @@ def test_zstandard_without_its_package(tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", missing)
     (tmp_path / "a.csv").write_bytes(b"\x28\xb5\x2f\xfd\x04\x00")
-    with pytest.raises(UntrustedFileError, match="needs the package zstandard: python -m pip install zstandard"):
+    with pytest.raises(UntrustedFileError, match=r"pip install backports\.zstd, or unpack it"):
         read_all(tmp_path / "a.csv")
 
 
@@ -153,9 +153,33 @@ def test_zstandard(tmp_path):
     try:
         zstd = importlib.import_module("compression.zstd")
     except ImportError:
-        zstd = pytest.importorskip("zstandard")
-    (tmp_path / "a.csv").write_bytes(zstd.compress(TEXT))
+        zstd = pytest.importorskip("backports.zstd")
+    packed = zstd.compress(TEXT[:1000]) + zstd.compress(TEXT[1000:])
+    (tmp_path / "a.csv").write_bytes(packed)
     assert read_all(tmp_path / "a.csv") == TEXT
+    for damaged in (packed[:-5], packed[:40] + b"x" * 20):
+        (tmp_path / "a.csv").write_bytes(damaged)
+        with pytest.raises(opening.UNPACK_ERRORS):
+            read_all(tmp_path / "a.csv")
+
+
+def test_a_decompressor_of_zstandards_kind(tmp_path, monkeypatch):
+    # The module that Python has from 3.14 on, played by bzip2, which has the same interface.
+    class Module:
+        DecompressionParameter = type("Parameter", (), {"window_log_max": 101})
+        ZstdError = OSError
+
+        @staticmethod
+        def ZstdDecompressor(options):  # noqa: N802 - the module's name
+            assert options == {101: 28}  # 256 MiB
+            return bz2.BZ2Decompressor()
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: Module)
+    packed = bz2.compress(TEXT)
+    with opening._zstandard(io.BytesIO(packed)) as reader:
+        assert io.BufferedReader(reader).read() == TEXT
+    with pytest.raises(UntrustedFileError, match="what packs it is damaged"):
+        io.BufferedReader(opening._zstandard(io.BytesIO(packed[:40] + b"xxxx" + packed[44:]))).read()
 
 
 def test_two_files_that_hold_the_same(tmp_path):
