@@ -12,6 +12,7 @@ import torch
 import generate_from_checkpoint
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
+from galaxies.datasets.population import Population
 from galaxies.generation.request_values import attribute_value, whole_value
 from galaxies.generation.requests import read_requests, requests_alike
 from galaxies.generation.sampler import GalaxySampler
@@ -171,6 +172,20 @@ def test_tensors_of_python(untrained):
     ends = torch.tensor([[0.001, 1.0, 0.99, 10.0]])  # rounded to single precision, 0.99 is above itself
     assert len(sampler.generate(torch.tensor([0]), ends, [2**63 - 1])) == 1
     assert len(sampler.generate(torch.tensor([], dtype=torch.int64), torch.empty(0, 4), [])) == 0
+
+
+def test_what_was_measured_on_a_real_galaxy_can_be_drawn(untrained):
+    sampler = GalaxySampler.from_checkpoint(untrained["gan"], "cpu")
+    values = sampler.population.values.clone()
+    values[:, 1] = -0.002  # the brightness of a galaxy that is lost in its sky
+    faint = GalaxySampler(
+        sampler.network, sampler.config, Population(sampler.population.classes, values), sampler.engine
+    )
+    drawn = faint.complete(0, torch.full((4,), math.nan), 3)
+    assert drawn[1] == np.float32(-0.002)
+    assert len(faint.generate(torch.tensor([0]), drawn[None], [3])) == 1
+    with pytest.raises(UserError, match=r"brightness is '-0\.002': it takes a number"):
+        sampler.generate(torch.tensor([0]), drawn[None], [3])
 
 
 def test_a_request_that_is_given_twice(doors, client):

@@ -171,7 +171,9 @@ class GalaxySampler:
             class_index(wrong[0])
         for column, attribute in zip(values.T, self.attributes, strict=True):
             low, high = torch.tensor(attribute.plausible, dtype=values.dtype)
-            for value in column[(column < low) | (column > high)].unique().tolist():
+            beyond = column[(column < low) | (column > high)].unique()
+            # Drawn values come here too: what was measured on a real galaxy is no mistake of the caller's.
+            for value in beyond[~torch.isin(beyond, self.population.values.to(values.dtype))].tolist():
                 attribute_value(attribute.name, value)
         numbers = np.asarray(seeds)
         if numbers.dtype.kind != "i":

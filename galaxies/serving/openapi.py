@@ -57,7 +57,9 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
     paths = {route.path: {"get": _operation(route, parameters)} for route in routes}
     answers: list[type[Answer]] = [Error, *(route.answer for route in routes if not isinstance(route.answer, str))]
     components = {"parameters": parameters, "schemas": _schemas(answers), "responses": _FAILURES}
-    return {"openapi": "3.1.0", "info": _INFO, "paths": paths, "components": components}
+    # Relative to where the description itself is found, which may be below a path of a proxy's.
+    servers = [{"url": "..", "description": "The server of this description."}]
+    return {"openapi": "3.1.0", "info": _INFO, "servers": servers, "paths": paths, "components": components}
 
 
 def _operation(route: Route, parameters: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urljoin
 
 import pytest
 
@@ -73,6 +74,12 @@ def test_the_description_is_served(client):
     assert answer.json == DOCUMENT
     again = client.get("/api/openapi.json", headers={"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
+
+
+def test_the_server_is_found_below_a_path_too():
+    (server,) = DOCUMENT["servers"]
+    for base in ("http://localhost:5000", "https://hub.example.org/user/me/proxy/5000"):
+        assert urljoin(f"{base}/api/openapi.json", server["url"]).rstrip("/") == base
 
 
 def test_every_reference_leads_somewhere():
