@@ -86,6 +86,7 @@ def with_entry(state, path, value):
 
 
 WEIGHT = ("networks", "generator", "network.style.0.weight")
+ORIGIN = ("run", "file", "sha256", "taken_over")  # see `training.starting.Start.provenance`
 ADAM = ("optimizers", "generator", 0)
 
 
@@ -142,12 +143,11 @@ ADAM = ("optimizers", "generator", 0)
         (("population",), None, "population is None, not a mapping"),
         (("provenance", "count"), 0, "provenance.count is 0"),
         (("provenance", "source"), 5, "provenance.source is 5, not None or text"),
-        (("provenance", "value_limits"), {"size": [1.0]}, "provenance.value_limits.size "),
         (("provenance", "value_limits"), {"size": [1.0, math.inf]}, r"provenance.value_limits.size\[1\] is inf"),
         (("provenance", "started_from"), {"run": "gan"}, "provenance.started_from.file is missing"),
         (("provenance", "sha256"), "abc", "provenance.sha256 is 'abc', not a mapping"),
         (("provenance", "value_limits"), {"size": [0.0]}, "provenance.value_limits.size is a list of 1"),
-        (("provenance", "started_from"), {"run": 5}, "provenance.started_from.run is 5"),
+        (("provenance", "started_from"), dict.fromkeys(ORIGIN, 5), "provenance.started_from.run is 5"),
         # What going on takes
         ((*ADAM, "exp_avg"), torch.zeros(16), r"optimizers.generator\[0\].exp_avg is a tensor \(16\)"),
         ((*ADAM, "exp_avg_sq"), torch.full((16, 20), -1.0), "exp_avg_sq holds -1, where 0 to"),
