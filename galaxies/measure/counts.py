@@ -34,9 +34,9 @@ def level_counts(counts: np.ndarray) -> Tensor:
     Returns
     -------
     Tensor, (3, S, S), float32
-        The sky is 0 with its slope taken off, and its noise in the mean of the planes 0.01; more for a faint galaxy, so
-        that its middle is at least 1, and less where that would be above 100, as in simulations without noise. What has
-        no value is sky, with the noise of it. 0 everywhere for a single value.
+        The sky is 0 with its slope taken off, and its noise in the mean of the planes 0.01; less where the galaxy's
+        middle would be above 100 then, as in simulations without noise, which keep their precision so. What has
+        no value is sky, with the noise of it.
     """
     side = counts.shape[-1]
     corners = corner_mask(side, torch.device("cpu")).numpy()
@@ -47,11 +47,10 @@ def level_counts(counts: np.ndarray) -> Tensor:
     mean = levelled.mean(0)
     deviation = _deviation(mean[_sky_pixels(np.isfinite(mean), radius, corners)])
     middle = mean[(radius <= _MIDDLE) & np.isfinite(mean)]
-    light = max(float(np.percentile(middle, 95)) if len(middle) else 0.0, 3 * deviation)
-    if not light > 0:
-        light = float(np.nanmax(np.abs(mean), initial=0)) or 1.0
-    brightest = np.clip(_NOISE * light / deviation, 1, _MOST_LIGHT) if deviation > 0 else 1.0
-    levelled *= brightest / light
+    light = float(np.percentile(middle, 95)) if len(middle) else 0.0
+    factors = [_NOISE / deviation] if deviation > 0 else []
+    factors += [_MOST_LIGHT / light] if light > 0 else []
+    levelled *= min(factors, default=1.0)
     noise = np.random.default_rng(0).standard_normal((side, side))  # the same whatever is measured beside it
     for plane in levelled:
         lacking = ~np.isfinite(plane)

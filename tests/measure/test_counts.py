@@ -149,7 +149,9 @@ def test_what_has_no_value_is_sky_with_its_noise():
     assert torch.equal(image, level_counts(np.stack([counts] * 3))[0])
 
 
-@pytest.mark.parametrize("counts", [np.zeros((SIDE, SIDE)), np.full((SIDE, SIDE), -7e5), noisy(np.zeros((SIDE, SIDE)))])
+@pytest.mark.parametrize(
+    "counts", [np.zeros((SIDE, SIDE)), -galaxy(), np.full((SIDE, SIDE), -7e5), noisy(np.zeros((SIDE, SIDE)))]
+)
 def test_nothing_is_seen_where_nothing_is(counts):
     _, flag = measured(counts)
     assert flag & 1
@@ -160,6 +162,9 @@ def test_levels_are_those_that_photometry_knows():
     assert image.shape == (3, SIDE, SIDE) and image.dtype == torch.float32
     sky = measure(image[None], counts=True)
     assert float(sky.noise) == pytest.approx(0.01, rel=0.1) and abs(float(sky.background)) < 0.003
+    hit = noisy(galaxy())
+    hit[SIDE // 2 + 4, SIDE // 2] = 1e9
+    assert float(measure(level_counts(np.stack([hit] * 3))[None], counts=True).noise) == pytest.approx(0.01, rel=0.1)
     # Nothing cuts it off.
     assert float(image.max()) == pytest.approx(0.01 * galaxy().max() / NOISE, rel=0.1)
 
