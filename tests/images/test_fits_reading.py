@@ -271,6 +271,13 @@ def flag_of(path):
     return int(found.measured.flags[0]), found
 
 
+def test_one_band_has_no_color_and_three_have(tmp_path):
+    alone = flag_of(write(tmp_path, GALAXY))[1].measured.values
+    three = flag_of(write(tmp_path, np.stack([GALAXY, GALAXY, GALAXY / 2]), name="b.fits"))[1].measured.values
+    assert np.isnan(alone["color"]).all() and three["color"] == pytest.approx(-2.5 * np.log10(0.5), abs=0.01)
+    assert alone["size"] == pytest.approx(three["size"], rel=1e-3)
+
+
 @pytest.mark.parametrize("lost", [np.nan, np.inf, -9999.0, -1e30, 1.6e38])
 def test_what_has_no_value_raises_the_flag_in_the_galaxy_alone(tmp_path, lost):
     inside, outside = GALAXY.copy(), GALAXY.copy()
@@ -301,8 +308,9 @@ def test_areas_of_zeros_were_not_observed(tmp_path, sky):
 
 def test_zeros_of_models_and_of_whole_numbers_are_values(tmp_path):
     model = np.where(RADIUS < 20, 300 * np.exp(-RADIUS / 4), 0)
+    whole = np.round(GALAXY / 4).astype("i4")
     photons = np.random.default_rng(0).poisson(np.exp(-RADIUS / 4))
-    for k, counts in enumerate((model, photons, np.round(GALAXY), np.maximum(GALAXY, 0))):
+    for k, counts in enumerate((model, photons, whole, np.maximum(GALAXY, 0))):
         assert read_picture(write(tmp_path, counts, name=f"{k}.fits")).missing is None, k
 
 
