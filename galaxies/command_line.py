@@ -177,7 +177,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         main(None)
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be said
     except UserError as error:
-        _say(f"{program}: error: {' '.join(str(error).split())}")
+        _say(f"{program}: error: {_one_line(str(error))}")
         _leave(2, error.at_once)
     except OSError as error:  # a full disk or a folder without permission, wherever it was met
         if _has_no_reader(error):
@@ -236,6 +236,11 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         _drop_lost_streams()
+
+
+def _one_line(text: str) -> str:
+    """Return a sentence in one line; of names in it, characters that move the cursor are written as Python does."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def _leave(status: int, at_once: bool = False) -> NoReturn:

@@ -7,7 +7,6 @@ A call works in a folder of its own that goes when it ends. What the next call n
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 import statistics
@@ -22,6 +21,8 @@ from galaxies.common.durable_files import only_process, plain_errors, write_whol
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import RELEASE, REPORT, output_folder
+from galaxies.common.reading import read_json
+from galaxies.common.schema import entries, items
 from galaxies.datasets.packing import pack, unpack
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.build import generator_weights
@@ -87,7 +88,7 @@ class Pieces:
         started = time.monotonic()
         if has_parts(self.out, STATE):
             read_parts(self.out, STATE, self.work)
-            self.calls = json.loads((self.work / "calls.json").read_text(encoding="utf-8"))
+            self.calls = read_json(self.work / "calls.json", items(entries({})))
         self.restoring_s = time.monotonic() - started
 
     def find_data(self, given: Path | None, cache: Path, keep: bool = True) -> PreparedDataset:

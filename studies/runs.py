@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from galaxies.common.errors import UserError
 from galaxies.common.hardware import ROOT
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import Kind, has_entries
+from galaxies.common.reading import MissingError, read_json
 from galaxies.storage.checkpoint import LATEST, load_checkpoint
 
 # What a study leaves in its folder beside the runs, the reports and the logs.
@@ -55,12 +55,10 @@ def begun_with(path: Path) -> dict[str, Any]:
     UserError
         If the file cannot be read.
     """
-    if not path.exists():
-        return {}
     try:
-        return {**_BEFORE, **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): choose another --out") from None
+        return {**_BEFORE, **read_json(path, cure="choose another --out")}
+    except MissingError:
+        return {}
 
 
 def hold_to(path: Path, settings: dict[str, Any], of: Path | None = None) -> None:

@@ -12,7 +12,6 @@ fall, a gradient was not finite, or a wider one lost more than width 16.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import sys
@@ -32,6 +31,8 @@ from galaxies.command_line import Parser, run_script
 from galaxies.common.durable_files import write_whole
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import check_file, has_bytes
+from galaxies.common.reading import read_json
+from galaxies.common.schema import anything, items
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.recipes import DIFFUSION_RECIPES
 from galaxies.training.trainer import Trainer
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     data = PreparedDataset.open(options.data)
     check_file(options.out, has_bytes(b'[{"width": '))
-    results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
+    results = read_json(options.out, items(anything())) if options.out.exists() else []
     for width in options.widths:
         config = Config(
             diffusion=True,

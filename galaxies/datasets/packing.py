@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,14 @@ from galaxies.common.durable_files import plain_errors, sha256_of
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import usable_cores
 from galaxies.common.outputs import DATASET, output_folder
+from galaxies.common.reading import MissingError, check_regular, open_regular, read_bytes, read_json
+from galaxies.common.schema import entries, text
 from galaxies.datasets.prepared import PreparedDataset
 
 _HEADER, _COPIED = "images.header", ("catalogue.csv", "manifest.json")
+_AGAIN = "pack the data again"
+_HEADER_BYTES, _MANIFEST_BYTES = 1 << 16, 512 << 20
+_MANIFEST = entries({"sha256": entries({"images.npy": text(), "catalogue.csv": text()})})
 _LONGEST_PX = 16_383  # of a WebP picture's side
 _METHOD, _EFFORT = 2, 50  # of Pillow's lossless WebP: the most take 24 times as long and save 3 %
 
@@ -77,16 +81,17 @@ def unpack(folder: Path, out: Path) -> None:
     with output_folder(out, DATASET) as partial, plain_errors(out):
         try:
             with (partial / "images.npy").open("wb") as file:
-                file.write((folder / _HEADER).read_bytes())
+                file.write(read_bytes(folder / _HEADER, _HEADER_BYTES, _AGAIN))
                 for planes in _sheets(folder):
                     file.write(planes.data)
             for name in _COPIED:
+                check_regular(folder / name, _AGAIN)
                 shutil.copyfile(folder / name, partial / name)
-            sums = json.loads((partial / "manifest.json").read_text(encoding="utf-8"))["sha256"]
+            sums = read_json(partial / "manifest.json", _MANIFEST, _MANIFEST_BYTES, _AGAIN)["sha256"]
             if any(sha256_of(partial / name) != sums[name] for name in ("images.npy", "catalogue.csv")):
                 raise UserError(f"what is packed in {folder} has other checksums than its manifest: pack it again")
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} holds no packed dataset ({error}): pack it again") from None
+        except (MissingError, ValueError) as error:
+            raise UserError(f"{folder} holds no packed dataset ({str(error).partition(': ')[0]}): {_AGAIN}") from None
 
 
 def _sheets(folder: Path) -> Iterator[np.ndarray]:
@@ -95,7 +100,7 @@ def _sheets(folder: Path) -> Iterator[np.ndarray]:
 
     def read(path: Path) -> np.ndarray:
         try:
-            with Image.open(path, formats=("WEBP",)) as picture:
+            with open_regular(path, _AGAIN) as stream, Image.open(stream, formats=("WEBP",)) as picture:
                 sheet = np.asarray(picture.convert("RGB"))
         except UnidentifiedImageError:
             raise UserError(f"{path} is no picture in WebP: pack the data again") from None

@@ -13,7 +13,6 @@ name last. What is in a shard depends on the request alone, and not on the proce
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +40,7 @@ from galaxies.common.durable_files import (
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import SHARDS, check_folder
+from galaxies.common.reading import UnreadableError, read_json
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import GRID_LIMIT, generate_blocks
 from galaxies.generation.requests import Requests
@@ -106,10 +106,10 @@ class ShardFolder:
         if not file.exists():
             return
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            other = [name for name, value in self.identity.items() if found.get(name) != value]
-        except (ValueError, AttributeError):
+            found = read_json(file)
+        except UnreadableError:
             raise UserError(f"{file} is damaged: name another folder with --out") from None
+        other = [name for name, value in self.identity.items() if found.get(name) != value]
         if other:
             raise UserError(
                 f"{self.path} holds the galaxies of another request (another {', '.join(other)}): "

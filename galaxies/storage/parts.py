@@ -8,7 +8,6 @@ old ones are removed once the new ones and their list are whole: a process that 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +17,21 @@ from typing import Any
 from galaxies.common.durable_files import plain_errors, remove_dead_temporaries, sync_folder, whole_file
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.reading import MissingError, UnreadableError, read_bytes, read_json
+from galaxies.common.schema import anything, entries, items, text, whole
 
 PART_BYTES = 15_900_000  # below both 16 MB and 16 MiB
 _FORMAT_VERSION = 1
+_MOST_BYTES = 1 << 34  # of a part, whatever its list says
+_LIST = entries(
+    {
+        "format_version": whole(1, _FORMAT_VERSION),
+        "parts": items(entries({"name": text(), "bytes": whole(0, _MOST_BYTES), "sha256": text()})),
+        "files": items(entries({"name": text(most=200), "bytes": whole(0)})),
+        "note": anything(),
+        "sha256": text(),
+    }
+)
 
 
 def write_parts(
@@ -148,36 +159,31 @@ def _contents(folder: Path, parts: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     for part in parts:
         path = folder / part["name"]
         try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+            content = read_bytes(path, _MOST_BYTES, "copy it again")
+        except MissingError:
             raise UserError(f"{path} is missing: copy all files that the last call left there") from None
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-        if hashlib.sha256(content).hexdigest() != part["sha256"]:
+        if len(content) != part["bytes"] or hashlib.sha256(content).hexdigest() != part["sha256"]:
             raise UserError(f"{path} is damaged (its checksum is wrong): copy it again")
         yield content
 
 
 def _read_list(path: Path) -> dict[str, Any]:
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        sha256 = listed.pop("sha256")
-        whole = sha256 == _digest(listed) and listed["format_version"] <= _FORMAT_VERSION
+        listed: dict[str, Any] = read_json(path, _LIST)
+        complete = listed.pop("sha256") == _digest(listed)
         total = sum(part["bytes"] for part in listed["parts"])
-        whole = whole and total == sum(entry["bytes"] for entry in listed["files"])
+        complete = complete and total == sum(entry["bytes"] for entry in listed["files"])
         # No name leads out of the folder.
         names = [PurePosixPath(entry["name"]) for entry in listed["files"]]
-        whole = whole and not any(
+        complete = complete and not any(
             p.is_absolute() or {"..", ""} & {*p.parts} or re.search(r"[\\:]", str(p)) for p in names
         )
-        whole = whole and not any(re.search(r"[\\/:]", part["name"]) for part in listed["parts"])
-    except FileNotFoundError:
+        complete = complete and not any(re.search(r"[\\/:]", part["name"]) for part in listed["parts"])
+    except MissingError:
         raise UserError(f"{path} is missing: copy all files that the last call left there") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
+    except UnreadableError:
+        complete = False
+    if not complete:
         raise UserError(f"{path} is damaged or of a newer program: copy it again, or use a newer program")
     return listed
 

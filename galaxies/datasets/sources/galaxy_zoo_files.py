@@ -7,11 +7,9 @@ lock, and a list of what was checked. It may be deleted whenever no download run
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from galaxies.common.durable_files import only_process, replace_file, sync_folde
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import GALAXY_ZOO, check_folder
+from galaxies.common.reading import UnreadableError, read_json
+from galaxies.common.schema import items, mapping, whole
 from galaxies.common.untrusted_files import UntrustedFileError, check_archive
 from galaxies.tables.opening import survey_table
 
@@ -268,11 +268,11 @@ def _check(file: ReleaseFile, path: Path) -> None:
 
 
 def _checked(folder: Path) -> dict[str, list[int]]:
-    with suppress(OSError, ValueError):
-        known = json.loads((folder / ".download" / "checked.json").read_text(encoding="utf-8"))
-        if isinstance(known, dict):
-            return known
-    return {}
+    try:
+        known: dict[str, list[int]] = read_json(folder / ".download" / "checked.json", mapping(items(whole(0), 2, 2)))
+    except UnreadableError:  # then everything is checked once more
+        return {}
+    return known
 
 
 def _remember(file: ReleaseFile, folder: Path) -> None:

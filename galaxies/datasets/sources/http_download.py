@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -21,6 +20,8 @@ from tqdm import tqdm
 from galaxies.common.durable_files import replace_file
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.reading import UnreadableError, read_json
+from galaxies.common.schema import either, entries, exactly, text, whole
 
 _BLOCK = 1 << 16
 _HEADERS = {
@@ -31,6 +32,8 @@ _HEADERS = {
 }
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _PAGES = ("text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml")
+_WORDS = either(exactly(None), text())
+_NOTES = entries({"url": text(), "etag": _WORDS, "date": _WORDS, "total": either(exactly(None), whole(0))})
 _AGAIN = "run the same command again, which goes on where it stopped"
 
 
@@ -301,11 +304,11 @@ class ResumingDownloader:
 
     def _notes(self, url: str) -> dict[str, Any]:
         """Read what the partial file is the beginning of; nothing if that is not known or another URL."""
-        with suppress(OSError, ValueError):
-            notes = json.loads(self._notes_file.read_text(encoding="utf-8"))
-            if isinstance(notes, dict) and notes.get("url") == url and {"etag", "date", "total"} <= set(notes):
-                return notes
-        return {}
+        try:
+            notes: dict[str, Any] = read_json(self._notes_file, _NOTES)
+        except UnreadableError:  # then it is fetched from its beginning
+            return {}
+        return notes if notes["url"] == url else {}
 
 
 def _notes_of(url: str, response: requests.Response) -> dict[str, Any]:
