@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,20 +69,26 @@ def write_parts(
         number = 1 + max((_writing_of(path.name, name) for path in folder.iterdir()), default=0)
         parts: list[dict[str, Any]] = []
         sizes = {key: path.stat().st_size for key, path in files.items()}
-        for content in _cut(files.values(), limit):
-            part = f"{name}_{number}_{len(parts) + 1}.part"
-            with whole_file(folder / part) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            parts.append({"name": part, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
-        if sum(part["bytes"] for part in parts) != sum(sizes.values()):
-            raise UserError(f"files of {folder} changed while they were written: try again")
-        entries = [{"name": key, "bytes": size} for key, size in sizes.items()]
-        listed = {"format_version": _FORMAT_VERSION, "parts": parts, "files": entries, "note": note}
-        remove_dead_temporaries(catalogue)
-        with whole_file(catalogue) as file:
-            file.write((json_text({**listed, "sha256": _digest(listed)}, indent=1) + "\n").encode())
+        try:
+            for content in _cut(files.values(), limit):
+                part = f"{name}_{number}_{len(parts) + 1}.part"
+                with whole_file(folder / part) as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                parts.append({"name": part, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+            if sum(part["bytes"] for part in parts) != sum(sizes.values()):
+                raise UserError(f"files of {folder} changed while they were written: try again")
+            entries = [{"name": key, "bytes": size} for key, size in sizes.items()]
+            listed = {"format_version": _FORMAT_VERSION, "parts": parts, "files": entries, "note": note}
+            remove_dead_temporaries(catalogue)
+            with whole_file(catalogue) as file:
+                file.write((json_text({**listed, "sha256": _digest(listed)}, indent=1) + "\n").encode())
+        except BaseException:
+            for written in parts:  # which no list names
+                with suppress(OSError):
+                    (folder / written["name"]).unlink()
+            raise
         sync_folder(folder)
         kept = {part["name"] for part in parts}
         for path in list(folder.iterdir()):

@@ -143,6 +143,10 @@ class Trainer:
         try:
             with StopSignals(self._request_stop):
                 self._train()
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):  # the disk took no more
+                raise UserError(f"{error}; {self._last_good_checkpoint()}") from None
+            raise
         except torch.OutOfMemoryError:
             smaller = self.config.batch_size // 2
             raise UserError(
