@@ -24,10 +24,8 @@ _MOST_MEASURED = 2048  # of those, whose distances among each other are measured
 _CROWD = 5  # the how many nearest real galaxy tells whether there are others about; fewer in a class of less than 100
 _LIKE = 1 - 2 * _SUPPORT_TAIL  # part of the real galaxies that are like real galaxies: as in a supported range
 _RARE = 0.001, 5  # part and number of real galaxies that are too far from the others to say what is far
-_NOTICED, _FEW = (
-    0.25,
-    30,
-)  # of an attribute's spread: a request is not invented for less, and of so few for twice as much
+_NOTICED = 0.25  # of an attribute's spread: a request is not invented for less
+_FEW = 30  # real galaxies, among which it is not for less than twice as much
 _MOST_SUBSETS = 256  # sets of attributes whose neighbours are kept
 
 
@@ -94,7 +92,7 @@ class Population:
         A request is **like** real galaxies if the fifth nearest is as near as 98 % of the real galaxies have theirs:
         where real galaxies crowd, and for one attribute about the central 98 %. It is **invented** if not even the
         nearest one is as near as 99.9 % of the real galaxies have another (of fewer than 5,000, all but five), nor
-        within a quarter of the spread in each attribute; so no real galaxy ever is. What is between is **unusual**.
+        within a quarter of the spread (the more the fewer they are) in each attribute. What is between is **unusual**.
         Distances are Euclidean in units of the class's spread (1.4826 times the median absolute deviation) of each
         attribute, among the galaxies of which all that is set is known. A class in which nothing is known, or without
         galaxies, makes any request invented; one that sets nothing is like the galaxies that it is filled from.
@@ -129,8 +127,9 @@ class Population:
         if found is None:
             # Spreads are those of the whole class, so that a distance means the same with more or fewer attributes set.
             found = _Neighbours.among(self.members(class_index), self.values, columns)
-            while len(self._kept) >= _MOST_SUBSETS:
-                self._kept.pop(next(iter(self._kept)), None)
+            # Several threads of a server may be here: what is kept of the oldest goes, whoever takes it away.
+            for old in list(self._kept)[: max(0, len(self._kept) + 1 - _MOST_SUBSETS)]:
+                self._kept.pop(old, None)
             self._kept[key] = found
         return found
 
@@ -252,12 +251,12 @@ class _Neighbours:
         noticed = _NOTICED * (1 + _FEW / size) * math.sqrt(len(columns))
         if size == 1:
             return cls(columns, points, spread, 1, rounding, max(rounding, noticed), 0.0)
-        others = _nearest(points, points[:, :_MOST_MEASURED], min(crowd, size - 1), skip_self=True).double()
+        others = _nearest(points, points[:, :_MOST_MEASURED], crowd, skip_self=True).double()
         part, number = _RARE
         rare = max(_LIKE, 1 - max(part, number / size))
         like, usual = (max(rounding, float(others[:, k].quantile(_LIKE))) for k in (-1, 0))
         invented = max(usual, noticed, float(others[:, 0].quantile(rare)))
-        return cls(columns, points, spread, min(crowd, size - 1), like, invented, usual)
+        return cls(columns, points, spread, crowd, like, invented, usual)
 
     def judge(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the verdict (N,) and the distance to the nearest galaxy (N,) of values (N, D), all set."""

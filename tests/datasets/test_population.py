@@ -140,6 +140,12 @@ def test_few_galaxies():
         assert verdicts(some, [3.0, 50.0], [UNSET, UNSET]) == ["invented", "like"]
 
 
+def test_few_galaxies_say_less_of_what_is_far():
+    beyond = 1 + 0.5 * 1.4826 * 0.25  # half a spread beyond the last one
+    assert verdicts(of_one_class(np.linspace(0, 1, 10)[:, None]), [beyond]) == ["unusual"]
+    assert verdicts(of_one_class(np.linspace(0, 1, 300)[:, None]), [beyond]) == ["invented"]
+
+
 def test_galaxies_with_unknown_values_count_where_what_is_set_is_known():
     rng = np.random.default_rng(7)
     values = rng.normal(size=(600, 3))
@@ -198,6 +204,9 @@ def test_a_large_population_costs_no_more_than_a_part_of_it(monkeypatch):
     assert shares(population, np.random.default_rng(12).normal(size=(2000, 2)))[0] == pytest.approx(0.98, abs=0.012)
     ((_, kept),) = population._kept.items()
     assert kept.points.shape == (2, module._MOST_NEIGHBOURS)
+    monkeypatch.setattr(module, "_MOST_SUBSETS", 4)
+    verdicts(population, [0, UNSET], [UNSET, 0])
+    assert [columns for _, columns in population._kept] == [(0, 1), (1,), (0,)]
     monkeypatch.setattr(module, "_MOST_SUBSETS", 2)
     verdicts(population, [0, UNSET], [UNSET, 0], [UNSET, UNSET], [0, 0])
     assert len(population._kept) == 2
