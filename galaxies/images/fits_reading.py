@@ -187,10 +187,13 @@ def _hits(values: np.ndarray, without: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero((values > median + least) & ~without)
     if not len(rows):
         return hit
-    around = np.pad(np.where(without, np.nan, values.astype(np.float64)), 1, constant_values=np.nan)
-    steps = [(dy, dx) for dy in (0, 1, 2) for dx in (0, 1, 2) if (dy, dx) != (1, 1)]
-    near = np.stack([around[rows + dy, columns + dx] for dy, dx in steps])
-    near = np.where(np.isnan(near), median, near)
+    near = np.full((8, len(rows)), median)
+    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    for k, (dy, dx) in enumerate(steps):
+        y, x = rows + dy, columns + dx
+        inside = (y >= 0) & (y < len(values)) & (x >= 0) & (x < len(values))
+        inside[inside] = ~without[y[inside], x[inside]]
+        near[k, inside] = values[y[inside], x[inside]]
     level = np.median(near, 0)
     height = values[rows, columns] - level
     hit[rows, columns] = (height > least) & (height > _HIT_RATIO * np.abs(level - median))

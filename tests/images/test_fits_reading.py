@@ -306,6 +306,13 @@ def test_areas_of_zeros_were_not_observed(tmp_path, sky):
     assert picture.missing[:, 60:].all() and not picture.missing[:, :60].any()
 
 
+def test_what_one_plane_lacks_is_missing_where_it_is_seen(tmp_path):
+    cube = np.stack([GALAXY] * 3)
+    cube[0, :6] = np.nan
+    missing = read_picture(write(tmp_path, cube)).missing
+    assert missing[-6:].all() and not missing[:-6].any()
+
+
 def test_zeros_of_models_and_of_whole_numbers_are_values(tmp_path):
     model = np.where(RADIUS < 20, 300 * np.exp(-RADIUS / 4), 0)
     whole = np.round(GALAXY / 4).astype("i4")
