@@ -160,7 +160,7 @@ class PictureIndex:
             name = self.names[place]
             own = name.relative.split("/")
             written = sum(a == b for a, b in zip(reversed(parts), reversed(own), strict=False))
-            whole = name.short.count("/") < len(parts)
+            whole = (len(own) <= len(parts)) + (name.short.count("/") < len(parts))
             merits.append((self._kinship(place, ending), whole, name.preferred, written))
         best = max(merits)
         places: list[int] = []

@@ -110,6 +110,7 @@ def test_a_name_finds_its_picture_in_any_form(name, place):
         ("dr9/g2.jpg", 3),  # the only one of that name, in a folder that is not here
         ("dr9/g2.png", None),
         ("dr9/b/g0.png", None),
+        ("b/dr9/g0.png", None),
     ],
 )
 def test_folders_of_another_machine_are_said(name, place):
@@ -145,12 +146,18 @@ def test_a_picture_below_a_common_folder_has_two_names():
         assert pictures.find(name) == Found((0,))
     assert pictures.find("/home/other/g0.png") == Found((0,), True)
     assert pictures.find("dr8/g0.png") == Found(())
+    pictures = index("dr8/g0.png", "dr8/deep/g0.png", common="dr8/")
+    assert pictures.find("/home/other/g0.png") == Found((0,), True)
 
 
 def test_pictures_where_they_are_expected_come_first():
-    pictures = PictureIndex([PictureName("old/g0.png", "old/g0.png", False), PictureName("images/g0.png", "g0.png")])
-    assert pictures.find("./G0.png").places == (1,)
-    assert pictures.find("OLD/g0.png").places == (0,)
+    paths = ("g0.png", "images/g0.png", "old/g1.png", "images/new/g1.png", "old/g2.png")
+    names = [PictureName(path, path.removeprefix("images/"), path.startswith("images/")) for path in paths]
+    pictures = PictureIndex(names)
+    for name, place in (("g1.png", 3), ("OLD/g1.png", 2), ("images/G0.png", 1), ("g2.png", 4), ("new/g1", 3)):
+        assert pictures.find(name).places == (place,), name
+    for name in ("g0.png", "./G0.PNG"):  # as written, below the folder that was named
+        assert pictures.find(name).places == (0,), name
 
 
 def test_one_picture_under_two_names_is_one():
