@@ -4,9 +4,9 @@ New files are written in a hidden folder, `.<name>.partial-<process>`, and stand
 
 - Where there is no such folder, the hidden one gets its name.
 - Where it holds old files of the same kind alone, it is out of place for one rename (`.<name>.replaced-<process>`).
-- Where it holds anything else, or may not be renamed, that stays where it is, and the files change places one by one:
-  the old ones leave (`.<name>.leaving-<process>`), and when all have left, which a rename marks
-  (`.<name>.exchanged-<process>`), the new ones enter.
+- Where it is empty, holds anything else, is where the user stands, or may not be renamed, it stays as it is, and the
+  files change places one by one: the old ones leave (`.<name>.leaving-<process>`), and when all have left, which a
+  rename marks (`.<name>.exchanged-<process>`), the new ones enter.
 
 A process that is killed meanwhile leaves hidden folders, from which the next call for the same folder goes back to the
 old files, or on to the new ones (`mend`).
@@ -69,7 +69,7 @@ def put_in_place(partial: Path, out: Path, owned: Owned) -> None:
     for name in new:  # before anything is moved
         if os.path.lexists(out / name) and name not in old:
             raise FileExistsError(errno.EEXIST, f"{name} is there and is no file of this program", str(out / name))
-    if partial.parent == out.parent and not _holds_more(out, old):
+    if partial.parent == out.parent and old and not _holds_more(out, old) and not _is_stood_in(out):
         try:
             _swap(partial, out, owned)
         except OSError as error:
@@ -183,6 +183,15 @@ def _files_of(folder: Path) -> list[str]:
         links = [name for name in folders if Path(place, name).is_symlink()]
         found += [Path(place, name).relative_to(folder).as_posix() for name in (*files, *links)]
     return sorted(found)
+
+
+def _is_stood_in(folder: Path) -> bool:
+    """Tell whether the working folder lies in it: a shell there would find itself in one that is gone."""
+    try:
+        place = Path.cwd()
+    except OSError:  # it is gone already
+        return False
+    return folder in (place, *place.parents)
 
 
 def _holds_more(folder: Path, names: Iterable[str]) -> bool:

@@ -57,6 +57,27 @@ def test_what_else_is_in_a_folder_stays(tmp_path):
     assert (out / "empty").is_dir() and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("below", [".", "sub"])
+@pytest.mark.parametrize("level", ["old", "nothing"])
+def test_the_folder_that_a_shell_stands_in_stays_the_same(tmp_path, monkeypatch, below, level):
+    out = make(tmp_path / "out", "old") if level == "old" else tmp_path / "out"
+    (out / "sub").mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(out / below)
+    put_in_place(make(partial_folder(out), "new"), out, owned)
+    assert Path("a" if below == "." else "c").read_text() == "new"
+    assert tree_of(tmp_path) == {f"out/{name}": content for name, content in NEW.items()}
+
+
+def test_an_empty_folder_keeps_what_it_allows(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    out.chmod(0o711)
+    inode = out.stat().st_ino
+    put_in_place(make(partial_folder(out), "new"), out, owned)
+    assert tree_of(tmp_path) == {f"out/{name}": content for name, content in NEW.items()}
+    assert (out.stat().st_ino, out.stat().st_mode & 0o777) == (inode, 0o711) or os.name == "nt"
+
+
 @posix
 def test_links_are_not_followed(tmp_path):
     elsewhere = tmp_path / "elsewhere"
