@@ -223,9 +223,9 @@ def read_release(path: Path) -> dict[str, Any]:
     try:
         settings = read_json(beside, _SETTINGS_FILE, cure=_AGAIN)
         content = read_bytes(path, _MOST_BYTES, _AGAIN)
-    except MissingError as error:
-        missing = str(error).partition(":")[0]
-        raise UserError(f"{missing}: a release is {WEIGHTS} with {SETTINGS} beside it") from None
+    except MissingError:
+        missing = path if beside.exists() else beside
+        raise UserError(f"there is no file {missing}: a release is {WEIGHTS} with {SETTINGS} beside it") from None
     except UnreadableError as error:
         raise DamagedError(str(error)) from None
     version, sha256 = settings.get("format_version", 1), settings.pop("sha256")

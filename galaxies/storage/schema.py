@@ -320,6 +320,8 @@ def _generator() -> Check:
     """Accept what a random generator on the CPU can go on from."""
 
     def fits(value: Any) -> bool:
+        if not _is_tensor(value) or value.ndim != 1:
+            return False
         try:
             torch.Generator().set_state(value)
         except (RuntimeError, TypeError):

@@ -6,6 +6,7 @@ import collections
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import sys
@@ -186,6 +187,14 @@ def test_what_cannot_be_is_named_by_its_place(good, path, value, said):
         return
     with pytest.raises((SchemaError, UserError), match=said):
         check_run(state)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 2e12, -2e12])
+def test_one_number_among_many_is_noticed(good, number):
+    weight = good["networks"]["generator"][WEIGHT[-1]].clone()
+    weight[3, 7] = number
+    with pytest.raises(SchemaError, match=rf"weight holds {re.escape(f'{number:g}')}, where -1e\+12 to 1e\+12"):
+        check_run(with_entry(good, WEIGHT, weight))
 
 
 @pytest.mark.parametrize("spoilt", [3, 17, 29])
