@@ -146,6 +146,13 @@ def test_few_galaxies_say_less_of_what_is_far():
     assert verdicts(of_one_class(np.linspace(0, 1, 300)[:, None]), [beyond]) == ["invented"]
 
 
+def test_what_is_far_is_counted_in_each_attribute():
+    side = np.linspace(0, 1, 30)
+    population = of_one_class(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2))
+    beyond = 1 + 0.23 * 1.4826 * 0.25  # in either attribute less than a quarter of the spread, together more
+    assert verdicts(population, [beyond, beyond], [1 + 0.2, 1 + 0.2]) == ["unusual", "invented"]
+
+
 def test_galaxies_with_unknown_values_count_where_what_is_set_is_known():
     rng = np.random.default_rng(7)
     values = rng.normal(size=(600, 3))
