@@ -263,6 +263,21 @@ def test_one_band_in_each_extension(tmp_path):
     assert planes_of(picture, 3, 2, 1) and "bands F814W and F606W" in picture.note
 
 
+def test_what_programs_and_observatories_write(tmp_path):
+    residual = np.random.default_rng(3).normal(0, 2, (SIDE, SIDE))
+    galfit = write(tmp_path, GALAXY, 300 * np.exp(-RADIUS / 4), residual, primary={})
+    assert is_galaxy(read_picture(galfit))
+    rubin = [fits.CompImageHDU(data.astype("f4"), name=name) for data, name in ((GALAXY, "IMAGE"), (ERROR, "VARIANCE"))]
+    fits.HDUList([fits.PrimaryHDU(), rubin[1], rubin[0]]).writeto(tmp_path / "rubin.fits")
+    assert is_galaxy(read_picture(tmp_path / "rubin.fits"), atol=0.3)
+    wheels = {"FILTER1": "CLEAR1L", "FILTER2": "F814W"}
+    hubble = write(tmp_path, (GALAXY, {"EXTNAME": "SCI"}), (ERROR, {"EXTNAME": "WHT"}), primary=wheels, name="h.fits")
+    assert is_galaxy(read_picture(hubble)) and read_picture(hubble).grey
+    bands = [(k * GALAXY, {"EXTNAME": name}) for k, name in enumerate(("VIS", "NIR_Y", "NIR_J", "NIR_H"), 1)]
+    euclid = read_picture(write(tmp_path, *bands, primary={}, name="e.fits"))
+    assert planes_of(euclid, 4, 2, 1) and "bands H, Y, vis as red, green, blue, without J" in euclid.note
+
+
 # What has no value
 
 
