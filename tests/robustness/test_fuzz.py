@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -172,8 +171,8 @@ def light_work(sandbox, monkeypatch):
 def _train_light(train):
     """Train for one step of each phase at most, and write nothing."""
 
-    def light(config, data, dry_run=False, state=None, stop_at=math.inf):
-        train(config, data, dry_run=True, state=state, stop_at=stop_at)
+    def light(config, data, dry_run=False, **given):
+        train(config, data, dry_run=True, **given)
 
     return light
 
