@@ -61,7 +61,16 @@ def index(*paths: str, above: tuple[str, ...] = ("data", "cutouts"), common: str
 
 
 CAFE = "caf\u00e9+12.png"
-PICTURES = ("a/g0.png", "a/G1.PNG", "b/J1234.5+0012.3.jpg", "b/g2.jpeg", "c/" + CAFE, "g3.png", "c/deep/g4.jpg")
+PICTURES = (
+    "a/g0.png",
+    "a/G1.PNG",
+    "b/J1234.5+0012.3.jpg",
+    "b/g2.jpeg",
+    "c/" + CAFE,
+    "g3.png",
+    "c/deep/g4.jpg",
+    "c/J98-76.jpg",
+)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,8 @@ PICTURES = ("a/g0.png", "a/G1.PNG", "b/J1234.5+0012.3.jpg", "b/g2.jpeg", "c/" + 
         ("c/caf%C3%A9+12.png", 4),
         ("g3.png", 5),
         ("deep/g4.jpg", 6),
+        ("J98\u221276", 7),  # a minus sign for a hyphen
+        ("c/J98\u201376.jpg", 7),
         ("c\\deep\\g4.jpg", 6),
         ("b/g0.png", None),  # that folder is here and does not hold it
         ("b/g3.png", None),
