@@ -48,6 +48,23 @@ def test_saving_epochs_removes_those_that_need_not_stay(tmp_path, content):
     assert load_checkpoint(tmp_path / "previous.pt")["epoch"] == 11
 
 
+def test_copies_under_other_names_stay(tmp_path, content):
+    copies = (
+        "epoch_0001_best.pt",
+        "epoch_1.pt",
+        "epoch_0002 (copy).pt",
+        "epoch_0001.pt.bak",
+        "epoch_٠٠٠١.pt",
+        "best.pt",
+    )
+    for name in copies:
+        (tmp_path / name).write_text("years of work")
+    for epoch in range(1, 6):
+        save_epoch(tmp_path, epoch, content(epoch))
+    assert {name: (tmp_path / name).read_text() for name in copies} == dict.fromkeys(copies, "years of work")
+    assert names(tmp_path) == {*copies, "latest.pt", "previous.pt", *(f"epoch_000{k}.pt" for k in (3, 4, 5))}
+
+
 def test_epochs_of_an_abandoned_future_are_left_alone(tmp_path, content):
     for epoch in (5, 6, 7):
         save_epoch(tmp_path, epoch, content(epoch))
