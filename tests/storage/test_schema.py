@@ -111,6 +111,7 @@ ADAM = ("optimizers", "generator", 0)
         ),
         (("networks", "predictor", "features.1.num_batches_tracked"), torch.tensor(-1), "tracked holds -1"),
         (("ema",), None, "ema is None, not a mapping"),
+        (("config", "ema_decay"), 0.0, r"ema is a mapping of \d+, not None"),
         (("ema", "num_averaged"), ..., "ema.num_averaged is missing"),
         # Counts
         (("epoch",), -1, "epoch is -1, not a whole number"),
