@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from galaxies.common.json_writing import json_text
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from galaxies.command_line import Parser, run_script
+from galaxies.common.json_writing import json_text
 from galaxies.datasets.cutouts import CutoutSource, read_cutout
 
 
