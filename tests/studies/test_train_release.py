@@ -92,7 +92,7 @@ def test_failures_end_in_one_sentence(dataset_path, tmp_path):
     with pytest.raises(UserError, match="--scale is 0: it must lie between"):
         run(dataset_path, tmp_path, "--scale", 0)
     (tmp_path / "o").write_text("")
-    with pytest.raises(UserError, match=r"settings\.json could not be written"):
+    with pytest.raises(UserError, match=r"o is a file: name another folder with --out"):
         run(dataset_path, tmp_path)
 
 
