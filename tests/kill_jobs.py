@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -75,13 +77,32 @@ def _opened(log: Path | Connection) -> int:
 
 
 def checkpoint_content(number: int) -> dict:
-    """Return a state whose every part tells which one it is."""
+    """Return the state of an untrained run whose epoch, step and every value of a galaxy tell which one it is."""
     import torch
 
-    return {**dict.fromkeys(_RUN_STATE, number), "weights": torch.full((256, 1024), float(number))}
+    state = _untrained()
+    values = torch.full_like(state["population"]["values"], number)
+    return {**state, "epoch": number, "step": number, "population": {**state["population"], "values": values}}
 
 
-_RUN_STATE = ("config", "phase", "epoch", "step", "networks", "ema", "attributes", "population", "provenance")
+@cache
+def _untrained() -> dict:
+    """Return the state of a run of the smallest networks before its first step."""
+    import numpy as np
+    import pandas as pd
+
+    from config_physics import MORPHOLOGY_NAMES, Config
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.training.trainer import Trainer
+
+    images = np.arange(16, dtype=np.uint8).repeat(3 * 64 * 64).reshape(16, 3, 64, 64)
+    attributes = {name: np.linspace(0.1, 0.9, 16) for name in Config.attributes}
+    rows = {"object_id": list(map(str, range(16))), "morphology": MORPHOLOGY_NAMES * 4, "split": "train", **attributes}
+    manifest = {"source": "grey", "count": 16, "counts": {}, "sha256": {}}
+    data = PreparedDataset(Path("grey"), images, pd.DataFrame(rows), manifest)
+    config = Config(width=4, latent_dim=3, batch_size=4, epochs=100_000, run="r", device="cpu", data="grey")
+    with tempfile.TemporaryDirectory() as folder:
+        return Trainer(config, data, Path(folder, "c"), Path(folder, "s")).state_dict()
 
 
 def save_for_ever(folder: Path, number: int, connection: Connection) -> None:
@@ -161,6 +182,15 @@ def die_at(operation: int, job: Callable[..., None], *arguments: object) -> None
 
     with before_each_operation(act):
         job(*arguments)
+
+
+def moments_of_a_save(kind: str, run: Path, trials: int) -> list[int]:
+    """Return numbers of operations of a save: some of all of them, every third of the last ones, and one too many."""
+    done: list[str] = []
+    with before_each_operation(done.append):
+        save_once(kind, run, 30)
+    spread = [len(done) * trial // trials for trial in range(trials)]
+    return sorted({*spread, *range(len(done) - 1, max(0, len(done) - 16), -3), len(done)})
 
 
 def save_once(kind: str, folder: Path, number: int) -> None:

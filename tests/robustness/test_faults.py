@@ -138,15 +138,15 @@ def test_full_disk(trained, dataset_path, pictures, tmp_path, work, sizes, count
 # Failing disks
 
 
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=slow)])
+@pytest.mark.parametrize("trials", [4, pytest.param(200, marks=slow)])
 @pytest.mark.parametrize("kind", ["latest", "epoch"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_error_of_the_disk_at_every_operation_of_a_save(tmp_path, kind, stride, count):
+def test_an_error_of_the_disk_at_every_operation_of_a_save(tmp_path, kind, trials, count):
     source = tmp_path / "source"
     for number in (28, 29):
         kill_jobs.save_once("epoch", source, number)
     refused = 0
-    for operation in range(0, 200, stride):
+    for operation in kill_jobs.moments_of_a_save(kind, shutil.copytree(source, tmp_path / "counted"), trials):
         run = shutil.copytree(source, tmp_path / f"run{operation}")
         left = [operation]
 
@@ -170,9 +170,7 @@ def test_an_error_of_the_disk_at_every_operation_of_a_save(tmp_path, kind, strid
         count("I/O errors at each operation of a save", good)
         assert good, (operation, latest, sentence)
         shutil.rmtree(run)
-        if left[0] >= 0:
-            break
-    assert refused >= 2
+    assert left[0] >= 0 and refused >= 2  # the last one came to its end
 
 
 # Read-only folders
@@ -445,14 +443,14 @@ def test_malicious_checkpoints_and_datasets(dataset_path, tmp_path, monkeypatch,
     from galaxies.common.durable_files import sha256_of
 
     (folder / "manifest.json").write_text(manifest.replace(old, sha256_of(folder / "images.npy")))
-    assert "is damaged" in one_sentence(galaxy.main, ["--data", "d", *SHORT])
+    assert "images.npy holds 'object', not uint8" in one_sentence(galaxy.main, ["--data", "d", *SHORT])
     assert not canary.exists()
     count("malicious pickles in a dataset")
 
 
 def test_a_link_or_a_folder_in_place_of_a_checkpoint(tmp_path):
     (tmp_path / "a.pt").mkdir()
-    assert "there is no checkpoint" in one_sentence(load_checkpoint, tmp_path / "a.pt")
+    assert "is a folder where a file is expected" in one_sentence(load_checkpoint, tmp_path / "a.pt")
     assert "could not be written" in one_sentence(save_checkpoint, tmp_path / "a.pt", {"a": 1})
     assert stat.S_ISDIR((tmp_path / "a.pt").stat().st_mode)
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
