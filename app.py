@@ -89,7 +89,7 @@ def _parser() -> Parser:
         action="append",
         default=[],
         metavar="NAME",
-        help="name of a proxy that passes its own on, such as a JupyterHub's; more than once for more",
+        help="name of a proxy that passes its own on, such as a JupyterHub's; more than once for more (default: none)",
     )
     add_device_option(parser)
     parser.add_argument(

@@ -100,7 +100,7 @@ def _untrained() -> dict:
     rows = {"object_id": list(map(str, range(16))), "morphology": MORPHOLOGY_NAMES * 4, "split": "train", **attributes}
     manifest = {"source": "grey", "count": 16, "counts": {}, "sha256": {}}
     data = PreparedDataset(Path("grey"), images, pd.DataFrame(rows), manifest)
-    config = Config(width=4, latent_dim=3, batch_size=4, epochs=100_000, run="r", device="cpu", data="grey")
+    config = Config(width=4, latent_dim=3, batch_size=4, pretrain_epochs=100_000, run="r", device="cpu", data="grey")
     with tempfile.TemporaryDirectory() as folder:
         return Trainer(config, data, Path(folder, "c"), Path(folder, "s")).state_dict()
 

@@ -205,6 +205,8 @@ RIGHT = {
     ("resume_training.py", ""): "--run tiny --epochs 3",
     ("generate_from_checkpoint.py", ""): "--checkpoint good.pt --morphology spiral --count 2 --out new",
     ("prepare_data.py", "gz2"): "--path files --out new",
+    ("prepare_data.py", "galaxy-zoo"): "--table labels.csv --images pictures --out new",
+    ("prepare_data.py", "galaxy10"): "--path files --out new",
     ("prepare_data.py", "labelled"): "--images pictures --labels labels.csv --out new --workers 1",
     ("prepare_data.py", "simulated"): "--count 8 --out new",
     ("prepare_data.py", "join"): "--inputs data/only data/only --out new",

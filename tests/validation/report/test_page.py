@@ -213,7 +213,7 @@ def test_hostile_reasons_are_escaped(report):
 
 def test_hostile_names_are_escaped_on_the_card(report, tmp_path):
     config = {field.name: getattr(Config(), field.name) for field in dataclasses.fields(Config)}
-    state = {"config": config | {"run": HOSTILE, "attributes": ("size",)}, "epoch": 3, "step": 9}
+    state = {"config": config | {"run": HOSTILE, "attributes": ("size",)}, "epoch": 3, "step": 9, "provenance": {}}
     machine = {"device": HOSTILE, "cores": 2, "torch": "2.11", "commit": None}
     facts = {"minutes": {"predictor": 1.0, "generator": 2.0}, "steps": 9, "images_per_step": 16, "machine": machine}
     facts |= {"precision": "float16", "credit": HOSTILE, "half_precision_difference": {"most": 1.0, "mean": 0.1}}
