@@ -81,6 +81,7 @@ def test_report_has_every_part(report, wide_data):
     rows = PreparedDataset.open(wide_data).rows("test")
     assert content["counts"] == {"real": len(rows), "test": 48, "uniform": 48}
     assert content["data"]["trained_on"] is False
+    assert content["photometry_was_trained_on"] is True  # by default
     control = content["control"]
     assert set(control["attributes"]["uniform"]["size"]) == {"photometry", "judge"}
     assert set(control["attributes"]["uniform"]["brightness"]) == {"photometry"}

@@ -223,13 +223,14 @@ def test_several_ranks_count_in_the_facts(checkpoint, tmp_path):
     state = load_checkpoint(checkpoint) | {"step": 60}
     lines = [
         {"kind": "start", "phase": "predictor", "step": 0, "machine": {"cores": 8}, "ranks": 4},
+        {"kind": "train", "phase": "predictor", "step": 30, "images_per_s": 64.0},
         {"kind": "train", "phase": "generator", "step": 60, "images_per_s": 64.0},
     ]
     save_checkpoint(tmp_path / "latest.pt", state)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     facts = training_facts(tmp_path / "latest.pt", state)
-    # 60 steps of 4 x 16 images at 64 images/s
-    assert (facts["images_per_step"], facts["minutes"]["generator"]) == (64, 1.0)
+    # 30 and 60 steps of 4 x 16 images at 64 images/s
+    assert (facts["images_per_step"], facts["minutes"]) == (64, {"predictor": 0.5, "generator": 1.0})
 
 
 @pytest.mark.parametrize("name", ["gan", "diffusion"])

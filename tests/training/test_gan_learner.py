@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.datasets.batches import Batch
 from galaxies.generation.build import build_generator
-from galaxies.training.gan_learner import GanLearner
+from galaxies.training.gan_learner import GAN_TERMS, GanLearner
 from galaxies.training.health import health_warnings
 from galaxies.training.perceptual import Vgg16
 from gan_model import DISCRIMINATORS, ProjectionDiscriminator, build_discriminator, relativistic_loss
@@ -362,3 +364,18 @@ def test_the_head_is_only_there_when_it_is_wanted(data, tmp_path):
     assert isinstance(plain, ProjectionDiscriminator) and isinstance(reading, ProjectionDiscriminator)
     assert plain.read is None
     assert reading.read.out_features == 4 + 4
+
+
+def test_what_no_picture_tells_is_not_asked_of_the_generator():
+    terms = {term.name: term for term in GAN_TERMS}
+    learner = SimpleNamespace(attributes=("size", "redshift"), ranks=SimpleNamespace(mean=lambda value: value))
+    learner.regression = lambda *given: GanLearner.regression(learner, *given)
+    asked = SimpleNamespace(scaled=torch.zeros(3, 2), known=torch.ones(3, 2))
+    held = {}
+    for name, read in (("g_regression", "readings"), ("d_regression_fake", "fake_readings")):
+        readings = torch.ones(3, 6, requires_grad=True)
+        seen = SimpleNamespace(**{read: readings}, asked=asked, reliability=torch.tensor([[1.0, 0.0]] * 3))
+        terms[name].compute(learner, seen).backward()
+        held[name] = (readings.grad != 0).any(0).tolist()[:2]
+    # The discriminator itself learns to read everything: only so it knows what cannot be read.
+    assert held == {"g_regression": [True, False], "d_regression_fake": [True, True]}

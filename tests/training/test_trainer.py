@@ -19,8 +19,10 @@ from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.storage import run_folder
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.metrics_log import read_metrics
+from galaxies.training.runs import train
 from galaxies.training.trainer import Trainer
 from tests.conftest import MODERN, ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
 
@@ -705,3 +707,22 @@ def test_the_document_s_diffusion_runs(data, tmp_path):
     assert trainer.learner.average is None
     assert trainer.learner.generator.process.alphas_cumprod[-1].item() == pytest.approx(0.364, abs=5e-4)
     assert float(trainer.learner.generator.deviation) == 1
+
+
+def test_a_run_that_would_not_fit_on_the_disk_is_not_begun(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder, "free_space", lambda folder: (tmp_path, 1000))
+    config = Config(**SETTINGS, run="r", device="cpu", data=str(data.path))
+    with pytest.raises(UserError, match=r"run r writes up to .* has 1e-06 GB free: make room"):
+        train(config, data)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_predictor_learns_how_sure_it_is(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, uncertainty=True)
+    predictor = trainer.learner.predictor
+    before = {name: value.clone() for name, value in predictor.named_parameters() if name.startswith("doubt")}
+    trainer.try_steps()
+    assert before and all(
+        not torch.equal(value, before[name]) for name, value in predictor.named_parameters() if name in before
+    )

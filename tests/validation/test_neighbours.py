@@ -59,9 +59,14 @@ def test_too_few_rows_for_neighbourhoods():
         neighbourhoods(np.zeros((5, 2)), np.zeros((9, 2)))
 
 
-def test_a_turned_and_noisy_copy_is_found():
+@pytest.mark.parametrize(
+    "change",
+    [lambda i: i.transpose(2, 3).flip(2), lambda i: i.flip(3), lambda i: i.transpose(2, 3), lambda i: i.flip((2, 3))],
+    ids=["a quarter turn", "mirrored", "mirrored and turned", "half a turn"],
+)
+def test_a_turned_and_noisy_copy_is_found(change):
     training, _ = galaxies(40, 1)
-    copy = training[[3, 17]].transpose(2, 3).flip(2).int()
+    copy = change(training[[3, 17]]).int()
     copy = (copy + torch.randint(-3, 4, copy.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255)
     distance, index = nearest_training(copy.to(torch.uint8), training)
     assert index.tolist() == [3, 17]

@@ -221,5 +221,18 @@ def test_hostile_names_are_escaped_on_the_card(report, tmp_path):
     write_card(tmp_path / "card.md", state, HOSTILE, facts, manifest, report, 2_000_000)
     card = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "<script" not in card and card.count("&lt;script&gt;") == 4
+    assert "1 minutes for the physics\npredictor and 2 for the generator" in card
     assert "1,200 galaxies, of which 1,000 to train on: 1,000 spiral" in card
     assert "2.00 MB, float16" in card and "| suspected copies of training galaxies | ≤ 0.01 within 95 % |" in card
+
+
+@pytest.mark.parametrize("trained_on, text", [(True, "Photometry was part of"), (False, "Photometry was not part of")])
+def test_the_card_says_whether_photometry_was_part_of_the_training(report, tmp_path, trained_on, text):
+    report = replace(report, photometry_was_trained_on=trained_on)
+    config = {field.name: getattr(Config(), field.name) for field in dataclasses.fields(Config)}
+    state = {"config": config | {"attributes": ("size",)}, "epoch": 3, "step": 9, "provenance": {}}
+    facts = {"minutes": {"predictor": 1.0, "generator": 2.0}, "steps": 9, "images_per_step": 16, "machine": None}
+    facts |= {"precision": "float16", "credit": "us", "half_precision_difference": {"most": 1.0, "mean": 0.1}}
+    manifest = {"count": 1200, "counts": {"train": {"spiral": 1000}}, "sha256": {"images.npy": "abc"}}
+    write_card(tmp_path / "card.md", state, "drawn", facts, manifest, report, 2_000_000)
+    assert text in (tmp_path / "card.md").read_text(encoding="utf-8")
