@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import posixpath
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -53,6 +54,9 @@ _OTHER_SUFFIXES: tuple[str, ...] = (
 _OTHER_SUFFIXES += (".jp2", ".jxl", ".svg", ".pdf", ".fits", ".fit", ".fts", ".fz", ".gz", ".npy")
 _START = 1024  # bytes of a file by which its kind is told
 _MOST_VISITS = 8  # of one folder by several links
+
+
+Store = TypeVar("Store", bound="PictureStore")
 
 
 class Rejection(str, Enum):
@@ -119,25 +123,35 @@ class Cutout(NamedTuple):
     rejection: Rejection | None
 
 
-class PictureStore(Protocol):
-    """What holds pictures: `CutoutSource`, or one file of all of them; a context manager."""
+class PictureStore(ABC):
+    """What holds pictures: `CutoutSource`, or one file of all of them; a context manager.
+
+    Attributes
+    ----------
+    path : Path
+        Where they are.
+    """
 
     path: Path
 
+    @abstractmethod
     def find(self, name: str) -> bytes | Path | LeftOut:
         """Return the bytes of a picture, or its file, or why there is none; see `CutoutSource.find` for the errors."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close what is open."""
 
-    def __enter__(self) -> PictureStore: ...
+    def __enter__(self: Store) -> Store:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
-class CutoutSource:
+class CutoutSource(PictureStore):
     """The pictures below a folder or in a zip file; a context manager.
 
     Of a folder everything below it is searched, linked folders too. A picture in `images/` or `images_gz2/` comes
@@ -359,14 +373,6 @@ class CutoutSource:
         """Close the zip file, if it is one."""
         if self._zip is not None:
             self._zip.close()
-
-    def __enter__(self) -> CutoutSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def read_file(path: Path) -> bytes:

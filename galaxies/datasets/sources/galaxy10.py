@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 
 from galaxies.common.errors import UserError
 from galaxies.common.reading import open_regular
+from galaxies.datasets.cutouts import PictureStore
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.images.opening import MAX_CUTOUT_SIDE_PX
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
@@ -64,7 +64,7 @@ EDITIONS = {
 }
 
 
-class Galaxy10Pictures:
+class Galaxy10Pictures(PictureStore):
     """The pictures of the file, each by its number as text; a context manager.
 
     Parameters
@@ -134,14 +134,6 @@ class Galaxy10Pictures:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Galaxy10Pictures:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open(path: Path) -> Any:

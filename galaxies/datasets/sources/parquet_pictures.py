@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from galaxies.common.reading import open_regular
 from galaxies.common.untrusted_files import MAX_PICTURE_BYTES, UntrustedFileError
+from galaxies.datasets.cutouts import PictureStore
 from galaxies.tables.parquet_tables import parquet_errors, parquet_file
 
 _MARK = b"PAR1"
@@ -46,7 +46,7 @@ def _holds_bytes(field: Any) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-class ParquetPictures:
+class ParquetPictures(PictureStore):
     """The pictures in the rows of Parquet files; a context manager.
 
     They are read from the first to the last; to go back is to read a file from its beginning again.
@@ -111,14 +111,6 @@ class ParquetPictures:
     def close(self) -> None:
         """Close the files."""
         self._open.close()
-
-    def __enter__(self) -> ParquetPictures:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _bytes_of(column: Any) -> list[bytes | None]:
