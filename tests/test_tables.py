@@ -176,7 +176,7 @@ print("followed")
 """
 
 
-@pytest.mark.parametrize(("num_bands", "num_classes"), [(1, 4), (5, 4), (3, 5)])
+@pytest.mark.parametrize(("num_bands", "num_classes"), [(1, 4), pytest.param(5, 4, marks=pytest.mark.slow), (3, 5)])
 def test_training_and_generation_follow_the_tables(num_bands, num_classes):
     command = [sys.executable, "-c", CHANGED, str(num_bands), str(num_classes)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

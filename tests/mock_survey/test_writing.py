@@ -369,6 +369,7 @@ def test_a_failed_last_step_keeps_the_old_release(tmp_path, monkeypatch, small_b
     assert len(read_rows(tmp_path / "a/truth.csv")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there, an open file and not a number tells a living process")
 def test_what_a_killed_process_left_of_a_release_is_removed(tmp_path):
     finished = subprocess.Popen([sys.executable, "-c", "pass"])

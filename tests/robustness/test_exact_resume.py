@@ -56,7 +56,7 @@ MODERN_OPTIONS.remove(True)  # pixel noise is a flag
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((16, []), id="few"),
+        pytest.param((16, []), id="few", marks=_SLOW),
         pytest.param((16, MODERN_OPTIONS), id="modern"),
         pytest.param((8, []), id="all", marks=_SLOW),
         pytest.param((8, ["--diffusion", "--unet-blocks", 1, "--solver-steps", 1]), id="diffusion", marks=_SLOW),

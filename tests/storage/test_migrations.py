@@ -96,7 +96,7 @@ def old_runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "diffusion" else n for n in FAMILIES])
 def test_a_run_of_before_goes_on_to_where_it_would_have_come_then(name, old_runs):
     resume_training.main(["--run", name, "--data", "data", "--device", "cpu"])
     run = old_runs / "checkpoints" / name

@@ -591,7 +591,7 @@ def interrupt_tiny(folder, dataset_path, wanted, number) -> subprocess.Popen:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("epoch, step", [(2, 8), (1, 4)])
+@pytest.mark.parametrize("epoch, step", [(2, 8), pytest.param(1, 4, marks=pytest.mark.slow)])
 def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, epoch, step):
     def reached(record):
         return (record["phase"], record["kind"], record["epoch"]) == ("generator", "train", epoch) and record[
