@@ -171,3 +171,12 @@ def test_code_in_a_file_is_not_run(tmp_path, plain):
     with pytest.raises(UserError, match="damaged or is not a checkpoint"):
         load_checkpoint(tmp_path / "a.pt")
     assert not canary.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, an open file and not a number tells a living process")
+def test_saving_removes_what_a_killed_process_left_of_an_earlier_save(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / f".latest.pt.{process.pid}.tmp").write_bytes(b"half of a checkpoint")
+    save_checkpoint(tmp_path / "latest.pt", {"a": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["latest.pt"]

@@ -16,7 +16,15 @@ from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
 from galaxies.storage import release
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
-from galaxies.storage.release import SETTINGS, WEIGHTS, choose_precision, default_checkpoint, load_state, write_release
+from galaxies.storage.release import (
+    SETTINGS,
+    WEIGHTS,
+    choose_precision,
+    default_checkpoint,
+    load_state,
+    without_folders,
+    write_release,
+)
 from galaxies.validation.report import model_card
 from galaxies.validation.report.model_card import training_facts
 from release_checkpoint import LARGEST_BYTES
@@ -246,3 +254,15 @@ def test_what_comes_with_the_program_draws_galaxies(name):
     assert (measured.flag & photometry.NO_SOURCE == 0).all()
     size = [a.name for a in sampler.attributes].index("size")
     assert (measured.size - values[:, size]).abs().median() < 0.03
+
+
+@pytest.mark.parametrize(
+    "text, left",
+    [
+        ("Galaxy Zoo 2 in /home/ann/gz2", "Galaxy Zoo 2 in gz2"),
+        (r"joined: C:\Users\ann\gz2, D:\labelled", "joined: gz2, labelled"),
+        ("spirals and/or discs, 3/4 of them", "spirals and/or discs, 3/4 of them"),
+    ],
+)
+def test_folders_of_the_disk_stay_at_home(text, left):
+    assert without_folders(text) == left
