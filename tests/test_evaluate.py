@@ -101,6 +101,8 @@ def test_report_has_every_part(report, wide_data):
     assert content["honesty"]["copies"]["held_out"] == len(rows)
     assert content["honesty"]["unsupported"]["uniform"] == 0
     assert content["validation"]["images"] == len(rows)
+    # Each plot in light and in dark colours.
+    assert (report / "report.html").read_text().count("data:image/png") == 2 * 8
     assert all(np.isfinite(list(numbers(content))))
 
 

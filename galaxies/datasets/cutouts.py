@@ -506,11 +506,3 @@ def found_in(source: PictureStore, name: str) -> bytes | Path | LeftOut:
         return LeftOut(Rejection.CORRUPT, str(error))
     except OSError as error:
         return LeftOut(Rejection.UNREADABLE, error.strerror or str(error))
-
-
-def read_cutout(source: CutoutSource, name: str, size: int, crop: float = 0.5) -> Cutout:
-    """Read one picture, the other parameters being those of `decode_cutout`."""
-    decoded = decode_found(found_in(source, name), size, crop)
-    if isinstance(decoded, LeftOut):
-        return Cutout(name, None, 0, decoded.reason)
-    return Cutout(name, decoded.image, decoded.crop_px, None)

@@ -118,7 +118,9 @@ def test_no_sentinel_lies_where_galaxies_usually_are():
     for name in CATALOGUE_ATTRIBUTES:
         low, high = Quantity.of(name).usual
         values = np.linspace(low, high, 1001)[1:]
-        assert numbers_of(name, *map(repr, values.tolist()), published=True) == values.tolist()
+        # Older releases of pandas read some numbers a last bit off.
+        found = numbers_of(name, *map(repr, values.tolist()), published=True)
+        assert found == pytest.approx(values.tolist(), rel=1e-15)
 
 
 def test_votes_may_be_99():
