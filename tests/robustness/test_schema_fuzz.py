@@ -20,6 +20,7 @@ import re
 import shutil
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +64,7 @@ HARMLESS = re.compile(
     |attributes\.\d+\.(label|source|description|plausible).*:\ .* |attributes\.\d+:\ more
     |(random\.cpu|random\.noise|batches\.generator):\ tensor\ .*  # other numbers
     |tensors\..*:\ (parameter|with\ a\ gradient|expanded)  # of which safetensors writes the values alone
+    |(tensors|networks)\..*\.num_batches_tracked:\ tensor\ 100  # a count as good as any
     |bytes:\ damaged  # between the entries, as the checksum says
     |(metrics|warnings|facts)\b.*:\ .*
     |meters\.\w+\.(names|errors)\.\d+:\ (text|empty\ text|control.*)
@@ -193,14 +195,22 @@ def rename(inner: Any, key: Any) -> None:
 
 
 def variants(content: dict[str, Any], count: int, seed: int) -> list[Variant]:
-    """Return changed copies of content, the kinds spread over all places."""
-    draw = random.Random(seed)
+    """Return changed copies of content, the kinds spread over all places.
+
+    What is drawn of a place depends on the place alone, so that an entry more, such as a warning of a slow machine,
+    changes nothing elsewhere.
+    """
+    turns: Counter[tuple[str | int, ...]] = Counter()
+
+    def draw(*words: object) -> random.Random:
+        return random.Random(" ".join(map(str, (seed, *words))))
+
     found = [path for path in places(content) if path != ("sha256",)]
     # Half of them near the top: a network has a hundred tensors, and a step one number.
     top = [path for path in found if len(path) <= 2 and path[0] not in ("networks", "ema", "optimizers")]
     top += [path for path in found if len(path) == 1]
-    draw.shuffle(found)
-    draw.shuffle(top)
+    for paths in (found, top):
+        paths.sort(key=lambda path: draw(path).random())
     made = []
     for path in itertools.chain.from_iterable(zip(itertools.cycle(found), itertools.cycle(top), strict=False)):
         if len(made) >= count:
@@ -209,7 +219,8 @@ def variants(content: dict[str, Any], count: int, seed: int) -> list[Variant]:
         kinds: list[tuple[str, Any]] = [*strange_values(value), ("dropped", drop)]
         if isinstance(path[-1], str):
             kinds.append(("renamed", rename))
-        kind, new = draw.choice(kinds)
+        turns[path] += 1
+        kind, new = draw(path, turns[path]).choice(kinds)
         if not isinstance(value, torch.Tensor) and type(new) is type(value) and new == value:
             continue  # as it was
 
