@@ -65,6 +65,7 @@ HARMLESS = re.compile(
     |(random\.cpu|random\.noise|batches\.generator):\ tensor\ .*  # other numbers
     |tensors\..*:\ (parameter|with\ a\ gradient|expanded)  # of which safetensors writes the values alone
     |(tensors|networks)\..*\.num_batches_tracked:\ tensor\ 100  # a count as good as any
+    |population\.values:\ tensor\ nan  # which is an unknown value
     |bytes:\ damaged  # between the entries, as the checksum says
     |(metrics|warnings|facts)\b.*:\ .*
     |meters\.\w+\.(names|errors)\.\d+:\ (text|empty\ text|control.*)
