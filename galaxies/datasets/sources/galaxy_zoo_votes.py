@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ from galaxies.datasets.sources.galaxy_zoo import (
 from galaxies.datasets.sources.parquet_pictures import ParquetPictures, picture_column
 from galaxies.tables.identifiers import read_ids, refuse_repeated
 from galaxies.tables.numbers import NumberReader, Quantity
-from galaxies.tables.reading import Table, listed, read_table
+from galaxies.tables.reading import listed, read_table
 
 # Each answer of Galaxy Zoo 2: question and answers of the other campaigns, by all their names; what is there is added
 # up. In the first two of DECaLS "both" is a merger with tidal debris.
@@ -109,7 +110,13 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     numbers = NumberReader(table, published=True)
     ids = read_ids(table, id_column)
     refuse_repeated(table, ids, "give every galaxy one row")
-    of_campaign = [_votes_of(table, numbers, votes, campaign, fractions) for campaign in campaigns]
+
+    @cache
+    def read(name: str) -> np.ndarray:
+        """Read a column once: what is unknown in it is counted."""
+        return numbers.read(name, _FRACTION if name.endswith(tuple(_SUFFIXES.values())) else _VOTES)
+
+    of_campaign = [_votes_of(read, len(table), votes, campaign, fractions) for campaign in campaigns]
     chosen = np.full(len(table), -1)
     for place, each in enumerate(of_campaign):
         voted = (each[SMOOTH] + each[FEATURES] > 0).to_numpy()
@@ -132,7 +139,7 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
 
 
 def _votes_of(
-    table: Table, numbers: NumberReader, votes: Collection[str], campaign: str, fractions: str
+    read: Callable[[str], np.ndarray], count: int, votes: Collection[str], campaign: str, fractions: str
 ) -> pd.DataFrame:
     """Return the fractions of a campaign under the names of Galaxy Zoo 2, NaN where unknown, and total_votes."""
     found = {}
@@ -148,18 +155,18 @@ def _votes_of(
         )
         if suffix is not None:
             parts = [f"{start}_{name}{suffix}" for name in theirs if f"{start}_{name}{suffix}" in votes]
-            found[answer] = _sum([numbers.read(part, _FRACTION) for part in parts], len(table))
+            found[answer] = _sum([read(part) for part in parts], count)
         else:
-            counts = {name: numbers.read(f"{start}_{name}", _VOTES) for name in _counted(votes, start)}
-            ours = _sum([counts[name] for name in theirs if name in counts], len(table))
-            total = _sum(list(counts.values()), len(table))
-            found[answer] = np.divide(ours, total, out=np.full(len(table), np.nan), where=total > 0)
+            counts = {name: read(f"{start}_{name}") for name in _counted(votes, start)}
+            ours = _sum([counts[name] for name in theirs if name in counts], count)
+            total = _sum(list(counts.values()), count)
+            found[answer] = np.divide(ours, total, out=np.full(count, np.nan), where=total > 0)
     if f"merging{campaign}" in {name.partition("_")[0] for name in votes}:
-        found[ODD] = np.ones(len(table))
+        found[ODD] = np.ones(count)
     start = _QUESTION + campaign
     totals = [f"{start}_{name}" for name in _NO_ANSWERS if f"{start}_{name}" in votes]
-    given = [numbers.read(name, _VOTES) for name in totals or [f"{start}_{name}" for name in _counted(votes, start)]]
-    return pd.DataFrame(found | {"total_votes": _sum(given, len(table))})
+    given = [read(name) for name in totals or [f"{start}_{name}" for name in _counted(votes, start)]]
+    return pd.DataFrame(found | {"total_votes": _sum(given, count)})
 
 
 def _counted(votes: Collection[str], start: str) -> list[str]:

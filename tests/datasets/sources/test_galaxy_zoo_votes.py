@@ -127,6 +127,11 @@ def test_each_galaxy_of_evo_has_the_votes_of_its_campaign(tmp_path):
     assert found.campaigns == {"gz2": 1, "dr5": 1, "dr12": 1}
 
 
+def test_what_is_unknown_in_a_column_is_counted_once(tmp_path, capsys):
+    read_votes(written(evo(**{f"{Q}-gz2_smooth": [36, -99, 0, 0]}), tmp_path / "evo.parquet"))
+    assert f"{Q}-gz2_smooth 1 (-99)" in capsys.readouterr().out
+
+
 def test_a_text_of_the_same_columns_means_the_same(tmp_path):
     table = decals()
     parquet = read_votes(written(table, tmp_path / "v.parquet")).galaxies
