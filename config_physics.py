@@ -182,6 +182,9 @@ def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
     return tuple(ATTRIBUTES[name] for name in names)
 
 
+_MOST_NAMED = 12  # settings in a sentence
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of one training run; each field is also a command-line option of `galaxy.py`.
@@ -472,8 +475,10 @@ class Config:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if strange := sorted(set(values) ^ known):
+            more = f" and {len(strange) - _MOST_NAMED} more" if len(strange) > _MOST_NAMED else ""
             raise UserError(
-                f"the settings {', '.join(strange)} are not those of this release: use the program that wrote them"
+                f"the settings {', '.join(strange[:_MOST_NAMED])}{more} are not those of this release: "
+                "use the program that wrote them"
             )
         other = "GAN" if values["diffusion"] else "diffusion"
         unused = [field for field in dataclasses.fields(cls) if field.metadata.get("family") == other]

@@ -328,3 +328,9 @@ def test_what_cannot_go_together_is_refused_by_both_names():
         Config(diffusion=True, guidance=2, condition_dropout=0.0)
     with pytest.raises(UserError, match="that folder is for generators that come with the program"):
         Config(run="released")
+
+
+def test_many_missing_settings_are_one_sentence_of_bounded_length():
+    with pytest.raises(UserError, match=r"^the settings .* and \d+ more are not those of this release") as caught:
+        Config.from_dict({})
+    assert len(str(caught.value)) < 400
