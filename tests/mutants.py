@@ -58,6 +58,9 @@ _SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
 _SWAPPED_NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "amin": "amax", "amax": "amin"}
 # Said to people, or to the type checker: what these hold is no behaviour that a test should pin down word by word.
 _SAID = ("UserError", "print", "warn", "tqdm", "add_argument", "cast", "TypeVar")
+# Calls and settings whose lack shows only in a power cut, on a screen, or where other code is wrong already.
+_UNSEEN_CALLS = ("print", "warn", "flush", "fsync", "sync")
+_UNSEEN_SETTINGS = ("strict", "flush", "dpi", "alpha", "linewidth", "lw", "fontsize", "pad_inches", "stacklevel")
 
 
 @dataclass
@@ -131,6 +134,10 @@ class LineMap:
         return taken
 
 
+def _name(call: ast.Call) -> str:
+    return getattr(call.func, "id", getattr(call.func, "attr", ""))
+
+
 class _Finder(ast.NodeVisitor):
     """Collects every mutant of one module."""
 
@@ -174,18 +181,23 @@ class _Finder(ast.NodeVisitor):
         """Leave docstrings; leave out calls whose value nobody takes."""
         if isinstance(node.value, ast.Constant):
             return
-        if isinstance(node.value, ast.Call):
+        if isinstance(node.value, ast.Call) and _name(node.value) not in _UNSEEN_CALLS:
             self._add(node, "call left out", "pass")
         self.visit(node.value)
 
     def visit_Call(self, node: ast.Call) -> None:
         """Exchange min and max, any and all; go on below, but for what is said."""
-        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        name = _name(node)
         if name in _SAID:
             return
         if (other := _SWAPPED_NAMES.get(name)) and isinstance(node.func, ast.Name):
             self._add(node.func, "name", other)
         self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        """Leave settings that nobody sees."""
+        if node.arg not in _UNSEEN_SETTINGS:
+            self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
         """Exchange each comparison for the one beside it."""
@@ -245,7 +257,8 @@ class _Finder(ast.NodeVisitor):
         if isinstance(value, bool):
             self._add(node, "constant", str(not value))
         elif isinstance(value, int | float):
-            self._add(node, "constant", repr(value + 1 if isinstance(value, int) or value == 0 else value * 1.5))
+            near = (isinstance(value, int) and value < 10) or value == 0  # 1501 is as good a bound as 1500
+            self._add(node, "constant", repr(value + 1 if near else value * 2))
         elif isinstance(value, str) and value:
             self._add(node, "constant", repr(value + "X"))
 

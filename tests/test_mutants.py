@@ -19,12 +19,12 @@ def inside(x):
     if not x < LIMIT and x:
         print("far")
         return min(x, -1)
-    x += 1
-    forgotten(x)
+    x += 1.5
+    forgotten(x, flush=True)
     raise ValueError(f"{x} is more than {LIMIT + 1}")
 
 
-def forgotten(x: int = 5) -> "int":
+def forgotten(x: int = 50, **flush: bool) -> "int":
     return "a" + str(x)
 '''
 TESTS = """from galaxies.room import inside, forgotten
@@ -38,7 +38,7 @@ def test_near():
     try:
         inside(1)
     except ValueError as error:
-        assert "2 is more" in str(error)
+        assert "2.5 is more" in str(error)
 
 
 def test_forgotten():
@@ -72,15 +72,14 @@ def test_every_kind_of_change_is_found_and_only_in_code(repository):
         (8, "and, or", "not x < LIMIT and x", "(not x < LIMIT or x)"),
         (8, "sign or not", "not x < LIMIT", "(x < LIMIT)"),
         (8, "comparison", "x < LIMIT", "(x <= LIMIT)"),
-        (9, "call left out", 'print("far")', "pass"),
         (10, "return", "return min(x, -1)", "return None"),
         (10, "name", "min", "max"),
         (10, "sign or not", "-1", "(1)"),
         (10, "constant", "1", "2"),
-        (11, "arithmetic", "x += 1", "x -= 1"),
-        (11, "constant", "1", "2"),
-        (12, "call left out", "forgotten(x)", "pass"),
-        (16, "constant", "5", "6"),
+        (11, "arithmetic", "x += 1.5", "x -= 1.5"),
+        (11, "constant", "1.5", "3.0"),
+        (12, "call left out", "forgotten(x, flush=True)", "pass"),
+        (16, "constant", "50", "100"),
         (17, "return", 'return "a" + str(x)', "return None"),
         (17, "constant", '"a"', "'aX'"),
     ]
@@ -93,7 +92,7 @@ def test_the_same_seed_draws_the_same_lines_once(repository):
     folders = [repository / "galaxies"]
     drawn = chosen(folders, 6, 1, repository)
     assert drawn == chosen(folders, 6, 1, repository) and drawn != chosen(folders, 6, 2, repository)
-    assert len({mutant.line for mutant in chosen(folders, 100, 1, repository)}) == 8
+    assert len({mutant.line for mutant in chosen(folders, 100, 1, repository)}) == 7
 
 
 @pytest.mark.slow
