@@ -199,6 +199,12 @@ def test_a_request_that_is_given_twice(doors, client):
     assert answer.json["error"] == "size is there more than once: give it once"
 
 
+def test_an_option_without_its_value_takes_no_other_option_for_it():
+    for options in (["--size", "--seed", "3"], ["--seed", "--size", "0.1"], ["--size"]):
+        with pytest.raises(UserError, match=f"argument {options[0]}: expected one argument"):
+            generate_from_checkpoint.main(["--morphology", "spiral", *options])
+
+
 def test_a_sheet_of_the_last_seed(client):
     last = 2**63 - 1 - 10**8
     tiles = client.get(f"/api/sheet.json?morphology=spiral&size=0.1&seeds=3&seed={last}").json["tiles"]
@@ -216,6 +222,6 @@ def test_sliders_and_real_galaxies_lie_within_what_is_possible():
 
 def test_whole_numbers_have_both_ends():
     assert [whole_value("count", text, -2, 3) for text in ("-2", "3", 3)] == [-2, 3, 3]
-    for text in ("-3", "4", "3.0", " 3", "3\n"):
+    for text in ("-3", "4", "3.0", " 3", "3\n", "9" * 5000):  # Python reads 4300 digits at most
         with pytest.raises(UserError, match="it takes a whole number from -2 to 3"):
             whole_value("count", text, -2, 3)

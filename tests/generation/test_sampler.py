@@ -332,7 +332,7 @@ def test_unsupported_requests_are_found_where_each_attribute_is_supported(sample
     assert not sampler.supports(torch.tensor([0]), values).any()
 
 
-def test_warnings_count_what_is_unlike_real_galaxies(sampler):
+def test_warnings_count_what_is_unlike_real_galaxies(sampler, monkeypatch):
     sizes = torch.tensor([0.15, 0.15, 0.45, 0.46, 0.45])
     values = torch.stack([sizes, torch.full((5,), math.nan)], 1)
     requests = Requests(torch.zeros(5, dtype=torch.int64), values, range(5))
@@ -341,6 +341,8 @@ def test_warnings_count_what_is_unlike_real_galaxies(sampler):
     assert count.startswith("of 5 requests 0 are unusual among real galaxies and 3 are invented")
     assert requests.part(0, 2).warnings(sampler) == [] and len(requests.part(0, 3).warnings(sampler)) == 1
     assert requests.warnings(sampler, limit=1)[0] == first and len(requests.warnings(sampler, limit=1)) == 1
+    monkeypatch.setattr("galaxies.generation.requests._BLOCK", 2)
+    assert requests.warnings(sampler) == [first, second, count]
 
 
 def test_a_class_without_real_galaxies_is_unsupported(sampler):

@@ -79,6 +79,15 @@ ETA_RADIUS = {
 }
 
 
+# Radii that hold a fifth and four fifths of all light, over the half-light radius, likewise.
+PARTS = {
+    "exponential": [
+        brentq(lambda x, part: (1 + x) * np.exp(-x) - 1 + part, 0.1, 9, part) / 1.67835 for part in (0.2, 0.8)
+    ],
+    "gaussian": [np.sqrt(-np.log2(1 - part)) for part in (0.2, 0.8)],
+}
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "exponential"])
 @pytest.mark.parametrize("radius", [0.06, 0.09, 0.12])
 @pytest.mark.parametrize("noise", [0.0, NOISE])
@@ -87,6 +96,8 @@ def test_petrosian_radius(kind, radius, noise):
     np.testing.assert_allclose(values["petrosian_radius"].mean() / radius, ETA_RADIUS[kind], rtol=0.04)
     # 1.5 Petrosian radii hold 98 % of either, so half of that lies within slightly less than the half-light radius.
     np.testing.assert_allclose(values["r50"].mean() / radius, 1, atol=0.05)
+    for name, right in zip(("r20", "r80"), PARTS[kind], strict=True):
+        np.testing.assert_allclose(values[name].mean() / radius, right, rtol=0.08, err_msg=name)
     # The outskirts of a large disc are taken for the wings of a peaked galaxy.
     np.testing.assert_allclose(values["half_light_radius"].mean() / radius, 1.02, atol=0.05)
     assert not values["flag"].any()
@@ -170,6 +181,7 @@ def test_asymmetry_of_a_blob_on_one_side(part):
     blob = blob * part * galaxy.sum() / blob.sum()
     values = one(picture(galaxy + blob, noise=0))
     assert values["asymmetry"] == pytest.approx(2 * part / (1 + part), rel=0.06)
+    assert values["asymmetry_corrected"] == pytest.approx(2 * part / (1 + part), rel=0.06)
     assert np.hypot(values["asymmetry_x"], values["asymmetry_y"]) < 0.25 / 64
 
 

@@ -238,6 +238,7 @@ def test_the_tiles_of_a_sweep_are_judged_with_what_is_held(client, untrained):
     found = sampler.support(torch.zeros(9, dtype=torch.int64), values)
     assert [tile["support"] for tile in tiles] == [VERDICTS[number] for number in found.verdicts]
     assert [tile["nearest"] for tile in tiles] == pytest.approx(found.nearest.tolist(), rel=1e-4)
+    assert [tile["notes"] for tile in tiles] == [sampler.unsupported(0, row) for row in values.double()]
 
 
 def test_an_empty_sky_has_no_measurements(untrained, monkeypatch):

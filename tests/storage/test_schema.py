@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import json
 import math
 import os
@@ -274,13 +275,14 @@ def test_what_is_no_plain_content_is_refused(tmp_path, make, said):
         load_checkpoint(tmp_path / "a.pt")
 
 
-def rewritten(path, change, packed=zipfile.ZIP_STORED):
-    """Write the entries of an archive anew, each changed by a function of its name and bytes."""
+def rewritten(path, change, packed=()):
+    """Write the entries of an archive anew, each changed by a function of its name and bytes; pack some of them."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    with zipfile.ZipFile(path, "w", packed) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries.items():
-            archive.writestr(name, change(name, content))
+            method = zipfile.ZIP_DEFLATED if name.endswith(packed) else zipfile.ZIP_STORED
+            archive.writestr(name, change(name, content), method)
 
 
 def test_views_in_any_order_of_one_storage_are_read_as_they_were(tmp_path):
@@ -322,16 +324,22 @@ def test_a_view_beyond_its_storage_is_refused(tmp_path):
         load_checkpoint(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("fault", ["packed", "twice", "no pickle", "byte order"])
+@pytest.mark.parametrize("fault", ["packed", "twice", "overlapping", "no pickle", "byte order"])
 def test_archives_that_torch_does_not_write_are_refused(tmp_path, fault):
     path = tmp_path / "a.pt"
-    save_checkpoint(path, {"w": torch.zeros(10_000)})
+    save_checkpoint(path, {"w": torch.rand(10_000)})
     load_checkpoint(path)
-    if fault == "packed":  # a thousandth of what it would unpack to
-        rewritten(path, lambda name, b: b, zipfile.ZIP_DEFLATED)
+    if fault == "packed":  # the pickle alone, so that the entries together are not longer than the file
+        rewritten(path, lambda name, b: b, ("data.pkl",))
     elif fault == "twice":
         with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr(archive.namelist()[0], b"")
+            archive.writestr(archive.namelist()[-1], archive.read(archive.namelist()[-1]))
+    elif fault == "overlapping":  # another name for the same bytes
+        with zipfile.ZipFile(path, "a") as archive:
+            largest = copy.copy(max(archive.infolist(), key=lambda entry: entry.file_size))
+            largest.filename = "archive/data/more"
+            archive.filelist.append(largest)
+            archive.writestr("archive/another", "")
     elif fault == "no pickle":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/version", "3")

@@ -143,8 +143,9 @@ def test_a_file_is_checked_once(tmp_path, server, monkeypatch):
     fetch(tmp_path, one(server))
     assert checked == [f"{IMAGES}.partial"]
     os.utime(tmp_path / IMAGES, (1, 1))
-    fetch(tmp_path, one(server))
-    assert checked == [f"{IMAGES}.partial", IMAGES]
+    for _ in range(2):
+        fetch(tmp_path, one(server))
+        assert checked == [f"{IMAGES}.partial", IMAGES]
 
 
 def test_a_disk_without_room(tmp_path, server, monkeypatch):
