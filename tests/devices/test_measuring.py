@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from galaxies.measure import source
+from galaxies.measure.flux import measure_flux
 from galaxies.measure.photometry import measure, measure_with_structure
 from galaxies.measure.power_spectrum import power_spectrum
 from galaxies.measure.statistics_table import measure_images
@@ -86,3 +87,25 @@ def test_measuring_on_mps(galaxies, pretended_mps):
     images = galaxies[:2].to("mps").detach().requires_grad_()
     measure(images).size.sum().backward()
     assert images.grad.cpu().abs().max() > 0
+
+
+def test_flux_is_measured_in_a_recorded_step(galaxies, pretended):
+    galaxies = galaxies[:2, :, 16:48, 16:48]  # small, since a pretended device takes its time
+    images = galaxies.to("cuda").detach().requires_grad_()
+    noise, width, scale = (torch.full(shape, v).to("cuda") for shape, v in (((2, 3), 0.02), ((2, 3), 1.0), ((2,), 0.4)))
+    measure_flux(images.detach(), scale)  # keeps the places of the frame's pixels, as steps before a recorded one do
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = measure_flux(images, scale, noise=noise, psf_fwhm=width)
+        (slope,) = torch.autograd.grad(found.size_arcsec.sum() + found.magnitude.sum(), images)
+    graph.replay()
+    right = measure_flux(galaxies, 0.4, noise=noise.cpu(), psf_fwhm=width.cpu())
+    for part, expected in zip(found, right, strict=True):
+        torch.testing.assert_close(part.detach().cpu(), expected, rtol=0, atol=0, equal_nan=True)
+    assert slope.cpu().abs().amax((1, 2, 3)).min() > 0
+
+
+def test_flux_on_mps(galaxies, pretended_mps):
+    found, right = (measure_flux(images, 0.4) for images in (galaxies[:2].to("mps"), galaxies[:2]))
+    for part, expected in zip(found, right, strict=True):
+        torch.testing.assert_close(part.cpu(), expected, rtol=0, atol=0, equal_nan=True)

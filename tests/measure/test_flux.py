@@ -1,0 +1,171 @@
+"""Measuring on flux: Gaussian galaxies have known answers, and what is no galaxy's changes nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from galaxies.measure.flux import (
+    MISSING_PIXELS,
+    NO_SOURCE,
+    FluxPhotometry,
+    flux_attributes,
+    measure_flux,
+)
+
+SIDE = 64
+SCALE = 0.25  # arcsec a pixel
+BANDS = ("g", "r", "F814W")
+FLUX = torch.tensor([2000.0, 4000.0, 5000.0])  # nJy
+NOISE = torch.tensor([0.3, 0.5, 0.9])
+PSF_SIGMA = 1.5  # pixels
+FWHM = 2 * math.sqrt(2 * math.log(2))
+
+
+def gaussian(major, minor, angle=30.0, x=0.4, y=-0.7, side=SIDE):
+    """A Gaussian of these widths, pixels, and of the flux 1, sampled at the pixels' centres."""
+    axis = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+    dx, dy = axis[None, :] - x, axis[:, None] - y
+    turn = math.radians(angle)
+    along, across = dx * math.cos(turn) + dy * math.sin(turn), dy * math.cos(turn) - dx * math.sin(turn)
+    return torch.exp(-0.5 * ((along / major) ** 2 + (across / minor) ** 2)) / (2 * math.pi * major * minor)
+
+
+def observed(shape, seed=0, flux=FLUX):
+    """Frames (1, 3, S, S) of a galaxy with noise."""
+    grain = torch.randn(3, *shape.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (shape * flux[:, None, None] + grain * NOISE[:, None, None])[None].float()
+
+
+@pytest.fixture(scope="module")
+def galaxy():
+    # 5 and 3 pixels before the PSF, whose square adds.
+    return observed(gaussian(math.hypot(5, PSF_SIGMA), math.hypot(3, PSF_SIGMA)))
+
+
+@pytest.fixture(scope="module")
+def found(galaxy) -> FluxPhotometry:
+    return measure_flux(galaxy, SCALE, psf_fwhm=torch.full((1, 3), PSF_SIGMA * FWHM * SCALE), structure=True)
+
+
+def test_a_gaussian_galaxy_has_its_flux_size_and_shape(found):
+    magnitude = 31.4 - 2.5 * torch.log10(FLUX)
+    assert found.flag.tolist() == [0]
+    torch.testing.assert_close(found.magnitude[0], magnitude, rtol=0, atol=0.03)
+    assert (found.flux[0] - FLUX).abs().div(found.flux_error[0]).amax() < 4
+    assert found.noise[0].tolist() == pytest.approx(NOISE.tolist(), rel=0.05)
+    assert found.ellipticity.item() == pytest.approx(1 - 3 / 5, abs=0.03)
+    assert found.position_angle.item() == pytest.approx(30, abs=2)
+    assert (found.centroid_x.item(), found.centroid_y.item()) == pytest.approx((0.4, -0.7), abs=0.1)
+
+
+def test_the_radius_is_that_of_the_circle_with_half_of_the_light(found):
+    # By brute force on the Gaussian without PSF, drawn five times finer.
+    light = gaussian(25, 15, x=0, y=0, side=301).flatten()
+    axis = torch.arange(301, dtype=torch.float64) - 150
+    order = (axis[None].square() + axis[:, None].square()).flatten().sort().indices
+    half = math.sqrt(int((light[order].cumsum(0) < 0.5).sum()) / math.pi) / 5
+    assert found.size_arcsec.item() == pytest.approx(half * SCALE, rel=0.05)
+    mean = found.magnitude[0] + 2.5 * math.log10(2 * math.pi * found.size_arcsec.item() ** 2)
+    torch.testing.assert_close(found.surface_brightness[0], mean)
+
+
+def test_attributes_have_names(found):
+    names = flux_attributes(BANDS)
+    assert {"magnitude_F814W", "color_g_F814W", "surface_brightness_r", "size_arcsec", "gini"} <= set(names)
+    assert len(names) == len(set(names)) == 3 + 3 + 3 + 4 + 3
+    for name in names:
+        assert found.attribute(name, BANDS).shape == (1,)
+        assert found.known(name, BANDS).tolist() == [True]
+    assert found.attribute("color_g_r", BANDS).item() == pytest.approx(2.5 * math.log10(2), abs=0.03)
+    assert found.attribute("color_r_g", BANDS).item() == pytest.approx(-2.5 * math.log10(2), abs=0.03)
+    for name in ("size", "magnitude_z", "color_g_z", "color_g", "redshift", "flux_g"):
+        with pytest.raises(KeyError):
+            found.attribute(name, BANDS)
+
+
+def test_a_band_without_light_is_a_limit(galaxy):
+    dark = galaxy.clone()
+    dark[:, 0] = observed(gaussian(5, 3), seed=3, flux=torch.zeros(3))[:, 0]
+    found = measure_flux(dark, SCALE)
+    assert found.flux[0, 0].abs() < 4 * found.flux_error[0, 0]
+    assert all(value.isfinite().all() for value in (found.magnitude, found.magnitude_error, found.surface_brightness))
+    assert [found.known(name, BANDS).item() for name in ("magnitude_g", "color_g_r", "magnitude_r", "size_arcsec")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not found.known("gini", BANDS).item()
+
+
+UNITLESS = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "position_angle", "concentration")
+
+
+@pytest.mark.parametrize("unit", [3.6e-8, 1e11])
+def test_the_unit_of_the_counts_changes_nothing_but_the_flux(galaxy, unit):
+    found, right = measure_flux(galaxy * unit, SCALE), measure_flux(galaxy, SCALE)
+    for name in UNITLESS:
+        torch.testing.assert_close(getattr(found, name), getattr(right, name), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.flux / unit, right.flux, rtol=1e-3, atol=0)
+
+
+def test_a_sky_that_was_left_in_and_a_bright_star_change_nothing(galaxy):
+    right = measure_flux(galaxy, SCALE)
+    star = 1e6 * gaussian(PSF_SIGMA, PSF_SIGMA, x=24, y=-22).float()
+    for image in (galaxy + 500, galaxy + star, galaxy + 500 + star):
+        found = measure_flux(image, SCALE)
+        assert found.flag.tolist() == [0]
+        torch.testing.assert_close(found.size_arcsec, right.size_arcsec, rtol=0.03, atol=0)
+        torch.testing.assert_close(found.magnitude, right.magnitude, rtol=0, atol=0.03)
+        torch.testing.assert_close(found.ellipticity, right.ellipticity, rtol=0, atol=0.03)
+
+
+def test_bad_pixels_are_filled_from_the_other_side_and_flagged(galaxy):
+    right = measure_flux(galaxy, SCALE)
+    mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    mask[:, 34:37, :30] = True
+    broken = torch.where(mask[:, None], 1e5, galaxy)
+    holes = torch.where(mask[:, None], torch.nan, galaxy)
+    for found in (measure_flux(broken, SCALE, mask=mask), measure_flux(holes, SCALE)):
+        assert found.flag.tolist() == [MISSING_PIXELS]
+        torch.testing.assert_close(found.size_arcsec, right.size_arcsec, rtol=0.03, atol=0)
+        torch.testing.assert_close(found.magnitude, right.magnitude, rtol=0, atol=0.03)
+
+
+def test_given_noise_is_taken_and_a_frame_without_a_galaxy_is_flagged():
+    empty = observed(gaussian(5, 3), flux=torch.zeros(3))
+    found = measure_flux(empty, SCALE, noise=torch.tensor([[0.3, torch.nan, 0.9]]))
+    assert found.flag.item() & NO_SOURCE
+    assert found.noise[0, ::2].tolist() == pytest.approx([0.3, 0.9])
+    assert found.noise[0, 1].item() == pytest.approx(0.5, rel=0.05)
+    for blank in (torch.zeros(1, 1, SIDE, SIDE), torch.full((1, 1, SIDE, SIDE), torch.nan)):
+        found = measure_flux(blank, SCALE)
+        assert found.flag.item() & NO_SOURCE
+        values = [getattr(found, name) for name in ("flux", "magnitude", "surface_brightness", *UNITLESS)]
+        assert all(value.isfinite().all() for value in values)
+
+
+def test_slopes_are_those_of_finite_differences():
+    image = observed(gaussian(5, 3)).double()
+    direction = gaussian(4, 4, x=3, y=2)[None, None] * 50 * torch.tensor([1.0, 0.5, 2.0])[None, :, None, None]
+
+    def values(step):
+        found = measure_flux(image + step * direction, SCALE, noise=NOISE.double()[None])
+        return torch.stack(
+            [found.size_arcsec[0], found.ellipticity[0], *found.magnitude[0], *found.surface_brightness[0]]
+        )
+
+    step = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    slopes = torch.stack([torch.autograd.grad(value, step, retain_graph=True)[0] for value in values(step)])
+    with torch.no_grad():
+        differences = (values(1e-3) - values(-1e-3)) / 2e-3
+    torch.testing.assert_close(slopes, differences, rtol=0.15, atol=1e-4)
+
+
+def test_other_shapes_are_refused():
+    for images in (torch.zeros(3, SIDE, SIDE), torch.zeros(1, 3, SIDE, 32), torch.zeros(1, 3, SIDE, SIDE).long()):
+        with pytest.raises(ValueError, match=r"\(N, B, S, S\)"):
+            measure_flux(images, 1.0)
