@@ -1,0 +1,75 @@
+"""What is done to planes of flux on their way into a dataset."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from galaxies.datasets.flux_preparing import filled_in, sky_noise
+
+SIDE = 64
+
+
+def noise_of(sigma, seed, count=8, smooth=0):
+    """Return images of noise of a given standard deviation, with that of neighbours shared if smoothed."""
+    grain = np.random.default_rng(seed).standard_normal((count, 1, SIDE, SIDE))
+    for _ in range(smooth):
+        grain = sum(np.roll(grain, shift, (2, 3)) for shift in ((0, 0), (0, 1), (1, 0), (1, 1))) / 2
+    return sigma * grain / grain.std()
+
+
+def galaxy(flux, radius, count=8):
+    """Return a round exponential galaxy of a total flux, whose wings reach the border."""
+    axis = np.arange(SIDE) - 31.5
+    light = np.exp(-np.hypot(axis[:, None], axis) / radius)
+    return np.broadcast_to(flux * light / light.sum(), (count, 1, SIDE, SIDE))
+
+
+@pytest.mark.parametrize("smooth", [0, 1, 3])
+@pytest.mark.parametrize("sigma", [1e-3, 5.0, 2e6])
+def test_noise_of_an_empty_sky(sigma, smooth):
+    """Also where it is shared by neighbours, as after resampling."""
+    found = sky_noise(noise_of(sigma, 1, smooth=smooth))
+    assert found.shape == (8, 1)
+    assert np.median(found) == pytest.approx(sigma, rel=0.03)
+    assert np.abs(found / sigma - 1).max() < 0.15
+
+
+def test_noise_beside_a_galaxy_a_star_and_a_sky_that_was_left_in():
+    images = noise_of(2.0, 2) + galaxy(20_000, 6) + 700
+    images[:, :, 10:13, 50:53] += 5000
+    assert np.median(sky_noise(images)) == pytest.approx(2.0, rel=0.04)
+
+
+def test_noise_of_what_is_partly_missing():
+    images = noise_of(2.0, 3)
+    images[:, :, :30] = np.nan
+    assert np.median(sky_noise(images)) == pytest.approx(2.0, rel=0.04)
+    images[:, :, 4:] = np.nan
+    assert np.isnan(sky_noise(images)).all()
+    assert np.isnan(sky_noise(np.zeros((1, 2, SIDE, SIDE)))).all()
+
+
+def test_what_is_missing_is_filled_in():
+    images = (galaxy(5000, 8, 2) + noise_of(0.1, 4, 2)).astype(np.float32)
+    damaged = images.copy()
+    damaged[0, 0, 30:33, 20] = np.nan  # in the galaxy
+    damaged[0, 0, :12] = np.nan  # an edge
+    filled = filled_in(damaged, np.full((2, 1), 0.1), ["a", "b"])
+    assert filled.dtype == np.float32 and np.isfinite(filled).all()
+    there = np.isfinite(damaged)
+    assert (filled[there] == damaged[there]).all()
+    assert filled[0, 0, 30:33, 20] == pytest.approx(images[0, 0, 30:33, 20], rel=0.15)
+    assert filled[0, 0, :4].std() == pytest.approx(0.1, rel=0.25)
+    assert abs(filled[0, 0, :4].mean()) < 0.05
+    # By the galaxy's id alone, whatever stands beside it.
+    assert (filled_in(damaged[:1], np.full((1, 1), 0.1), ["a"])[0] == filled[0]).all()
+    assert (filled_in(damaged[:1], np.full((1, 1), 0.1), ["c"])[0] != filled[0]).any()
+
+
+def test_what_is_filled_in_without_noise_is_smooth():
+    images = galaxy(5000, 8, 1).astype(np.float32).copy()
+    truth = images.copy()
+    images[0, 0, 40, 40:42] = np.nan
+    filled = filled_in(images, np.full((1, 1), np.nan), ["a"])
+    assert filled[0, 0, 40, 40:42] == pytest.approx(truth[0, 0, 40, 40:42], rel=0.05)
