@@ -38,6 +38,7 @@ from galaxies.mock_survey.light import (
 )
 from galaxies.mock_survey.sersic import SersicTransform
 from galaxies.mock_survey.votes import draw_votes
+from galaxies.telescope.fourier import FourierGrid, fft_size
 
 BLOCK = 64  # galaxies that share their random streams, one of each class in turn
 SDSS_PIXEL_ARCSEC = 0.396
@@ -209,7 +210,7 @@ class MockSurvey:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return images (n, 3, S, S) uint8 of galaxies of one kind, and the truth that only their light tells."""
         p = self._tensors(galaxies, chosen)
-        side = _fft_size(self.image_size * self.oversampling)
+        side = fft_size(self.image_size * self.oversampling)
         frame_width = p.exposure.frame_scale * self.frame_px  # arcseconds
         grid = Grid(side, frame_width / (self.image_size * self.oversampling))
         if kind == WET_MERGER:
@@ -218,14 +219,14 @@ class MockSurvey:
             draws = torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=g) for g in luck])
             given(p.structure.pair).particle_draws = draws.to(self.device)
         pair = meet(p) if kind == WET_MERGER else None
-        field = _FourierGrid(grid)
+        field = FourierGrid(side, grid.pixel_scale)
         source = self._transformed(draw_light(kind, p, grid, pair), field, p)  # (n, 3, W, W/2 + 1) complex
-        truth = {"true_half_light_radius": _half_light_radius(source, field)}
+        truth = {"true_half_light_radius": _half_light_radius(source, field, grid)}
         if p.structure.pair is not None:  # which may outgrow the picture
-            wide = _FourierGrid(Grid(side, 2.5 * grid.pixel_scale))
-            truth["true_half_light_radius"] = _half_light_radius(
-                self._transformed(draw_light(kind, p, wide.grid, pair), wide, p), wide
-            )
+            wide = Grid(side, 2.5 * grid.pixel_scale)
+            wide_field = FourierGrid(side, wide.pixel_scale)
+            wide_source = self._transformed(draw_light(kind, p, wide, pair), wide_field, p)
+            truth["true_half_light_radius"] = _half_light_radius(wide_source, wide_field, wide)
         if pair is not None:
             truth["true_axis_ratio"] = pair.axis_ratio[:, 0]
         noise = self._noise(numbers, side)
@@ -252,7 +253,7 @@ class MockSurvey:
         """Return the seed of a galaxy's noise."""
         return int(np.random.SeedSequence([self.seed, int(number)]).generate_state(1, np.uint64)[0] >> 1)
 
-    def _transformed(self, light: Light, field: _FourierGrid, p: GalaxyTable[Tensor]) -> Tensor:
+    def _transformed(self, light: Light, field: FourierGrid, p: GalaxyTable[Tensor]) -> Tensor:
         """Return the Fourier transform of a galaxy's light in three bands, moved to its place in the frame."""
         parts = [self._spheroid(spheroid, field) for spheroid in light.spheroids]
         if light.planes is not None:
@@ -263,7 +264,7 @@ class MockSurvey:
         shift = p.exposure.centre * (p.exposure.frame_scale * FRAME_PX / 2)[:, None]
         return sum(parts) * field.shift(shift[:, 0], shift[:, 1])[:, None]
 
-    def _spheroid(self, s: Spheroid, field: _FourierGrid) -> Tensor:
+    def _spheroid(self, s: Spheroid, field: FourierGrid) -> Tensor:
         along, across = field.turned(s.position_angle)
         frequency = s.size[:, None, None] * (along.square() + (s.axis_ratio[:, None, None] * across).square()).sqrt()
         plane = self._transform(frequency, s.n) * field.origin
@@ -279,61 +280,12 @@ class MockSurvey:
         return F.avg_pool2d(planes, self.oversampling) if self.oversampling > 1 else planes
 
 
-class _FourierGrid:
-    """Frequencies of a grid's real Fourier transform: `x` (N, 1, K) and `y` (N, W, 1), cycles an arcsecond."""
-
-    def __init__(self, grid: Grid) -> None:
-        side, device = grid.side, grid.pixel_scale.device
-        scale = grid.pixel_scale[:, None, None]
-        self.grid = grid
-        self.side = side
-        self.pixel_scale = grid.pixel_scale
-        self.x = torch.fft.rfftfreq(side, device=device)[None, None, :] / scale
-        self.y = torch.fft.fftfreq(side, device=device)[None, :, None] / scale
-        self.radius_squared = self.x.square() + self.y.square()
-        # What lies at the grid's centre lies half a grid from where the transform has its origin.
-        centre = (grid.side - 1) / 2 * grid.pixel_scale
-        self.origin = self.shift(centre, centre)
-
-    def shift(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the phases that move an image by (x, y) arcseconds, (N,) each."""
-        angle = -2 * math.pi * (self.x * x[:, None, None] + self.y * y[:, None, None])
-        return torch.polar(torch.ones_like(angle), angle)
-
-    def turned(self, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frequencies along and across an axis at `angle` (N,)."""
-        cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-        return cos * self.x + sin * self.y, cos * self.y - sin * self.x
-
-    def gaussian(self, sigma: Tensor) -> Tensor:
-        """Return the transform of a Gaussian of unit light and standard deviation `sigma` (N,), arcseconds."""
-        return torch.exp(-2 * math.pi**2 * sigma.square()[:, None, None] * self.radius_squared)
-
-    def image(self, transform: Tensor) -> Tensor:
-        """Transform back to pixels."""
-        return torch.fft.irfft2(transform, s=(self.side, self.side))
-
-
-def _fft_size(pixels: int) -> int:
-    """Return an even size, at least a fifth larger than the frame, that the fast Fourier transform likes."""
-    size = math.ceil(1.2 * pixels / 2) * 2
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 2
-
-
-def _half_light_radius(source: Tensor, field: _FourierGrid) -> Tensor:
+def _half_light_radius(source: Tensor, field: FourierGrid, grid: Grid) -> Tensor:
     """Return the radius (n,) in arcseconds of the circle about the centroid that holds half of the light in r.
 
     It is this survey's own and not photometry's: the two share no code, so that each can check the other. What is
     measured here is noiseless light in arcseconds before seeing; photometry finds a source in a noisy picture.
     """
-    grid = field.grid
     image = field.image(source[:, 1] * field.gaussian(0.6 * grid.pixel_scale))  # a little blur tames the cusps
     total = image.sum((1, 2))
     x0, y0 = ((image * axis).sum((1, 2)) / total for axis in (grid.x, grid.y))
@@ -378,7 +330,7 @@ def _sunflower(device: torch.device, count: int = 64) -> Tensor:
     return points.to(device, torch.float32)
 
 
-def _expose(source: Tensor, neighbours: Tensor, field: _FourierGrid, noise: Tensor, p: GalaxyTable[Tensor]) -> Tensor:
+def _expose(source: Tensor, neighbours: Tensor, field: FourierGrid, noise: Tensor, p: GalaxyTable[Tensor]) -> Tensor:
     """Blur the light, add the noise of sky and photons; nanomaggies a survey pixel, (n, 3, W, W)."""
     area = (SDSS_PIXEL_ARCSEC / field.pixel_scale).square()[:, None, None]  # grid pixels a survey pixel
     # What the survey's pixels can hold, less what their interpolation to the frame takes off.
@@ -409,7 +361,7 @@ def _compose(planes: Tensor) -> Tensor:
     return (stretched / stretched.amax(1, keepdim=True).clamp_min(1)).clamp_min(0)
 
 
-def _compress(rgb: Tensor, field: _FourierGrid) -> Tensor:
+def _compress(rgb: Tensor, field: FourierGrid) -> Tensor:
     """Drop the faint detail of a picture (n, 3, W, W) as JPEG does: of brightness a little, of colours more.
 
     Bright places have coarse detail already, beside which JPEG keeps the fine one.

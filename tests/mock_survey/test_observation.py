@@ -28,6 +28,7 @@ from galaxies.mock_survey.galaxy_table import (
 from galaxies.mock_survey.light import Grid
 from galaxies.mock_survey.observation import BLOCK, SDSS_PIXEL_ARCSEC, MockSurvey
 from galaxies.mock_survey.structure import NUM_KNOTS, NUM_WAVES
+from galaxies.telescope.fourier import FourierGrid
 
 R_BAND = 1
 CROP_PX = 212  # of a 424-pixel frame, what a picture shows
@@ -108,7 +109,7 @@ def planes_of(kind: str, p: GalaxyTable[torch.Tensor], side: int = 256, scale: f
 def observe(kind: str, p: GalaxyTable[torch.Tensor], side: int = 256, scale: float = 0.3) -> np.ndarray:
     """Return what the telescope sees of a galaxy, (3, side, side), nanomaggies a pixel of the grid."""
     grid = Grid(side, torch.tensor([scale]))
-    field = simulation._FourierGrid(grid)
+    field = FourierGrid(grid.side, grid.pixel_scale)
     source = MockSurvey(0)._transformed(draw_light(kind, p, grid), field, p)
     nothing = torch.zeros(1, 3, side, side)
     seen = simulation._expose(source, nothing, field, nothing, p)[0]
@@ -327,7 +328,7 @@ def noisy(flux_a_survey_pixel: float, count: int = 8, side: int = 256, scale: fl
     level = flux_a_survey_pixel * (scale / SDSS_PIXEL_ARCSEC) ** 2
     source = torch.fft.rfft2(torch.full((count, 3, side, side), level))
     noise = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return simulation._expose(source, torch.zeros(count, 3, side, side), simulation._FourierGrid(grid), noise, p)
+    return simulation._expose(source, torch.zeros(count, 3, side, side), FourierGrid(side, grid.pixel_scale), noise, p)
 
 
 def test_the_skys_noise_is_that_of_the_surveys_pixels():
@@ -417,7 +418,7 @@ def fine(survey):
         p, rows = changed(lambda values: values[chosen], p), rows[chosen]  # noqa: B023 - called here
         scale = 3 * CROP_PX * p.exposure.frame_scale / 320
         grid = Grid(320, scale)
-        field = simulation._FourierGrid(grid)
+        field = FourierGrid(grid.side, grid.pixel_scale)
         source = MockSurvey(0)._transformed(draw_light(kind, p, grid), field, p)
         image = field.image(source[:, R_BAND] * field.gaussian(0.5 * scale)).double().numpy()
         rendered[kind] = [(int(row), float(s), light) for row, s, light in zip(rows, scale, image, strict=True)]
