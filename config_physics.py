@@ -8,6 +8,9 @@ all read them, so their order is decided once. The settings of a run (`Config`) 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +19,8 @@ from galaxies.common.settings import KIND_WORDS, check_kind, check_settings, set
 
 SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `galaxies.generation.solvers.Solver`
 RELEASED = "released"  # folder in checkpoints/ of what comes with the program
+KINDS = ("display", "flux")  # of data: colour pictures as people see them, or light in nanojansky a pixel
+MOST_BANDS = 12
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,17 @@ MORPHOLOGIES = (
 MORPHOLOGY_NAMES = tuple(m.name for m in MORPHOLOGIES)
 
 
-def morphology_index(name: str) -> int:
-    """Return the class index of a morphology name.
+ONE_CLASS = "galaxy"  # of a dataset whose galaxies nobody has sorted
+
+
+def morphologies_of(names: Sequence[str]) -> tuple[Morphology, ...]:
+    """Return classes by their names; one that is not in `MORPHOLOGIES` is called by its name."""
+    table = {m.name: m for m in MORPHOLOGIES}
+    return tuple(table.get(n) or Morphology(n, n.replace("-", " ").replace("_", " ").capitalize(), "") for n in names)
+
+
+def morphology_index(name: str, classes: Sequence[str] = MORPHOLOGY_NAMES) -> int:
+    """Return the class index of a morphology name among `classes`.
 
     Capitals, `edge_on`, `edge on`, quotes and blanks around it and an s at its end are accepted.
 
@@ -46,12 +60,16 @@ def morphology_index(name: str) -> int:
     UserError
         If the name is none of the classes.
     """
-    canonical = "-".join(name.strip(" \t\r\n\"'").lower().replace("_", " ").replace("-", " ").split())
-    if canonical not in MORPHOLOGY_NAMES:
-        canonical = canonical.removesuffix("s")
-    if canonical not in MORPHOLOGY_NAMES:
-        raise UserError(f"unknown morphology {shown(name)}: choose one of {', '.join(MORPHOLOGY_NAMES)}")
-    return MORPHOLOGY_NAMES.index(canonical)
+    known = {_plain_name(one): index for index, one in reversed(list(enumerate(classes)))}
+    plain = _plain_name(name)
+    found = known.get(plain, known.get(plain.removesuffix("s")))
+    if found is None:
+        raise UserError(f"unknown morphology {shown(name)}: choose one of {', '.join(classes)}")
+    return found
+
+
+def _plain_name(name: str) -> str:
+    return "-".join(name.strip(" \t\r\n\"'").lower().replace("_", " ").replace("-", " ").split())
 
 
 @dataclass(frozen=True)
@@ -71,12 +89,14 @@ class Band:
     description: str
 
 
+BAND_NAME = re.compile(r"[A-Za-z0-9]{1,16}")  # of a filter of a telescope: g, Ks, F814W
 # Display data: the planes of a colour picture, which SDSS composites fill with the bands i, r and g.
 BANDS = (
     Band("r", "Red", "red plane; the i band in an SDSS composite"),
     Band("g", "Green", "green plane; the r band in an SDSS composite"),
     Band("b", "Blue", "blue plane; the g band in an SDSS composite"),
 )
+BAND_NAMES = tuple(band.name for band in BANDS)
 IMAGE_SIZES = (64, 128, 256)  # pixels a side
 
 
@@ -90,8 +110,8 @@ class Attribute:
         Name in files and options; name and unit for people ("" for a pure number).
     low, high : float
         Range of the slider and, unless `raw`, of the scaling to [0, 1] in the condition vector.
-    source : {"photometry", "catalogue", "votes", "random"}
-        Where the value of a real galaxy comes from.
+    source : {"photometry", "flux", "catalogue", "votes", "random"}
+        Where the value of a real galaxy comes from: measured on its picture, or on its light in nanojansky, or known.
     description : str
         What the value is, in one sentence.
     raw : bool
@@ -166,6 +186,63 @@ CATALOGUE_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "cat
 PAPER_ATTRIBUTES = ("vote_count", "vote_smoothness", "vote_elongation", "random_redshift")
 
 
+# What is measured on light in nanojansky whatever its bands; ellipticity, concentration and redshift are as above. The
+# ranges are those of faint survey galaxies; a run takes those of its data, see `Config.attribute_ranges`.
+# fmt: off
+_FLUX_ROWS = (
+    Attribute("size_arcsec", "Half-light radius", "arcsec", 0.1, 5.0, "flux",
+              "radius of the circle that holds half of the galaxy's light", plausible=(0.0, 3600.0)),
+    Attribute("petrosian_radius_arcsec", "Petrosian radius", "arcsec", 0.2, 15.0, "flux",
+              "radius at which the surface brightness is 0.2 of the mean within (Petrosian 1976)",
+              plausible=(0.0, 3600.0)),
+    Attribute("size_kpc", "Half-light radius", "kpc", 0.0, 20.0, "flux",
+              "half-light radius at the galaxy's distance, where its redshift is known", plausible=(0.0, 500.0)),
+    Attribute("asymmetry", "Asymmetry", "", -0.1, 0.5, "flux",
+              "part of the light that a half turn does not map onto itself (Conselice 2003, eq. 2)",
+              plausible=(-2.0, 2.0)),
+    Attribute("gini", "Gini coefficient", "", 0.3, 0.7, "flux",
+              "how unevenly the light is spread over the pixels (Lotz et al. 2004, eq. 6)", plausible=(-0.01, 1.0)),
+    Attribute("m20", "M20", "", -2.5, -0.5, "flux",
+              "second moment of the brightest fifth of the light (Lotz et al. 2004, eq. 8)", plausible=(-6.0, 0.0)),
+)
+# fmt: on
+FLUX_ATTRIBUTES = {row.name: row for row in _FLUX_ROWS}
+_OF_A_BAND = re.compile(rf"(magnitude|surface_brightness)_({BAND_NAME.pattern})")
+_OF_TWO_BANDS = re.compile(rf"color_({BAND_NAME.pattern})_({BAND_NAME.pattern})")
+
+
+def attribute_of(name: str) -> Attribute | None:
+    """Return an attribute by its name, None if there is none of it.
+
+    Beside those of the tables there are ``magnitude_<band>``, ``surface_brightness_<band>`` and
+    ``color_<band>_<band>``, the first magnitude less the second, of any bands.
+    """
+    if name in ATTRIBUTES or name in FLUX_ATTRIBUTES:
+        return ATTRIBUTES.get(name) or FLUX_ATTRIBUTES[name]
+    if found := _OF_A_BAND.fullmatch(name):
+        kind, band = found.groups()
+        if kind == "magnitude":
+            about = f"AB magnitude of all the light in band {band}"
+            return Attribute(name, f"Magnitude {band}", "mag", 16.0, 26.0, "flux", about, plausible=(-5.0, 45.0))
+        about = f"AB magnitude of a square arcsecond in band {band}, mean within the half-light radius"
+        label = f"Surface brightness {band}"
+        return Attribute(name, label, "mag/arcsec2", 18.0, 28.0, "flux", about, plausible=(0.0, 45.0))
+    if (found := _OF_TWO_BANDS.fullmatch(name)) and found[1] != found[2]:
+        first, second = found.groups()
+        about = f"AB magnitude in band {first} less that in band {second}: redder is larger"
+        return Attribute(name, f"Color {first} - {second}", "mag", -1.0, 3.0, "flux", about, plausible=(-15.0, 15.0))
+    return None
+
+
+def bands_of_attribute(name: str) -> tuple[str, ...]:
+    """Return the bands that an attribute of flux is named after, none for others."""
+    found = _OF_A_BAND.fullmatch(name)
+    if found:
+        return (found[2],)
+    found = _OF_TWO_BANDS.fullmatch(name)
+    return found.groups() if found and name not in ATTRIBUTES else ()
+
+
 def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
     """Look up attributes by name, in the order given.
 
@@ -174,12 +251,17 @@ def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
     UserError
         If a name is unknown or given twice.
     """
+    table = []
     for name in names:
-        if name not in ATTRIBUTES:
-            raise UserError(f"unknown attribute '{name}': choose from {', '.join(ATTRIBUTES)}")
+        if (found := attribute_of(name)) is None:
+            raise UserError(
+                f"unknown attribute {shown(name)}: choose from {', '.join(ATTRIBUTES)}, or for data in flux from "
+                f"magnitude_BAND, color_BAND_BAND, surface_brightness_BAND, {', '.join(FLUX_ATTRIBUTES)}"
+            )
         if names.count(name) > 1:
             raise UserError(f"attribute '{name}' is named twice")
-    return tuple(ATTRIBUTES[name] for name in names)
+        table.append(found)
+    return tuple(table)
 
 
 _MOST_NAMED = 12  # settings in a sentence
@@ -220,6 +302,18 @@ class Config:
         "compile what training steps do in many small operations, which takes a minute; auto does so on CUDA, where "
         "Triton is there and the run is long",
         choices=("auto", "on", "off"),
+    )
+
+    # Data: as in the prepared dataset
+    kind: str = setting("display", "colour pictures, or flux in nanojansky a pixel", choices=KINDS, option=False)
+    bands: tuple[str, ...] = setting(BAND_NAMES, "planes of an image", option=False)
+    classes: tuple[str, ...] = setting(MORPHOLOGY_NAMES, "classes of galaxies", option=False)
+    softening: tuple[float, ...] = setting(
+        (), "flux at which a band's stretch turns from linear to logarithmic, nJy a pixel", option=False
+    )
+    pixel_scale: float = setting(0.0, "of flux, arcseconds a pixel", low=0.0, high=3600.0, option=False)
+    attribute_ranges: tuple[float, ...] = setting(
+        (), "low and high end of each attribute's slider and scaling (none: those of the table)", option=False
     )
 
     # Networks
@@ -427,6 +521,7 @@ class Config:
     def __post_init__(self) -> None:
         check_settings(self)
         attribute_table(self.attributes)
+        self._check_data()
         if not self.attributes:
             raise UserError("attributes is empty: name at least one, such as size")
         if not set(self.run) <= set(
@@ -438,6 +533,32 @@ class Config:
         if self.run == RELEASED:
             raise UserError(f"run is '{self.run}': that folder is for generators that come with the program")
 
+    def _check_data(self) -> None:
+        """Check what comes from the dataset."""
+        named = all(isinstance(band, str) and BAND_NAME.fullmatch(band) for band in self.bands)
+        if not (named and 1 <= len(self.bands) <= MOST_BANDS and len(set(self.bands)) == len(self.bands)):
+            raise UserError(
+                f"bands is {self.bands!r}: it takes 1 to {MOST_BANDS} different names of letters and digits"
+            )
+        texts = all(isinstance(name, str) and name and name.isprintable() for name in self.classes)
+        if not (texts and self.classes and len(set(self.classes)) == len(self.classes)):
+            raise UserError(f"classes is {self.classes!r}: it takes different names, one or more")
+        flux = self.kind == "flux"
+        if not flux and self.bands != BAND_NAMES:
+            raise UserError(f"bands is {self.bands!r}: display pictures have {', '.join(BAND_NAMES)}")
+        if len(self.softening) != flux * len(self.bands) or not all(_is_number(s) and s > 0 for s in self.softening):
+            raise UserError(f"softening is {self.softening!r}: it takes a number above 0 for each band of flux")
+        if flux and not self.pixel_scale > 0:
+            raise UserError(f"pixel_scale is {self.pixel_scale}: flux needs arcseconds a pixel, above 0")
+        ranges = self.attribute_ranges
+        if len(ranges) not in (0, 2 * len(self.attributes)) or not all(map(_is_number, ranges)):
+            raise UserError(f"attribute_ranges is {ranges!r}: it takes two numbers for each attribute, or none")
+        if any(low >= high for low, high in zip(ranges[::2], ranges[1::2], strict=True)):
+            raise UserError(f"attribute_ranges is {ranges!r}: a high end must lie above the low one")
+        for name in self.attributes:
+            if unknown := [band for band in bands_of_attribute(name) if band not in self.bands]:
+                raise UserError(f"attribute '{name}' needs band {unknown[0]}: there are {', '.join(self.bands)}")
+
     @property
     def family(self) -> str:
         """Model family, "GAN" or "diffusion": the name under which tables of families know it."""
@@ -446,7 +567,21 @@ class Config:
     @property
     def num_bands(self) -> int:
         """Planes of an image."""
-        return len(BANDS)
+        return len(self.bands)
+
+    @property
+    def attribute_rows(self) -> tuple[Attribute, ...]:
+        """The run's attributes, with the ranges of its data where it has any."""
+        rows = attribute_table(self.attributes)
+        if not self.attribute_ranges:
+            return rows
+        ends = zip(self.attribute_ranges[::2], self.attribute_ranges[1::2], strict=True)
+        return tuple(dataclasses.replace(row, low=low, high=high) for row, (low, high) in zip(rows, ends, strict=True))
+
+    @property
+    def morphologies(self) -> tuple[Morphology, ...]:
+        """The run's classes."""
+        return morphologies_of(self.classes)
 
     @property
     def condition_parts(self) -> tuple[int, int, int]:
@@ -455,7 +590,7 @@ class Config:
         `galaxies.datasets.conditions` builds the vector and takes it apart.
         """
         count = len(self.attributes)
-        return len(MORPHOLOGIES), count, count if self.condition_mask else 0
+        return len(self.classes), count, count if self.condition_mask else 0
 
     @property
     def condition_dim(self) -> int:
@@ -464,7 +599,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, as stored in a checkpoint."""
-        return {**dataclasses.asdict(self), "attributes": list(self.attributes)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
@@ -487,4 +622,9 @@ class Config:
         idle = {field.name: field.default for field in unused}
         if not isinstance(names := values["attributes"], (list, tuple)) or not all(isinstance(n, str) for n in names):
             raise UserError(f"attributes is {names!r}: it takes a {KIND_WORDS[tuple]}")
-        return cls(**{**values, **idle, "attributes": tuple(names)})
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **idle, **lists, "attributes": tuple(names)})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

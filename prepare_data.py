@@ -38,8 +38,8 @@ from config_physics import IMAGE_SIZES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
-from galaxies.datasets.preparing import Source, print_summary, write_pictures
-from galaxies.datasets.sources import SOURCES
+from galaxies.datasets.preparing import FluxSource, Source, print_summary, write_pictures
+from galaxies.datasets.sources import FLUX_SOURCES, SOURCES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     """Return the parser; a subcommand's `run` takes its options and the command line, for the manifest."""
     parser = Parser(prog="prepare_data.py", description=__doc__)
-    names = ",".join([*SOURCES, "simulated", "join"])
+    names = ",".join([*SOURCES, *FLUX_SOURCES, "simulated", "join"])
     commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{names}}}")
     for name, source in SOURCES.items():
         command = commands.add_parser(name, help=source.help)
@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         _add_size(command)
         _add_picture_options(command)
         _add_dataset_options(command, source.needs_out)
+    for name, flux_source in FLUX_SOURCES.items():
+        command = commands.add_parser(name, help=flux_source.help)
+        command.set_defaults(run=partial(_prepare_flux, flux_source))
+        flux_source.add_options(command)
+        _add_size(command)
+        _add_limit(command)
+        _add_dataset_options(command)
     simulated = commands.add_parser("simulated", help="render a mock survey")
     simulated.set_defaults(run=_simulate)
     simulated.add_argument("--count", type=_positive, default=4096, metavar="N", help="galaxies (default: 4096)")
@@ -113,6 +120,10 @@ def _add_picture_options(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads, or processes for many pictures, that read and measure them (default: one a processor)",
     )
+    _add_limit(command)
+
+
+def _add_limit(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--limit", type=_positive, metavar="N", help="take only N galaxies, evenly spread over the table"
     )
@@ -147,7 +158,7 @@ def _seed(text: str) -> int:
 
 def _prepare(source: Source, options: argparse.Namespace, command_line: str) -> None:
     """Write the dataset of a source of `SOURCES`."""
-    inputs = [value for name, value in vars(options).items() if isinstance(value, Path) and name != "out"]
+    inputs = _inputs(options)
     if options.out is not None:  # before anything is read, or downloaded for hours
         check_folder(options.out, DATASET, inputs=inputs, overwrite=options.overwrite)
     if (pictures := source.read(options)) is None:
@@ -166,6 +177,18 @@ def _prepare(source: Source, options: argparse.Namespace, command_line: str) -> 
         allow_empty_class=options.allow_empty_class,
         inputs=inputs,
     )
+
+
+def _prepare_flux(source: FluxSource, options: argparse.Namespace, command_line: str) -> None:
+    """Write the dataset of a source of `FLUX_SOURCES`."""
+    check_folder(options.out, DATASET, inputs=_inputs(options), overwrite=options.overwrite)
+    source.write(options, command_line)
+
+
+def _inputs(options: argparse.Namespace) -> list[Path]:
+    """Return what the options name and nothing may be written over."""
+    named = [value if isinstance(value, list) else [value] for name, value in vars(options).items() if name != "out"]
+    return [value for values in named for value in values if isinstance(value, Path)]
 
 
 def _simulate(options: argparse.Namespace, command_line: str) -> None:

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import peaks, roofline, timing
 from benchmarks.eager_reference import BATCH, LATENT_DIM, NUM_ATTRIBUTES, NUM_CLASSES, PlainGenerator, plain_settings
-from config_physics import MORPHOLOGIES, Config, attribute_table
+from config_physics import MORPHOLOGIES, Config
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
 from galaxies.compute.device import Engine
@@ -106,7 +106,7 @@ def _write_shards(sampler: GalaxySampler, count: int) -> float:
 
 def _requests(config: Config, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return random classes (N,) and attributes (N, A), uniform in the range of each, physical units."""
-    table = attribute_table(config.attributes)
+    table = config.attribute_rows
     low, high = (torch.tensor([getattr(a, name) for a in table]) for name in ("low", "high"))
     return torch.randint(0, len(MORPHOLOGIES), (count,)), low + (high - low) * torch.rand(count, len(table))
 

@@ -32,7 +32,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import timing
-from config_physics import MORPHOLOGY_NAMES, Config, attribute_table
+from config_physics import MORPHOLOGY_NAMES, Config
 from galaxies.command_line import Parser, add_device_option, run_script
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
@@ -93,7 +93,7 @@ def _parser() -> Parser:
 def write_untrained(path: Path, config: Config) -> None:
     """Write the checkpoint of a network that was never trained, with attributes that are uniform in their ranges."""
     torch.manual_seed(0)
-    table = attribute_table(config.attributes)
+    table = config.attribute_rows
     low, high = (torch.tensor([getattr(a, name) for a in table]) for name in ("low", "high"))
     values = low + (high - low) * torch.rand(400, len(table))
     network = build_generator(config)

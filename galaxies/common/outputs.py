@@ -149,7 +149,7 @@ def _names_in_catalogue(folder: Path) -> Callable[[str], bool]:
 
 DATASET = Kind(
     "a prepared dataset",
-    ("images.npy", "catalogue.csv", "manifest.json", f"judge-{'[0-9a-f]' * 16}.pt"),
+    ("images.npy", "catalogue.csv", "manifest.json", "psfs.npy", "intrinsic.npy", f"judge-{'[0-9a-f]' * 16}.pt"),
     _is_dataset,
 )
 GALAXY_ZOO = Kind(

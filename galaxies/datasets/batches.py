@@ -1,7 +1,8 @@
 """A prepared dataset in shuffled, augmented batches on the device, and where the images wait to become part of one.
 
-Images stay uint8 until a batch is on its way into a network: on the device if they fit, else in main memory with the
-next batch on its way, else in their file.
+Images stay as small as they can until a batch is on its way into a network: on the device if they fit, else in main
+memory with the next batch on its way, else in their file. Display pictures are uint8 everywhere; flux is float16 of the
+stretched values on the device, whose steps are less than a hundredth of the noise, and float32 elsewhere.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Config
+from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.attribute_support import Limits, believed
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.images.resampling import dihedral
+from galaxies.images.stretch import AsinhStretch
 
 _RESIDENT_PART = 0.6  # of a GPU's free memory that images may take; the rest is for the networks
+_BLOCK = 512  # images of flux that are stretched at a time
 _RESIDENT_BYTES = 4 * 2**30  # of main memory; what is larger stays in its file
 
 
@@ -30,7 +33,7 @@ _RESIDENT_BYTES = 4 * 2**30  # of main memory; what is larger stays in its file
 class Batch:
     """One training batch on the device; see `conditions.condition_vector` for the last three."""
 
-    images: Tensor  # (N, 3, S, S), float32 in [-1, 1]
+    images: Tensor  # (N, B, S, S), float32 in [-1, 1], or stretched flux
     classes: Tensor  # (N,)
     condition: Tensor
     scaled: Tensor
@@ -38,7 +41,7 @@ class Batch:
 
 
 class DeviceBatches:
-    """A split drawn in shuffled, augmented batches; images stay uint8 until the device makes a batch of them.
+    """A split drawn in shuffled, augmented batches, which the device makes of images as they are stored.
 
     The host says which batch is next (`stage`), the device makes it (`draw`, which a CUDA graph can hold), and the
     host counts it (`advance`); `next_batch` is all three. All randomness comes from one CPU generator, and
@@ -84,12 +87,13 @@ class DeviceBatches:
         self.classes_cpu = torch.from_numpy(data.classes(rows))
         values = data.attributes(config.attributes, rows)
         self.values = torch.from_numpy(believed(values, config.attributes, limits or {}))
-        self.store = store_images(data.images, rows, device, config.batch_size)
+        self._pixels = Pixels(config, device)
+        self.store = store_images(data.images, rows, device, config.batch_size, self._pixels)
         self.classes = self.classes_cpu.to(device)
         self.condition, self.scaled, self.known = (
             part.to(device) for part in condition_vector(self.classes_cpu, self.values, config)
         )
-        numbers = torch.bincount(self.classes_cpu, minlength=len(MORPHOLOGIES)).clamp_min(1)
+        numbers = torch.bincount(self.classes_cpu, minlength=len(config.classes)).clamp_min(1)
         self._class_weights = 1.0 / numbers[self.classes_cpu]
         self._generator = torch.Generator().manual_seed(config.seed)
         self._order = torch.empty(0, dtype=torch.int64)  # of the whole epoch, and the turn of each image in it
@@ -106,13 +110,14 @@ class DeviceBatches:
         return len(self.rows) // self._global_size
 
     def some_images(self, count: int = 2048) -> tuple[Tensor, Tensor]:
-        """Return up to `count` images (N, 3, S, S) in [-1, 1] and their conditions, all over the split; on the CPU."""
+        """Return up to `count` images (N, B, S, S) for networks, and their conditions, of the whole split."""
         step = -(-len(self.rows) // count)
-        return to_float(torch.from_numpy(self.data.images[self.rows[::step]])), self.condition[::step].cpu()
+        on_cpu = Pixels(self.config, torch.device("cpu"))
+        return on_cpu.for_networks(torch.from_numpy(self.data.images[self.rows[::step]])), self.condition[::step].cpu()
 
     def examples(self, per_class: int = 32) -> dict[int, Tensor]:
-        """Return up to `per_class` images (N, 3, S, S), uint8, of each class that has two, on the CPU."""
-        members = {i: self.rows[(self.classes_cpu == i).numpy()][:per_class] for i in range(len(MORPHOLOGIES))}
+        """Return up to `per_class` images (N, B, S, S) as stored, of each class that has two, on the CPU."""
+        members = {i: self.rows[(self.classes_cpu == i).numpy()][:per_class] for i in range(len(self.config.classes))}
         return {i: torch.from_numpy(self.data.images[rows]) for i, rows in members.items() if len(rows) > 1}
 
     def start_epoch(self) -> None:
@@ -170,7 +175,11 @@ class DeviceBatches:
         if self.config.augment:
             images = dihedral(images, self._device_turns[place])
         return Batch(
-            to_float(images), self.classes[chosen], self.condition[chosen], self.scaled[chosen], self.known[chosen]
+            self._pixels.for_networks(images),
+            self.classes[chosen],
+            self.condition[chosen],
+            self.scaled[chosen],
+            self.known[chosen],
         )
 
     def advance(self) -> None:
@@ -217,23 +226,70 @@ def _send(values: Tensor, place: Tensor) -> None:
     place.copy_(values.pin_memory() if place.is_cuda else values, non_blocking=True)
 
 
-def store_images(images: np.ndarray, rows: np.ndarray, device: torch.device, batch_size: int) -> ImageStore:
+class Pixels:
+    """How pixels are kept, and what networks get of them.
+
+    Parameters
+    ----------
+    config : Config
+    device : torch.device
+        Where `for_networks` works.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self._stretch = None
+        if config.kind == "flux":
+            self._stretch = AsinhStretch(torch.tensor(config.softening, dtype=torch.float32, device=device))
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of a pixel that stays on the device."""
+        return 1 if self._stretch is None else 2
+
+    def resident(self, images: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Return images (M, B, S, S) to stay on the device: uint8, or stretched flux in float16."""
+        if self._stretch is None:
+            return torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)
+        kept = torch.empty((len(rows), *images.shape[1:]), dtype=torch.float16, device=device)
+        for start in range(0, len(rows), _BLOCK):  # float32 of all of them may not fit
+            block = torch.from_numpy(images[rows[start : start + _BLOCK]]).to(device)
+            kept[start : start + _BLOCK] = self._stretch(block)
+        return kept
+
+    def for_networks(self, images: Tensor) -> Tensor:
+        """Return images as networks take them, float32: of a display in [-1, 1], or stretched flux.
+
+        Parameters
+        ----------
+        images : Tensor, (N, B, S, S)
+            uint8; float32, nJy a pixel; or float16, already stretched.
+        """
+        if self._stretch is None:
+            return to_float(images)
+        return images.float() if images.dtype == torch.float16 else self._stretch(images)
+
+
+def store_images(
+    images: np.ndarray, rows: np.ndarray, device: torch.device, batch_size: int, pixels: Pixels
+) -> ImageStore:
     """Put images where they can be had fastest.
 
     Parameters
     ----------
-    images : ndarray, (N, 3, S, S), uint8
+    images : ndarray, (N, B, S, S), uint8 or float32
         Memory-mapped.
     rows : ndarray, (M,), int64
         Those to keep.
     device : torch.device
     batch_size : int
         Images that are asked for at a time.
+    pixels : Pixels
+        How they are kept.
     """
-    num_bytes = len(rows) * images[0].nbytes
+    num_bytes = len(rows) * images[0].size * pixels.resident_bytes
     limit = _RESIDENT_PART * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _RESIDENT_BYTES
     if num_bytes <= limit:
-        return ResidentImages(torch.from_numpy(np.ascontiguousarray(images[rows])).to(device))
+        return ResidentImages(pixels.resident(images, rows, device))
     if device.type == "cuda":
         print(f"the images ({num_bytes / 2**30:.1f} GiB) stay in main memory: {device} has too little that is free")
         return StreamedImages(images, rows, device, batch_size)
@@ -241,7 +297,7 @@ def store_images(images: np.ndarray, rows: np.ndarray, device: torch.device, bat
 
 
 class ResidentImages:
-    """Images on the device, (M, 3, S, S), uint8."""
+    """Images on the device, (M, B, S, S), as `Pixels.resident` keeps them."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -250,7 +306,7 @@ class ResidentImages:
         """Do nothing: every image is in place."""
 
     def gather(self, chosen: Tensor) -> Tensor:
-        """Return the images (N, 3, S, S) with the numbers (N,), a tensor on the device."""
+        """Return the images (N, B, S, S) with the numbers (N,), a tensor on the device."""
         return self.images[chosen]
 
 
@@ -265,7 +321,7 @@ class MappedImages:
         self._staged = torch.from_numpy(self._images[self._rows[chosen.numpy()]]).to(self._device)
 
     def gather(self, chosen: Tensor) -> Tensor:
-        """Return the images (N, 3, S, S) that were staged."""
+        """Return the images (N, B, S, S) that were staged."""
         return self._staged
 
 
@@ -281,10 +337,10 @@ class StreamedImages:
             warnings.simplefilter("ignore")  # the file is read-only, and nothing here writes to it
             self._images = torch.from_numpy(images)
         self._rows = torch.from_numpy(rows)
-        shape = (batch_size, *images.shape[1:])
-        self._pinned = [torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-        self._arriving = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]
-        self._current = torch.empty(shape, dtype=torch.uint8, device=device)
+        shape, dtype = (batch_size, *images.shape[1:]), self._images.dtype
+        self._pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
+        self._arriving = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
+        self._current = torch.empty(shape, dtype=dtype, device=device)
         self._stream = torch.cuda.Stream(device)
         self._copied = [torch.cuda.Event() for _ in range(2)]  # from page-locked memory
         self._used = [torch.cuda.Event() for _ in range(2)]  # into the third buffer
@@ -304,7 +360,7 @@ class StreamedImages:
             self._fetch(following)
 
     def gather(self, chosen: Tensor) -> Tensor:
-        """Return the images (N, 3, S, S) that were staged."""
+        """Return the images (N, B, S, S) that were staged."""
         return self._current
 
     def _fetch(self, chosen: Tensor) -> None:

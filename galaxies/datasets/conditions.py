@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES, Config, attribute_table
+from config_physics import Config
 
 
 class ConditionParts(NamedTuple):
@@ -52,23 +52,23 @@ def condition_vector(classes: Tensor, values: Tensor, config: Config) -> tuple[T
     known : Tensor, (N, A), float32
     """
     known = torch.isfinite(values).float()
-    table = attribute_table(config.attributes)
+    table = config.attribute_rows
     scaled = torch.stack([a.to_unit(values[:, i]) for i, a in enumerate(table)], 1)
     scaled = torch.where(known > 0, scaled, torch.zeros_like(scaled))
     flags = known if config.condition_mask else known[:, :0]
-    return torch.cat(ConditionParts(F.one_hot(classes, len(MORPHOLOGIES)).float(), scaled, flags), 1), scaled, known
+    return torch.cat(ConditionParts(F.one_hot(classes, len(config.classes)).float(), scaled, flags), 1), scaled, known
 
 
 def condition_entries(config: Config) -> list[tuple[str, str]]:
     """Name the entries of condition vectors in order, by what they are of and of which class or attribute."""
     kinds = ("class", "attribute", "known")
-    names = (MORPHOLOGY_NAMES, config.attributes, config.attributes if config.condition_mask else ())
+    names = (config.classes, config.attributes, config.attributes if config.condition_mask else ())
     return [(kind, name) for kind, group in zip(kinds, names, strict=True) for name in group]
 
 
 def reading_entries(config: Config) -> list[tuple[str, str]]:
     """Name in the same way what a discriminator reads off images, in order: attributes, then a logit for each class."""
-    return [*(("attribute", name) for name in config.attributes), *(("class", name) for name in MORPHOLOGY_NAMES)]
+    return [*(("attribute", name) for name in config.attributes), *(("class", name) for name in config.classes)]
 
 
 def take_apart(condition: Tensor, config: Config) -> ConditionParts:

@@ -15,11 +15,12 @@ from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
 from galaxies.datasets.prepared import PreparedDataset
-from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
+from galaxies.datasets.writing import DatasetWriter
 
 _BLOCK = 64  # images copied at a time
 # Measured on the image that is kept, so never taken from another one.
 _FILLED_ATTRIBUTES = tuple(name for name, row in ATTRIBUTES.items() if row.source != "photometry")
+_ALIKE = ("kind", "band_names", "classes")  # of the layouts of datasets that can be joined
 
 
 def join(
@@ -55,6 +56,10 @@ def join(
                 raise UserError(
                     f"{inputs[0].path} has {setting} {one} and {other.path} has {two}: prepare them alike first"
                 )
+        if any(getattr(other.layout, what) != getattr(inputs[0].layout, what) for what in _ALIKE):
+            raise UserError(
+                f"{inputs[0].path} and {other.path} differ in kind, bands or classes: only datasets alike can be joined"
+            )
     merged = merge_duplicates([data.catalogue for data in inputs], [_image_hashes(data.images) for data in inputs])
     parts = [
         {
@@ -75,6 +80,7 @@ def join(
         "filled": merged.filled,
         "command_line": command_line,
     }
+    columns = [name for name in inputs[0].layout.columns if name != "psf"]  # places in the file of each input
     with DatasetWriter(
         out,
         inputs[0].image_size,
@@ -83,6 +89,7 @@ def join(
         overwrite,
         allow_empty_class,
         inputs=paths,
+        layout=inputs[0].layout,
     ) as writer:
         for place, object_id, reason in merged.dropped[["input", "object_id", "reason"]].itertuples(index=False):
             writer.reject(f"{inputs[place].path}: {object_id}", f"duplicate, {reason}")
@@ -90,9 +97,10 @@ def join(
             kept = merged.rows[merged.rows["input"] == place]
             for start in tqdm(range(0, len(kept), _BLOCK), f"joining {data.path}", leave=False):
                 rows = kept.iloc[start : start + _BLOCK]
-                values = {name: rows[name].to_numpy(np.float64) for name in VALUE_COLUMNS if name in rows}
-                images = data.images[rows["row"].to_numpy()]
-                writer.append(images, rows["object_id"].tolist(), rows["morphology"].tolist(), values)
+                values = {name: rows[name].to_numpy(np.float64) for name in columns if name in rows}
+                places = rows["row"].to_numpy()
+                ids, classes = rows["object_id"].tolist(), rows["morphology"].tolist()
+                writer.append(data.images[places], ids, classes, values, data.psfs(places))
     if merged.class_conflicts:
         print(f"{merged.class_conflicts} duplicates have another class: the first dataset's class is kept")
     if merged.filled:

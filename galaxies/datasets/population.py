@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES
 from galaxies.compute.seeded_noise import random_index
 
 _LIMIT = 50_000  # real galaxies whose class and attributes a checkpoint keeps
@@ -151,7 +150,7 @@ class Population:
         """
         filled, numbers = requested.clone(), np.asarray(seeds, np.int64)
         unfilled = requested.isnan().any(1)
-        for index in range(len(MORPHOLOGIES)):
+        for index in classes.unique().tolist():
             rows = torch.nonzero(unfilled & (classes == index))[:, 0]
             if len(rows) > 0 and len(members := self.members(index)) > 0:
                 filled[rows] = _fill(members, requested[rows], numbers[rows.numpy()])

@@ -1,7 +1,7 @@
 """A prepared dataset on disk: a folder with `images.npy`, `catalogue.csv` and `manifest.json`, opened and checked.
 
-`prepare_data.py` writes it. Its pixel values are 0..255; `to_float` and `to_uint8` are the one way from there to what
-networks work on, and back.
+`prepare_data.py` writes it. The pixel values of display pictures are 0..255; `to_float` and `to_uint8` are the one way
+from there to what networks work on, and back. Those of flux are nanojansky, see `galaxies.images.stretch`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import ATTRIBUTES, BANDS, MORPHOLOGY_NAMES, attribute_table, morphology_index
+from config_physics import MOST_BANDS, attribute_table, morphology_index
 from galaxies.common.device_errors import first_sentence
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError, shown
 from galaxies.common.reading import MissingError, check_regular, open_regular, read_json
-from galaxies.common.schema import SchemaError, brief, either, entries, exactly, mapping, number, text, whole
-from galaxies.datasets.writing import FORMAT_VERSION, SPLITS, VALUE_COLUMNS, limits_of
+from galaxies.common.schema import SchemaError, brief, either, entries, exactly, items, mapping, number, text, whole
+from galaxies.datasets.layout import DISPLAY, DataLayout
+from galaxies.datasets.writing import FORMAT_VERSIONS, SPLITS
+from galaxies.images.stretch import NOISE_SOFTENING
+from galaxies.measure.frame import corner_mask
 
 _AGAIN = "prepare the data again with --overwrite"
 _MANIFEST_BYTES = 512 << 20  # it names every picture that was left out
@@ -38,11 +41,20 @@ _MANIFEST = entries(
         "crop": number(0, 1),
         "count": whole(1),
         "counts": mapping(either(whole(0), mapping(whole(0)))),
-        "attributes": mapping(whole(0), text(*ATTRIBUTES)),
-        "sha256": entries({"images.npy": text(), "catalogue.csv": text()}, others=False),
+        "attributes": mapping(whole(0)),
+        "sha256": entries({"images.npy": text(), "catalogue.csv": text()}, {"psfs.npy": text()}, others=False),
     },
     {"source": _NAME, "rule": _NAME},
 )
+_FLUX_MANIFEST = entries(
+    {
+        "kind": text("flux"),
+        "bands": items(entries({"name": text(), "wavelength_nm": either(exactly(None), number(0))}), 1, MOST_BANDS),
+        "classes": items(text(), 1, 1000),
+    }
+)
+_ESTIMATED = 512  # images that tell the noise of a band where the catalogue does not
+_CENTRAL = (0.5, 99.5)  # percent of the galaxies between which the slider of an attribute of flux goes
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -62,17 +74,20 @@ class PreparedDataset:
     Attributes
     ----------
     path : Path
-    images : ndarray, (N, 3, S, S), uint8
+    images : ndarray, (N, B, S, S), uint8, or for flux float32, nJy a pixel
         Memory-mapped, read-only.
     catalogue : DataFrame, N rows
         In the order of the images; `object_id` is text.
     manifest : dict
+    layout : DataLayout
+        What the images are.
     """
 
     path: Path
     images: np.ndarray
     catalogue: pd.DataFrame
     manifest: dict[str, Any]
+    layout: DataLayout = DISPLAY
 
     @classmethod
     def open(cls, path: Path | str, verify: bool = True) -> PreparedDataset:
@@ -87,8 +102,8 @@ class PreparedDataset:
             changed into something that `DatasetWriter` never writes.
         """
         path = Path(path)
-        manifest = _read_manifest(path)
-        for name in ("images.npy", "catalogue.csv"):
+        manifest, layout = _read_manifest(path)
+        for name in manifest["sha256"]:
             try:
                 check_regular(path / name, _AGAIN)
                 if verify and sha256_of(path / name) != manifest["sha256"][name]:
@@ -96,14 +111,17 @@ class PreparedDataset:
             except OSError as error:
                 raise UserError(f"{path / name} cannot be read ({error.strerror or error}): {_AGAIN}") from None
         try:
-            images = _map_images(path / "images.npy")
-            catalogue = _read_catalogue(path / "catalogue.csv")
+            planes = len(layout.bands)
+            images = _map_array(path / "images.npy", layout.dtype, planes)
+            catalogue = _read_catalogue(path / "catalogue.csv", layout)
             if len(images) != len(catalogue):
                 raise _FaultError(f"it has {len(images)} images and {len(catalogue)} rows in catalogue.csv")
             _compare(manifest, images, catalogue)
+            if layout.is_flux:
+                _check_psfs(path, manifest, catalogue, planes)
         except _FaultError as error:
             raise UserError(f"{path} cannot be used, since {error}: {_AGAIN}") from None
-        return cls(path, images, catalogue, manifest)
+        return cls(path, images, catalogue, manifest, layout)
 
     @property
     def image_size(self) -> int:
@@ -116,7 +134,11 @@ class PreparedDataset:
 
     def classes(self, rows: np.ndarray) -> np.ndarray:
         """Return the class indices (int64) of the given rows."""
-        return np.array([morphology_index(name) for name in self.catalogue["morphology"].iloc[rows]], dtype=np.int64)
+        return np.array([self._class_indices[name] for name in self.catalogue["morphology"].iloc[rows]], dtype=np.int64)
+
+    @property
+    def _class_indices(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.layout.classes)}
 
     def attributes(self, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
         """Return attribute values in physical units, (len(rows), len(names)) float32, NaN where unknown.
@@ -132,6 +154,84 @@ class PreparedDataset:
                 known = [a for a in self.manifest.get("attributes", {}) if a in self.catalogue]
                 raise UserError(f"{self.path} has no values of '{name}': choose --attributes from {', '.join(known)}")
         return self.catalogue[list(names)].iloc[rows].to_numpy(np.float32, copy=True)
+
+    def pixel_scale(self, rows: np.ndarray) -> np.ndarray:
+        """Return arcseconds a pixel, (len(rows),) float32, NaN where unknown."""
+        return self._columns(("pixel_scale",), rows)[:, 0]
+
+    def noise(self, rows: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of the noise of flux, (len(rows), B) float32, nJy a pixel, NaN if unknown."""
+        return self._columns(tuple(f"noise_{name}" for name in self.layout.band_names), rows)
+
+    def psf_fwhm(self, rows: np.ndarray) -> np.ndarray:
+        """Return the full width at half maximum of the PSF of flux, (len(rows), B) float32, arcsec, NaN if unknown."""
+        return self._columns(tuple(f"psf_fwhm_{name}" for name in self.layout.band_names), rows)
+
+    def psfs(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return PSFs as images, (len(rows), B, P, P) float32 of sum 1, or None unless all of the galaxies have one."""
+        places = self._columns(("psf",), rows)[:, 0]
+        if not self.layout.is_flux or not np.isfinite(places).all():
+            return None
+        whole = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
+        return np.array(whole[places.astype(np.int64)])
+
+    def _columns(self, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+        known = self.catalogue.reindex(columns=list(names))
+        return known.iloc[rows].to_numpy(np.float32, copy=True)
+
+    def settings(self, attributes: tuple[str, ...]) -> dict[str, Any]:
+        """Return the settings of a run that come from its data, by their names in `Config`.
+
+        Of flux these are, beside bands and classes, the softening of the stretch by the typical noise of each band in
+        the training split, the usual pixel scale, and the range of each attribute: that of the central 99 % of the
+        training galaxies.
+
+        Raises
+        ------
+        UserError
+            If an attribute has no value in this dataset.
+        """
+        shape = {"image_size": self.image_size, "kind": self.layout.kind, "bands": self.layout.band_names}
+        shape["classes"] = self.layout.classes
+        if not self.layout.is_flux:
+            return shape
+        rows = self.rows("train")
+        rows = rows if len(rows) else np.arange(len(self.images))
+        values = self.attributes(attributes, rows)
+        scale = self.pixel_scale(rows)
+        if not np.isfinite(scale).any():
+            raise UserError(f"{self.path} has no pixel_scale: {_AGAIN}")
+        softening = NOISE_SOFTENING * self._typical_noise(rows)
+        ranges = [end for column in values.T for end in _central_range(column)]
+        return shape | {
+            "softening": tuple(float(f"{s:.4g}") for s in softening),
+            "pixel_scale": float(f"{np.nanmedian(scale):.6g}"),
+            "attribute_ranges": tuple(ranges),
+        }
+
+    def _typical_noise(self, rows: np.ndarray) -> np.ndarray:
+        """Return the median noise of each band, (B,), nJy a pixel; that of the frames' corners where it is unknown."""
+        known = self.noise(rows)
+        chosen = self.images[rows[:: max(1, len(rows) // _ESTIMATED)]]
+        corners = np.asarray(chosen[..., corner_mask(self.image_size, torch.device("cpu")).numpy()])  # (n, B, P)
+        spread = corners - np.median(corners, axis=2, keepdims=True)
+        estimated = np.median(1.4826 * np.median(np.abs(spread), axis=2), axis=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a band without any
+            typical = np.nanmedian(known, axis=0)
+        typical = np.where(np.isfinite(typical) & (typical > 0), typical, estimated)
+        brightest = np.abs(chosen).max(axis=(0, 2, 3)) / 1e6  # of images without noise
+        return np.maximum(typical, np.maximum(brightest, 1e-12))
+
+
+def _central_range(values: np.ndarray) -> tuple[float, float]:
+    """Return the range of a slider: that of the central 99 % of the values, rounded outwards to hundredths of it."""
+    low, high = (float(end) for end in np.nanpercentile(values, _CENTRAL))
+    step = 10.0 ** math.floor(math.log10(max(high - low, 1e-6 * max(abs(low), 1.0)))) / 10
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    if high - low < 2 * step:
+        low, high = low - step, high + step
+    return float(f"{low:.6g}"), float(f"{high:.6g}")
 
 
 def find_dataset(folder: Path, chosen: str = "") -> Path | None:
@@ -154,28 +254,36 @@ class _FaultError(ValueError):
     """What is wrong with a dataset, as a clause."""
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> tuple[dict[str, Any], DataLayout]:
     """Read what a dataset says of itself, and check that all is there and of the right kind."""
     try:
         manifest: dict[str, Any] = read_json(path / "manifest.json", entries({}), _MANIFEST_BYTES, _AGAIN)
         version = manifest.get("format_version")
-        if type(version) is not int or version != FORMAT_VERSION:
+        versions = tuple(FORMAT_VERSIONS.values())
+        if type(version) is not int or version not in versions:
             raise UserError(
-                f"{path} has format version {brief(version)}, this program reads {FORMAT_VERSION}: prepare the data "
-                "again"
+                f"{path} has format version {brief(version)}, this program reads {' and '.join(map(str, versions))}: "
+                "prepare the data again"
             )
         _MANIFEST(manifest)
+        layout = DISPLAY
+        if version == FORMAT_VERSIONS["flux"]:
+            _FLUX_MANIFEST(manifest)
+            layout = DataLayout.from_manifest(manifest)
+        if strange := [name for name in manifest["attributes"] if not layout.is_attribute(name)]:
+            raise SchemaError(f"attributes has {brief(strange[0])}, which is no attribute of such data")
     except MissingError:
         raise UserError(
             f"{path} holds no prepared dataset: make one with prepare_data.py gz2 or prepare_data.py labelled"
         ) from None
-    except SchemaError as error:
+    except ValueError as error:  # SchemaError, or of a layout
         raise UserError(f"{path / 'manifest.json'} cannot be used, since {error}: {_AGAIN}") from None
-    return manifest
+    return manifest, layout
 
 
-def _map_images(file: Path) -> np.ndarray:
-    """Map the pixels (N, 3, S, S), uint8, of an .npy file that says what it is, and is as long as it says."""
+def _map_array(file: Path, wanted: np.dtype[Any], planes: int) -> np.ndarray:
+    """Map the pixels (N, planes, S, S) of an .npy file that says what it is, and is as long as it says."""
+    name = file.name
     try:
         with open_regular(file, _AGAIN) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a header as Python 2 wrote it
@@ -191,36 +299,45 @@ def _map_images(file: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception:  # the header is read as a literal of Python, which fails in many ways
-        raise _FaultError("images.npy is no array in NumPy's format") from None
-    planes = len(BANDS)
-    if dtype != np.uint8 or fortran_order:
+        raise _FaultError(f"{name} is no array in NumPy's format") from None
+    if dtype != wanted or fortran_order:
         order = " in Fortran's order" if fortran_order else ""
-        raise _FaultError(f"images.npy holds {shown(str(dtype))}{order}, not uint8 in C's order")
+        raise _FaultError(f"{name} holds {shown(str(dtype))}{order}, not {wanted} in C's order")
     if len(shape) != 4 or shape[1] != planes or shape[2] != shape[3] or min(shape) < 1:
-        raise _FaultError(
-            f"images.npy has the shape {shown(str(shape))}, not (N, {planes}, S, S) with one image or more"
-        )
-    if end - start != math.prod(shape):
-        raise _FaultError(
-            f"images.npy has {end - start} bytes of pixels, not the {math.prod(shape)} of its shape {shape}"
-        )
+        raise _FaultError(f"{name} has the shape {shown(str(shape))}, not (N, {planes}, S, S) with one image or more")
+    if end - start != math.prod(shape) * wanted.itemsize:
+        size = math.prod(shape) * wanted.itemsize
+        raise _FaultError(f"{name} has {end - start} bytes of pixels, not the {size} of its shape {shape}")
     try:
-        return np.memmap(file, np.uint8, "r", start, shape)
+        return np.memmap(file, wanted, "r", start, shape)
     except (OSError, ValueError, OverflowError) as error:
-        raise _FaultError(f"images.npy cannot be mapped into memory ({error})") from None
+        raise _FaultError(f"{name} cannot be mapped into memory ({error})") from None
 
 
-def _read_catalogue(file: Path) -> pd.DataFrame:
+def _check_psfs(path: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, planes: int) -> None:
+    """Check that each PSF that a row names is there."""
+    places = catalogue["psf"].dropna() if "psf" in catalogue else pd.Series(dtype=np.float64)
+    if "psfs.npy" not in manifest["sha256"]:
+        if len(places):
+            raise _FaultError("catalogue.csv names PSFs, and there is no psfs.npy")
+        return
+    count = len(_map_array(path / "psfs.npy", np.dtype("<f4"), planes))
+    if not ((places % 1 == 0) & (places < count)).all():
+        raise _FaultError(f"catalogue.csv names other PSFs than the {count} in psfs.npy")
+
+
+def _read_catalogue(file: Path, layout: DataLayout) -> pd.DataFrame:
     """Read a catalogue: an empty cell is an unknown number, while an object may well be called NA."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of more cells than the header has
             heads = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
+            values = [name for name in heads if name in layout.columns or layout.is_attribute(name)]
             table = pd.read_csv(
                 file,
                 dtype=dict.fromkeys(_LABELS, str),
                 keep_default_na=False,
-                na_values={name: [""] for name in VALUE_COLUMNS},
+                na_values={name: [""] for name in values},
                 index_col=False,
             )
     except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
@@ -235,30 +352,30 @@ def _read_catalogue(file: Path) -> pd.DataFrame:
     _refuse_rows(table, "object_id", table["object_id"] == "", "an id")
     _refuse_rows(table, "object_id", table["object_id"].duplicated(), "every id once")
     _refuse_rows(table, "split", ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}")
-    classes = {name: _canonical(name) for name in table["morphology"].unique()}
+    classes = {name: _canonical(name, layout) for name in table["morphology"].unique()}
     table["morphology"] = table["morphology"].map(classes)
     strange = table["morphology"].isna()
     if strange.any():
         name = next(name for name, found in classes.items() if found is None)
         raise _FaultError(
             f"column morphology of catalogue.csv, row {_first_row(strange)} holds {shown(name)}, "
-            f"not one of {', '.join(MORPHOLOGY_NAMES)}"
+            f"not one of {', '.join(layout.classes)}"
         )
-    for name in (name for name in VALUE_COLUMNS if name in table):
+    for name in values:
         # A column of True and False is none of numbers, though pandas makes one of it.
         cells = table[name].astype(str) if table[name].dtype == bool else table[name]
         numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
-        low, high = limits_of(name)
+        low, high = layout.limits_of(name)
         wrong = table[name].notna() & ~((numbers > low) & (numbers <= high))
         _refuse_rows(table, name, wrong, f"a number above {low:g} and up to {high:g}, or nothing")
         table[name] = numbers
     return table
 
 
-def _canonical(name: str) -> str | None:
-    """Return the name of a class as the table of classes has it, None for what is no class."""
+def _canonical(name: str, layout: DataLayout) -> str | None:
+    """Return the name of a class as the layout has it, None for what is no class."""
     try:
-        return MORPHOLOGY_NAMES[morphology_index(name)]
+        return layout.classes[morphology_index(name, layout.classes)]
     except UserError:
         return None
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.datasets.cutout_blocks import read_blocks
 from galaxies.datasets.cutouts import CutoutSource, PictureStore
 from galaxies.datasets.matching import MatchedRows, match_rows
@@ -31,7 +31,7 @@ class Pictures(NamedTuple):
     folder : Path or PictureStore
         Folder or zip file of the pictures, see `CutoutSource`; or what holds them, open, and is closed afterwards.
     galaxies : DataFrame
-        One row a galaxy: object_id, image (name of the picture) and morphology (one of `MORPHOLOGY_NAMES`); where
+        One row a galaxy: object_id, image (name of the picture) and morphology (a name in `MORPHOLOGIES`); where
         known, attributes (float64, NaN where unknown) and frame_scale, arcseconds a pixel of the original picture.
     provenance : dict
         Entries for the manifest: source, rule and so on (JSON values).
@@ -68,6 +68,26 @@ class Source(NamedTuple):
     add_options: Callable[[argparse.ArgumentParser], None]
     read: Callable[[argparse.Namespace], Pictures | None]
     needs_out: bool = True
+
+
+class FluxSource(NamedTuple):
+    """A kind of data that a dataset of flux can be prepared from; a subcommand of `prepare_data.py`.
+
+    Attributes
+    ----------
+    help : str
+        What the subcommand does, in a few words.
+    add_options : callable
+        Adds the source's own options to a parser. --size, --limit and those of the dataset (--out, --overwrite,
+        --allow-empty-class) are added after them.
+    write : callable
+        Writes the dataset as its options say, given the command line for the manifest, and prints what it holds.
+        Raises `UserError` for what the user can mend.
+    """
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    write: Callable[[argparse.Namespace, str], None]
 
 
 def write_pictures(
@@ -168,10 +188,11 @@ def write_pictures(
 def print_summary(writer: DatasetWriter) -> None:
     """Print how many images each class and split has, and what was left out and why."""
     manifest = writer.manifest
-    width = max(map(len, MORPHOLOGY_NAMES))
+    classes = writer.layout.classes
+    width = max(map(len, classes))
     print(f"{manifest['count']} images of {writer.image_size} pixels in {writer.out}")
     print(" " * width + "".join(f"{head:>9}" for head in (*SPLITS, "all")))
-    for name in MORPHOLOGY_NAMES:
+    for name in classes:
         numbers = [*(manifest["counts"][split][name] for split in SPLITS), manifest["counts"][name]]
         print(f"{name:<{width}}" + "".join(f"{number:>9}" for number in numbers))
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["rejected"].items())

@@ -18,28 +18,20 @@ from typing import Any
 import numpy as np
 import PIL
 
-from config_physics import ATTRIBUTES, BANDS, MORPHOLOGY_NAMES
 from galaxies.common.durable_files import plain_errors, sha256_of
 from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import DATASET, output_folder
 from galaxies.common.signals import exits_when_terminated
+from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.tables.identifiers import check_ids
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = {"display": 1, "flux": 2}
 SOFTWARE = "galaxy-physics 1"
 SPLITS = ("train", "judge", "test")
 _FILES = ("images.npy", "catalogue.csv", "manifest.json")
-VALUE_COLUMNS = (*ATTRIBUTES, "pixel_scale")
-# What measuring can give, of any picture; `Attribute.plausible` is narrower, for it is what may be asked for.
-_MEASURED = {
-    "size": (0.0, 1.5),
-    "brightness": (0.0, 1.01),
-    "ellipticity": (-0.001, 1.0),
-    "concentration": (-0.001, 40.0),
-    "color": (-30.0, 30.0),
-    "pixel_scale": (0.0, 100_000.0),  # 1000 arcseconds a pixel in a picture that was made 100 times as small
-}
+_PSFS = "psfs.npy"
+_MOST_PSF_PX = 511
 
 
 def split_of(object_id: str) -> str:
@@ -50,17 +42,6 @@ def split_of(object_id: str) -> str:
     """
     place = int.from_bytes(hashlib.sha256(object_id.encode()).digest()[:8], "big") % 100
     return "train" if place < 80 else "judge" if place < 90 else "test"
-
-
-def limits_of(column: str) -> tuple[float, float]:
-    """Return what the values of a catalogue's column must be above, and may be at most."""
-    if column in _MEASURED or column not in ATTRIBUTES:
-        return _MEASURED.get(column, (-math.inf, math.inf))
-    attribute = ATTRIBUTES[column]
-    low, high = attribute.plausible
-    if attribute.source == "catalogue":
-        return low, high
-    return 2 * low - high, 2 * high - low  # made of votes, whose shares may be a little beyond
 
 
 class DatasetWriter:
@@ -86,9 +67,11 @@ class DatasetWriter:
     allow_empty_class : bool
         Accept that a class has no image.
     extra_columns : sequence of str
-        Names of further numbers in the catalogue, after those of `VALUE_COLUMNS`.
+        Names of further numbers in the catalogue, after those of the layout.
     inputs : sequence of Path
         What the dataset is made of; it is never written over.
+    layout : DataLayout
+        What the images are; three colour planes of a display by default.
 
     Attributes
     ----------
@@ -114,6 +97,7 @@ class DatasetWriter:
         allow_empty_class: bool = False,
         extra_columns: Sequence[str] = (),
         inputs: Sequence[Path] = (),
+        layout: DataLayout = DISPLAY,
     ) -> None:
         self.out = Path(out).resolve()
         self.image_size = image_size
@@ -124,10 +108,12 @@ class DatasetWriter:
         self.unused = 0
         self.manifest: dict[str, Any] = {}
         self.inputs = inputs
+        self.layout = layout
         self._object_ids: list[str] = []
         self._known_ids: set[str] = set()
         self._morphologies: list[str] = []
-        self._values: dict[str, list[np.ndarray]] = {name: [] for name in (*VALUE_COLUMNS, *extra_columns)}
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in (*layout.columns, *extra_columns)}
+        self._psfs: list[np.ndarray] = []
         self._rejected: list[tuple[str, str, str]] = []
 
     def __enter__(self) -> DatasetWriter:
@@ -161,35 +147,41 @@ class DatasetWriter:
         object_ids: Sequence[str],
         morphologies: Sequence[str],
         values: Mapping[str, np.ndarray],
+        psfs: np.ndarray | None = None,
     ) -> None:
         """Add images with their rows of the catalogue.
 
         Parameters
         ----------
-        images : ndarray, (N, 3, S, S), uint8
+        images : ndarray, (N, B, S, S), uint8 or for flux float32, finite, nJy a pixel
         object_ids, morphologies : sequence of str, (N,)
-            Ids, which must not repeat, and class names as in `MORPHOLOGY_NAMES`.
+            Ids, which must not repeat, and class names as in the layout.
         values : dict of str to ndarray, (N,), float
             Attributes, pixel_scale (arcseconds a pixel) and extra columns, NaN where unknown; what is absent is
             unknown.
+        psfs : ndarray, (N, B, P, P) or (1, B, P, P), float32, optional
+            Point-spread functions of flux, each of sum 1, one for each image or one for all of them.
 
         Raises
         ------
         UserError
             If an id repeats or could not be read again (see `check_ids`), a value is none that a galaxy can have (see
-            `limits_of`), or the disk is full.
+            `DataLayout.limits_of`), or the disk is full.
         ValueError
             If a shape, type, class or name is wrong.
         """
-        expected = (len(object_ids), len(BANDS), self.image_size, self.image_size)
-        if images.shape != expected or images.dtype != np.uint8:
-            raise ValueError(f"images are {images.shape} {images.dtype}, not {expected} uint8")
+        dtype = self.layout.dtype
+        expected = (len(object_ids), len(self.layout.bands), self.image_size, self.image_size)
+        if images.shape != expected or images.dtype != dtype:
+            raise ValueError(f"images are {images.shape} {images.dtype}, not {expected} {dtype}")
+        if self.layout.is_flux and not np.isfinite(images).all():
+            raise ValueError("flux must be finite: what has no value is to be filled in, and counted in column masked")
         if len(morphologies) != len(images) or any(len(v) != len(images) for v in values.values()):
             raise ValueError("images, ids, classes and values differ in length")
-        if strange := (set(values) - set(self._values)) | (set(morphologies) - set(MORPHOLOGY_NAMES)):
+        if strange := (set(values) - set(self._values)) | (set(morphologies) - set(self.layout.classes)):
             raise ValueError(f"neither attributes nor classes: {sorted(strange)}")
         for name, column in values.items():
-            low, high = limits_of(name)
+            low, high = self.layout.limits_of(name)
             wrong = np.isfinite(column) & ~((column > low) & (column <= high))
             if wrong.any():
                 row = int(wrong.argmax())
@@ -202,6 +194,7 @@ class DatasetWriter:
             if object_id in self._known_ids:
                 raise UserError(f"object id {object_id} occurs twice: every galaxy may have one image")
             self._known_ids.add(object_id)
+        values = dict(values) if psfs is None else {**values, "psf": self._add_psfs(psfs, len(images))}
         with plain_errors(self.out):
             self._images.write(np.ascontiguousarray(images).data)
         self._object_ids.extend(object_ids)
@@ -210,16 +203,32 @@ class DatasetWriter:
         for name, parts in self._values.items():
             parts.append(np.array(values.get(name, unknown), dtype=np.float64))
 
+    def _add_psfs(self, psfs: np.ndarray, count: int) -> np.ndarray:
+        """Keep PSFs, the same one but once; return the row of each image's in `psfs.npy`."""
+        side = psfs.shape[-1]
+        first = self._psfs[0].shape if self._psfs else (len(self.layout.bands), side, side)
+        if not self.layout.is_flux or psfs.dtype != np.float32 or psfs.shape[1:] != first or side > _MOST_PSF_PX:
+            raise ValueError(f"PSFs are {psfs.shape} {psfs.dtype}, not (N, {', '.join(map(str, first))}) float32")
+        if len(psfs) not in (1, count) or not np.allclose(psfs.sum((2, 3), np.float64), 1, atol=1e-3):
+            raise ValueError("there is not one PSF for each image, or its sum is not 1")
+        places = []
+        for psf in psfs:
+            if not (self._psfs and np.array_equal(self._psfs[-1], psf)):
+                self._psfs.append(psf.copy())
+            places.append(len(self._psfs) - 1)
+        return np.resize(np.array(places, np.float64), count)
+
     def reject(self, name: str, reason: str, detail: str = "") -> None:
         """Record a picture that is left out, for the manifest, and in words what was found, where that says more."""
         self._rejected.append((name, reason, detail))
 
     def _write_header(self, count: int) -> None:
         """Write the .npy header; numpy pads it so that its length does not depend on the count."""
-        shape = (count, len(BANDS), self.image_size, self.image_size)
+        shape = (count, len(self.layout.bands), self.image_size, self.image_size)
+        header = {"descr": self.layout.dtype.str, "fortran_order": False, "shape": shape}
         with plain_errors(self.out):
             self._images.seek(0)
-            np.lib.format.write_array_header_1_0(self._images, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(self._images, header)
 
     def _finish(self) -> None:
         counts = Counter(self._morphologies)
@@ -227,7 +236,7 @@ class DatasetWriter:
             reasons = ", ".join(f"{n} {r}" for r, n in Counter(r for _, r, _ in self._rejected).items())
             details = (f"; {shown(name)}: {detail}" for name, _, detail in self._rejected if detail)
             raise UserError(f"no image is left to write{f' ({reasons})' if reasons else ''}{next(details, '')}")
-        empty = [name for name in MORPHOLOGY_NAMES if counts[name] == 0]
+        empty = [name for name in self.layout.classes if counts[name] == 0]
         if empty and not self.allow_empty_class:
             raise UserError(
                 f"class {empty[0]} has no image: add some, or go on with --allow-empty-class if that is meant"
@@ -236,6 +245,10 @@ class DatasetWriter:
         self._write_header(len(self._object_ids))
         with plain_errors(self.out):
             _sync_and_close(self._images)
+            if self._psfs:
+                with (self._partial / _PSFS).open("wb") as file:
+                    np.lib.format.write_array(file, np.stack(self._psfs).astype("<f4"), allow_pickle=False)
+                    _sync_and_close(file)
             known = self._write_catalogue(splits)
             self.manifest = self._make_manifest(splits, known)
             # A file name that is no text in any encoding can stand in a command line.
@@ -259,27 +272,31 @@ class DatasetWriter:
 
     def _make_manifest(self, splits: Sequence[str], known: Mapping[str, int]) -> dict[str, Any]:
         pairs = Counter(zip(splits, self._morphologies, strict=True))
-        counts: dict[str, Any] = {split: {name: pairs[split, name] for name in MORPHOLOGY_NAMES} for split in SPLITS}
-        counts |= {name: sum(pairs[split, name] for split in SPLITS) for name in MORPHOLOGY_NAMES}
+        classes = self.layout.classes
+        counts: dict[str, Any] = {split: {name: pairs[split, name] for name in classes} for split in SPLITS}
+        counts |= {name: sum(pairs[split, name] for split in SPLITS) for name in classes}
+        attributes = {name: count for name, count in known.items() if self.layout.is_attribute(name)}
+        files = ("images.npy", "catalogue.csv", *((_PSFS,) if self._psfs else ()))
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSIONS[self.layout.kind],
             "source": "",
             "rule": None,
             "fractions": None,
             "command_line": None,
             **self.provenance,
+            **(self.layout.to_manifest(list(attributes)) if self.layout.is_flux else {}),
             "crop": self.crop,
             "image_size": self.image_size,
             "count": len(self._object_ids),
             "counts": counts,
-            "attributes": {name: count for name, count in known.items() if name in ATTRIBUTES},
+            "attributes": attributes,
             "unused": self.unused,
             "rejected": dict(Counter(reason for _, reason, _ in self._rejected)),
             "rejected_files": [
                 {"name": name, "reason": reason} | ({"detail": detail} if detail else {})
                 for name, reason, detail in self._rejected
             ],
-            "sha256": {name: sha256_of(self._partial / name) for name in ("images.npy", "catalogue.csv")},
+            "sha256": {name: sha256_of(self._partial / name) for name in files},
             "software": {
                 "version": SOFTWARE,
                 "python": platform.python_version(),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import Attribute, Config, attribute_table
+from config_physics import Attribute, Config
 from diffusion_model import DiffusionGenerator, build_diffusion_generator
 from galaxies.common.errors import UserError
 from galaxies.compute.recorded_functions import Run, plainly
@@ -188,7 +188,7 @@ def config_of(state: dict[str, Any], path: Path) -> Config:
         config = Config.from_dict(state["config"])
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
-    for saved, current in zip(state["attributes"], attribute_table(config.attributes), strict=True):
+    for saved, current in zip(state["attributes"], config.attribute_rows, strict=True):
         if any(saved[key] != getattr(current, key) for key in ("name", "unit", "low", "high", "raw")):
             raise UserError(f"{path} defines the attribute {current.name} differently from this release: train again")
     return config

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Attribute, Config, attribute_table
+from config_physics import MORPHOLOGIES, Attribute, Config
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
@@ -80,7 +80,7 @@ class GalaxySampler:
         self.config, self.family = config, FAMILIES[config.family]
         self.population = population
         self.engine = engine
-        self.attributes: tuple[Attribute, ...] = attribute_table(config.attributes)
+        self.attributes: tuple[Attribute, ...] = config.attribute_rows
         self._chunk = chunk_size(config, engine.device)
         on_cpu = engine.device.type == "cpu"
         self.block = _BLOCK if on_cpu else max(self._chunk, _ACCELERATOR_BLOCK * 64**2 // config.image_size**2)

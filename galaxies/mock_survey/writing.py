@@ -20,8 +20,9 @@ from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import GALAXY_ZOO, output_folder
 from galaxies.common.signals import exits_when_terminated
+from galaxies.datasets.layout import DISPLAY
 from galaxies.datasets.sources import galaxy_zoo
-from galaxies.datasets.writing import VALUE_COLUMNS, DatasetWriter
+from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure.statistics_table import measure_attributes
 from galaxies.mock_survey.observation import Galaxies, MockSurvey
 from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, vote_fractions
@@ -112,7 +113,7 @@ def write_dataset(
     survey = MockSurvey(seed, image_size, device=device)
     with writer:
         for batch in _with_progress(survey, count):
-            values = _catalogue(batch, (*VALUE_COLUMNS, *extra)) | measure_attributes(batch.images, device)
+            values = _catalogue(batch, (*DISPLAY.columns, *extra)) | measure_attributes(batch.images, device)
             writer.append(batch.images, batch.object_ids, batch.morphologies, values)
     return writer
 

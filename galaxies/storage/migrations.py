@@ -32,7 +32,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 Content = dict[str, Any]
 
@@ -162,4 +162,17 @@ def _to_3(content: Content) -> Content:
     }
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3}
+def _to_4(content: Content) -> Content:
+    for name, value in (
+        ("kind", "display"),
+        ("bands", ["r", "g", "b"]),
+        ("classes", ["spiral", "elliptical", "merger", "edge-on"]),
+        ("softening", []),
+        ("pixel_scale", 0.0),
+        ("attribute_ranges", []),
+    ):
+        content = add_setting(content, name, value)
+    return content
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4}

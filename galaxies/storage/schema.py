@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from config_physics import MORPHOLOGIES, Config
+from config_physics import Config
 from diffusion_model import build_diffusion_generator
 from galaxies.common.schema import (
     Check,
@@ -172,15 +172,19 @@ def _printable(most: int) -> Check:
 
 
 _PHASES = ("predictor", "generator")
-_CLASSES = tensor(torch.int64, (None,), 0, len(MORPHOLOGIES) - 1)
+_MOST_CLASSES = 1000
 # What the other checks go by. `Config` knows what settings can be, and quotes what they are.
+_ENTRY = Check(
+    "a number or text",
+    lambda value: isinstance(value, float) or whole(-_MOST, _MOST).fits(value) or _printable(100).fits(value),
+)
 _SETTING = Check(
     "a number, names, or text of at most 4096 characters that can be printed",
     lambda value: (
         isinstance(value, (bool, float))
         or whole(-_MOST, _MOST).fits(value)
         or _printable(4096).fits(value)
-        or (isinstance(value, (list, tuple)) and len(value) <= 100 and all(map(_printable(100).fits, value)))
+        or (isinstance(value, (list, tuple)) and len(value) <= _MOST_CLASSES and all(map(_ENTRY.fits, value)))
     ),
 )
 _HEAD = entries(
@@ -189,7 +193,7 @@ _HEAD = entries(
         "phase": text(*_PHASES),
         "epoch": whole(0, _MOST),
         "networks": mapping(anything()),
-        "population": entries({"classes": _CLASSES}),
+        "population": entries({"classes": tensor(torch.int64, (None,), 0, _MOST_CLASSES - 1)}),
         "provenance": entries({"count": whole(1, _MOST)}),
     }
 )
@@ -220,7 +224,10 @@ def _drawing(
             num_attributes,
             num_attributes,
         ),
-        "population": entries({"classes": tensor(torch.int64, (max(1, galaxies),)), "values": values}, others=False),
+        "population": entries(
+            {"classes": tensor(torch.int64, (max(1, galaxies),), 0, len(config.classes) - 1), "values": values},
+            others=False,
+        ),
         "provenance": entries(
             {
                 "source": either(exactly(None), text(most=10_000)),

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any
 
-from config_physics import MORPHOLOGIES, Config, attribute_table
+from config_physics import MORPHOLOGIES, Config
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.attribute_support import choose_attributes
@@ -53,6 +53,6 @@ def _idle_terms(config: Config, data: PreparedDataset) -> list[str]:
     if len(classes) == 1 and config.class_weight > 0:
         only = MORPHOLOGIES[classes.pop()].name
         lines.append(f"note: the class loss teaches nothing, since every training galaxy is {only}")
-    if config.photometry_weight > 0 and not any(a.source == "photometry" for a in attribute_table(config.attributes)):
+    if config.photometry_weight > 0 and not any(a.source == "photometry" for a in config.attribute_rows):
         lines.append("note: photometry takes no part in the loss, since it measures none of the attributes")
     return lines

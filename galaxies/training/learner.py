@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from config_physics import Config, attribute_table
+from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.compilation import Compiler
 from galaxies.compute.device import Engine
@@ -144,7 +144,7 @@ class Learner(ABC):
             phase: (*(t.name for t in self._terms_of(phase) if t.logged), *self.gauges(phase))
             for phase in ("predictor", "generator")
         }
-        self.attributes = attribute_table(config.attributes)
+        self.attributes = config.attribute_rows
         networks = networks | {"predictor": build_predictor(config)}
         self.networks = {name: self._place(network) for name, network in networks.items()}
         self.generator = cast(ImageGenerator, self.networks["generator"])

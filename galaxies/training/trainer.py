@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import Config, attribute_table
+from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import describe
 from galaxies.common.signals import StopSignals
@@ -447,7 +447,7 @@ class Trainer:
                 "norm_levels": {name: list(level) for name, level in self._norm_levels.items()},
             },
             "meters": self._steps.state_dict(),
-            "attributes": [vars(a) for a in attribute_table(self.config.attributes)],
+            "attributes": [vars(a) for a in self.config.attribute_rows],
             "population": {"classes": self.population.classes, "values": self.population.values},
             "provenance": {
                 "source": self.data.manifest.get("source"),

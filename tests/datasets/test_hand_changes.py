@@ -9,8 +9,9 @@ import pytest
 
 from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
 from galaxies.common.errors import UserError
+from galaxies.datasets.layout import _MEASURED, DISPLAY
 from galaxies.datasets.prepared import PreparedDataset
-from galaxies.datasets.writing import _MEASURED, DatasetWriter, limits_of
+from galaxies.datasets.writing import DatasetWriter
 from tests.conftest import write_dataset
 from tests.datasets.hand_changes import READ, REFUSED, Changed
 
@@ -70,7 +71,7 @@ def test_what_is_written_can_be_read_to_the_limits(tmp_path):
     images, names = np.zeros((4, 3, 64, 64), np.uint8), ["spiral", "elliptical", "merger", "edge-on"]
     values = {}
     for name in (*ATTRIBUTES, "pixel_scale"):
-        low, high = limits_of(name)
+        low, high = DISPLAY.limits_of(name)
         values[name] = np.array([low + 1e-6 * (high - low), high, np.inf, np.nan])
     with DatasetWriter(tmp_path / "d", 64, 0.5, {}) as writer:
         writer.append(images, ["a", "b", "c", "d"], names, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from galaxies.datasets.preparing import Source
+from galaxies.datasets.preparing import FluxSource, Source
 from galaxies.datasets.sources import galaxy10, galaxy_zoo, galaxy_zoo_votes, labelled
 
 # The subcommands of `prepare_data.py` by name, in the order in which --help shows them.
@@ -12,3 +12,5 @@ SOURCES: dict[str, Source] = {
     "galaxy10": galaxy10.SOURCE,
     "labelled": labelled.SOURCE,
 }
+# The same for sources of flux.
+FLUX_SOURCES: dict[str, FluxSource] = {}

@@ -1,0 +1,197 @@
+"""What the images and rows of a prepared dataset are: display pictures or flux, of which bands and classes.
+
+Display is what people see: three colour planes of 0 to 255. Flux is what a telescope measured: linear light in
+nanojansky a pixel, one plane a band, sky subtracted, so that magnitudes and colours can be read off it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from config_physics import (
+    ATTRIBUTES,
+    BAND_NAME,
+    BAND_NAMES,
+    FLUX_ATTRIBUTES,
+    MORPHOLOGY_NAMES,
+    MOST_BANDS,
+    attribute_of,
+    bands_of_attribute,
+)
+
+ZERO_POINT = 31.4  # AB magnitude of a nanojansky: 8.9 + 2.5 log10(1e9), from 3631 Jy at magnitude 0 (Oke & Gunn 1983)
+# Columns of numbers beside the attributes. Scale, noise and blur say how a galaxy was observed, a band each.
+_DISPLAY_COLUMNS = ("pixel_scale",)
+_FLUX_COLUMNS = ("pixel_scale", "masked", "flag", "psf")
+# Attributes of the table that are read off display pictures, votes or dice, and mean nothing of flux.
+_OF_DISPLAYS = frozenset(
+    name
+    for name, row in ATTRIBUTES.items()
+    if row.source in ("photometry", "votes", "random") and name not in ("ellipticity", "concentration")
+)
+# What measuring can give, of any picture; `Attribute.plausible` is narrower, for it is what may be asked for.
+_MEASURED = {
+    "size": (0.0, 1.5),
+    "brightness": (0.0, 1.01),
+    "ellipticity": (-0.001, 1.0),
+    "concentration": (-0.001, 40.0),
+    "color": (-30.0, 30.0),
+    "pixel_scale": (0.0, 100_000.0),  # 1000 arcseconds a pixel in a picture that was made 100 times as small
+}
+
+
+@dataclass(frozen=True)
+class FluxBand:
+    """A band of a telescope.
+
+    Attributes
+    ----------
+    name : str
+        Letters and digits, such as g, Ks, F814W.
+    wavelength_nm : float
+        Central wavelength, NaN where it is not known.
+    """
+
+    name: str
+    wavelength_nm: float = math.nan
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """What the images and rows of a dataset are.
+
+    Attributes
+    ----------
+    kind : {"display", "flux"}
+    bands : tuple of FluxBand
+        In the order of the planes.
+    classes : tuple of str
+        A class index is a place in it.
+
+    Raises
+    ------
+    ValueError
+        On construction, if there are too many bands or a name is none; nobody is to be told of it in other words.
+    """
+
+    kind: str
+    bands: tuple[FluxBand, ...]
+    classes: tuple[str, ...] = MORPHOLOGY_NAMES
+
+    def __post_init__(self) -> None:
+        names = self.band_names
+        if not 1 <= len(names) <= MOST_BANDS or len(set(names)) < len(names):
+            raise ValueError(f"{len(names)} bands, where 1 to {MOST_BANDS} different ones are possible")
+        if wrong := [name for name in names if not BAND_NAME.fullmatch(name)]:
+            raise ValueError(f"a band called {wrong[0]!r}, where letters and digits are possible")
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError("no class, or one twice")
+
+    @property
+    def is_flux(self) -> bool:
+        """Whether pixels are nanojansky."""
+        return self.kind == "flux"
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the planes, in their order."""
+        return tuple(band.name for band in self.bands)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a pixel: uint8 of a display, float32 (little-endian on disk) of flux."""
+        return np.dtype("<f4") if self.is_flux else np.dtype("|u1")
+
+    @property
+    def band_columns(self) -> tuple[str, ...]:
+        """Columns of the catalogue that there is one of each band: noise (nJy a pixel) and PSF width (arcsec)."""
+        if not self.is_flux:
+            return ()
+        return tuple(f"{kind}_{name}" for kind in ("noise", "psf_fwhm") for name in self.band_names)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes that rows of such a dataset may have, in the order of the catalogue's columns."""
+        if not self.is_flux:
+            return tuple(ATTRIBUTES)
+        names = self.band_names
+        of_bands = [f"{kind}_{name}" for kind in ("magnitude", "surface_brightness") for name in names]
+        colors = [f"color_{a}_{b}" for i, a in enumerate(names) for b in names[i + 1 :]]
+        shared = [name for name in ATTRIBUTES if name not in _OF_DISPLAYS]
+        return (*of_bands, *colors, *FLUX_ATTRIBUTES, *shared)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of numbers that the catalogue may have, in order, without further ones."""
+        observed = (*_FLUX_COLUMNS, *self.band_columns) if self.is_flux else _DISPLAY_COLUMNS
+        return (*self.attributes, *observed)
+
+    def is_attribute(self, name: str) -> bool:
+        """Tell whether rows may have an attribute of that name; a colour may be of any two bands in any order."""
+        if bands := bands_of_attribute(name):
+            return self.is_flux and set(bands) <= set(self.band_names)
+        return name in self.attributes
+
+    def limits_of(self, column: str) -> tuple[float, float]:
+        """Return what the values of a catalogue's column must be above, and may be at most."""
+        if self.is_flux:
+            if column in ("masked", "flag", "psf"):
+                return -0.5, {"masked": 1.0, "flag": 2.0**31, "psf": 2.0**31}[column]
+            if column == "pixel_scale" or column in self.band_columns:
+                return (-1e-30 if column.startswith("noise_") else 0.0), 1e12
+            attribute = attribute_of(column)
+            if attribute is None:
+                return -math.inf, math.inf
+            low, high = attribute.plausible
+            if column in ("ellipticity", "concentration"):
+                return _MEASURED[column]
+            return (low, high) if attribute.source == "catalogue" else (low - 1e-6, high)
+        if column in _MEASURED or column not in ATTRIBUTES:
+            return _MEASURED.get(column, (-math.inf, math.inf))
+        attribute = ATTRIBUTES[column]
+        low, high = attribute.plausible
+        if attribute.source == "catalogue":
+            return low, high
+        return 2 * low - high, 2 * high - low  # made of votes, whose shares may be a little beyond
+
+    def to_manifest(self, known: Sequence[str]) -> dict[str, Any]:
+        """Return what a manifest says of flux: kind, bands, classes, and the units of the attributes that are known."""
+        bands = [
+            {
+                "name": band.name,
+                "wavelength_nm": band.wavelength_nm if math.isfinite(band.wavelength_nm) else None,
+                "zero_point": ZERO_POINT,
+            }
+            for band in self.bands
+        ]
+        rows = {name: row for name in known if (row := attribute_of(name)) is not None}
+        return {
+            "kind": self.kind,
+            "pixel_unit": "nJy",
+            "bands": bands,
+            "classes": list(self.classes),
+            "units": {name: row.unit for name, row in rows.items()},
+        }
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> DataLayout:
+        """Return the layout that a manifest of flux says.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be.
+        """
+        bands = [
+            FluxBand(row["name"], math.nan if row["wavelength_nm"] is None else float(row["wavelength_nm"]))
+            for row in manifest["bands"]
+        ]
+        return cls("flux", tuple(bands), tuple(manifest["classes"]))
+
+
+DISPLAY = DataLayout("display", tuple(FluxBand(name) for name in BAND_NAMES))
