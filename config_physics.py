@@ -312,6 +312,9 @@ class Config:
         (), "flux at which a band's stretch turns from linear to logarithmic, nJy a pixel", option=False
     )
     pixel_scale: float = setting(0.0, "of flux, arcseconds a pixel", low=0.0, high=3600.0, option=False)
+    psf_fwhm: tuple[float, ...] = setting(
+        (), "full width at half maximum of a band's usual PSF, arcseconds, 0 where unknown", option=False
+    )
     attribute_ranges: tuple[float, ...] = setting(
         (), "low and high end of each attribute's slider and scaling (none: those of the table)", option=False
     )
@@ -550,6 +553,8 @@ class Config:
             raise UserError(f"softening is {self.softening!r}: it takes a number above 0 for each band of flux")
         if flux and not self.pixel_scale > 0:
             raise UserError(f"pixel_scale is {self.pixel_scale}: flux needs arcseconds a pixel, above 0")
+        if len(self.psf_fwhm) != flux * len(self.bands) or not all(_is_number(w) and w >= 0 for w in self.psf_fwhm):
+            raise UserError(f"psf_fwhm is {self.psf_fwhm!r}: it takes a number from 0 on for each band of flux")
         ranges = self.attribute_ranges
         if len(ranges) not in (0, 2 * len(self.attributes)) or not all(map(_is_number, ranges)):
             raise UserError(f"attribute_ranges is {ranges!r}: it takes two numbers for each attribute, or none")

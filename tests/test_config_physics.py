@@ -228,6 +228,7 @@ PAPER = {
     "bands": ["r", "g", "b"],
     "classes": ["spiral", "elliptical", "merger", "edge-on"],
     "softening": [],
+    "psf_fwhm": [],
     "pixel_scale": 0.0,
     "attribute_ranges": [],
     "image_size": 64,

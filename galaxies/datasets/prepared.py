@@ -183,8 +183,8 @@ class PreparedDataset:
         """Return the settings of a run that come from its data, by their names in `Config`.
 
         Of flux these are, beside bands and classes, the softening of the stretch by the typical noise of each band in
-        the training split, the usual pixel scale, and the range of each attribute: that of the central 99 % of the
-        training galaxies.
+        the training split, the usual pixel scale and width of the PSF, and the range of each attribute: that of the
+        central 99 % of the training galaxies.
 
         Raises
         ------
@@ -206,6 +206,7 @@ class PreparedDataset:
         return shape | {
             "softening": tuple(float(f"{s:.4g}") for s in softening),
             "pixel_scale": float(f"{np.nanmedian(scale):.6g}"),
+            "psf_fwhm": tuple(float(f"{w:.4g}") for w in _medians(self.psf_fwhm(rows))),
             "attribute_ranges": tuple(ranges),
         }
 
@@ -216,12 +217,17 @@ class PreparedDataset:
         corners = np.asarray(chosen[..., corner_mask(self.image_size, torch.device("cpu")).numpy()])  # (n, B, P)
         spread = corners - np.median(corners, axis=2, keepdims=True)
         estimated = np.median(1.4826 * np.median(np.abs(spread), axis=2), axis=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a band without any
-            typical = np.nanmedian(known, axis=0)
-        typical = np.where(np.isfinite(typical) & (typical > 0), typical, estimated)
+        typical = _medians(known)
+        typical = np.where(typical > 0, typical, estimated)
         brightest = np.abs(chosen).max(axis=(0, 2, 3)) / 1e6  # of images without noise
         return np.maximum(typical, np.maximum(brightest, 1e-12))
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Return the medians (B,) of what is known of values (N, B), 0 where nothing is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any
+        return np.nan_to_num(np.nanmedian(values, axis=0), nan=0.0)
 
 
 def _central_range(values: np.ndarray) -> tuple[float, float]:

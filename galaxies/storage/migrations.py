@@ -169,6 +169,7 @@ def _to_4(content: Content) -> Content:
         ("classes", ["spiral", "elliptical", "merger", "edge-on"]),
         ("softening", []),
         ("pixel_scale", 0.0),
+        ("psf_fwhm", []),
         ("attribute_ranges", []),
     ):
         content = add_setting(content, name, value)
