@@ -7,6 +7,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: each core has a worker of its own
 
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ import pytest
 import torch
 
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
+from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
+from galaxies.images.bands import band_in
 from galaxies.measure import photometry
 from galaxies.storage.metrics_log import read_metrics
 from galaxies.training.trainer import Trainer
@@ -157,6 +160,56 @@ def write_dataset(path: Path, count: int = 160, seed: int = 0, side: int = 64) -
     values["redshift"] = np.where(np.arange(count) % 3 == 0, np.nan, redshift)
     with DatasetWriter(path, side, 0.5, {"source": "rendered for a test"}) as writer:
         writer.append(images, [f"58773000000000{seed:02d}{k:04d}" for k in range(count)], names, values)
+    return path
+
+
+def flux_galaxies(
+    count: int, bands: tuple[str, ...], seed: int = 0, side: int = 64
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return round exponential galaxies (count, B, side, side) in nJy with noise, and their columns of the truth."""
+    rng = np.random.default_rng(seed)
+    magnitude = rng.uniform(18.5, 21.5, count)
+    color = rng.uniform(0.2, 1.4, count)
+    scale_px = rng.uniform(2.0, 6.0, count)
+    radius = np.hypot(*(np.indices((side, side)) - (side - 1) / 2))
+    values = {"redshift": 0.3 * color, "size_arcsec": 1.678 * 0.2 * scale_px, "ellipticity": np.zeros(count)}
+    values["pixel_scale"] = np.full(count, 0.2)
+    profile = np.exp(-radius / scale_px[:, None, None])
+    profile /= profile.sum((1, 2), keepdims=True)
+    planes = []
+    for k, band in enumerate(bands):
+        values[f"magnitude_{band}"] = magnitude - k * color
+        values[f"noise_{band}"] = np.full(count, 20.0 * (k + 1)) * rng.uniform(0.9, 1.1, count)
+        values[f"psf_fwhm_{band}"] = np.full(count, 0.8 - 0.05 * k)
+        flux = 10 ** (-0.4 * (values[f"magnitude_{band}"] - 31.4))
+        noise = values[f"noise_{band}"][:, None, None] * rng.standard_normal((count, side, side))
+        planes.append(flux[:, None, None] * profile + noise)
+    for first, second in itertools.pairwise(bands):
+        values[f"color_{first}_{second}"] = values[f"magnitude_{first}"] - values[f"magnitude_{second}"]
+    return np.stack(planes, 1).astype(np.float32), values
+
+
+def write_flux_dataset(
+    path: Path,
+    count: int,
+    bands: tuple[str, ...],
+    classes: tuple[str, ...] = ("galaxy",),
+    seed: int = 0,
+    side: int = 64,
+    psfs: bool = False,
+    tell_noise: bool = True,
+) -> Path:
+    """Write a dataset of `flux_galaxies`, classes in turn, with attributes magnitude, color, size and redshift."""
+    images, values = flux_galaxies(count, bands, seed, side)
+    if not tell_noise:
+        values = {name: column for name, column in values.items() if not name.startswith("noise_")}
+    layout = DataLayout("flux", tuple(FluxBand(name, band_in(name).wavelength) for name in bands), classes)
+    radius = np.hypot(*(np.indices((15, 15)) - 7))
+    psf = np.exp(-0.5 * (radius / 1.7) ** 2) / np.exp(-0.5 * (radius / 1.7) ** 2).sum()
+    shared = np.broadcast_to(psf, (1, len(bands), 15, 15)).astype(np.float32) if psfs else None
+    names = [classes[k % len(classes)] for k in range(count)]
+    with DatasetWriter(path, side, 1.0, {"source": "test", "rule": "none"}, layout=layout) as writer:
+        writer.append(images, [f"{seed}-{k}" for k in range(count)], names, values, shared)
     return path
 
 

@@ -7,7 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, PAPER_ATTRIBUTES, Config, attribute_table, morphology_index
+from config_physics import (
+    ATTRIBUTES,
+    FLUX_ATTRIBUTES,
+    MORPHOLOGY_NAMES,
+    PAPER_ATTRIBUTES,
+    Config,
+    attribute_of,
+    attribute_table,
+    bands_of_attribute,
+    morphologies_of,
+    morphology_index,
+)
 from galaxies.common.errors import UserError
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 
@@ -341,3 +352,32 @@ def test_many_missing_settings_are_one_sentence_of_bounded_length():
     with pytest.raises(UserError, match=r"^the settings .* and \d+ more are not those of this release") as caught:
         Config.from_dict({})
     assert len(str(caught.value)) < 400
+
+
+def test_attributes_of_bands_are_named_after_them():
+    assert attribute_of("magnitude_Ks").label == "Magnitude Ks" and attribute_of("magnitude_Ks").unit == "mag"
+    assert attribute_of("surface_brightness_F814W").unit == "mag/arcsec2"
+    assert attribute_of("color_g_r").plausible == (-15.0, 15.0)
+    assert bands_of_attribute("color_g_Ks") == ("g", "Ks") and bands_of_attribute("magnitude_r") == ("r",)
+    for name in (
+        "color_r_r",
+        "magnitude_",
+        "magnitude_a_b",
+        "color_g",
+        "color_g_r_i",
+        "magnitude_g r",
+        "colour_g_r",
+        "",
+    ):
+        assert attribute_of(name) is None, name
+    # A table's name is never that of a band's.
+    assert all(bands_of_attribute(name) == () for name in (*ATTRIBUTES, *FLUX_ATTRIBUTES))
+
+
+def test_classes_of_any_names_are_found_as_people_write_them():
+    classes = ("ring", "barred_spiral", "S0", "edge-on")
+    for written, place in (("Rings", 0), ("barred spiral", 1), ("Barred-Spirals", 1), ("s0", 2), (" 'Edge on' ", 3)):
+        assert morphology_index(written, classes) == place
+    with pytest.raises(UserError, match="unknown morphology 'spiral': choose one of ring, barred_spiral, S0, edge-on"):
+        morphology_index("spiral", classes)
+    assert [m.label for m in morphologies_of(("merger", "barred_spiral"))] == ["Merger", "Barred spiral"]

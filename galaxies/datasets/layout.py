@@ -134,7 +134,7 @@ class DataLayout:
     def is_attribute(self, name: str) -> bool:
         """Tell whether rows may have an attribute of that name; a colour may be of any two bands in any order."""
         if bands := bands_of_attribute(name):
-            return self.is_flux and set(bands) <= set(self.band_names)
+            return self.is_flux and set(bands) <= set(self.band_names) and attribute_of(name) is not None
         return name in self.attributes
 
     def limits_of(self, column: str) -> tuple[float, float]:

@@ -233,7 +233,8 @@ def _medians(values: np.ndarray) -> np.ndarray:
 def _central_range(values: np.ndarray) -> tuple[float, float]:
     """Return the range of a slider: that of the central 99 % of the values, rounded outwards to hundredths of it."""
     low, high = (float(end) for end in np.nanpercentile(values, _CENTRAL))
-    step = 10.0 ** math.floor(math.log10(max(high - low, 1e-6 * max(abs(low), 1.0)))) / 10
+    span = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-6)
+    step = 10.0 ** math.floor(math.log10(span)) / 10
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     if high - low < 2 * step:
         low, high = low - step, high + step

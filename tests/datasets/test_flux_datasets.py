@@ -1,0 +1,239 @@
+"""Datasets of flux: written and read again, refused where they are damaged, and drawn in batches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from config_physics import Config
+from galaxies.common.errors import UserError
+from galaxies.datasets import batches
+from galaxies.datasets.batches import DeviceBatches, MappedImages, ResidentImages
+from galaxies.datasets.joining import join
+from galaxies.datasets.layout import DISPLAY, DataLayout, FluxBand
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.datasets.writing import DatasetWriter
+from galaxies.images.stretch import NOISE_SOFTENING
+from tests.conftest import flux_galaxies, write_flux_dataset
+from tests.datasets.hand_changes import Changed
+
+CPU = torch.device("cpu")
+BANDS = ("g", "r", "Ks")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_flux_dataset(tmp_path_factory.mktemp("flux") / "d", 60, BANDS, psfs=True)
+
+
+@pytest.fixture(scope="module")
+def data(path):
+    return PreparedDataset.open(path)
+
+
+def settings_of(data, *attributes, **more):
+    return Config(attributes=attributes, **data.settings(attributes), **more)
+
+
+def test_flux_is_read_as_it_was_written(data):
+    images, values = flux_galaxies(60, BANDS)
+    np.testing.assert_array_equal(data.images, images)
+    assert data.images.dtype == np.float32 and isinstance(data.images, np.memmap)
+    rows = np.array([5, 3])
+    np.testing.assert_allclose(data.noise(rows), np.stack([values[f"noise_{b}"] for b in BANDS], 1)[rows], rtol=1e-6)
+    np.testing.assert_allclose(data.psf_fwhm(rows)[:, 2], values["psf_fwhm_Ks"][rows], rtol=1e-6)
+    np.testing.assert_allclose(data.pixel_scale(rows), 0.2, rtol=1e-6)
+    np.testing.assert_allclose(data.psfs(rows).sum((2, 3)), 1, atol=1e-6)
+    np.testing.assert_allclose(
+        data.attributes(("color_g_r",), rows)[:, 0],
+        (values["magnitude_g"] - values["magnitude_r"])[rows],
+        atol=1e-5,
+    )
+    bands = FluxBand("g", 480.0), FluxBand("r", 625.0), FluxBand("Ks", 2150.0)
+    assert data.layout == DataLayout("flux", bands, ("galaxy",))
+
+
+def test_the_manifest_says_what_the_numbers_are(data):
+    manifest = json.loads((data.path / "manifest.json").read_text())
+    assert (manifest["format_version"], manifest["kind"], manifest["pixel_unit"]) == (2, "flux", "nJy")
+    # AB: a nanojansky is 3631 Jy times 10^(-0.4 * 31.4), to a thousandth of a magnitude.
+    assert manifest["bands"][0] == {"name": "g", "wavelength_nm": 480.0, "zero_point": 31.4}
+    assert -2.5 * np.log10(1e-9 / 3631) == pytest.approx(31.4, abs=1e-3)
+    assert manifest["units"]["magnitude_g"] == "mag" and manifest["units"]["size_arcsec"] == "arcsec"
+    assert manifest["attributes"]["magnitude_g"] == 60 and "noise_g" not in manifest["attributes"]
+    assert "psfs.npy" in manifest["sha256"]
+
+
+def test_one_psf_for_all_is_kept_once(data):
+    assert np.load(data.path / "psfs.npy", mmap_mode="r").shape == (1, 3, 15, 15)
+    assert set(data.catalogue["psf"]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("images", "wrong"),
+    [
+        (np.zeros((1, 3, 64, 64), np.uint8), "not (1, 3, 64, 64) float32"),
+        (np.zeros((1, 2, 64, 64), np.float32), "not (1, 3, 64, 64) float32"),
+        (np.full((1, 3, 64, 64), np.nan, np.float32), "must be finite"),
+        (np.full((1, 3, 64, 64), np.inf, np.float32), "must be finite"),
+    ],
+)
+def test_what_is_no_flux_is_not_written(tmp_path, data, images, wrong):
+    with pytest.raises(ValueError) as error, DatasetWriter(tmp_path / "d", 64, 1.0, {}, layout=data.layout) as writer:
+        writer.append(images, ["a"], ["galaxy"], {})
+    assert wrong in str(error.value) and not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("scale", [0.5, np.nan])
+def test_psfs_that_are_none_are_not_written(tmp_path, data, scale):
+    images, psf = np.zeros((1, 3, 64, 64), np.float32), np.full((1, 3, 5, 5), scale / 25, np.float32)
+    with (
+        pytest.raises(ValueError, match="sum is not 1"),
+        DatasetWriter(tmp_path / "d", 64, 1.0, {}, layout=data.layout) as w,
+    ):
+        w.append(images, ["a"], ["galaxy"], {}, psf)
+
+
+def test_a_layout_that_cannot_be_is_refused():
+    for bands in ((), ("g", "g"), ("a_b",), tuple(f"b{k}" for k in range(13))):
+        with pytest.raises(ValueError, match="band"):
+            DataLayout("flux", tuple(map(FluxBand, bands)))
+    with pytest.raises(ValueError, match="class"):
+        DataLayout("flux", (FluxBand("g"),), ())
+
+
+def test_attributes_are_those_of_the_bands(data):
+    layout = data.layout
+    for name in ("magnitude_Ks", "color_g_Ks", "color_Ks_g", "size_arcsec", "ellipticity", "redshift"):
+        assert layout.is_attribute(name), name
+    for name in ("magnitude_i", "color_g_i", "color_g_g", "size", "brightness", "color", "vote_count", "noise_g"):
+        assert not layout.is_attribute(name), name
+    assert not DISPLAY.is_attribute("magnitude_g") and DISPLAY.is_attribute("size")
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda m: m.update(kind="cube"), "kind"),
+        (lambda m: m.update(bands=[]), "bands"),
+        (lambda m: m["bands"][0].update(name="g r"), "letters and digits"),
+        (lambda m: m["bands"].__setitem__(1, m["bands"][0]), "different"),
+        (lambda m: m.update(bands=m["bands"][:2], attributes={}), "images.npy has the shape"),
+        (lambda m: m.pop("classes"), "classes"),
+        (lambda m: m.update(classes=["disc"]), "column morphology"),
+        (lambda m: m["attributes"].update(magnitude_i=3), "magnitude_i"),
+        (lambda m: m.update(format_version=1), "column morphology|images.npy holds|attributes has"),
+        (lambda m: m.update(format_version=3), "format version 3, this program reads 1 and 2"),
+        (lambda m: m["sha256"].pop("psfs.npy"), "no psfs.npy"),
+    ],
+)
+def test_a_manifest_changed_by_hand_is_refused(path, tmp_path, change, wrong):
+    changed = Changed(path, tmp_path / "d")
+    change(changed.manifest)
+    with pytest.raises(UserError, match=wrong):
+        PreparedDataset.open(changed.finish(False), verify=False)
+
+
+def test_a_damaged_psf_is_refused(path, tmp_path):
+    changed = Changed(path, tmp_path / "d").finish(False)
+    np.save(tmp_path / "d/psfs.npy", np.zeros((1, 3, 5, 5), np.float32))
+    with pytest.raises(UserError, match=r"psfs\.npy has changed"):
+        PreparedDataset.open(changed)
+
+
+def test_settings_come_from_the_training_galaxies(data):
+    config = settings_of(data, "magnitude_r", "color_g_r")
+    assert (config.kind, config.bands, config.classes, config.image_size) == ("flux", BANDS, ("galaxy",), 64)
+    rows = data.rows("train")
+    wanted = NOISE_SOFTENING * np.median(data.noise(rows), 0)
+    np.testing.assert_allclose(config.softening, wanted, rtol=1e-3)
+    assert config.pixel_scale == pytest.approx(0.2)
+    magnitude, color = config.attribute_rows
+    values = data.attributes(("magnitude_r", "color_g_r"), rows)
+    for row, column in ((magnitude, values[:, 0]), (color, values[:, 1])):
+        low, high = np.percentile(column, (0.5, 99.5))
+        assert row.low <= low and high <= row.high and row.high - row.low < 1.5 * (high - low)
+        assert row.to_unit(row.low) == 0 and row.to_unit(row.high) == 1
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.condition_dim == 1 + 2 + 2
+
+
+def test_noise_that_no_catalogue_tells_is_measured_in_the_corners(tmp_path, data):
+    path = write_flux_dataset(tmp_path / "d", 60, BANDS, tell_noise=False)
+    measured = np.array(PreparedDataset.open(path).settings(())["softening"])
+    truth = NOISE_SOFTENING * np.median(data.noise(np.arange(60)), 0)
+    np.testing.assert_allclose(measured, truth, rtol=0.05)
+
+
+def test_one_value_gives_a_range_all_the_same(data):
+    same = replace(data, catalogue=data.catalogue.assign(redshift=0.5))
+    low, high = same.settings(("redshift",))["attribute_ranges"]
+    assert low < 0.5 < high
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"softening": (1.0, 2.0)}, "softening"),
+        ({"softening": (1.0, 2.0, 0.0)}, "softening"),
+        ({"pixel_scale": 0.0}, "pixel_scale"),
+        ({"bands": ("g", "r", "r")}, "bands"),
+        ({"classes": ()}, "classes"),
+        ({"attribute_ranges": (1.0,)}, "attribute_ranges"),
+        ({"attribute_ranges": (1.0, 1.0)}, "attribute_ranges"),
+        ({"attributes": ("magnitude_i",)}, "needs band i"),
+        ({"kind": "display"}, "display pictures have r, g, b"),
+    ],
+)
+def test_settings_of_data_that_cannot_be_are_refused(data, changes, wrong):
+    config = settings_of(data, "magnitude_r")
+    with pytest.raises(UserError, match=wrong):
+        replace(config, **changes)
+
+
+def test_batches_on_the_device_and_from_the_file_are_alike(data, monkeypatch):
+    config = settings_of(data, "magnitude_r", batch_size=8, augment=False)
+    resident = DeviceBatches(data, "train", config, CPU)
+    assert isinstance(resident.store, ResidentImages) and resident.store.images.dtype == torch.float16
+    monkeypatch.setattr(batches, "_RESIDENT_BYTES", 0)
+    mapped = DeviceBatches(data, "train", config, CPU)
+    assert isinstance(mapped.store, MappedImages)
+    resident.start_epoch()
+    mapped.start_epoch()
+    one, two = resident.next_batch().images, mapped.next_batch().images
+    assert one.dtype == two.dtype == torch.float32
+    # Half precision: 10 bits of a number between 1 and 2 in size, rounded.
+    assert 0 < (one - two).abs().max() <= 2**-11 * 1.001 * two.abs().max().clamp_min(1)
+
+
+def test_photometry_does_not_notice_half_precision(data):
+    """The errors that rounding makes are far below what the noise of the pixels does to the total light."""
+    config = settings_of(data, "magnitude_r", batch_size=8)
+    rows = data.rows("train")
+    pixels = batches.Pixels(config, CPU)
+    kept = pixels.resident(data.images, rows, CPU)
+    flux = pixels._stretch.flux(pixels.for_networks(kept)).double().numpy()
+    truth = np.asarray(data.images[rows], np.float64)
+    noise = data.noise(rows)[:, :, None, None] * np.ones_like(truth)
+    aperture = np.hypot(*(np.indices((64, 64)) - 31.5)) < 20
+    error = ((flux - truth) * aperture).sum((2, 3))
+    of_noise = np.sqrt((noise**2 * aperture).sum((2, 3)))
+    light = (truth * aperture).sum((2, 3))
+    assert np.abs(error / of_noise).max() < 0.2 and np.abs(error / light).max() < 1e-3
+
+
+def test_flux_is_joined_with_its_like_alone(path, tmp_path, dataset_path):
+    other = write_flux_dataset(tmp_path / "more", 20, BANDS, seed=1, psfs=True)
+    writer = join([path, other], tmp_path / "all", "")
+    joined = PreparedDataset.open(tmp_path / "all")
+    assert writer.manifest["count"] == len(joined.images) == 80 and joined.layout.band_names == BANDS
+    assert joined.psfs(np.arange(80)).shape == (80, 3, 15, 15)
+    np.testing.assert_array_equal(joined.images[60:], PreparedDataset.open(other).images)
+    bands = write_flux_dataset(tmp_path / "two", 20, ("g", "r"), seed=2)
+    for stranger in (bands, dataset_path):
+        with pytest.raises(UserError, match=r"only datasets alike can be joined|prepare them alike first"):
+            join([path, stranger], tmp_path / "none", "")
