@@ -24,13 +24,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from galaxies.measure.flux_model import (
+    MODEL_ERROR,
+    Ellipse,
+    Psf,
+    believed,
+    drawn,
+    fit_profiles,
+    fit_stretch,
+    half_light_before,
+    level_in,
+    psf_of_width,
+)
 from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise
 from galaxies.measure.frame import corner_mask, pixel_grid
 from galaxies.measure.photometry import FLAG_BITS as PHOTOMETRY_FLAG_BITS
 from galaxies.measure.photometry import NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
+from galaxies.measure.sersic_mixtures import sersic_mixtures
 from galaxies.measure.sky import Sky
 from galaxies.measure.source import Source, find_source, half_turned
 from galaxies.measure.structure import (
+    APERTURE,
     FLUX_APERTURE,
     distance_from,
     light_within,
@@ -48,10 +62,14 @@ _STRUCTURE = ("asymmetry", "gini", "m20")
 _SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentration")
 _PER_BAND = ("magnitude", "surface_brightness")
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, standard deviations
-_EDGE_LIGHT = 0.0025  # part of the light in the outermost pixels from which on the galaxy is called cut off
+_LIGHT_BEYOND = 0.1  # part of the light beyond the frame from which on the galaxy is called cut off
 _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a defect and no galaxy
 _FAINTEST = 0.1  # flux errors; a fainter flux, or a negative one, has the magnitude of this
-_ROUNDS = 8  # of fitting the Gaussian that weighs the moments
+_LEAST_ERROR = 1e-18  # nJy, so that a frame without light has a magnitude
+_SIGNIFICANT = 5.0  # signal-to-noise ratio of the fitted profile, from which on there is a galaxy
+_LEAST_SIZE = 0.3  # of the model's half-light radius
+_LEAST_MOMENT = 0.1  # pixels²
+_ROUNDS = 10  # of fitting the Gaussian that weighs the moments
 _MEDIAN_LOSS = math.pi / 2  # variance of a median over that of a mean
 
 
@@ -203,56 +221,78 @@ def measure_flux(
     planes = (images - sky.level[..., None, None]).where(good[:, None], 0)  # (N, B, S, S), nJy
     detection, weights = _detection(planes, sky.noise)
     with torch.no_grad():
-        source, usable = _find(detection, good)
+        source, usable, grain = _find(detection, good)
     # What neighbours and bad pixels hide is as on the galaxy's other side.
     other_side = half_turned(torch.cat([planes, usable.to(planes.dtype)[:, None]], 1), source.peak)
     clean = torch.where(usable[:, None], planes, other_side[:, :-1] * other_side[:, -1:])
-    light = (clean * weights[..., None, None]).sum(1)
 
-    centroid, moments = _moments(light, source)
-    distance = distance_from(light, centroid)
-    rings = measure_rings(light, torch.ones_like(usable), distance)
-    petrosian, found = petrosian_radius(rings)
-    rings = rings._replace(growth=rings.growth.cummax(1).values)
-    r20, r80 = radii_of(rings, light_within(rings, 1.5 * petrosian), (0.2, 0.8))
-    aperture = FLUX_APERTURE * petrosian
-    r50, r90 = radii_of(rings, light_within(rings, aperture), (0.5, 0.9))
-    beyond = (8e-6 * (r90 / r50).clamp(1, 4) ** 8.47).clamp(max=0.5)
-    half_light = r50 / (1 - beyond)
-    total = 10 ** (0.4 * 5.1e-4 * (r90 / r50).clamp(1, 4).pow(1.451).exp())  # Graham et al. 2005, eq. 5
+    scale = torch.as_tensor(pixel_scale, dtype=images.dtype, device=images.device).expand(len(images))
+    blurs = _blurs(psf_fwhm, sky.noise, scale)  # (N, B), pixels
+    psf = psf_of_width(_mean_blur(blurs, sky.noise))
+    mixtures = sersic_mixtures(side, images.dtype, images.device)
+    blank = corner_mask(side, images.device) & usable & ~source.mask
+    seen = _adaptive_moments((clean * weights[..., None, None]).sum(1), source, grain)
+    with torch.no_grad():
+        ellipse = Ellipse(seen.centre.detach(), _first_stretch(seen.moments, psf.variances[:, 0]))
+        core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
+        drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
+        model = fit_profiles(detection, usable, drawings, level_in(blank, drawings), mixtures, grain)
+    stretch = fit_stretch(
+        seen.weighted, seen.weight, ellipse.stretch, model.light.clamp_min(0), mixtures.variances, psf, seen.error
+    )
+    with torch.no_grad():
+        ellipse = ellipse._replace(stretch=stretch.detach())
+        drawings = drawn(mixtures.variances, ellipse, psf, side).sum(1)
+        level = level_in(blank, drawings)
+    model = fit_profiles(detection, usable, drawings, level, mixtures, grain)
+    smooth_light = torch.bmm(model.light[:, None], drawings).view_as(detection)
+    smooth_shown = smooth_light - (model.light * level).sum(1)[:, None, None]
+    with torch.no_grad():
+        belief = believed(smooth_light, ellipse, source.mask, model.significance, grain) * usable
 
-    inside = (aperture[:, None, None] - distance + 0.5).clamp(0, 1)  # soft by a pixel, so that it has a slope
-    area = inside.sum((1, 2))
-    flux = (clean * inside[:, None]).sum((2, 3)) * total[:, None]
-    variance = area + area.square() * _MEDIAN_LOSS / sky.used.clamp_min(1)
-    flux_error = sky.noise * (variance.sqrt() * total).detach()[:, None]
+    profile = model.light / model.light.sum(1, keepdim=True).clamp_min(1e-6)
+    if psf_fwhm is None:
+        each_shown = torch.bmm(profile[:, None], drawings).view_as(detection)[:, None].expand_as(planes)
+    else:
+        each_shown = _through_bands(profile, mixtures.variances, ellipse, blurs, side)
+    each_shown = (each_shown - level_in(blank, each_shown.flatten(2))[..., None, None]) * usable[:, None]
+    flux, variance, unseen = _light_in(planes, each_shown, belief, sky.used)  # (N, B)
+    by_model = (model.spread[:, None].square() + (MODEL_ERROR * unseen).square()) * flux.square()
+    flux_error = ((grain[:, None] * sky.noise).square() * variance + by_model).detach().sqrt().clamp_min(_LEAST_ERROR)
     magnitude = ZERO_POINT - 2.5 * torch.log10(flux.maximum(_FAINTEST * flux_error))
     magnitude_error = 2.5 / math.log(10) * flux_error / flux.detach().maximum(_FAINTEST * flux_error)
 
-    scale = torch.as_tensor(pixel_scale, dtype=images.dtype, device=images.device).expand(len(images))
-    blur = _blur(psf_fwhm, sky.noise, scale)  # pixels
-    ellipticity, position_angle = _shape(moments, blur)
-    size = _deblurred(half_light, blur * math.sqrt(2 * math.log(2)))
+    # The galaxy as observed, with the model where noise, neighbours and the border hide it.
+    residual = belief * (detection - smooth_shown)
+    light = smooth_light + residual
+    whole = model.light.sum(1) + residual.sum((1, 2))
+    distance = distance_from(light, seen.centre)
+    rings, smooth_rings = (measure_rings(each, torch.ones_like(usable), distance) for each in (light, smooth_light))
+    petrosian, found = petrosian_radius(rings)
+    rings, smooth_rings = (each._replace(growth=each.growth.cummax(1).values) for each in (rings, smooth_rings))
+    r20, r80 = radii_of(rings, light_within(rings, APERTURE * petrosian), (0.2, 0.8))
+    (r50,), (smooth_r50,) = radii_of(rings, whole, (0.5,)), radii_of(smooth_rings, model.light.sum(1), (0.5,))
+    before = half_light_before(model.light, mixtures.variances, ellipse.stretch, side)
+    # Squared radii add under convolution, nearly: the model's part in them is what the PSF adds.
+    size = (r50.square() - smooth_r50.square() + before.square()).maximum((_LEAST_SIZE * before).square()).sqrt()
     surface = magnitude + (2.5 * torch.log10(2 * math.pi * (size * scale).square()))[:, None]
 
-    missing = source.missing | (centroid.abs().amax(1) > side / 4)
-    missing = missing | (light.amax((1, 2)) > _DEFECT_LIGHT * (light * inside).sum((1, 2)))
-    border = torch.cat([light[:, 0], light[:, -1], light[:, 1:-1, 0], light[:, 1:-1, -1]], 1)
-    reach = distance <= aperture[:, None, None]
-    edge = (border * 1.0).where(border > 0, 0).sum(1) > _EDGE_LIGHT * (light * inside).sum((1, 2))
-    edge = edge & (aperture + centroid.abs().amax(1) > side / 2)
+    missing = (model.significance < _SIGNIFICANT) | (seen.centre.abs().amax(1) > side / 4)
+    missing = missing | (light.amax((1, 2)) > _DEFECT_LIGHT * whole)
+    aperture = distance <= FLUX_APERTURE * petrosian[:, None, None]
     flag = (
         missing * NO_SOURCE
-        + edge * TOUCHES_EDGE
+        + (whole - light.sum((1, 2)) > _LIGHT_BEYOND * whole) * TOUCHES_EDGE
         + (flux <= 0).any(1) * NEGATIVE_FLUX
         + (~found & ~missing) * NOT_CONVERGED
-        + (reach & ~good).any(2).any(1) * MISSING_PIXELS
+        + (aperture & ~good).any(2).any(1) * MISSING_PIXELS
     )
-    unknown = torch.full_like(petrosian, torch.nan)
-    details = (unknown, unknown, unknown)
+    length = (stretch.square().sum(1) + 1e-8).sqrt()
+    ellipticity, position_angle = 1 - (-length).exp(), torch.rad2deg(0.5 * torch.atan2(stretch[:, 1], stretch[:, 0]))
+    details = (torch.full_like(petrosian, torch.nan),) * 3
     if structure:
         corners = corner_mask(side, images.device)
-        shape, _ = structure_of(detection, source, corners, centroid, position_angle, ellipticity.detach())
+        shape, _ = structure_of(detection, source, corners, seen.centre, position_angle, ellipticity.detach())
         details = (shape.asymmetry_corrected, shape.gini, shape.m20)
     return FluxPhotometry(
         flux,
@@ -263,14 +303,55 @@ def measure_flux(
         size * scale,
         petrosian * scale,
         ellipticity,
-        position_angle,
+        position_angle % 180,
         5 * torch.log10(r80 / r20),
-        centroid[:, 0],
-        centroid[:, 1],
+        seen.centre[:, 0],
+        seen.centre[:, 1],
         *details,
         sky.noise,
         flag.long(),
     )
+
+
+def _through_bands(profile: Tensor, variances: Tensor, ellipse: Ellipse, blurs: Tensor, side: int) -> Tensor:
+    """Draw galaxies of the light 1 as each band shows them (N, B, S, S), by the widths `blurs` (N, B) of their PSFs.
+
+    They are drawn once, as sharp as the sharpest, and blurred by what the others have more.
+    """
+    sharpest = blurs.amin(1)
+    with torch.no_grad():
+        drawings = drawn(variances, ellipse, psf_of_width(sharpest), side)  # (N, K, G, S * S)
+    images = (profile[:, None, None] @ drawings).view(*drawings.shape[:2], side, side)
+    more = psf_of_width(blurs.flatten()).variances.unflatten(0, blurs.shape) - psf_of_width(sharpest).variances[:, None]
+    rows = torch.fft.fftfreq(side, device=blurs.device, dtype=blurs.dtype)
+    columns = torch.fft.rfftfreq(side, device=blurs.device, dtype=blurs.dtype)
+    squared = (2 * math.pi) ** 2 * (rows[:, None].square() + columns.square())
+    transfer = torch.exp(-0.5 * more.clamp_min(0)[..., None, None] * squared)  # (N, B, K, S, S/2)
+    return torch.fft.irfft2((torch.fft.rfft2(images)[:, None] * transfer).sum(2), s=(side, side))
+
+
+def _light_in(planes: Tensor, shown: Tensor, belief: Tensor, sky_pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the light (N, B) of planes, its variance in units of a pixel's, and the part that only the model knows.
+
+    The model's amplitude is fitted by least squares, and what pixels that are believed hold beside it is added.
+
+    Parameters
+    ----------
+    planes : Tensor, (N, B, S, S)
+    shown : Tensor, (N, B, S, S)
+        The model of the light 1, above the sky, 0 in pixels that are not usable.
+    belief : Tensor, (N, S, S)
+    sky_pixels : Tensor, (N,)
+        Number of those that the sky's level comes from.
+    """
+    belief = belief[:, None]
+    power = shown.square().sum((2, 3)).clamp_min(1e-20)
+    unseen = 1 - (belief * shown).sum((2, 3))
+    weight = belief + (unseen / power)[..., None, None] * shown
+    flux = (weight * planes).sum((2, 3))
+    weight = weight.detach()
+    lost = _MEDIAN_LOSS / sky_pixels.clamp_min(1)[:, None]
+    return flux, weight.square().sum((2, 3)) + lost * weight.sum((2, 3)).square(), unseen
 
 
 def _with_given(sky: FluxSky, noise: Tensor | None) -> FluxSky:
@@ -288,58 +369,71 @@ def _detection(planes: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return (planes * weights[..., None, None]).sum(1), weights
 
 
-def _find(detection: Tensor, good: Tensor) -> tuple[Source, Tensor]:
-    """Find the galaxy, and the pixels (N, S, S) that are neither bad nor a neighbour's."""
-    side = detection.shape[-1]
-    sigma = smoothed_noise(detection, good)
-    corners = corner_mask(side, detection.device)
+def _find(detection: Tensor, good: Tensor) -> tuple[Source, Tensor, Tensor]:
+    """Find the galaxy, the pixels (N, S, S) that are neither bad nor a neighbour's, and the grain of the noise (N,)."""
+    sigma, grain = smoothed_noise(detection, good)
+    corners = corner_mask(detection.shape[-1], detection.device)
     source = find_source(detection, Sky(torch.zeros_like(sigma)[:, None], sigma, torch.ones_like(sigma), corners))
-    return source, good & ~source.neighbours
+    return source, good & ~source.neighbours, grain
 
 
-def _moments(light: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-    """Return the centroid (N, 2), pixels, and second moments (N, 3), xx, yy, xy, pixels², of a Gaussian galaxy.
+class _Moments(NamedTuple):
+    """Moments of N galaxies under Gaussian weights that are fitted to them.
 
-    They are taken under a Gaussian weight that is fitted to the galaxy, which leaves noise and neighbours far out
-    without a say, and its own part in them is taken off: 1/moment = 1/weighted - 1/weight, in matrices.
+    Attributes
+    ----------
+    centre : Tensor, (N, 2)
+        x and y, pixels from the frame's centre.
+    moments : Tensor, (N, 3)
+        Second moments xx, yy, xy, pixels², that a Gaussian galaxy would have without the weight.
+    weighted, weight : Tensor, (N, 3)
+        What was measured, and the weight's own; the latter without a gradient.
+    error : Tensor, (N,)
+        Standard deviation of the distortion (xx - yy) / (xx + yy) of the measured ones, by the noise.
+    """
+
+    centre: Tensor
+    moments: Tensor
+    weighted: Tensor
+    weight: Tensor
+    error: Tensor
+
+
+def _adaptive_moments(light: Tensor, source: Source, grain: Tensor) -> _Moments:
+    """Measure moments under a weight that leaves noise and neighbours far out without a say (Bernstein & Jarvis 2002).
+
+    The weight's own part in them is taken off, 1/moment = 1/weighted - 1/weight in matrices, and gives the next weight.
     """
     side = light.shape[-1]
-    x, y = pixel_grid(side, light)
     with torch.no_grad():
-        own = light * source.mask
-        total = own.sum((1, 2)).clamp_min(1e-6)
-        cx, cy = ((own * axis).sum((1, 2)) / total for axis in (x, y))
-        limit = side / 4
-        cx, cy = cx.clamp(-limit, limit), cy.clamp(-limit, limit)
+        peak = torch.stack([source.peak % side, source.peak // side], 1).to(light.dtype) - (side - 1) / 2
         spread = source.mask.sum((1, 2)).clamp_min(9).to(light.dtype) / (4 * math.pi)
-        weight = torch.stack([spread, spread, torch.zeros_like(spread)], 1)
+        seen = _weighted(light, peak, torch.stack([spread, spread, torch.zeros_like(spread)], 1), grain)
         for _ in range(_ROUNDS):
-            (cx, cy), weight = _weighted(light, x, y, cx, cy, weight)
-    (cx, cy), moments = _weighted(light, x, y, cx, cy, weight)
-    return torch.stack([cx, cy], 1), moments
+            seen = _weighted(light, seen.centre, seen.moments, grain)
+    return _weighted(light, seen.centre, seen.moments, grain)
 
 
-def _weighted(
-    light: Tensor, x: Tensor, y: Tensor, cx: Tensor, cy: Tensor, weight: Tensor
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Return centroid and moments under the Gaussian of this centre and of moments `weight` (N, 3)."""
+def _weighted(light: Tensor, centre: Tensor, weight: Tensor, grain: Tensor) -> _Moments:
+    """Measure under the Gaussian of this centre (N, 2) and of moments `weight` (N, 3)."""
     side = light.shape[-1]
-    w_xx, w_yy, w_xy = _inverse(weight).unbind(1)
-    dx, dy = x - cx[:, None, None], y - cy[:, None, None]
-    exponent = w_xx[:, None, None] * dx.square() + w_yy[:, None, None] * dy.square() + 2 * w_xy[:, None, None] * dx * dy
-    weighed = light * torch.exp(-0.5 * exponent)
+    x, y = pixel_grid(side, light)
+    dx, dy = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
+    inverse = _inverse(weight)
+    w_xx, w_yy, w_xy = (part[:, None, None] for part in inverse.unbind(1))
+    weighed = light * torch.exp(-0.5 * (w_xx * dx.square() + w_yy * dy.square() + 2 * w_xy * dx * dy))
     total = weighed.sum((1, 2)).clamp_min(1e-3)
     mx, my = ((weighed * d).sum((1, 2)) / total for d in (dx, dy))
-    xx = (weighed * dx.square()).sum((1, 2)) / total - mx.square()
-    yy = (weighed * dy.square()).sum((1, 2)) / total - my.square()
-    xy = (weighed * dx * dy).sum((1, 2)) / total - mx * my
-    # Half the weight is what a Gaussian galaxy shows under one of its own width; noise may say anything.
-    raw = _bounded(torch.stack([xx, yy, xy], 1), 0.1, 0.9, weight)
-    inverse = _inverse(raw) - torch.stack([w_xx, w_yy, w_xy], 1)
-    found = _bounded(_inverse(inverse), 0.25, 4.0, weight)
-    limit = side / 4
+    products = ((dx.square(), mx.square()), (dy.square(), my.square()), (dx * dy, mx * my))
+    raw = torch.stack([(weighed * product).sum((1, 2)) / total - mean for product, mean in products], 1)
+    raw = _bounded(raw, weight, 0.1, 0.95)
+    moments = _bounded(_inverse(_inverse(raw) - inverse), weight, 0.25, 4.0)
     # The centroid under a weight lies half way from the weight's centre to the galaxy's.
-    return ((cx + 2 * mx).clamp(-limit, limit), (cy + 2 * my).clamp(-limit, limit)), found
+    centre = (centre + 2 * torch.stack([mx, my], 1)).clamp(-side / 4, side / 4)
+    # Under a Gaussian of area 2 pi w^2, twice as bright in the square, (x^2 - y^2)^2 has the mean w^4.
+    width = weight[:, :2].mean(1).sqrt()
+    error = grain * math.sqrt(math.pi) * width / total.detach()
+    return _Moments(centre, moments, raw, weight, error)
 
 
 def _inverse(moments: Tensor) -> Tensor:
@@ -348,45 +442,36 @@ def _inverse(moments: Tensor) -> Tensor:
     return torch.stack([yy, xx, -xy], 1) / determinant[:, None]
 
 
-def _bounded(moments: Tensor, low: float, high: float, weight: Tensor) -> Tensor:
-    """Keep the eigenvalues of moments within multiples of the weight's mean moment, and above that of a pixel."""
+def _bounded(moments: Tensor, weight: Tensor, low: float, high: float) -> Tensor:
+    """Keep moments (N, 3) between multiples of the weight's, as noise alone would not, in the weight's own axes."""
     xx, yy, xy = moments.unbind(1)
-    half_trace, half_difference = (xx + yy) / 2, (xx - yy) / 2
-    split = (half_difference.square() + xy.square() + 1e-12).sqrt()
+    centre, arm = (xx + yy) / 2, (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
     mean = weight[:, :2].mean(1)
-    major, minor = half_trace + split, half_trace - split
-    # Relative to the mean weight an axis may be four times longer and 1/50 shorter at once.
-    major = major.minimum(high * 4 * mean).maximum(low * mean).clamp_min(0.05)
-    minor = minor.minimum(major).maximum(0.02 * major)
-    centre, arm = (major + minor) / 2, (major - minor) / 2
-    return torch.stack(
-        [centre + arm * half_difference / split, centre - arm * half_difference / split, arm * xy / split], 1
-    )
+    major = (centre + arm).minimum(2 * high * mean).maximum(low * mean).clamp_min(_LEAST_MOMENT)
+    minor = (centre - arm).minimum(major).maximum(0.01 * major)
+    shrink = (major - minor) / (2 * arm)
+    middle, cross = (major + minor) / 2, (xx - yy) / 2 * shrink
+    return torch.stack([middle + cross, middle - cross, xy * shrink], 1)
 
 
-def _blur(psf_fwhm: Tensor | None, noise: Tensor, scale: Tensor) -> Tensor:
-    """Return the standard deviation (N,), pixels, of the PSF of the detection image; 0 where unknown."""
+def _blurs(psf_fwhm: Tensor | None, noise: Tensor, scale: Tensor) -> Tensor:
+    """Return the standard deviation (N, B), pixels, of the PSFs; 0 where unknown."""
     if psf_fwhm is None:
-        return torch.zeros_like(scale)
-    width = psf_fwhm.to(noise) / scale[:, None] / _FWHM
-    parts = (noise.amin(1, keepdim=True) / noise).square() * width.isfinite()
-    width = width.nan_to_num(0.0, 0.0, 0.0)
-    return ((parts * width.square()).sum(1) / parts.sum(1).clamp_min(1e-12)).sqrt()
+        return torch.zeros_like(noise)
+    return (psf_fwhm.to(noise) / (_FWHM * scale[:, None])).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _shape(moments: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ellipticity 1 - b/a and position angle (degrees) from second moments, less the PSF's."""
+def _mean_blur(blurs: Tensor, noise: Tensor) -> Tensor:
+    """Return the standard deviation (N,), pixels, of the detection image's PSF, without bands where it is unknown."""
+    parts = (noise.amin(1, keepdim=True) / noise).square() * (blurs > 0)
+    return ((parts * blurs.square()).sum(1) / parts.sum(1).clamp_min(1e-12)).sqrt()
+
+
+def _first_stretch(moments: Tensor, blur: Tensor) -> Tensor:
+    """Return the stretch (N, 2) of a Gaussian galaxy of these moments, less the PSF's variance `blur` (N,), pixels²."""
     xx, yy, xy = moments.unbind(1)
-    trace = (xx + yy).clamp_min(1e-6)
-    # Eigenvalues are trace/2 ± split/2; the small term keeps the gradient finite for round sources.
-    split = ((xx - yy).square() + 4 * xy.square() + 1e-10 * trace.square()).sqrt()
-    # Moments add under convolution; what is hardly larger than the PSF keeps a tenth of its minor axis' moment.
-    trace = trace - (0.9 * (trace - split).clamp_min(0)).minimum(2 * blur.square())
-    axis_ratio = ((trace - split).clamp_min(1e-6 * trace) / (trace + split)).sqrt()
-    angle = 0.5 * torch.atan2(2 * xy, xx - yy)
-    return 1 - axis_ratio, torch.rad2deg(angle) % 180.0
-
-
-def _deblurred(half_light: Tensor, blur: Tensor) -> Tensor:
-    """Return the half-light radius less the PSF's, in quadrature; a quarter of it where the PSF is as large."""
-    return (half_light.square() - blur.square()).maximum((half_light / 4).square()).sqrt()
+    arm = (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
+    centre = (xx + yy) / 2
+    minor = (centre - arm - blur).maximum(0.1 * (centre - arm))
+    major = (centre + arm - blur).maximum(minor)
+    return torch.stack([(xx - yy) / 2, xy], 1) * ((major / minor).log() / 2 / arm)[:, None]

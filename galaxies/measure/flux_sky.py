@@ -6,6 +6,7 @@ light, so that images in any unit give the same answers.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ _PIXEL_HIGH_PASS_LOSS = 1.013  # the same for white noise that was not
 _CLIP_SIGMA = 3.0
 _CENTRE_RADIUS = 0.1  # frame widths in which the galaxy's own light is looked at
 _NOISE_OF_LIGHT = 1e-4  # least noise of a band, as a part of the galaxy's brightest: images without noise have none
-_LEAST = 1e-30  # nJy a pixel; a frame without light still gets finite ratios
+_LEAST = 1e-18  # nJy a pixel; a frame without light still gets finite ratios
 
 
 class FluxSky(NamedTuple):
@@ -71,21 +72,21 @@ def _brightest(images: Tensor) -> Tensor:
     return images.where(central, 0).amax((2, 3))
 
 
-def smoothed_noise(light: Tensor, good: Tensor) -> Tensor:
+def smoothed_noise(light: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     """Return the standard deviation (N,) of the sky of planes (N, S, S) after smoothing with the detection kernel.
 
     The planes are in units of their noise. White noise has a known answer, below which none is taken; that of
-    drizzled or resampled images is correlated and larger.
+    drizzled or resampled images is correlated and larger. Returned as well is by which factor (N,), 1 or more.
     """
     side = light.shape[-1]
     pixels = corner_pixels(side, light.device)
     light = light.where(good, 0).clamp_max(_CLIP_SIGMA)
     fine = smooth(light, DETECTION_SMOOTHING) - smooth(light, _BACKGROUND_SMOOTHING)
     found = _HIGH_PASS_LOSS * clipped_median(fine.flatten(1)[:, pixels], good.flatten(1)[:, pixels])[1]
-    sigma = DETECTION_SMOOTHING * side
     # A Gaussian of more than a pixel leaves 1 / (2 sqrt(pi) sigma) of white noise; a narrow one hardly smooths.
-    white = (1 + 4 * torch.pi * sigma**2) ** -0.5
-    return found.clamp_min(white)
+    white = (1 + 4 * math.pi * (DETECTION_SMOOTHING * side) ** 2) ** -0.5
+    sigma = found.clamp_min(white)
+    return sigma, sigma / white
 
 
 def clipped_median(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:

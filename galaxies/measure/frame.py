@@ -30,7 +30,7 @@ def check_images(images: Tensor) -> Tensor:
     return images
 
 
-def _kept(make: Function) -> Function:
+def kept(make: Function) -> Function:
     """Keep what a function of sizes, dtypes and devices returns, which serves where gradients are computed as well.
 
     `torch.compile` takes it for a constant, as by `torch.compiler.assume_constant_result`, which needs a second to load
@@ -43,11 +43,11 @@ def _kept(make: Function) -> Function:
             return make(*arguments)
 
     @functools.wraps(make)
-    def kept(*arguments: Any) -> Any:
+    def remembering(*arguments: Any) -> Any:
         return made(*arguments)
 
-    kept._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return cast(Function, kept)
+    remembering._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return cast(Function, remembering)
 
 
 def pixel_grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,7 @@ def pixel_grid(side: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return axis[None, :], axis[:, None]
 
 
-@_kept
+@kept
 def _axis(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.arange(side, device=device, dtype=dtype) - (side - 1) / 2
 
@@ -67,7 +67,7 @@ def corner_mask(side: int, device: torch.device) -> Tensor:
     return x.square() + y.square() > (0.5 * side) ** 2
 
 
-@_kept
+@kept
 def corner_pixels(side: int, device: torch.device) -> Tensor:
     """Return the row-major numbers, int64, of the pixels of `corner_mask`.
 
@@ -121,7 +121,7 @@ def smooth(planes: Tensor, width: float) -> Tensor:
     return matrix @ planes @ matrix.T
 
 
-@_kept
+@kept
 def _gaussian(side: int, width: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a matrix as `gaussian_matrix` makes it, kept: making it takes ten times as many operations as using it."""
     return gaussian_matrix(side, width, torch.empty(0, dtype=dtype, device=device), repeat_border=True)

@@ -1,0 +1,283 @@
+"""A smooth model of a galaxy on flux, for what noise, the PSF, a neighbour or the frame's border hide of it.
+
+The model is an elliptical Sersic profile, blurred by the PSF and held against the pixels for all indices and radii of a
+table at once; the mean over them, each by its likelihood, stands for the galaxy where it is fainter than the noise.
+Where it is brighter the pixels themselves are measured, so that arms, bars and companions count as what they are.
+
+Nothing here is searched for in steps whose number depends on the images, and all of it is a few products of matrices:
+profiles are sums of the same Gaussians (see `sersic_mixtures`). The ellipse is held constant in derivatives, since the
+light of a fit does not change, to first order, with centre and axis ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from galaxies.measure.frame import pixel_grid
+from galaxies.measure.sersic_mixtures import Mixtures
+from galaxies.measure.structure import squared_radius
+
+_CORE, _WINGS, _WING_WIDTH = 0.984, 0.13, 2.2  # of a PSF of known width: its narrower Gaussian, and the wider one
+_PARTS = ((1 - _WINGS, 1.0), (_WINGS, _WING_WIDTH**2))
+_SHARPNESS = sum(one * other / (v + w) for one, v in _PARTS for other, w in _PARTS)  # 2 pi times that of variance 1
+_FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, standard deviations
+_PIXEL = 1 / 12  # variance of a pixel's area along one axis, pixels²
+_MOST_SIGNIFICANT = 50.0  # signal-to-noise ratio up to which a galaxy is believed to be a Sersic profile
+_TYPICAL_INDEX = 1.4
+_INDEX_SPREAD = 0.7  # of its natural logarithm
+MODEL_ERROR = 0.1  # part of the model's surface brightness by which a galaxy may differ from it
+_ANNULUS = 1 / 3  # width of the ring over a radius, over which the pixels are averaged before they are believed
+_BELIEVED_SNR = 30.0  # of the whole galaxy, from which its detected pixels are believed whatever the model says
+_LEAST_STRETCH, _MOST_STRETCH = 0.02, 2.6  # of ellipses that are tried: axis ratios of 0.98 and 0.07
+_TYPICAL_STRETCH = 1.1  # standard deviation of each of the two numbers among galaxies
+_ROUNDS = 10  # of fitting the stretch
+_DAMPING = 0.9
+_DIRECTIONS, _RADII = 12, 64  # of the light in circles
+
+
+class Ellipse(NamedTuple):
+    """Centre (N, 2), x and y in pixels from the frame's, and stretch (N, 2) of concentric ellipses.
+
+    The stretch is ln(a/b) times cosine and sine of twice the position angle.
+    """
+
+    centre: Tensor
+    stretch: Tensor
+
+
+class Psf(NamedTuple):
+    """Point spread functions as sums of K round Gaussians: their parts (N, K), and variances (N, K), pixels²."""
+
+    parts: Tensor
+    variances: Tensor
+
+
+def psf_of_width(blur: Tensor) -> Psf:
+    """Return PSFs whose full width at half maximum is that of Gaussians of the standard deviation `blur` (N,), pixels.
+
+    The width alone says nothing of the wings. A Gaussian has none, the atmosphere's hold a fifth of the light, in a
+    second Gaussian twice as wide (Kolmogorov's turbulence); what is taken lies between.
+    """
+    core = (_CORE * blur).square()
+    parts = torch.stack([torch.full_like(blur, 1 - _WINGS), torch.full_like(blur, _WINGS)], 1)
+    return Psf(parts, torch.stack([core, _WING_WIDTH**2 * core], 1))
+
+
+def psf_width(images: Tensor) -> Tensor:
+    """Return the full width at half maximum (N, B), pixels, of the PSF as `psf_of_width` draws it nearest to images.
+
+    It is the one of the same sharpness, sum of p² over (sum of p)², to which the wings of a PSF count as they do for
+    galaxies: that of a star's peak alone would be too small.
+
+    Parameters
+    ----------
+    images : Tensor, (N, B, P, P), floating point
+        As stars look, with the blur by the pixels in them, on no sky.
+    """
+    sharpness = images.square().sum((2, 3)) / images.sum((2, 3)).square().clamp_min(1e-30)
+    core = _SHARPNESS / (2 * math.pi * sharpness.clamp_min(1e-12)) - _PIXEL
+    return _FWHM / _CORE * core.clamp_min(0.01).sqrt()
+
+
+class Model(NamedTuple):
+    """Models of N galaxies.
+
+    Attributes
+    ----------
+    light : Tensor, (N, G)
+        Light of each Gaussian, before the PSF.
+    spread : Tensor, (N,)
+        Relative standard deviation of all light among the profiles that fit.
+    significance : Tensor, (N,)
+        Signal-to-noise ratio of the best fit.
+    """
+
+    light: Tensor
+    spread: Tensor
+    significance: Tensor
+
+
+def stretched(variances: Tensor, stretch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the covariances (N, G): xx, yy and xy of Gaussians (G,) that are stretched (N, 2) at constant area."""
+    length = (stretch.square().sum(1) + 1e-8).sqrt()
+    cosh, slope = length.cosh(), length.sinh() / length
+    across, diagonal = slope * stretch[:, 0], slope * stretch[:, 1]
+    return tuple(part[:, None] * variances for part in (cosh + across, cosh - across, diagonal))  # type: ignore[return-value]
+
+
+def drawn(variances: Tensor, ellipse: Ellipse, psf: Psf, side: int) -> Tensor:
+    """Draw Gaussians (N, K, G, S * S), blurred by each of the PSF's and by the pixel; for each K have the light 1."""
+    x, y = pixel_grid(side, variances)
+    dx, dy = (each - ellipse.centre[:, k, None, None] for k, each in enumerate((x, y)))
+    along, across, both = dx.square().expand(-1, side, -1), dy.square().expand(-1, -1, side), dx * dy
+    terms = torch.stack([along, across, both, torch.ones_like(both)], 1).flatten(2)  # (N, 4, S * S)
+    xx, yy, xy = (part[:, None] for part in stretched(variances, ellipse.stretch))  # (N, 1, G)
+    added = psf.variances[..., None] + _PIXEL
+    xx, yy = xx + added, yy + added  # (N, K, G)
+    determinant = xx * yy - xy.square()
+    height = (psf.parts[..., None] / (2 * math.pi * determinant.sqrt())).clamp_min(1e-30).log()
+    factors = torch.stack([-0.5 * yy / determinant, -0.5 * xx / determinant, xy / determinant, height], -1)
+    return torch.bmm(factors.flatten(1, 2), terms).exp_().unflatten(1, determinant.shape[1:])
+
+
+def level_in(pixels: Tensor, drawings: Tensor) -> Tensor:
+    """Return the mean (N, G) of drawings (N, G, S * S) over the pixels of the sky (N, S, S), bool.
+
+    The sky's level, which was taken off the images, held as much of the galaxy's own wings.
+    """
+    weights = pixels.flatten(1).to(drawings.dtype)
+    return torch.bmm(drawings, weights[..., None])[..., 0] / weights.sum(1, keepdim=True).clamp_min(1)
+
+
+def fit_profiles(
+    light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, mixtures: Mixtures, grain: Tensor
+) -> Model:
+    """Fit all profiles of a table to the `usable` pixels of galaxies, and take the mean over them.
+
+    Parameters
+    ----------
+    light : Tensor, (N, S, S)
+        Above the sky, in units of the noise.
+    usable : Tensor, (N, S, S), bool
+    drawings : Tensor, (N, G, S * S)
+        Of the table's Gaussians, blurred.
+    level : Tensor, (N, G)
+        That was taken off them with the sky.
+    mixtures : Mixtures
+    grain : Tensor, (N,)
+        By how much the noise of smoothed images is larger than that of white noise: 1, more for drizzled images.
+    """
+    weights = usable.flatten(1).to(light.dtype)
+    shown = drawings * weights[:, None]
+    sums, count = shown.sum(2), weights.sum(1)[:, None, None]
+    products = torch.bmm(shown, drawings.mT)  # (N, G, G)
+    cross = sums[:, :, None] * level[:, None]
+    products = products - cross - cross.mT + count * level[:, :, None] * level[:, None]
+    seen = (light.flatten(1) * weights)[..., None]
+    found = torch.bmm(shown, seen)[..., 0] - level * seen.sum(1)  # (N, G)
+    parts = mixtures.parts
+    power = ((products @ parts.T) * parts.T).sum(1).clamp_min(1e-20)  # (N, T)
+    matched = found @ parts.T
+    amplitude = matched / power
+    gain = matched.clamp_min(0).square() / power / grain.square()[:, None]
+    best = gain.detach().amax(1, keepdim=True)
+    doubt = 1 + best / _MOST_SIGNIFICANT**2
+    tempered = gain / doubt
+    prior = -0.5 * ((mixtures.indices / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
+    belief = torch.softmax(0.5 * tempered + prior, 1)
+    total = (belief * amplitude).sum(1)
+    variance = (belief * (amplitude - total[:, None]).square()).sum(1, keepdim=True) / doubt
+    spread = variance.detach().sqrt()[:, 0] / total.detach().abs().clamp_min(1e-6)
+    return Model((belief * amplitude) @ parts, spread, best[:, 0].sqrt())
+
+
+def believed(model: Tensor, ellipse: Ellipse, mask: Tensor, significance: Tensor, grain: Tensor) -> Tensor:
+    """Return how far each pixel is believed, 0 to 1 (N, S, S), against the model (N, S, S) in units of the noise.
+
+    It is the variance by which galaxies differ from the model over itself and that of the mean of a ring through the
+    pixel. All of what was detected, `mask` (N, S, S), is believed in bright galaxies.
+    """
+    side = model.shape[-1]
+    x, y = pixel_grid(side, model)
+    dx, dy = x - ellipse.centre[:, 0, None, None], y - ellipse.centre[:, 1, None, None]
+    xx, yy, xy = (part[..., None] for part in stretched(model.new_ones(1), ellipse.stretch))
+    squared_radius = yy * dx.square() + xx * dy.square() - 2 * xy * dx * dy
+    ring = (2 * math.pi * _ANNULUS * squared_radius).clamp_min(2)
+    signal = ring * (MODEL_ERROR * model / grain[:, None, None]).square()
+    ratio = (significance / _BELIEVED_SNR).square()
+    return torch.maximum(signal / (signal + 1), mask * (ratio / (1 + ratio))[:, None, None])
+
+
+def half_light_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> Tensor:
+    """Return the radius (N,), pixels, of the circle that holds half of the light (N, G) of Gaussians before the PSF.
+
+    In coordinates that make a Gaussian round, the circle is an ellipse; the light within it is a mean over directions.
+    """
+    length = (stretch.square().sum(1) + 1e-12).sqrt()[:, None]
+    turn = (torch.arange(_DIRECTIONS, device=light.device, dtype=light.dtype) + 0.5) * (math.pi / 2 / _DIRECTIONS)
+    squares = length.exp() * turn.cos().square() + (-length).exp() * turn.sin().square()  # (N, D)
+    steps = torch.arange(_RADII, device=light.device, dtype=light.dtype) / (_RADII - 1)
+    edges = 0.1 * (10.0 * side) ** steps  # pixels
+    area = edges.square()[None, :, None, None] / squares[:, None, None]  # (N, R, 1, D)
+    within = 1 - torch.exp(-0.5 * area / variances[:, None]).mean(3)  # (N, R, G)
+    growth = torch.bmm(within, light[..., None])[..., 0].cummax(1).values
+    return squared_radius(growth, edges, 0.5 * light.sum(1, keepdim=True))[:, 0].clamp_min(1e-4).sqrt()
+
+
+def fit_stretch(
+    weighted: Tensor, weight: Tensor, start: Tensor, light: Tensor, variances: Tensor, psf: Psf, error: Tensor
+) -> Tensor:
+    """Return the stretch (N, 2) of the galaxy before the PSF that shows the moments which were measured.
+
+    What noise alone would stretch is shrunk, by the part that it has in the variance of all stretches, since the axis
+    ratio of a faint round galaxy would be too small in the mean.
+
+    Parameters
+    ----------
+    weighted : Tensor, (N, 3)
+        Second moments xx, yy, xy of the observed light under a Gaussian weight, pixels²; they carry the gradient.
+    weight : Tensor, (N, 3)
+        Those of the weight.
+    start : Tensor, (N, 2)
+    light, variances : Tensor, (N, G), (G,)
+        Of the model's Gaussians.
+    psf : Psf
+    error : Tensor, (N,)
+        Standard deviation of the observed distortion.
+    """
+    observed = _distortion(weighted)
+    with torch.no_grad():
+        stretch = start
+        for _ in range(_ROUNDS):
+            stretch = _with_length(stretch, _length(stretch).clamp(_LEAST_STRETCH, _MOST_STRETCH))
+            shown = _shown_distortion(stretch, weight, light, variances, psf)
+            response = _length(shown).clamp_min(1e-4) / _length(stretch)
+            stretch = stretch + _DAMPING * (observed - shown) / response[:, None]
+        stretch = _with_length(stretch, _length(stretch).clamp(_LEAST_STRETCH, _MOST_STRETCH))
+        shown = _length(_shown_distortion(stretch, weight, light, variances, psf))
+        longer = _with_length(stretch, _length(stretch) + 0.1)
+        steeper = _length(_shown_distortion(longer, weight, light, variances, psf))
+        along, across = ((steeper - shown) / 0.1).clamp_min(1e-2), (shown / _length(stretch)).clamp_min(1e-2)
+        direction = stretch / _length(stretch)[:, None]
+        shrink = 1 / (1 + (error / along / _TYPICAL_STRETCH).square())
+    # The derivative of the solution, with the weight as it is.
+    change = observed - observed.detach()
+    radial = (change * direction).sum(1, keepdim=True) * direction
+    solved = stretch + radial / along[:, None] + (change - radial) / across[:, None]
+    return solved * shrink[:, None]
+
+
+def _length(stretch: Tensor) -> Tensor:
+    return (stretch.square().sum(1) + 1e-12).sqrt()
+
+
+def _with_length(stretch: Tensor, length: Tensor) -> Tensor:
+    return stretch * (length / _length(stretch))[:, None]
+
+
+def _distortion(moments: Tensor) -> Tensor:
+    """Return (xx - yy, 2 xy) / (xx + yy), (N, 2), of moments (N, 3)."""
+    xx, yy, xy = moments.unbind(1)
+    return torch.stack([xx - yy, 2 * xy], 1) / (xx + yy).clamp_min(1e-6)[:, None]
+
+
+def _shown_distortion(stretch: Tensor, weight: Tensor, light: Tensor, variances: Tensor, psf: Psf) -> Tensor:
+    """Return the distortion (N, 2) that blurred Gaussians show together under a Gaussian weight of the same centre."""
+    xx, yy, xy = (part[:, None] for part in stretched(variances, stretch))  # (N, 1, G)
+    added = psf.variances[..., None] + _PIXEL
+    xx, yy = xx + added, yy + added  # (N, K, G)
+    w_xx, w_yy, w_xy = (part[:, None, None] for part in weight.unbind(1))
+    s_xx, s_yy, s_xy = xx + w_xx, yy + w_yy, xy + w_xy
+    determinant = s_xx * s_yy - s_xy.square()
+    own = xx * yy - xy.square()
+    # Under the weight a Gaussian of covariance C is one of (C^-1 + W^-1)^-1 = (|C| W + |W| C) / |C + W|.
+    of_weight = w_xx * w_yy - w_xy.square()
+    seen = psf.parts[..., None] * light[:, None] / determinant.sqrt()
+    sums = [
+        (seen * (own * w + of_weight * c) / determinant).sum((1, 2)) for w, c in ((w_xx, xx), (w_yy, yy), (w_xy, xy))
+    ]
+    return _distortion(torch.stack(sums, 1) / seen.sum((1, 2)).clamp_min(1e-12)[:, None])
