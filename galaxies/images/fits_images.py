@@ -149,7 +149,7 @@ def choose_planes(path: Path, images: Sequence[Image], primary: Mapping[str, Any
     """
     if not images:
         raise UserError(f"{path} holds no image")
-    sky = [image for image in images if not _says_otherwise(image)]
+    sky = [image for image in images if not says_otherwise(image)]
     if not sky:
         raise UserError(f"{path} holds no picture of the sky, only {', '.join(_reason(image) for image in images[:4])}")
     # Thumbnails and dummies of one pixel are passed over, if there is something larger.
@@ -212,7 +212,7 @@ def _kind(image: Image) -> frozenset[str]:
     return frozenset().union(*(_words(str(image.header.get(card, ""))) for card in _KINDS))
 
 
-def _says_otherwise(image: Image) -> bool:
+def says_otherwise(image: Image) -> bool:
     """Say whether its name, kind or unit says that it is no picture of the sky."""
     words = _words(image.name)
     unit = str(image.header.get("BUNIT", "")).strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galaxies.datasets.preparing import FluxSource, Source
-from galaxies.datasets.sources import galaxy10, galaxy_zoo, galaxy_zoo_votes, labelled
+from galaxies.datasets.sources import field, galaxy10, galaxy_zoo, galaxy_zoo_votes, labelled
 
 # The subcommands of `prepare_data.py` by name, in the order in which --help shows them.
 SOURCES: dict[str, Source] = {
@@ -13,4 +13,6 @@ SOURCES: dict[str, Source] = {
     "labelled": labelled.SOURCE,
 }
 # The same for sources of flux.
-FLUX_SOURCES: dict[str, FluxSource] = {}
+FLUX_SOURCES: dict[str, FluxSource] = {
+    "field": field.SOURCE,
+}

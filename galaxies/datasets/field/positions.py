@@ -1,0 +1,207 @@
+"""Where the galaxies of a field are by a catalogue, and what it says of them besides."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from config_physics import CATALOGUE_ATTRIBUTES
+from galaxies.common.errors import UserError, shown
+from galaxies.datasets.field.detection import Sources
+from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
+from galaxies.tables.numbers import NumberReader, Quantity
+from galaxies.tables.reading import listed, read_table
+
+# Names that a column may have without --columns; the first is ours.
+_NAMES = {
+    "object_id": ("object_id",),
+    "ra": ("ra", "ra_deg", "raj2000", "ra_j2000", "alpha_j2000"),
+    "dec": ("dec", "dec_deg", "dej2000", "decj2000", "dec_j2000", "delta_j2000"),
+    "x": ("x", "x_image"),
+    "y": ("y", "y_image"),
+    "morphology": ("morphology",),
+    "star": ("star", "class_star"),
+    **{name: (name,) for name in CATALOGUE_ATTRIBUTES},
+}
+_ANYWHERE = Quantity((-1e9, 1e9), (-1e9, 1e9))
+_MOST_CLASSES = 64
+_STAR_WORDS = {"star": 1.0, "s": 1.0, "psf": 1.0, "true": 1.0, "yes": 1.0}
+_GALAXY_WORDS = {"galaxy": 0.0, "gal": 0.0, "g": 0.0, "false": 0.0, "no": 0.0, "": 0.0}
+
+
+class Positions(NamedTuple):
+    """Galaxies of a catalogue that lie in a frame.
+
+    Attributes
+    ----------
+    x, y : ndarray, (N,), float64
+        Pixels from 0 at the centre of the first one.
+    object_ids : list of str, or None
+        As the catalogue has them.
+    morphologies : list of str, or None
+        Class names.
+    is_star : ndarray, (N,), bool, or None
+        What the catalogue calls a star.
+    values : dict of str to ndarray, (N,)
+        Attributes, NaN where unknown.
+    num_rows : int
+        Of the catalogue, those outside of the frame included.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    object_ids: list[str] | None
+    morphologies: list[str] | None
+    is_star: np.ndarray | None
+    values: dict[str, np.ndarray]
+    num_rows: int
+
+
+def read_positions(
+    file: Path, columns: Mapping[str, str], wcs: Any, shape: tuple[int, int], first_pixel: int
+) -> Positions:
+    """Read the galaxies of a catalogue that lie in a frame.
+
+    Parameters
+    ----------
+    file : Path
+        Any table that `read_table` reads.
+    columns : mapping of str to str
+        Our name of a column to the catalogue's.
+    wcs : astropy.wcs.WCS or None
+        World coordinates of the frame, which right ascension and declination (degrees) need.
+    shape : (int, int)
+        Height and width of the frame.
+    first_pixel : int
+        What the catalogue calls the centre of the frame's first pixel: 1 as FITS and SExtractor do, or 0.
+
+    Raises
+    ------
+    UserError
+        If it has no positions, none of them lies in the frame, or a cell is wrong.
+    """
+    names = {ours: (theirs.lower(),) for ours, theirs in columns.items()}
+    if strange := sorted(set(names) - set(_NAMES)):
+        raise UserError(f"--columns names {strange[0]}, which is none of {', '.join(_NAMES)}")
+    accepted = {**_NAMES, **names}
+    wanted = [name for known in accepted.values() for name in known]
+    table = read_table(file, wanted, [known[0] for known in names.values()])
+    found = {ours: here[0] for ours, known in accepted.items() if (here := [n for n in known if n in table.cells])}
+    numbers = NumberReader(table)
+    x, y = _in_pixels(file, found, numbers, wcs, first_pixel, listed(table.others))
+    height, width = shape
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    if not inside.any():
+        raise UserError(
+            f"none of the {len(table)} positions of {file} lies in the frame, which has {width} x {height} pixels"
+            f"{_region(wcs, shape)}: give the catalogue of this field"
+        )
+    rows = np.flatnonzero(inside)
+    ids = morphologies = is_star = None
+    if "object_id" in found:
+        texts = read_ids(table, found["object_id"])
+        refuse_repeated(table, texts, "give every galaxy one row")
+        ids = [texts.iloc[row] for row in rows.tolist()]
+    if "morphology" in found:
+        morphologies = _classes(table, found["morphology"], rows)
+    if "star" in found:
+        is_star = _stars(table, found["star"], numbers)[rows]
+    values = {n: numbers.read(found[n], Quantity.of(n))[rows] for n in CATALOGUE_ATTRIBUTES if n in found}
+    numbers.say()
+    return Positions(x[rows], y[rows], ids, morphologies, is_star, values, len(table))
+
+
+def _in_pixels(
+    file: Path, found: Mapping[str, str], numbers: NumberReader, wcs: Any, first_pixel: int, others: str
+) -> tuple[np.ndarray, np.ndarray]:
+    if "ra" in found and "dec" in found and wcs is not None:
+        ra, dec = numbers.read(found["ra"], _ANYWHERE), numbers.read(found["dec"], _ANYWHERE)
+        known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
+        x, y = np.full(len(ra), np.nan), np.full(len(ra), np.nan)
+        x[known], y[known] = to_pixels(wcs, ra[known], dec[known])
+        return x, y
+    if "x" in found and "y" in found:
+        x, y = numbers.read(found["x"], _ANYWHERE), numbers.read(found["y"], _ANYWHERE)
+        return x - first_pixel, y - first_pixel
+    if "ra" in found and "dec" in found:
+        raise UserError(
+            f"{file} gives RA and Dec, and the frames have no world coordinates: give positions in pixels, columns x "
+            "and y"
+        )
+    raise UserError(
+        f"{file} has no positions: name its columns with --columns ra=NAME,dec=NAME or --columns x=NAME,y=NAME; it "
+        f"has {others}"
+    )
+
+
+def to_pixels(wcs: Any, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixels, from 0, of ICRS positions in degrees; NaN where they are not on the frame's sky."""
+    from astropy import units
+    from astropy.coordinates import SkyCoord
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        x, y = wcs.world_to_pixel(SkyCoord(ra * units.deg, dec * units.deg))
+    # The other side of the sky is projected into the plane as well.
+    back_ra, back_dec = to_sky(wcs, np.asarray(x, float), np.asarray(y, float))
+    apart = np.hypot((back_ra - ra + 180) % 360 - 180, back_dec - dec)
+    wrong = ~(apart < 0.01) & (np.abs(dec) < 89.9)
+    return np.where(wrong, np.nan, x), np.where(wrong, np.nan, y)
+
+
+def to_sky(wcs: Any, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ICRS right ascension and declination in degrees of pixels, from 0."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sky = wcs.pixel_to_world(x, y).icrs
+    return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
+
+
+def _region(wcs: Any, shape: tuple[int, int]) -> str:
+    if wcs is None:
+        return ""
+    ra, dec = to_sky(wcs, np.array([(shape[1] - 1) / 2]), np.array([(shape[0] - 1) / 2]))
+    return f" about RA {ra[0]:.4f}, Dec {dec[0]:.4f}"
+
+
+def _classes(table: Any, column: str, rows: np.ndarray) -> list[str]:
+    names = [stripped(text) for text in table.cells[column]]
+    for row in rows.tolist():
+        if not names[row]:
+            raise UserError(f"{table.place(column, row)} is empty: give every galaxy a class")
+        if not names[row].isprintable() or len(names[row]) > 60:
+            raise UserError(f"{table.place(column, row)} holds {shown(names[row])}, which is no name of a class")
+    chosen = [names[row] for row in rows.tolist()]
+    if len(set(chosen)) > _MOST_CLASSES:
+        raise UserError(
+            f"column {column} of {table.file} has {len(set(chosen))} different values, and {_MOST_CLASSES} classes are "
+            "the most: name the column of classes with --columns morphology=NAME"
+        )
+    return chosen
+
+
+def _stars(table: Any, column: str, numbers: NumberReader) -> np.ndarray:
+    """Return which rows are called stars: by a word, or a number from 0.5."""
+    words = [stripped(text).lower() for text in table.cells[column]]
+    if set(words) <= set(_STAR_WORDS) | set(_GALAXY_WORDS):
+        return np.array([{**_STAR_WORDS, **_GALAXY_WORDS}[word] > 0.5 for word in words])
+    with np.errstate(invalid="ignore"):
+        return np.asarray(numbers.read(column, Quantity((-100.0, 100.0), (0.0, 1.0))) >= 0.5)
+
+
+def centred_on(sources: Sources, x: np.ndarray, y: np.ndarray, reach: float) -> np.ndarray:
+    """Return for each position the nearest source within reach (its index, -1 for none), each source but once."""
+    from scipy.spatial import cKDTree
+
+    found = cKDTree(np.stack([sources.x, sources.y], 1)).query(np.stack([x, y], 1))
+    distance, nearest = np.asarray(found[0]), np.asarray(found[1])
+    match = np.where(distance <= reach, nearest, -1)
+    order = np.argsort(distance)
+    _, first = np.unique(match[order], return_index=True)
+    once = np.zeros(len(x), bool)
+    once[order[first]] = True
+    return np.where(once, match, -1)
