@@ -54,16 +54,29 @@ class Spheroid:
 class Light:
     """Light of N galaxies of one kind: `planes` (N, B, W, W) a pixel, spheroids, and particles still to be smoothed.
 
-    `flux` (N, B) is all of it, whether or not it lies on the grid. `particles` (N, W, W) holds a unit of light, to be
-    blurred by `particle_sigma` (N,) and given `particle_flux` (N, B).
+    `particles` (N, W, W) holds a unit of light, to be blurred by `particle_sigma` (N,) and given `particle_flux`
+    (N, B). `disc_flux` (N, B) is what planes and particles hold together, or would on a grid without an end; without
+    it, what they hold.
     """
 
     planes: Tensor | None
     spheroids: list[Spheroid]
-    flux: Tensor
     particles: Tensor | None = None
     particle_sigma: Tensor | None = None
     particle_flux: Tensor | None = None
+    disc_flux: Tensor | None = None
+
+    @property
+    def flux(self) -> Tensor:
+        """All of the light, (N, B)."""
+        parts = [spheroid.flux for spheroid in self.spheroids]
+        if self.disc_flux is not None:
+            return sum(parts, self.disc_flux)
+        if self.planes is not None:
+            parts.append(self.planes.sum((-1, -2)))
+        if self.particle_flux is not None:
+            parts.append(self.particle_flux)
+        return sum(parts[1:], parts[0])
 
 
 class Grid:
@@ -143,7 +156,7 @@ def elliptical_light(p: LitTable[Tensor], _grid: Grid, _pair: encounter.Encounte
     core = _spheroid(
         p, p.bulge_flux, p.size / EXPONENTIAL_HALF_LIGHT * p.structure.bulge_size, p.structure.bulge_axis_ratio
     )
-    return Light(None, [body, core], p.disc_flux + p.bulge_flux)
+    return Light(None, [body, core])
 
 
 def _spheroid(p: LitTable[Tensor], flux: Tensor, size: Tensor, axis_ratio: Tensor) -> Spheroid:
@@ -187,7 +200,7 @@ def spiral_light(p: LitTable[Tensor], grid: Grid, _pair: encounter.Encounter | N
 
     palette = _palette(p)
     bar_flux = (arms.bar_fraction * palette.reference_disc)[:, None] * palette.old_light
-    planes = []
+    planes, totals = [], []
     for band in range(p.disc_flux.shape[1]):
         flux = p.disc_flux[:, band]
         knot_fraction = arms.knot_fraction * palette.knot_color[:, band]
@@ -197,9 +210,11 @@ def spiral_light(p: LitTable[Tensor], grid: Grid, _pair: encounter.Encounter | N
             + _wide(bar_flux[:, band]) * bar
             + _wide(flux * (1 - arms.bar_fraction) * knot_fraction) * knots
         )
+        # Where arms are as dark as they may be, the disc has a little more light than without them.
+        added = (smooth.sum((1, 2)) / disc.sum((1, 2)) - 1) * (1 - knot_fraction)
+        totals.append(flux * (1 - arms.bar_fraction) * (1 + added) + bar_flux[:, band])
     bulge = _spheroid(p, p.bulge_flux, scale_length * p.structure.bulge_size, p.structure.bulge_axis_ratio)
-    total = p.disc_flux * (1 - arms.bar_fraction)[:, None] + bar_flux + p.bulge_flux
-    return Light(torch.stack(planes, 1), [bulge], total)
+    return Light(torch.stack(planes, 1), [bulge], disc_flux=torch.stack(totals, 1))
 
 
 def _normalised(light: Tensor) -> Tensor:
@@ -240,13 +255,12 @@ def edge_on_light(p: LitTable[Tensor], grid: Grid, _pair: encounter.Encounter | 
     # reference band.
     seen = (disc * (0.5 + 0.5 * torch.exp(-depth))).sum((1, 2), keepdim=True)
     opacity = _palette(p).dust_opacity
-    planes, parts = [], []
+    planes = []
     for band in range(p.disc_flux.shape[1]):
         plane = disc * (0.5 + 0.5 * torch.exp(-_wide(opacity[:, band]) * depth))
         planes.append(_wide(p.disc_flux[:, band]) * plane / seen)
-        parts.append(planes[-1].sum((1, 2)))
     bulge = _spheroid(p, p.bulge_flux, scale_length * p.structure.bulge_size, p.structure.bulge_axis_ratio)
-    return Light(torch.stack(planes, 1), [bulge], torch.stack(parts, 1) + p.bulge_flux)
+    return Light(torch.stack(planes, 1), [bulge])
 
 
 def dry_merger_light(p: LitTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
@@ -268,7 +282,6 @@ def dry_merger_light(p: LitTable[Tensor], _grid: Grid, _pair: encounter.Encounte
             Spheroid(first * ratio[:, None], small * 0.8, n_two, two, angle_two, x, y),
             Spheroid(envelope, 1.8 * p.size, torch.ones_like(ratio), 0.5 + 0.5 * one, pair.direction, x / 2, y / 2),
         ],
-        flux,
     )
 
 
@@ -325,5 +338,5 @@ def wet_merger_light(p: LitTable[Tensor], grid: Grid, pair: encounter.Encounter 
         flux = p.bulge_flux * part[:, galaxy, None]
         spheroids.append(Spheroid(flux, size, p.structure.bulge_n[:, galaxy], bulge_ratio, angle, x, y))
     pulled_out = p.disc_flux * carried * _palette(p).outskirt_color
-    total = p.disc_flux * (1 - carried) + pulled_out + p.bulge_flux
-    return Light(planes, spheroids, total, particles, _PARTICLE_SMOOTHING * unit, pulled_out)
+    together = p.disc_flux * (1 - carried) + pulled_out
+    return Light(planes, spheroids, particles, _PARTICLE_SMOOTHING * unit, pulled_out, together)

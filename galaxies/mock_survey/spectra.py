@@ -95,7 +95,7 @@ def dust_curve(wavelength_nm: np.ndarray) -> np.ndarray:
 def dust_in_bands(bands: Sequence[SurveyBand], redshift: np.ndarray) -> np.ndarray:
     """Return the extinction in bands of dust at a redshift (N,), over that in r at rest: (N, B)."""
     wavelength = np.array([band.wavelength_nm for band in bands])
-    return dust_curve(wavelength / (1 + np.asarray(redshift)[:, None])) / dust_curve(np.mean(REST_R))
+    return dust_curve(wavelength / (1 + np.asarray(redshift)[:, None])) / dust_curve(np.array(np.mean(REST_R)))
 
 
 def _mean(population: str, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def _integral(population: str) -> tuple[np.ndarray, np.ndarray]:
     wavelength, flux = np.array(_SPECTRA[population]).T
     # Beyond the last point, the tail of a hot body (Rayleigh & Jeans).
     wavelength, flux = np.append(wavelength, _RANGE[1]), np.append(flux, flux[-1] * (wavelength[-1] / _RANGE[1]) ** 2)
-    place = np.linspace(*np.log(_RANGE), _RESOLUTION)
+    place = np.log(np.geomspace(_RANGE[0], _RANGE[1], _RESOLUTION))
     density = np.exp(np.interp(place, np.log(wavelength), np.log(flux)))
     steps = np.diff(place) * (density[1:] + density[:-1]) / 2
     return place, np.append(0.0, steps.cumsum())
