@@ -64,6 +64,7 @@ def test_the_manifest_says_what_the_numbers_are(data):
     assert manifest["bands"][0] == {"name": "g", "wavelength_nm": 480.0, "zero_point": 31.4}
     assert -2.5 * np.log10(1e-9 / 3631) == pytest.approx(31.4, abs=1e-3)
     assert manifest["units"]["magnitude_g"] == "mag" and manifest["units"]["size_arcsec"] == "arcsec"
+    assert set(manifest["units"]) == set(manifest["attributes"])
     assert manifest["attributes"]["magnitude_g"] == 60 and "noise_g" not in manifest["attributes"]
     assert "psfs.npy" in manifest["sha256"]
 
@@ -193,6 +194,35 @@ def test_settings_of_data_that_cannot_be_are_refused(data, changes, wrong):
     config = settings_of(data, "magnitude_r")
     with pytest.raises(UserError, match=wrong):
         replace(config, **changes)
+
+
+def test_what_a_column_may_hold_is_what_a_galaxy_can_have(tmp_path, data):
+    layout = data.layout
+    for name, right, wrong in (
+        ("noise_g", 0.0, -1.0),
+        ("pixel_scale", 0.03, 0.0),
+        ("psf_fwhm_r", 1e-3, -0.1),
+        ("masked", 1.0, 1.1),
+        ("flag", 0.0, -1.0),
+        ("ellipticity", 0.0, 1.1),
+        ("concentration", 12.0, -1.0),
+        ("magnitude_r", 44.0, -9999.0),
+        ("redshift", 9.0, 0.0),
+        ("gini", 0.0, 1.5),
+    ):
+        low, high = layout.limits_of(name)
+        assert low < right <= high and not low < wrong <= high, name
+    assert layout.limits_of("true_magnitude_g") == (-np.inf, np.inf)
+    images = np.zeros((1, 3, 64, 64), np.float32)
+    writer = DatasetWriter(tmp_path / "d", 64, 1.0, {}, extra_columns=("offset",), layout=layout)
+    with pytest.raises(UserError, match="magnitude_r of 'a' is -9999, and no galaxy has any but"), writer:
+        writer.append(images, ["a"], ["galaxy"], {"magnitude_r": np.array([-9999.0]), "offset": np.array([-1e9])})
+
+
+def test_displays_have_no_settings_of_flux(dataset_path):
+    settings = PreparedDataset.open(dataset_path).settings(("size",))
+    assert settings == {"image_size": 64, "kind": "display", "bands": ("r", "g", "b"), "classes": DISPLAY.classes}
+    assert Config(**settings) == Config() and DISPLAY.band_columns == () and DISPLAY.columns[-1] == "pixel_scale"
 
 
 def test_batches_on_the_device_and_from_the_file_are_alike(data, monkeypatch):
