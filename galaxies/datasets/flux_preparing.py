@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from galaxies.datasets.layout import DataLayout
 from galaxies.datasets.preparing import print_summary
 from galaxies.datasets.writing import DatasetWriter
-
-if TYPE_CHECKING:
-    from galaxies.datasets.layout import DataLayout
+from galaxies.measure.flux import flux_attributes, measure_flux
 
 MOST_MISSING = 0.5  # part of the pixels of a band that may have no value
-_BLOCK_PX = 16  # side of the areas in which noise is measured
+_BLOCK_PX, _LEAST_PX = 16, 6  # sides of the areas in which noise is measured, at least four by four of them
 _CLIP = 3.0  # standard deviations
 _SHARING_PX = 3  # distance over which neighbours are taken to share their noise
 _CLIPPED = 0.98658  # standard deviation of a normal distribution that is cut at 3
@@ -70,8 +69,12 @@ def write_flux(
     *,
     extra_columns: Sequence[str] = (),
     overwrite: bool = False,
+    allow_empty_class: bool = False,
     inputs: Sequence[Path] = (),
     total: int | None = None,
+    unused: int = 0,
+    most_missing: float = MOST_MISSING,
+    say: Callable[[], None] | None = None,
 ) -> None:
     """Write a flux dataset of blocks of galaxies and print what it holds; memory does not grow with their number.
 
@@ -89,10 +92,16 @@ def write_flux(
         Entries for the manifest: source, command_line and so on (JSON values).
     extra_columns : sequence of str
         Names among `values` that are no attributes.
-    overwrite, inputs
+    overwrite, allow_empty_class, inputs
         As for `DatasetWriter`.
     total : int, optional
         Galaxies that are expected, for the progress bar.
+    unused : int
+        Galaxies of the source that fit no class.
+    most_missing : float
+        Part of the pixels of a band that may have no value; a galaxy with more is left out.
+    say : callable, optional
+        Prints what the source has to say, before the summary.
 
     Raises
     ------
@@ -100,30 +109,24 @@ def write_flux(
         If no galaxy is left, or the dataset cannot be written.
     """
     unmeasured = filled = 0
-    with (
-        DatasetWriter(  # type: ignore[call-arg]
-            out, size, 1.0, provenance, overwrite, extra_columns=extra_columns, inputs=inputs, layout=layout
-        ) as writer,
-        tqdm(desc="preparing", total=total, unit=" galaxies", leave=False) as bar,
-    ):
+    writing = DatasetWriter(
+        out, size, 1.0, provenance, overwrite, allow_empty_class, extra_columns, inputs=inputs, layout=layout
+    )
+    with writing as writer, tqdm(desc="preparing", total=total, unit=" galaxies", leave=False) as bar:
+        writer.unused = unused
         for block in blocks:
-            for rejected in block.rejected:
+            kept, lost = _with_enough_pixels(block, most_missing)
+            for rejected in (*block.rejected, *lost):
                 writer.reject(*rejected)
             bar.update(len(block.object_ids) + len(block.rejected))
-            if not len(block.object_ids):
-                continue
-            kept, lost = _with_enough_pixels(block)
-            for rejected in lost:
-                writer.reject(*rejected)
-            if not len(kept.object_ids):
-                continue
-            images, measured = _measured(kept, layout)
-            unmeasured += int(np.isnan(measured["size_arcsec"]).sum())
-            filled += int((measured["masked"] > 0).sum())
-            values = {**kept.values, **measured}
-            writer.append(  # type: ignore[call-arg]
-                images, kept.object_ids, kept.morphologies, values, psfs=kept.psfs
-            )
+            if len(kept.object_ids):
+                images, measured = _measured(kept, layout)
+                unmeasured += int(np.isnan(measured["size_arcsec"]).sum())
+                filled += int((measured["masked"] > 0).sum())
+                values = {**kept.values, **measured}
+                writer.append(images, kept.object_ids, kept.morphologies, values, psfs=kept.psfs)
+    if say is not None:
+        say()
     if filled:
         print(f"{filled} galaxies have pixels without a value, which are filled in (column masked)")
     if unmeasured:
@@ -131,11 +134,10 @@ def write_flux(
     print_summary(writer)
 
 
-def _with_enough_pixels(block: FluxBlock) -> tuple[FluxBlock, list[tuple[str, str, str]]]:
+def _with_enough_pixels(block: FluxBlock, most_missing: float) -> tuple[FluxBlock, list[tuple[str, str, str]]]:
     """Return the galaxies most of whose pixels have a value in every band, and why the others are left out."""
-    missing = np.isnan(block.images).mean((2, 3))  # (n, B)
-    worst = missing.max(1)
-    keep = worst <= MOST_MISSING
+    worst = np.isnan(block.images).mean((2, 3)).max(1, initial=0)
+    keep = worst <= most_missing
     lost = [
         (name, "too few pixels with a value", f"{100 * part:.0f} % of a band have none")
         for name, part, kept in zip(block.object_ids, worst, keep, strict=True)
@@ -166,9 +168,7 @@ def _with_enough_pixels(block: FluxBlock) -> tuple[FluxBlock, list[tuple[str, st
 
 def _measured(block: FluxBlock, layout: DataLayout) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return images without gaps, and what the catalogue says of them."""
-    from galaxies.measure.flux import flux_attributes, measure_flux
-
-    bands = [band.name for band in layout.bands]
+    bands = layout.band_names
     bad = np.isnan(block.images)
     noise = np.full(bad.shape[:2], np.nan) if block.noise is None else np.array(block.noise, np.float64)
     if np.isnan(noise).any():
@@ -179,16 +179,38 @@ def _measured(block: FluxBlock, layout: DataLayout) -> tuple[np.ndarray, dict[st
         torch.from_numpy(images),
         torch.as_tensor(block.pixel_scale, dtype=torch.float32),
         noise=torch.as_tensor(noise, dtype=torch.float32),
-        psf_fwhm=torch.as_tensor(fwhm, dtype=torch.float32) if np.isfinite(fwhm).any() else None,
-        mask=torch.from_numpy(bad.any(1)) if bad.any() else None,
+        psf_fwhm=torch.as_tensor(fwhm, dtype=torch.float32),
+        mask=torch.from_numpy(bad.any(1) & ~_padding(bad.any(1))) if bad.any() else None,
         structure=True,
     )
-    values = {name: photometry.attribute(name, bands).double().numpy() for name in flux_attributes(bands)}
+    values = {}
+    for name in flux_attributes(bands):
+        value = np.where(photometry.known(name, bands), photometry.attribute(name, bands).double(), np.nan)
+        low, high = layout.limits_of(name)
+        values[name] = np.where((value > low) & (value <= high), value, np.nan)
     values |= {f"noise_{band}": noise[:, k] for k, band in enumerate(bands)}
     values |= {f"psf_fwhm_{band}": fwhm[:, k] for k, band in enumerate(bands)}
     values |= {"pixel_scale": np.asarray(block.pixel_scale, np.float64), "masked": bad.mean((1, 2, 3))}
     values["flag"] = photometry.flag.double().numpy()
     return images, values
+
+
+def _padding(bad: np.ndarray) -> np.ndarray:
+    """Return which bad pixels (n, S, S) are what a frame is larger than its cutout: as many on opposite sides.
+
+    They are filled with sky, which photometry may take for such: without it, it would have none.
+    """
+    size = bad.shape[-1]
+    padding = np.zeros_like(bad)
+    for row in np.flatnonzero(bad.any((1, 2))).tolist():
+        for axis in (0, 1):
+            full = bad[row].all(axis)
+            if full.all():
+                continue
+            width = min(int(np.argmin(full)), int(np.argmin(full[::-1])))
+            lines = np.r_[:width, size - width : size]
+            padding[row][(slice(None), lines) if axis == 0 else lines] = True
+    return padding
 
 
 # Noise
@@ -197,10 +219,11 @@ def _measured(block: FluxBlock, layout: DataLayout) -> tuple[np.ndarray, dict[st
 def sky_noise(images: np.ndarray) -> np.ndarray:
     """Measure the standard deviation of the noise of a sky pixel in each plane.
 
-    A plane is cut into areas of 16 pixels a side. From each a plane through its values is taken off, which leaves
-    nothing of a sky level and little of a galaxy's wings, and what lies more than 3 standard deviations away. The
-    noise is the median over the fainter half of the areas. It is that of a pixel whether or not neighbours share
-    their noise, as they do after resampling, which an estimate from differences of neighbours would not be.
+    A plane is cut into areas of 16 pixels a side, or a quarter of its own if that is less. From each a plane through
+    its values is taken off, which leaves nothing of a sky level and little of a galaxy's wings, and what lies more than
+    3 standard deviations away. The noise is the median over the fainter half of the areas. It is that of a pixel
+    whether or not neighbours share their noise, as they do after resampling, which an estimate from differences of
+    neighbours would not be.
 
     Parameters
     ----------
@@ -212,7 +235,7 @@ def sky_noise(images: np.ndarray) -> np.ndarray:
     ndarray, (n, B), float64
         NaN where half of no area has values, or where all are equal, as in models without noise.
     """
-    side = min(_BLOCK_PX, images.shape[-1])
+    side = min(_BLOCK_PX, max(images.shape[-1] // 4, _LEAST_PX))
     count = images.shape[-1] // side
     first = (images.shape[-1] - count * side) // 2
     inner = images[..., first : first + count * side, first : first + count * side].astype(np.float64)

@@ -18,7 +18,7 @@ from galaxies.common.errors import UserError, shown
 from galaxies.images.bands import Band, Composite, band_in, bands_of_planes, composite
 from galaxies.images.opening import SMALLEST_PX
 
-_MOST_PLANES = 12  # more are a spectrum in each pixel
+MOST_PLANES = 12  # more are a spectrum in each pixel
 _SAMPLE_PX = 512  # a side, by which a question about all pixels is answered
 _FEW_LEVELS = 64  # of whole numbers, mostly 0: a mask, flags or labels
 _SOME = 0.05  # part of the pixels of a sky without its level that lie below 0, at least
@@ -37,12 +37,12 @@ _OTHERS = frozenset(
         *("BKG", "BG", "SKY", "RES", "CHI", "KERNEL", "WAVELENGTH", "WCSCORR"),
     )
 )
-_SCIENCE = frozenset(["SCI", "SCIENCE", "IMAGE", "FLUX", "DATA", "SIGNAL", "COADD", "INTENSITY", "COUNTS"])
+SCIENCE = frozenset(["SCI", "SCIENCE", "IMAGE", "FLUX", "DATA", "SIGNAL", "COADD", "INTENSITY", "COUNTS"])
 _KINDS = ("IMAGETYP", "IMTYPE", "EXTTYPE", "HDUCLAS2", "HDUCLAS3", "DATATYPE")
-_UNNAMED = frozenset(("", "PRIMARY", "COMPRESSED_IMAGE"))
+UNNAMED = frozenset(("", "PRIMARY", "COMPRESSED_IMAGE"))
 # The unit of a variance or a weight: all of it squared, or one over it; not "erg/s/cm^2".
-_SQUARED = re.compile(r"1\s*/\s*.+|(\(.*\)|[A-Za-z]+)\s*(\^|\*\*)\s*\(?-?2(\.0*)?\)?")
-_BAND_CARDS = ("FILTER", "BAND", "FILTNAM", "FILTER1", "FILTER2", "INSFLNAM", "HIERARCH ESO INS FILT1 NAME")
+SQUARED = re.compile(r"1\s*/\s*.+|(\(.*\)|[A-Za-z]+)\s*(\^|\*\*)\s*\(?-?2(\.0*)?\)?")
+BAND_CARDS = ("FILTER", "BAND", "FILTNAM", "FILTER1", "FILTER2", "INSFLNAM", "HIERARCH ESO INS FILT1 NAME")
 
 
 class Image(NamedTuple):
@@ -61,7 +61,7 @@ class Image(NamedTuple):
     @property
     def label(self) -> str:
         """What to call it."""
-        return f"HDU {self.number}" + ("" if self.name in _UNNAMED else f" ({shown(self.name)})")
+        return f"HDU {self.number}" + ("" if self.name in UNNAMED else f" ({shown(self.name)})")
 
     def _axes(self) -> list[int]:
         """Return the axes with more than one pixel, but for that of Stokes parameters, the first of which is taken."""
@@ -154,11 +154,11 @@ def choose_planes(path: Path, images: Sequence[Image], primary: Mapping[str, Any
         raise UserError(f"{path} holds no picture of the sky, only {', '.join(_reason(image) for image in images[:4])}")
     # Thumbnails and dummies of one pixel are passed over, if there is something larger.
     large = [image for image in sky if min(image.size()) >= SMALLEST_PX] or sky
-    named = [image for image in large if _words(image.name) & _SCIENCE or _kind(image) & _SCIENCE] or large
+    named = [image for image in large if words_of(image.name) & SCIENCE or kind_words(image) & SCIENCE] or large
     first = named[0]
-    if min(first.size()) == 0 or (count := first.num_planes()) > _MOST_PLANES:
+    if min(first.size()) == 0 or (count := first.num_planes()) > MOST_PLANES:
         raise UserError(
-            f"{path} has the shape {first.shape}: one plane, three (R, G, B) or up to {_MOST_PLANES} named bands are "
+            f"{path} has the shape {first.shape}: one plane, three (R, G, B) or up to {MOST_PLANES} named bands are "
             "needed; of a spectral cube, add up the planes of a band first"
         )
     if count == 1 and (found := _in_extensions([i for i in named if i.shape == first.shape])):
@@ -193,8 +193,8 @@ def _in_extensions(images: Sequence[Image]) -> Planes | None:
     """Return the composite of images that are each of another band; None where they do not say so."""
     bands: dict[float, tuple[Band, Image]] = {}
     for image in images:
-        said = [str(image.header[card]) for card in _BAND_CARDS if card in image.header]
-        if band := band_in(" ".join([*said, "" if image.name in _UNNAMED else image.name])):
+        said = [str(image.header[card]) for card in BAND_CARDS if card in image.header]
+        if band := band_in(" ".join([*said, "" if image.name in UNNAMED else image.name])):
             bands.setdefault(band.wavelength, (band, image))
     if len(bands) < 2:
         return None
@@ -204,27 +204,27 @@ def _in_extensions(images: Sequence[Image]) -> Planes | None:
     )
 
 
-def _words(text: str) -> frozenset[str]:
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of letters in a name, in capitals."""
     return frozenset(re.split(r"[^A-Z]+", text.upper()))
 
 
-def _kind(image: Image) -> frozenset[str]:
-    return frozenset().union(*(_words(str(image.header.get(card, ""))) for card in _KINDS))
+def kind_words(image: Image) -> frozenset[str]:
+    """Return the words by which the cards for it say what an image is."""
+    return frozenset().union(*(words_of(str(image.header.get(card, ""))) for card in _KINDS))
 
 
 def says_otherwise(image: Image) -> bool:
     """Say whether its name, kind or unit says that it is no picture of the sky."""
-    words = _words(image.name)
+    words = words_of(image.name)
     unit = str(image.header.get("BUNIT", "")).strip()
     kinds = " ".join(str(image.header.get(card, "")).upper() for card in _KINDS)
-    return bool(
-        _ELSEWHERE.search(image.name) or words & _OTHERS or _ELSEWHERE.search(kinds) or _SQUARED.fullmatch(unit)
-    )
+    return bool(_ELSEWHERE.search(image.name) or words & _OTHERS or _ELSEWHERE.search(kinds) or SQUARED.fullmatch(unit))
 
 
 def _reason(image: Image) -> str:
     unit = str(image.header.get("BUNIT", "")).strip()
-    return image.label + (f" in {shown(unit)}" if _SQUARED.fullmatch(unit) else "")
+    return image.label + (f" in {shown(unit)}" if SQUARED.fullmatch(unit) else "")
 
 
 def _first_by_values(path: Path, images: Sequence[Image], alone: bool) -> Image:
@@ -233,14 +233,14 @@ def _first_by_values(path: Path, images: Sequence[Image], alone: bool) -> Image:
     A galaxy is brighter than what is around it, where a weight is lower; and around it some values lie below 0, if the
     level of the sky was taken off, where those of weights and errors do not.
     """
-    candidates = [image for image in images if image.num_planes() == 1][:_MOST_PLANES]
+    candidates = [image for image in images if image.num_planes() == 1][:MOST_PLANES]
     if len(candidates) == 1 and not alone:
         return candidates[0]
     looks: list[tuple[bool, bool, Image]] = []
     for image in candidates:
         values = image.sample()
         finite = values[np.isfinite(values)]
-        if not _is_mask(finite, beside_others=len(candidates) > 1):
+        if not is_mask(finite, beside_others=len(candidates) > 1):
             looks.append((_bright_in_the_middle(values), bool((finite < 0).mean() >= _SOME), image))
     if not looks:
         raise UserError(f"{path} holds no picture of the sky, only a mask: values of 0 and 1, or flags")
@@ -255,7 +255,7 @@ def _bright_in_the_middle(values: np.ndarray) -> bool:
     return bool(np.nanpercentile(values[x**2 + y**2 < 0.04], 90) > median + 3 * (median - low))
 
 
-def _is_mask(values: np.ndarray, beside_others: bool) -> bool:
+def is_mask(values: np.ndarray, beside_others: bool) -> bool:
     """Say whether values are those of a mask; beside other images flags and labels count as one, too."""
     levels = np.unique(values)
     if levels.tolist() == [0, 1]:

@@ -131,8 +131,8 @@ def _read(path: Path, units: Any) -> FitsPicture:
         if display := unit.lower() == "display":
             without, hit = ~np.isfinite(values), np.zeros_like(lacking)
         else:
-            without = _without_value(values)
-            hit = _hits(values, without)
+            without = without_value(values)
+            hit = hits_of(values, without)
         lacking |= without
         hits |= hit
         without = without | hit
@@ -151,7 +151,7 @@ def _read(path: Path, units: Any) -> FitsPicture:
     return FitsPicture(whole[:, ::-1], missing[::-1], side, display, grey, notes)
 
 
-def _without_value(values: np.ndarray) -> np.ndarray:
+def without_value(values: np.ndarray) -> np.ndarray:
     """Return where values (S, S) are none: not finite, far below the sky, or 0 in areas that were not observed.
 
     Surveys write NaN, -9999, -32768 or 0 where they have seen nothing. 0 is a value of its own in whole numbers, and in
@@ -174,7 +174,7 @@ def _without_value(values: np.ndarray) -> np.ndarray:
     return bad
 
 
-def _hits(values: np.ndarray, without: np.ndarray) -> np.ndarray:
+def hits_of(values: np.ndarray, without: np.ndarray) -> np.ndarray:
     """Return where single pixels or pairs of values (S, S) stand out as no telescope's image of anything does."""
     hit = np.zeros(values.shape, bool)
     good = values[~without][:: max(1, values.size // _SAMPLE)].astype(np.float64)

@@ -23,6 +23,7 @@ from galaxies.common.reading import MissingError, open_regular
 from galaxies.common.untrusted_files import UntrustedFileError
 from galaxies.tables.opening import BLOCK, UNPACK_ERRORS, TableStream, unpacked
 from galaxies.tables.typed_columns import TypedTable
+from galaxies.tables.votable_tables import is_votable
 
 CURE = "save the table as CSV in UTF-8"
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
@@ -110,7 +111,7 @@ def read_table(
     file : Path
         Text in UTF-8, UTF-16 (with its mark) or, if it is neither, Windows-1252, the Latin-1 of spreadsheets; cells
         separated by commas, semicolons, tabs, vertical bars or spaces, with or without quotes, and lines ended by LF,
-        CRLF or CR. Or a FITS table. Either may be packed; see `opening`. Or a Parquet file.
+        CRLF or CR. Or a FITS table or a VOTable. Each may be packed; see `opening`. Or a Parquet file.
     wanted : collection of str
         Names of columns in lower case; those that are not there are left out.
     needed : collection of str
@@ -140,6 +141,9 @@ def read_table(
         first = _first_bytes(file)
         if opened := next((_opened(where) for mark, where in _TYPED if first.startswith(mark)), None):
             with opened(file, wanted) as typed:
+                return _read_typed(file, typed, wanted, needed, cure)
+        if is_votable(first):
+            with _opened("votable_tables.opened_votable")(file, wanted) as typed:
                 return _read_typed(file, typed, wanted, needed, cure)
         if stranger := next((kind for mark, kind in _STRANGERS if first.startswith(mark)), None):
             raise UserError(f"{file} is {stranger}: {cure}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galaxies.datasets.preparing import FluxSource, Source
-from galaxies.datasets.sources import field, galaxy10, galaxy_zoo, galaxy_zoo_votes, labelled
+from galaxies.datasets.sources import field, fits, galaxy10, galaxy_zoo, galaxy_zoo_votes, labelled
 
 # The subcommands of `prepare_data.py` by name, in the order in which --help shows them.
 SOURCES: dict[str, Source] = {
@@ -14,5 +14,6 @@ SOURCES: dict[str, Source] = {
 }
 # The same for sources of flux.
 FLUX_SOURCES: dict[str, FluxSource] = {
+    "fits": fits.SOURCE,
     "field": field.SOURCE,
 }
