@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from galaxies.measure.flux_model import (
+    BELIEVED_SNR,
     MODEL_ERROR,
     Ellipse,
     Psf,
@@ -67,6 +68,7 @@ _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a 
 _FAINTEST = 0.1  # flux errors; a fainter flux, or a negative one, has the magnitude of this
 _LEAST_ERROR = 1e-18  # nJy, so that a frame without light has a magnitude
 _SIGNIFICANT = 5.0  # signal-to-noise ratio of the fitted profile, from which on there is a galaxy
+_WIDER = 3.0  # of the weight for moments of bright galaxies, in variance
 _LEAST_SIZE = 0.3  # of the model's half-light radius
 _LEAST_MOMENT = 0.1  # pixels²
 _ROUNDS = 10  # of fitting the Gaussian that weighs the moments
@@ -231,12 +233,17 @@ def measure_flux(
     psf = psf_of_width(_mean_blur(blurs, sky.noise))
     mixtures = sersic_mixtures(side, images.dtype, images.device)
     blank = corner_mask(side, images.device) & usable & ~source.mask
-    seen = _adaptive_moments((clean * weights[..., None, None]).sum(1), source, grain)
+    light = (clean * weights[..., None, None]).sum(1)
+    seen = _adaptive_moments(light, source, grain)
     with torch.no_grad():
         ellipse = Ellipse(seen.centre.detach(), _first_stretch(seen.moments, psf.variances[:, 0]))
         core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
         drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
         model = fit_profiles(detection, usable, drawings, level_in(blank, drawings), mixtures, grain)
+        # The brighter the galaxy, the more of its disc shall speak for its shape, and not the bulge or bar alone.
+        ratio = (model.significance / BELIEVED_SNR).square()
+        weight = seen.moments * (1 + _WIDER * ratio / (1 + ratio))[:, None]
+    seen = _weighted(light, seen.centre.detach(), weight, grain)
     stretch = fit_stretch(
         seen.weighted, seen.weight, ellipse.stretch, model.light.clamp_min(0), mixtures.variances, psf, seen.error
     )
@@ -244,18 +251,27 @@ def measure_flux(
         ellipse = ellipse._replace(stretch=stretch.detach())
         drawings = drawn(mixtures.variances, ellipse, psf, side).sum(1)
         level = level_in(blank, drawings)
+        part = _seen_part((model.light * level).sum(1), detection, usable, grain)
+        level = level * part[:, None]
     model = fit_profiles(detection, usable, drawings, level, mixtures, grain)
     smooth_light = torch.bmm(model.light[:, None], drawings).view_as(detection)
     smooth_shown = smooth_light - (model.light * level).sum(1)[:, None, None]
+    distance = distance_from(detection, seen.centre)
+    everywhere = torch.ones_like(usable)
     with torch.no_grad():
         belief = believed(smooth_light, ellipse, source.mask, model.significance, grain) * usable
+        # Beyond two Petrosian radii there is little of the galaxy, and much of others.
+        observed = smooth_light + belief * (detection - smooth_shown)
+        reach = FLUX_APERTURE * petrosian_radius(measure_rings(observed, everywhere, distance))[0]
+        belief = belief * (reach[:, None, None] - distance + 0.5).clamp(0, 1)
 
     profile = model.light / model.light.sum(1, keepdim=True).clamp_min(1e-6)
     if psf_fwhm is None:
         each_shown = torch.bmm(profile[:, None], drawings).view_as(detection)[:, None].expand_as(planes)
     else:
         each_shown = _through_bands(profile, mixtures.variances, ellipse, blurs, side)
-    each_shown = (each_shown - level_in(blank, each_shown.flatten(2))[..., None, None]) * usable[:, None]
+    each_level = level_in(blank, each_shown.flatten(2)) * part[:, None]
+    each_shown = (each_shown - each_level[..., None, None]) * usable[:, None]
     flux, variance, unseen = _light_in(planes, each_shown, belief, sky.used)  # (N, B)
     by_model = (model.spread[:, None].square() + (MODEL_ERROR * unseen).square()) * flux.square()
     flux_error = ((grain[:, None] * sky.noise).square() * variance + by_model).detach().sqrt().clamp_min(_LEAST_ERROR)
@@ -266,8 +282,7 @@ def measure_flux(
     residual = belief * (detection - smooth_shown)
     light = smooth_light + residual
     whole = model.light.sum(1) + residual.sum((1, 2))
-    distance = distance_from(light, seen.centre)
-    rings, smooth_rings = (measure_rings(each, torch.ones_like(usable), distance) for each in (light, smooth_light))
+    rings, smooth_rings = (measure_rings(each, everywhere, distance) for each in (light, smooth_light))
     petrosian, found = petrosian_radius(rings)
     rings, smooth_rings = (each._replace(growth=each.growth.cummax(1).values) for each in (rings, smooth_rings))
     r20, r80 = radii_of(rings, light_within(rings, APERTURE * petrosian), (0.2, 0.8))
@@ -311,6 +326,21 @@ def measure_flux(
         sky.noise,
         flag.long(),
     )
+
+
+def _seen_part(level: Tensor, detection: Tensor, usable: Tensor, grain: Tensor) -> Tensor:
+    """Return by which factor (N,), up to 1, the `level` (N,) of a model's wings in the corners is believed.
+
+    Few galaxies' wings are flatter than the inverse cube of the radius, and with such the corners are as bright as a
+    ring just inside them is brighter than they.
+    """
+    x, y = pixel_grid(detection.shape[-1], detection)
+    radius = (x.square() + y.square()).sqrt() / detection.shape[-1]
+    ring = usable & (radius > 0.4) & (radius <= 0.5)
+    count = ring.sum((1, 2)).clamp_min(1)
+    brighter = detection.clamp(-3, 3).where(ring, 0).sum((1, 2)) / count
+    most = brighter.clamp_min(0) + 2 * grain / count.sqrt()
+    return (most / level.clamp_min(1e-6)).clamp_max(1)
 
 
 def _through_bands(profile: Tensor, variances: Tensor, ellipse: Ellipse, blurs: Tensor, side: int) -> Tensor:

@@ -31,7 +31,7 @@ _TYPICAL_INDEX = 1.4
 _INDEX_SPREAD = 0.7  # of its natural logarithm
 MODEL_ERROR = 0.1  # part of the model's surface brightness by which a galaxy may differ from it
 _ANNULUS = 1 / 3  # width of the ring over a radius, over which the pixels are averaged before they are believed
-_BELIEVED_SNR = 30.0  # of the whole galaxy, from which its detected pixels are believed whatever the model says
+BELIEVED_SNR = 30.0  # of the whole galaxy, from which its detected pixels are believed whatever the model says
 _LEAST_STRETCH, _MOST_STRETCH = 0.02, 2.6  # of ellipses that are tried: axis ratios of 0.98 and 0.07
 _TYPICAL_STRETCH = 1.1  # standard deviation of each of the two numbers among galaxies
 _ROUNDS = 10  # of fitting the stretch
@@ -188,7 +188,7 @@ def believed(model: Tensor, ellipse: Ellipse, mask: Tensor, significance: Tensor
     squared_radius = yy * dx.square() + xx * dy.square() - 2 * xy * dx * dy
     ring = (2 * math.pi * _ANNULUS * squared_radius).clamp_min(2)
     signal = ring * (MODEL_ERROR * model / grain[:, None, None]).square()
-    ratio = (significance / _BELIEVED_SNR).square()
+    ratio = (significance / BELIEVED_SNR).square()
     return torch.maximum(signal / (signal + 1), mask * (ratio / (1 + ratio))[:, None, None])
 
 
