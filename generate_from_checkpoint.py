@@ -2,6 +2,8 @@
 
     python generate_from_checkpoint.py --checkpoint checkpoints/first/latest.pt --morphology spiral --count 16
     python generate_from_checkpoint.py --checkpoint checkpoints/first/latest.pt --requests wanted.csv --format png,fits
+    python generate_from_checkpoint.py --checkpoint checkpoints/flux/latest.pt --set magnitude_r=20.5 \
+        --set color_g_r=0.7 --format fits
     torchrun --nproc_per_node 8 generate_from_checkpoint.py --checkpoint checkpoints/first/latest.pt \
         --morphology spiral --count 1000000 --out mock
 
@@ -9,9 +11,13 @@ Attributes that are not set are drawn from real galaxies of the class. Image k d
 condition and on seed + k alone. The output folder gets grid.png, images/, images.npz and catalogue.csv, which
 lists what was requested and what photometry measured on the image.
 
-More than 10,000 images are written in shards: images_00000.npy (uint8, N x 3 x S x S; numpy.load(FILE, mmap_mode="r")
-reads it) with catalogue_00000.csv, and so on. The same command goes on where it was stopped. Under torchrun each
-process writes its part of the shards; what is in them is the same for any number of processes.
+A run of flux draws nanojansky a pixel, a plane a band: npz and fits hold float32, the rows in the order of FITS, and
+png a picture for people (Lupton et al. 2004), the first row below as FITS viewers show it.
+
+More than 10,000 images are written in shards: images_00000.npy (uint8, N x 3 x S x S, of flux float32, N x B x S x S;
+numpy.load(FILE, mmap_mode="r") reads it) with catalogue_00000.csv, and so on. The same command goes on where it was
+stopped. Under torchrun each process writes its part of the shards; what is in them is the same for any number of
+processes.
 """
 
 from __future__ import annotations
@@ -24,11 +30,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, attribute_of
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
-from galaxies.common.errors import UserError
+from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, whole_number
-from galaxies.generation.request_values import attribute_value, class_index, count_value, given_twice, seed_value
+from galaxies.generation.request_values import attribute_value, count_value, given_twice, seed_value
 
 _FORMATS = ("png", "npz", "fits")
 _SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
@@ -38,21 +44,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
     formats = _formats(options.format or "png")
-    given = {name: getattr(options, name) for name in ATTRIBUTES if getattr(options, name) is not None}
-    if options.requests is None and options.morphology is None:
-        raise UserError(f"say which galaxies: --morphology {'|'.join(MORPHOLOGY_NAMES)}, or --requests CSV")
+    given = _given(options)
     if options.requests is not None and (given or options.morphology or options.count is not None):
         raise UserError("--requests lists every image: it cannot be combined with --morphology, --count or attributes")
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
-    if options.morphology is not None:
-        class_index(options.morphology)
     # torch loads only after the options are known to be right
     from galaxies.compute.ranks import Ranks
     from galaxies.generation.catalogue import generate_pictures
     from galaxies.generation.requests import read_requests, requests_alike
     from galaxies.generation.sampler import GalaxySampler
     from galaxies.generation.shards import generate_shards
+    from galaxies.images.composites import pictures_of_run
     from galaxies.storage.release import default_checkpoint
 
     rank = Ranks.from_environment()
@@ -61,11 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = [path for path in (checkpoint, options.requests) if path is not None]
     if options.checkpoint is None and rank.is_first:
         print(f"from {checkpoint}")
-    names = [a.name for a in sampler.attributes]
+    if options.rgb is not None:
+        sampler.pictures = pictures_of_run(sampler.config, [name.strip() for name in options.rgb.split(",")])
+    names, classes = sampler.config.attributes, sampler.config.classes
     if options.requests is not None:
-        requests = read_requests(options.requests, names, options.seed)
+        requests = read_requests(options.requests, names, options.seed, classes)
     else:
-        requests = requests_alike(options.morphology, given, names, options.seed, options.count or 16)
+        requests = requests_alike(options.morphology, given, names, options.seed, options.count or 16, classes)
     in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
         raise UserError(
@@ -92,7 +97,12 @@ def _parser() -> Parser:
         metavar="FILE",
         help="checkpoint of a training run, or a released generator.safetensors (default: the newest in checkpoints/)",
     )
-    parser.add_argument("--morphology", action=_Once, metavar="NAME", help=f"class: {', '.join(MORPHOLOGY_NAMES)}")
+    parser.add_argument(
+        "--morphology",
+        action=_Once,
+        metavar="NAME",
+        help=f"class: {', '.join(MORPHOLOGY_NAMES)}, or those of the run's own data; of one class it may be left out",
+    )
     group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
     for attribute in ATTRIBUTES.values():
         unit = f" [{attribute.unit}]" if attribute.unit else ""
@@ -104,6 +114,14 @@ def _parser() -> Parser:
             metavar="VALUE",
             help=f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}",
         )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any attribute, those of flux too: magnitude_BAND and surface_brightness_BAND (AB mag, mag/arcsec2), "
+        "color_BAND_BAND (mag), size_arcsec, ...; may be given for several",
+    )
     parser.add_argument("--count", type=count_value, action=_Once, metavar="N", help="number of images (default: 16)")
     parser.add_argument(
         "--seed", type=seed_value, action=_Once, default=0, metavar="N", help="seed of the first image (default: 0)"
@@ -113,6 +131,12 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--format", metavar="LIST", help=f"up to {_SHARD_SIZE:,} images as png, npz, fits (default: png)"
+    )
+    parser.add_argument(
+        "--rgb",
+        metavar="BANDS",
+        help="bands of a run of flux that pictures show as red, green and blue, such as i,r,g, or one for grey "
+        "(default: i, r, g where there are these, else the longest, a middle and the shortest wavelength)",
     )
     parser.add_argument(
         "--shard-size",
@@ -126,6 +150,21 @@ def _parser() -> Parser:
     add_device_option(parser)
     add_solver_options(parser)
     return parser
+
+
+def _given(options: argparse.Namespace) -> dict[str, float]:
+    """Return the attributes that are set, by options of their own or by --set."""
+    given = {name: getattr(options, name) for name in ATTRIBUTES if getattr(options, name) is not None}
+    for text in options.set:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise UserError(f"--set {shown(text)}: it takes an attribute and its value, such as magnitude_r=20.5")
+        if attribute_of(name) is None:
+            raise UserError(f"--set {shown(text)}: there is no attribute {shown(name)}")
+        if name in given:
+            raise given_twice(name)
+        given[name] = attribute_value(name, value)
+    return given
 
 
 class _Once(argparse.Action):

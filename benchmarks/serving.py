@@ -104,7 +104,7 @@ def write_untrained(path: Path, config: Config) -> None:
     state = {"config": config.to_dict(), "phase": "generator", "epoch": 1, "step": 1, "ema": None}
     state["networks"] = {"generator": network.state_dict(), "predictor": build_predictor(config).state_dict()}
     state["attributes"] = [{key: getattr(a, key) for key in ("name", "unit", "low", "high", "raw")} for a in table]
-    state["population"] = {"classes": torch.arange(400) % len(MORPHOLOGY_NAMES), "values": values}
+    state["population"] = {"classes": torch.arange(400) % len(config.classes), "values": values}
     state["provenance"] = {"source": "random numbers", "count": 400, "sha256": {}}
     save_checkpoint(path, state)
 

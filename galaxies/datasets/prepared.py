@@ -54,6 +54,7 @@ _FLUX_MANIFEST = entries(
     }
 )
 _ESTIMATED = 512  # images that tell the noise of a band where the catalogue does not
+_USUAL_PSF_PX = 63  # what a checkpoint keeps of a PSF: its wings beyond hold less than a percent of the light
 _CENTRAL = (0.5, 99.5)  # percent of the galaxies between which the slider of an attribute of flux goes
 
 
@@ -174,6 +175,23 @@ class PreparedDataset:
             return None
         whole = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
         return np.array(whole[places.astype(np.int64)])
+
+    def usual_psfs(self, split: str) -> np.ndarray | None:
+        """Return a usual PSF as images, (B, P, P) float32 of sum 1, P at most `_USUAL_PSF_PX`, or None without any.
+
+        It is that of the galaxy of a split whose widths are nearest to the median ones.
+        """
+        rows = self.rows(split)
+        rows = rows[np.isfinite(self._columns(("psf",), rows)[:, 0])]
+        if not self.layout.is_flux or len(rows) == 0:
+            return None
+        widths = self.psf_fwhm(rows)
+        distance = np.abs(widths / np.maximum(_medians(widths), 1e-12) - 1)
+        psfs = self.psfs(rows[[np.argmin(np.nan_to_num(distance, nan=1.0).sum(1))]])
+        assert psfs is not None, "the rows have some"
+        margin = max(0, (psfs.shape[-1] - _USUAL_PSF_PX + 1) // 2)
+        inner = psfs[0, :, margin : psfs.shape[-1] - margin, margin : psfs.shape[-1] - margin]
+        return np.ascontiguousarray(inner / inner.sum((1, 2), keepdims=True))
 
     def _columns(self, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
         known = self.catalogue.reindex(columns=list(names))

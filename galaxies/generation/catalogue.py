@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import MORPHOLOGIES, Attribute
+from config_physics import Attribute
 from galaxies.common.durable_files import plain_errors
 from galaxies.common.outputs import PICTURES, check_folder, output_folder
 from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.datasets.population import VERDICTS
+from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
@@ -31,11 +32,13 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
 
     Yields
     ------
-    images : Tensor, (B, 3, S, S), uint8
-        As many as suit the sampler's device. On CUDA it is at work on the next block while this one is dealt with.
-    catalogue : DataFrame, B rows
+    images : Tensor, (K, B, S, S)
+        As `GalaxySampler.generate` returns them, as many as suit the sampler's device. On CUDA it is at work on the
+        next block while this one is dealt with.
+    catalogue : DataFrame, K rows
         seed, morphology, ``requested_<attribute>`` (drawn ones included; empty where unknown), ``set_by_user``,
-        ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy), measurement ``flag``,
+        ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy, or in flux where the
+        value means nothing), of flux also each band's magnitude and what else a catalogue has, measurement ``flag``,
         ``supported``, ``support`` (one of `VERDICTS`), and ``nearest_real``, the distance to the nearest real galaxy of
         the class in what is set, in its spreads (empty where nothing is set or known); see `Population.support`.
     """
@@ -68,13 +71,16 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     measured : Measured, of N images
         From `GalaxySampler.measure`.
     """
-    names = np.array([morphology.name for morphology in MORPHOLOGIES], dtype=object)
+    names = np.array(sampler.config.classes, dtype=object)
     columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}
     columns["morphology"] = names[requests.classes.numpy()]
     for column, attribute in enumerate(sampler.attributes):
         columns[f"requested_{attribute.name}"] = values[:, column].numpy()
         if attribute.name in measured.values:
             columns[f"measured_{attribute.name}"] = measured.values[attribute.name].astype(np.float32)
+    for name in measured.values:
+        if name not in sampler.config.attributes and sampler.config.kind == "flux":
+            columns[f"measured_{name}"] = measured.values[name].astype(np.float32)
     given, pattern = requests.values.isfinite().unique(dim=0, return_inverse=True)
     labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in given]
     columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]
@@ -105,7 +111,8 @@ def generate_pictures(
             tables.append(table)
             bar.update(len(block))
     catalogue = pd.concat(tables, ignore_index=True)
-    write_pictures(out, formats, torch.cat(images), catalogue, sampler.attributes, inputs)
+    facts = sampler.facts
+    write_pictures(out, formats, torch.cat(images), catalogue, sampler.attributes, inputs, sampler.pictures, facts)
     return f"{len(requests)} galaxies in {out} ({sampler.describe()})"
 
 
@@ -128,6 +135,8 @@ def write_pictures(
     catalogue: pd.DataFrame,
     attributes: Sequence[Attribute],
     inputs: Sequence[Path] = (),
+    pictures: Callable[[Tensor], Tensor] = lambda images: images,
+    facts: ImageFacts | None = None,
 ) -> None:
     """Write a grid, a catalogue and the images in the chosen formats: all of it, or nothing.
 
@@ -138,12 +147,17 @@ def write_pictures(
     out : Path
         Folder, made if it is not there; what else is in it stays.
     formats : set of {"png", "npz", "fits"}
-    images : Tensor, (N, 3, S, S), uint8
+    images : Tensor, (N, B, S, S)
+        uint8, or of flux float32, nJy a pixel.
     catalogue : DataFrame, N rows
         As `generate_blocks` makes it; ``file`` is added as the first column.
     attributes : sequence of Attribute
     inputs : sequence of Path
         Files that the galaxies were made from, which are not written over.
+    pictures : callable
+        Makes pictures (N, 3, S, S) uint8 of images.
+    facts : ImageFacts, optional
+        Needed of flux.
 
     Raises
     ------
@@ -156,50 +170,20 @@ def write_pictures(
     with where as folder, plain_errors(out):
         if formats - {"npz"}:
             (folder / "images").mkdir()
-        save_picture(plain_grid(images[:GRID_LIMIT]), folder / "grid.png")
+        save_picture(plain_grid(pictures(images[:GRID_LIMIT])), folder / "grid.png")
         for k, name in enumerate(catalogue["file"]):
             if "png" in formats:
-                save_picture(to_picture(images[k]), folder / "images" / f"{name}.png")
+                save_picture(to_picture(pictures(images[k : k + 1])[0]), folder / "images" / f"{name}.png")
             if "fits" in formats:
                 with (folder / "images" / f"{name}.fits").open("wb") as file:
-                    write_fits(file, images[k], catalogue.iloc[k], attributes)
+                    write_fits(file, images[k], catalogue.iloc[k], attributes, facts)
         if "npz" in formats:
             columns: dict[str, Any] = {
                 str(name): column.to_numpy() for name, column in catalogue.items() if column.dtype.kind in "fib"
             }
             classes = catalogue["morphology"].to_numpy(dtype=np.str_)
+            if facts is not None and facts.is_flux:
+                columns |= {"bands": np.array(facts.bands), "pixel_scale": facts.pixel_scale, "unit": "nJy"}
             with (folder / "images.npz").open("wb") as file:
                 np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)
         (folder / "catalogue.csv").write_bytes(catalogue.to_csv(index=False).encode())
-
-
-def write_fits(file: IO[bytes], image: Tensor, row: pd.Series, attributes: Sequence[Attribute]) -> None:
-    """Write one image as a FITS cube (R, G, B planes) with its condition in the header.
-
-    Parameters
-    ----------
-    file : binary file
-    image : Tensor, (3, S, S), uint8
-    row : Series
-        Of the catalogue.
-    attributes : sequence of Attribute
-    """
-    from astropy.io import fits
-
-    header = fits.Header()
-    header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
-    header["MORPHOL"] = (row["morphology"], "requested morphology")
-    header["SEED"] = (str(row["seed"]), "seed of this image")
-    for number, attribute in enumerate(attributes, 1):
-        header[f"ATTR{number}"] = (attribute.name, attribute.unit or "dimensionless")
-        for key, prefix in (("REQ", "requested"), ("MEAS", "measured")):
-            value = row.get(f"{prefix}_{attribute.name}", math.nan)
-            if math.isfinite(value):
-                header[f"{key}{number}"] = (float(value), f"{prefix} {attribute.name}")
-    header["FLAG"] = (int(row["flag"]), "0: sound measurement; see photometry.py")
-    header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
-    header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")
-    if math.isfinite(row["nearest_real"]):
-        header["NEAREST"] = (float(row["nearest_real"]), "spreads from the request to a real galaxy")
-    # FITS counts rows from the bottom.
-    fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
+from config_physics import MORPHOLOGY_NAMES, attribute_of, attribute_table, morphology_index
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, MAX_SEED, NUMBER_FORM, WHOLE_FORM
 
@@ -40,7 +40,7 @@ def attribute_value(name: str, value: Any) -> float:
     Parameters
     ----------
     name : str
-        One of `ATTRIBUTES`.
+        One that `attribute_of` knows.
     value : str or real number
         In physical units. A text holds the number and nothing else: ASCII digits, with a point and an exponent if need
         be. A number rounded to single precision may lie on the end of the range.
@@ -50,7 +50,7 @@ def attribute_value(name: str, value: Any) -> float:
     RequestError
         If it is no number, or none that a galaxy can have.
     """
-    attribute = ATTRIBUTES[name]
+    (attribute,) = attribute_table((name,))
     low, high = attribute.plausible
     allowed, unit = f"{low:g} to {high:g}", f" {attribute.unit}" if attribute.unit else ""
     takes = f"it takes a number from {allowed}{unit}"
@@ -87,8 +87,8 @@ def whole_value(name: str, value: Any, low: int, high: int) -> int:
     return int(text)
 
 
-def class_index(value: Any) -> int:
-    """Return the index of a class that is asked for by its name; see `morphology_index`.
+def class_index(value: Any, classes: Sequence[str] = MORPHOLOGY_NAMES) -> int:
+    """Return the index among `classes` of one that is asked for by its name; see `morphology_index`.
 
     Raises
     ------
@@ -96,11 +96,11 @@ def class_index(value: Any) -> int:
         If it is none of the classes.
     """
     try:
-        return morphology_index(_text("morphology", value))
+        return morphology_index(_text("morphology", value), classes)
     except RequestError:
         raise
     except UserError as error:
-        raise RequestError(str(error), "morphology", ", ".join(MORPHOLOGY_NAMES)) from None
+        raise RequestError(str(error), "morphology", ", ".join(classes)) from None
 
 
 def seed_value(value: Any) -> int:
@@ -135,7 +135,7 @@ def check_known(names: Sequence[str], known: Sequence[str]) -> None:
     """
     for name in names:
         if name not in known:
-            sentence = f"{shown(name) if name not in ATTRIBUTES else name} is unknown to this checkpoint"
+            sentence = f"{shown(name) if attribute_of(name) is None else name} is unknown to this checkpoint"
             raise RequestError(f"{sentence}: it knows {', '.join(known)}", name[:60], "left out")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES
+from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.request_values import (
@@ -112,19 +112,28 @@ class Requests:
         return sentences
 
 
-def requests_alike(morphology: str, given: Mapping[str, Any], names: Sequence[str], seed: int, count: int) -> Requests:
+def requests_alike(
+    morphology: str | None,
+    given: Mapping[str, Any],
+    names: Sequence[str],
+    seed: int,
+    count: int,
+    classes: Sequence[str] = MORPHOLOGY_NAMES,
+) -> Requests:
     """Ask for images that differ by their seeds alone.
 
     Parameters
     ----------
-    morphology : str
-        Name of a class.
+    morphology : str or None
+        Name of a class; None where there is one class only.
     given : mapping of str to float
         Attributes that are set, in physical units; the others are drawn.
     names : sequence of str
         Attributes that the checkpoint knows, in its order.
     seed, count : int
         Seed of the first image, and how many there are.
+    classes : sequence of str
+        Of the checkpoint.
 
     Raises
     ------
@@ -133,28 +142,41 @@ def requests_alike(morphology: str, given: Mapping[str, Any], names: Sequence[st
     """
     check_known(list(given), names)
     values = [attribute_value(name, given[name]) if name in given else math.nan for name in names]
-    return Requests.alike(class_index(morphology), values, seed_value(seed), count_value(count))
+    chosen = _only_class(classes) if morphology is None else class_index(morphology, classes)
+    return Requests.alike(chosen, values, seed_value(seed), count_value(count))
 
 
-def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
+def _only_class(classes: Sequence[str]) -> int:
+    if len(classes) > 1:
+        raise RequestError(f"say which galaxies: --morphology {'|'.join(classes)}", "morphology", ", ".join(classes))
+    return 0
+
+
+def read_requests(
+    path: Path, names: Sequence[str], seed: int, classes_known: Sequence[str] = MORPHOLOGY_NAMES
+) -> Requests:
     """Read a table of requests.
 
     Parameters
     ----------
     path : Path
-        Columns ``morphology``, any of `names` (physical units, empty: unset), and optionally ``seed``; see
-        `read_table`.
+        Columns ``morphology`` (may be left out where there is one class only), any of `names` (physical units, empty:
+        unset), and optionally ``seed``; see `read_table`.
     names : sequence of str
         Attributes of the checkpoint.
     seed : int
         Row k gets seed + k where the file gives none.
+    classes_known : sequence of str
+        Of the checkpoint.
 
     Raises
     ------
     UserError
         Naming the file, and where it applies the column and the row.
     """
-    table = read_table(path, ("morphology", "seed", *names), ("morphology",))
+    columns = {name: name.lower() for name in names}  # as tables are read
+    needed = ("morphology",) if len(classes_known) > 1 else ()
+    table = read_table(path, ("morphology", "seed", *columns.values()), needed)
     try:
         check_known(table.others, names)
     except RequestError as error:
@@ -162,11 +184,15 @@ def read_requests(path: Path, names: Sequence[str], seed: int) -> Requests:
     classes = np.empty(len(table), np.int64)
     values = np.full((len(table), len(names)), np.nan, np.float32)
     seeds = list(range(seed, seed + len(table)))
-    cells = {place: number_texts(table, name) for place, name in enumerate(names) if name in table.cells}
+    wanted = [(place, column) for place, column in enumerate(columns.values()) if column in table.cells]
+    if repeated := [names[place] for place, column in wanted if list(columns.values()).count(column) > 1]:
+        raise UserError(f"{path}: a column may be {' or '.join(repeated)}, which differ by capital letters alone")
+    cells = {place: number_texts(table, column) for place, column in wanted}
     given_seeds = table.cells["seed"].str.strip() if "seed" in table.cells else [""] * len(table)
-    for row, label in enumerate(table.cells["morphology"]):
+    labels = list(table.cells["morphology"]) if "morphology" in table.cells else [classes_known[0]] * len(table)
+    for row, label in enumerate(labels):
         try:
-            classes[row] = class_index(label.strip())
+            classes[row] = class_index(label.strip(), classes_known)
             for place, texts in cells.items():
                 if texts[row]:
                     values[row, place] = attribute_value(names[place], texts[row])
@@ -189,7 +215,7 @@ def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count
 
 def uniform_requests(sampler: GalaxySampler, count: int, seed: int) -> Requests:
     """Ask for each class equally often, and for attributes uniform and independent within what the class supports."""
-    present = [i for i in range(len(MORPHOLOGIES)) if len(sampler.population.members(i))]
+    present = [i for i in range(len(sampler.config.classes)) if len(sampler.population.members(i))]
     classes = np.array([present[k % len(present)] for k in range(count)])
     position = np.random.default_rng([seed, 2]).uniform(size=(count, len(sampler.attributes)))
     unknown = (np.nan, np.nan)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, Attribute, Config
+from config_physics import Attribute, Config
 from galaxies.common.errors import UserError
 from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
@@ -32,8 +32,12 @@ from galaxies.generation.build import (
     generator_weights,
 )
 from galaxies.generation.exact_kernels import exactly
+from galaxies.generation.fits_files import ImageFacts
+from galaxies.generation.flux_measuring import FluxMeasurer, is_measured
 from galaxies.generation.request_values import attribute_value, class_index, seed_value
 from galaxies.generation.solvers import Solver
+from galaxies.images.composites import pictures_of_run
+from galaxies.images.stretch import AsinhStretch
 from galaxies.networks.layers import ImageGenerator
 from galaxies.storage.release import load_state
 
@@ -59,8 +63,15 @@ class GalaxySampler:
 
     Attributes
     ----------
-    measure : AttributeMeasurer
-        Measures pictures on the engine's device.
+    measure : AttributeMeasurer or FluxMeasurer
+        Measures images on the engine's device.
+    pictures : callable
+        Makes pictures (N, 3, S, S) uint8 for people of images (N, B, S, S) as `generate` returns them.
+    origin : dict of str to str
+        Where the generator comes from, as files of its galaxies say it: ``run``, ``step``, ``source`` of the training
+        data, ``credit``; those that are known.
+    psfs : Tensor, (B, P, P), float32, or None
+        The usual PSF of the training data, of sum 1, where it has any as images.
     block : int
         Images that are best asked for together.
     blocks_ahead : int
@@ -87,12 +98,19 @@ class GalaxySampler:
         self.blocks_ahead = 0 if on_cpu else 1
         self._noise_on_device = engine.device.type == "cuda"  # MPS has no float64
         self._run = Recorder(engine)
-        self.measure = AttributeMeasurer(engine)
+        self.measure: AttributeMeasurer | FluxMeasurer = AttributeMeasurer(engine)
+        self._stretch: AsinhStretch | None = None
+        if config.kind == "flux":
+            self.measure = FluxMeasurer(engine, config)
+            self._stretch = AsinhStretch(torch.tensor(config.softening, dtype=torch.float32, device=engine.device))
+        self.pictures = pictures_of_run(config)
+        self.origin: dict[str, str] = {}
+        self.psfs: Tensor | None = None
         self._alone = threading.Lock()
         # [class][attribute] -> (low, high), or None where nothing is known
         self.supported = [
             [population.supported_range(index, column) for column in range(len(self.attributes))]
-            for index in range(len(MORPHOLOGIES))
+            for index in range(len(config.classes))
         ]
 
     @classmethod
@@ -126,14 +144,27 @@ class GalaxySampler:
         network.load_state_dict(generator_weights(state))
         population = Population(state["population"]["classes"], state["population"]["values"])
         sampler = cls(engine.prepare(network), config, population, engine)
+        sampler.origin, sampler.psfs = _origin(state), state["population"].get("psfs")
         if solver and not sampler.family.has_solver:
             raise UserError(f"{path} holds no diffusion model: only those have a {', a '.join(solver)}")
         sampler.solver = replace(sampler.solver, **solver)
         if sampler.solver.guidance != 1 and config.condition_dropout == 0:
             raise UserError(f"{path} was trained without condition dropout, which guidance needs: leave out --guidance")
-        if sampler.solver.photometry and not any(a.source == "photometry" for a in sampler.attributes):
+        if sampler.solver.photometry and not sampler.reads_any:
             raise UserError(f"{path} knows no attribute that photometry measures: leave out --photometric-guidance")
         return sampler
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What files of the galaxies say of all of them."""
+        return ImageFacts.of_run(self.config, self.origin, self.psfs)
+
+    @property
+    def reads_any(self) -> bool:
+        """Whether photometry measures any attribute of the run."""
+        if self.config.kind == "flux":
+            return any(is_measured(name, self.config.bands) for name in self.config.attributes)
+        return any(attribute.source == "photometry" for attribute in self.attributes)
 
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
         """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy.
@@ -167,8 +198,9 @@ class GalaxySampler:
             )
         if count == 0:
             return
-        if wrong := [index for index in (int(classes.min()), int(classes.max())) if not 0 <= index < len(MORPHOLOGIES)]:
-            class_index(wrong[0])
+        names = self.config.classes
+        if wrong := [index for index in (int(classes.min()), int(classes.max())) if not 0 <= index < len(names)]:
+            class_index(wrong[0], names)
         for column, attribute in zip(values.T, self.attributes, strict=True):
             low, high = torch.tensor(attribute.plausible, dtype=values.dtype)
             beyond = column[(column < low) | (column > high)].unique()
@@ -187,7 +219,7 @@ class GalaxySampler:
 
         For each attribute that by itself is outside the class's range, what the range is; then what they are together.
         """
-        label = MORPHOLOGIES[class_index].name
+        label = self.config.classes[class_index]
         if len(self.population.members(class_index)) == 0:
             return [f"there is no {label} galaxy in the training data"]
         support = self.support(torch.tensor([class_index]), values[None])
@@ -227,7 +259,7 @@ class GalaxySampler:
         nothing = (math.inf, -math.inf)
         limits = torch.tensor([[pair or nothing for pair in row] for row in self.supported]).double()[classes]
         inside = (limits[..., 0] <= values) & (values <= limits[..., 1])
-        known_class = torch.bincount(self.population.classes, minlength=len(MORPHOLOGIES)) > 0
+        known_class = torch.bincount(self.population.classes, minlength=len(self.config.classes)) > 0
         return (inside | values.isnan()).all(1) & known_class[classes]
 
     def generate(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
@@ -243,7 +275,8 @@ class GalaxySampler:
 
         Returns
         -------
-        Tensor, (N, 3, S, S), uint8, on the CPU
+        Tensor, (N, B, S, S), on the CPU
+            uint8 of a display, or float32, nJy a pixel, of flux.
 
         Raises
         ------
@@ -281,13 +314,14 @@ class GalaxySampler:
 
     def _empty(self, count: int, device: torch.device) -> Tensor:
         shape = count, self.config.num_bands, self.config.image_size, self.config.image_size
-        return torch.empty(shape, dtype=torch.uint8, device=device)
+        dtype = torch.uint8 if self._stretch is None else torch.float32
+        return torch.empty(shape, dtype=dtype, device=device)
 
     def _noise(self, seeds: np.ndarray | Tensor) -> Tensor:
         return self.family.noise(self.config, self.network, seeds)
 
     def _draw_chunk(self, noise: Tensor, seeds: np.ndarray | Tensor, told: Sequence[Tensor]) -> Tensor:
-        """Draw images (K, 3, S, S) in [-1, 1] of noise (K, L), seeds (K,), and what `condition_vector` gives.
+        """Draw images (K, B, S, S), of networks, of noise (K, L), seeds (K,), and what `condition_vector` gives.
 
         K is at most a chunk.
         """
@@ -299,16 +333,21 @@ class GalaxySampler:
         drawn = self.family.draw(self.network, fill_up(noise, self._chunk), asked, self.solver, self._run)
         return drawn[: len(noise)]
 
+    def _pixels(self, drawn: Tensor) -> Tensor:
+        """Return images (K, B, S, S) of networks as datasets have them: uint8, or float32, nJy a pixel."""
+        return to_uint8(drawn) if self._stretch is None else self._stretch.flux(drawn.float())
+
     def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
         images = self._empty(len(seeds), self.engine.device)
 
         def work(rows: slice) -> None:
             drawn = self._draw_chunk(self._noise(seeds[rows]), seeds[rows], [part[rows] for part in told])
-            if not drawn.isfinite().all():  # on an accelerator that would have to be waited for
+            pixels = self._pixels(drawn)
+            if not (drawn.isfinite() & pixels.isfinite()).all():  # on an accelerator that would have to be waited for
                 raise UserError(
                     "what the generator draws is not finite: its training failed, so use another checkpoint"
                 )
-            images[rows] = to_uint8(drawn)
+            images[rows] = pixels
 
         map_on_cores(work, self._chunks(len(seeds)))
         return images
@@ -329,8 +368,16 @@ class GalaxySampler:
             else:
                 chosen = fill_up(numbers[rows], self._chunk)
                 noise = self._run("noise", self._noise, chosen)[: rows.stop - rows.start]
-            images[rows] = to_uint8(self._draw_chunk(noise, chosen, [part[rows] for part in there]))
+            images[rows] = self._pixels(self._draw_chunk(noise, chosen, [part[rows] for part in there]))
         return images
+
+
+def _origin(state: dict[str, Any]) -> dict[str, str]:
+    """Return what files of generated galaxies say of the generator, see `GalaxySampler`."""
+    provenance = state["provenance"]
+    said = {"run": state["config"]["run"], "step": str(state["step"])}
+    said |= {name: provenance.get(name) or "" for name in ("source", "credit")}
+    return {name: text for name, text in said.items() if text}
 
 
 def _unlike(names: Sequence[str], label: str, support: Support) -> str:

@@ -2,12 +2,13 @@
 
 A folder of shards holds, for number 00000, 00001, ...:
 
-- ``images_00000.npy``: uint8 (n, 3, S, S), not compressed, so that it is written as fast as it is generated and any
-  program can map it into memory: ``numpy.load(path, mmap_mode="r")``;
+- ``images_00000.npy``: uint8 (n, 3, S, S), of flux float32 (n, B, S, S), nJy a pixel; not compressed, so that it is
+  written as fast as it is generated and any program can map it into memory: ``numpy.load(path, mmap_mode="r")``;
 - ``catalogue_00000.csv``: one row an image in the same order; ``file`` and ``row`` say where the image is;
 
-and ``request.json``, which says what the galaxies are. A shard is complete when it has a catalogue: that gets its
-name last. What is in a shard depends on the request alone, and not on the process that writes it or on the others.
+and ``request.json``, which says what the galaxies are, of flux also the bands and arcseconds a pixel. A shard is
+complete when it has a catalogue: that gets its name last. What is in a shard depends on the request alone, and not on
+the process that writes it or on the others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import BANDS
+from config_physics import BAND_NAMES
 from galaxies.common.durable_files import (
     free_space,
     plain_errors,
@@ -69,6 +70,10 @@ class ShardFolder:
         What else decides the images, such as the checksum of the checkpoint (JSON values).
     inputs : sequence of Path
         Files that the galaxies are made from, which are not written over.
+    num_bands : int
+        Planes of an image.
+    dtype : data type
+        Of its pixels.
 
     Raises
     ------
@@ -84,7 +89,10 @@ class ShardFolder:
         image_size: int,
         origin: dict[str, Any],
         inputs: Sequence[Path] = (),
+        num_bands: int = len(BAND_NAMES),
+        dtype: str = "|u1",
     ) -> None:
+        self._num_bands, self._dtype = num_bands, np.dtype(dtype)
         self.path, self.requests, self.shard_size, self.image_size = path, requests, shard_size, image_size
         self.identity = {
             "format_version": _FORMAT_VERSION,
@@ -133,12 +141,12 @@ class ShardFolder:
         return self.path / f"images_{number:05d}.npy", self.path / f"catalogue_{number:05d}.csv"
 
     def _image_bytes(self, number: int) -> int:
-        return len(self.rows(number)) * len(BANDS) * self.image_size**2
+        return len(self.rows(number)) * self._num_bands * self.image_size**2 * self._dtype.itemsize
 
     def _header(self, number: int) -> bytes:
-        shape = (len(self.rows(number)), len(BANDS), self.image_size, self.image_size)
+        shape = (len(self.rows(number)), self._num_bands, self.image_size, self.image_size)
         stream = io.BytesIO()
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(stream, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
         return stream.getvalue()
 
     def check_space(self, numbers: Sequence[int]) -> None:
@@ -172,13 +180,14 @@ class ShardFolder:
             If the disk is full or fails, also while it writes an earlier shard. What was written of a shard is removed.
         """
         rows = self.rows(number)
-        shard = _Shard(*self._files(number))
+        shard = _Shard(*self._files(number), self._dtype)
         wants_grid = number == 0
         try:
             disk.do(shard.begin, self._header(number))
             for images, table in generate_blocks(sampler, self.requests.part(rows.start, rows.stop)):
                 if wants_grid:
-                    disk.do(save_picture, plain_grid(images[:GRID_LIMIT]), self.path / "grid.png")
+                    pictures = sampler.pictures(images[:GRID_LIMIT])
+                    disk.do(save_picture, plain_grid(pictures), self.path / "grid.png")
                     wants_grid = False
                 disk.do(shard.append, images, table)
                 bar.update(len(images))
@@ -232,8 +241,8 @@ class Disk:
 class _Shard:
     """The files of a shard while they are written, under other names until they are whole; of one thread at a time."""
 
-    def __init__(self, images_file: Path, catalogue_file: Path) -> None:
-        self._files = images_file, catalogue_file
+    def __init__(self, images_file: Path, catalogue_file: Path, dtype: np.dtype[Any]) -> None:
+        self._files, self._dtype = (images_file, catalogue_file), dtype
         self._temporary = [temporary_of(file) for file in self._files]
         self._tables: list[pd.DataFrame] = []
         self._binary: IO[bytes] | None = None
@@ -248,7 +257,7 @@ class _Shard:
     def append(self, images: Tensor, table: pd.DataFrame) -> None:
         assert self._binary is not None, "it was begun"
         with self._removed_on_failure():
-            self._binary.write(images.numpy().data)
+            self._binary.write(np.ascontiguousarray(images.numpy().astype(self._dtype, copy=False)).data)
             self._tables.append(table)
 
     def finish(self) -> None:
@@ -342,8 +351,17 @@ def generate_shards(
         If the folder holds other galaxies, or the disk has too little room.
     """
     # Networks round differently on different kinds of device.
-    origin = {"checkpoint": sha256_of(checkpoint), "device": sampler.kind_of_device, "sampler": sampler.describe()}
-    folder = ShardFolder(out, requests, shard_size, sampler.config.image_size, origin, inputs)
+    origin: dict[str, Any] = {
+        "checkpoint": sha256_of(checkpoint),
+        "device": sampler.kind_of_device,
+        "sampler": sampler.describe(),
+    }
+    config = sampler.config
+    dtype = "|u1"
+    if config.kind == "flux":
+        dtype = "<f4"
+        origin |= {"unit": "nJy", "bands": list(config.bands), "pixel_scale": config.pixel_scale}
+    folder = ShardFolder(out, requests, shard_size, config.image_size, origin, inputs, config.num_bands, dtype)
     there = write_shards(folder, sampler, rank)
     lines = [f"{len(requests):,} galaxies in {len(folder)} shards in {out}"]
     if there:

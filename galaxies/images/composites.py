@@ -97,7 +97,8 @@ class LuptonComposite:
 def pictures_of_run(config: Config, chosen: Sequence[str] = ()) -> Callable[[Tensor], Tensor]:
     """Return what makes pictures (N, 3, S, S) uint8 of the images (N, B, S, S) of a run, as its datasets have them.
 
-    Those of a display are pictures already.
+    Those of a display are pictures already. The rows of flux are in the order of FITS files: the first is the lowest,
+    also in the pictures.
 
     Raises
     ------
@@ -105,7 +106,8 @@ def pictures_of_run(config: Config, chosen: Sequence[str] = ()) -> Callable[[Ten
         As `LuptonComposite` does; also if bands are chosen of a display.
     """
     if config.kind == "flux":
-        return LuptonComposite(config.bands, [s / NOISE_SOFTENING for s in config.softening], chosen)
+        lupton = LuptonComposite(config.bands, [s / NOISE_SOFTENING for s in config.softening], chosen)
+        return lambda images: lupton(images).flip(-2)
     if chosen:
         raise UserError("the run draws pictures with their own red, green and blue: leave out --rgb")
     return lambda images: images

@@ -19,7 +19,8 @@ from config_physics import MORPHOLOGIES
 from galaxies.common.device_errors import device_failure
 from galaxies.common.errors import UserError
 from galaxies.generation.build import chunk_size
-from galaxies.generation.catalogue import catalogue_of, write_fits
+from galaxies.generation.catalogue import catalogue_of
+from galaxies.generation.fits_files import write_fits
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
 from galaxies.measure.photometry import FLAG_BITS, NO_SOURCE

@@ -226,6 +226,7 @@ def _drawing(
         ),
         "population": entries(
             {"classes": tensor(torch.int64, (max(1, galaxies),), 0, len(config.classes) - 1), "values": values},
+            {"psfs": tensor(torch.float32, (config.num_bands, None, None), -1, 1)},  # of flux, see `usual_psfs`
             others=False,
         ),
         "provenance": entries(

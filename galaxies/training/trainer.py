@@ -111,6 +111,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.batches = DeviceBatches(self.data, "train", config, self.engine.device, self.ranks, self._limits)
         self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
+        psfs = self.data.usual_psfs("train")
+        self._psfs = None if psfs is None else torch.from_numpy(psfs)
         num_steps = (config.pretrain_epochs + config.epochs) * len(self.batches)
         compiled = config.compile == "on" or (config.compile == "auto" and pays(self.engine.device, num_steps))
         self.engine = dataclasses.replace(self.engine, compiled=compiled)
@@ -448,7 +450,11 @@ class Trainer:
             },
             "meters": self._steps.state_dict(),
             "attributes": [vars(a) for a in self.config.attribute_rows],
-            "population": {"classes": self.population.classes, "values": self.population.values},
+            "population": {
+                "classes": self.population.classes,
+                "values": self.population.values,
+                **({} if self._psfs is None else {"psfs": self._psfs}),
+            },
             "provenance": {
                 "source": self.data.manifest.get("source"),
                 "count": len(self.data.images),

@@ -267,3 +267,26 @@ def test_flux_is_joined_with_its_like_alone(path, tmp_path, dataset_path):
     for stranger in (bands, dataset_path):
         with pytest.raises(UserError, match=r"only datasets alike can be joined|prepare them alike first"):
             join([path, stranger], tmp_path / "none", "")
+
+
+def test_the_usual_psf_is_that_of_the_median_width(tmp_path):
+    images, values = flux_galaxies(9, BANDS)
+    values["psf_fwhm_g"] = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
+    values |= {"psf_fwhm_r": values["psf_fwhm_g"], "psf_fwhm_Ks": np.full(9, np.nan)}
+    psfs = np.zeros((9, 3, 81, 81), np.float32)
+    beside = np.linspace(0.01, 0.2, 9)
+    psfs[:, :, 40, 41] = beside[:, None]
+    psfs[:, :, 0, 0] = 0.3  # beyond what is kept
+    psfs[:, :, 40, 40] = 0.7 - beside[:, None]
+    layout = DataLayout("flux", tuple(FluxBand(name) for name in BANDS), ("galaxy",))
+    with DatasetWriter(tmp_path / "d", 64, 1.0, {"source": "test", "rule": "none"}, layout=layout) as writer:
+        writer.append(images, [str(k) for k in range(9)], ["galaxy"] * 9, values, psfs)
+    data = PreparedDataset.open(tmp_path / "d")
+    rows = data.rows("train")
+    widths = values["psf_fwhm_g"][rows]
+    typical = rows[np.argmin(np.abs(widths - np.median(widths)))]
+    usual = data.usual_psfs("train")
+    assert usual.shape == (3, 63, 63) and usual.dtype == np.float32
+    np.testing.assert_allclose(usual.sum((1, 2)), 1, atol=1e-6)
+    np.testing.assert_allclose(usual[:, 31, 32], beside[typical] / 0.7, rtol=1e-5)
+    assert PreparedDataset.open(write_flux_dataset(tmp_path / "e", 8, BANDS)).usual_psfs("train") is None

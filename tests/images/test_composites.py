@@ -119,9 +119,10 @@ def test_what_cannot_be_chosen_is_refused():
 
 def test_pictures_of_runs():
     flux = {"kind": "flux", "bands": ("g", "r", "i"), "classes": ("galaxy",), "pixel_scale": 0.2}
-    config = Config(attributes=("magnitude_r",), softening=(2.0, 2.0, 2.0), **flux)
+    config = Config(attributes=("magnitude_r",), softening=(2.0, 2.0, 2.0), psf_fwhm=(0.0, 0.0, 0.0), **flux)
     images = discs()
-    assert torch.equal(pictures_of_run(config)(images), LuptonComposite(("g", "r", "i"), [1.0] * 3)(images))
+    upright = LuptonComposite(("g", "r", "i"), [1.0] * 3)(images.flip(-2))  # FITS viewers have the first row below
+    assert torch.equal(pictures_of_run(config)(images), upright)
     assert torch.equal(pictures_of_run(config, ("r",))(images)[:, 0], pictures_of_run(config, ("r",))(images)[:, 2])
     display = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     assert pictures_of_run(Config())(display) is display

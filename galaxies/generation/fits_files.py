@@ -1,0 +1,181 @@
+"""Generated galaxies as FITS files, which say that they are none of the sky, what was asked, and what was measured.
+
+A file of flux holds B planes of float32 in nanojansky a pixel, rows in the order of the array. Its world coordinates
+are offsets from the frame's centre in arcseconds, in no direction of the sky: the galaxy has no place there.
+
+References
+----------
+FITS standard 4.0 (Pence et al. 2010, A&A 524, A42, and its update of 2018): section 4.3 for units, 8.1 for linear axes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from config_physics import BAND_NAMES, Attribute, Config, attribute_of
+from galaxies.datasets.layout import ZERO_POINT
+from galaxies.images.stretch import NOISE_SOFTENING
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+_ORIGIN_CARDS = {"run": "RUN", "step": "STEP", "source": "TRAINED", "credit": "CREDIT"}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is alike in all images of a generator.
+
+    Attributes
+    ----------
+    kind : {"display", "flux"}
+    bands : tuple of str
+        Of the planes.
+    pixel_scale : float
+        Of flux, arcsec a pixel.
+    noise : tuple of float
+        Of flux: the usual standard deviation of a pixel of the training data in each band, nJy.
+    psf_fwhm : tuple of float
+        Of flux: their usual full width at half maximum of the PSF, arcsec, 0 where unknown.
+    psfs : Tensor, (B, P, P), float32, or None
+        A usual PSF of theirs in each band.
+    origin : mapping
+        As `GalaxySampler.origin`.
+    """
+
+    kind: str = "display"
+    bands: tuple[str, ...] = BAND_NAMES
+    pixel_scale: float = 0.0
+    noise: tuple[float, ...] = ()
+    psf_fwhm: tuple[float, ...] = ()
+    psfs: Tensor | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, config: Config, origin: Mapping[str, str], psfs: Tensor | None) -> ImageFacts:
+        """Return what the settings of a run say."""
+        noise = tuple(softening / NOISE_SOFTENING for softening in config.softening)
+        return cls(config.kind, config.bands, config.pixel_scale, noise, config.psf_fwhm, psfs, origin)
+
+    @property
+    def is_flux(self) -> bool:
+        """Whether pixels are nanojansky."""
+        return self.kind == "flux"
+
+
+def write_fits(
+    file: IO[bytes],
+    image: Tensor,
+    row: pd.Series,
+    attributes: Sequence[Attribute],
+    facts: ImageFacts | None = None,
+) -> None:
+    """Write one image as a FITS cube, a plane a band, with its condition and what was measured in the header.
+
+    Parameters
+    ----------
+    file : binary file
+    image : Tensor, (B, S, S)
+        uint8 of a display (R, G, B), or of flux float32, nJy a pixel.
+    row : Series
+        Of the catalogue.
+    attributes : sequence of Attribute
+        Of the run.
+    facts : ImageFacts, optional
+        Without them, those of a display.
+    """
+    from astropy.io import fits
+
+    facts = facts or ImageFacts()
+    header = fits.Header()
+    if facts.is_flux:
+        _describe_flux(header, facts, image.shape[-1])
+    else:
+        header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
+    header["SYNTHETI"] = (True, "drawn by a neural network, not observed")
+    header["MORPHOL"] = (_text(row["morphology"]), "requested morphology")
+    header["SEED"] = (str(row["seed"]), "seed of this image")
+    for number, attribute in enumerate((*attributes, *_measured_besides(row, attributes)), 1):
+        header[f"ATTR{number}"] = (attribute.name, attribute.unit or "dimensionless")
+        for key, prefix in (("REQ", "requested"), ("MEAS", "measured")):
+            value = row.get(f"{prefix}_{attribute.name}", math.nan)
+            if math.isfinite(value):
+                header[f"{key}{number}"] = (float(value), prefix if facts.is_flux else f"{prefix} {attribute.name}")
+    header["FLAG"] = (int(row["flag"]), f"0: sound measurement; see {'flux' if facts.is_flux else 'photometry'}.py")
+    header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
+    header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")
+    if math.isfinite(row["nearest_real"]):
+        header["NEAREST"] = (float(row["nearest_real"]), "spreads from the request to a real galaxy")
+    for name, card in _ORIGIN_CARDS.items():
+        if name in facts.origin:
+            header[card] = _text(facts.origin[name])
+    if not facts.is_flux:
+        # FITS counts rows from the bottom.
+        fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)
+        return
+    units = fits.HDUList([fits.PrimaryHDU(image.numpy().astype(np.float32, copy=False), header)])
+    if facts.psfs is not None:
+        units.append(_psf_extension(facts, facts.psfs))
+    units.writeto(file, checksum=True)
+
+
+def _describe_flux(header: fits.Header, facts: ImageFacts, side: int) -> None:
+    """Say what the pixels are: unit, bands, scale, noise and blur."""
+    header["OBJECT"] = ("synthetic galaxy", "nothing on the sky")
+    header["BUNIT"] = ("nJy", "flux density in a pixel, the sky at 0")
+    header["MAGZERO"] = (ZERO_POINT, "AB magnitude of 1 nJy")
+    header["MAGSYS"] = ("AB", "")
+    header["BANDS"] = ",".join(facts.bands)
+    for number, band in enumerate(facts.bands, 1):
+        header[f"BAND{number}"] = (band, f"band of plane {number}")
+    for number, noise in enumerate(facts.noise, 1):
+        header[f"NOISE{number}"] = (float(f"{noise:.4g}"), "usual noise of a pixel in training, nJy")
+    for number, width in enumerate(facts.psf_fwhm, 1):
+        if width > 0:
+            header[f"FWHM{number}"] = (width, "usual FWHM of its PSF, arcsec")
+    header["PIXSCALE"] = (facts.pixel_scale, "arcsec a pixel")
+    header["WCSAXES"] = 3  # before all else of the world coordinates
+    _add_offsets(header, facts.pixel_scale, side)
+    for card, value in (("CTYPE3", "BANDNUM"), ("CRPIX3", 1.0), ("CRVAL3", 1.0), ("CDELT3", 1.0)):
+        header[card] = value
+
+
+def _add_offsets(header: fits.Header, pixel_scale: float, side: int) -> None:
+    """Add linear axes: arcsec from the frame's centre, without a place or a direction on the sky."""
+    header["WCSNAME"] = ("OFFSETS", "arcsec from the centre, no place on the sky")
+    for axis, name in ((1, "XOFFSET"), (2, "YOFFSET")):
+        header[f"CTYPE{axis}"] = (name, "linear")
+        header[f"CUNIT{axis}"] = "arcsec"
+        header[f"CRPIX{axis}"] = (side + 1) / 2
+        header[f"CRVAL{axis}"] = 0.0
+        header[f"CDELT{axis}"] = pixel_scale
+
+
+def _psf_extension(facts: ImageFacts, psfs: Tensor) -> fits.ImageHDU:
+    from astropy.io import fits
+
+    header = fits.Header()
+    header["BANDS"] = ",".join(facts.bands)
+    header["PIXSCALE"] = (facts.pixel_scale, "arcsec a pixel")
+    header["COMMENT"] = "A usual point spread function of the training data, each plane of sum 1."
+    return fits.ImageHDU(psfs.numpy().astype(np.float32, copy=False), header, name="PSF")
+
+
+def _measured_besides(row: pd.Series, attributes: Sequence[Attribute]) -> list[Attribute]:
+    """Return what was measured and is no attribute of the run."""
+    own = {attribute.name for attribute in attributes}
+    names = [str(column).removeprefix("measured_") for column in row.index if str(column).startswith("measured_")]
+    return [found for name in names if name not in own and (found := attribute_of(name)) is not None]
+
+
+def _text(value: object) -> str:
+    """Return a text as a FITS header may hold it: printable ASCII."""
+    return re.sub(r"[^ -~]", "?", str(value))
