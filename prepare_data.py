@@ -16,6 +16,12 @@ elliptical, merger or edge-on). Optional columns: object_id (default: the file n
 (arcseconds a pixel of the original picture), and redshift, petro_r50_kpc, absolute_magnitude, stellar_mass, with
 empty cells where unknown.
 
+`fits` takes FITS cutouts of any instrument and a catalogue with any column names, and makes a dataset of flux, in
+nanojansky a pixel and up to 12 bands; see docs/data.md for what it reads:
+
+    python prepare_data.py fits --images cutouts --catalogue galaxies.csv --columns object_id=ID,redshift=z_spec \
+        --bands g,r,z --zero-point 22.5 --out data/NAME
+
 `simulated` renders a mock survey whose truth is known exactly; with --as-gz2 it is written in the formats of the
 Galaxy Zoo 2 files first, and read back from them. `join` makes one dataset of several:
 

@@ -52,8 +52,10 @@ class Folder:
         Folder, or one FITS file.
     bands : sequence of str
         Names of bands that are words of paths; none, if files hold all bands.
-    maps : sequence of Path
-        Further folders of maps, whose files are called as those of their galaxies.
+    maps : sequence of (str, Path)
+        Further folders of maps, whose files are called as those of their galaxies, and their kinds.
+    but : sequence of Path
+        Files that are something else, such as the catalogue.
 
     Attributes
     ----------
@@ -68,12 +70,17 @@ class Folder:
         If it does not exist or holds no FITS file, or a path names several bands.
     """
 
-    def __init__(self, path: Path, bands: Sequence[str], maps: Sequence[tuple[str, Path]] = ()) -> None:
+    def __init__(
+        self, path: Path, bands: Sequence[str], maps: Sequence[tuple[str, Path]] = (), but: Sequence[Path] = ()
+    ) -> None:
         self.path = path
         self._bands = bands
         found: dict[str, GalaxyFiles] = {}
         others: list[tuple[str, str, str, Path]] = []
+        apart = {file.resolve() for file in but}
         for file in science_files(path):
+            if file.resolve() in apart:
+                continue
             name, band, kind = self._parts(file, path)
             if kind in ("", *MAP_KINDS, "psf"):
                 if kind:

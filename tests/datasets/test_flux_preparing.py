@@ -73,3 +73,21 @@ def test_what_is_filled_in_without_noise_is_smooth():
     images[0, 0, 40, 40:42] = np.nan
     filled = filled_in(images, np.full((1, 1), np.nan), ["a"])
     assert filled[0, 0, 40, 40:42] == pytest.approx(truth[0, 0, 40, 40:42], rel=0.05)
+
+
+def neighbours(grain):
+    """Return the correlation of neighbours along x and y."""
+    along = [(grain[1:] * grain[:-1]).mean(), (grain[:, 1:] * grain[:, :-1]).mean()]
+    return np.mean(along) / (grain**2).mean()
+
+
+def test_noise_that_is_filled_in_is_shared_by_neighbours_as_around_it():
+    images = noise_of(2.0, 7, 1, smooth=1).astype(np.float32)
+    truth = neighbours(images[0, 0])  # 0.5, by the weights 1, 1
+    images[0, 0, :30] = np.nan
+    filled = filled_in(images, np.full((1, 1), 2.0), ["a"])[0, 0]
+    assert neighbours(filled[:22]) == pytest.approx(truth, abs=0.07)
+    assert filled[:22].std() == pytest.approx(2.0, rel=0.12)
+    white = noise_of(2.0, 8, 1).astype(np.float32)
+    white[0, 0, :30] = np.nan
+    assert abs(neighbours(filled_in(white, np.full((1, 1), 2.0), ["a"])[0, 0, :22])) < 0.07

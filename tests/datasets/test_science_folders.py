@@ -62,6 +62,7 @@ def test_maps_beside_images_and_in_folders_of_their_own(tmp_path):
 def test_what_is_no_galaxy(tmp_path):
     folder = folder_of(tmp_path, ["a.fits", "._a.fits", ".hidden/b.fits", "notes.txt", "c.fits.txt", "d.FIT"])
     assert [galaxy.name for galaxy in folder.galaxies] == ["a", "d"]
+    assert [galaxy.name for galaxy in Folder(tmp_path, (), (), [tmp_path / "d.FIT"]).galaxies] == ["a"]
     with pytest.raises(UserError, match="holds no FITS file of an image"):
         folder_of(tmp_path / "empty", ["a_mask.fits"])
     with pytest.raises(UserError, match="does not exist"):

@@ -295,7 +295,8 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.datasets.flux_preparing import write_flux  # here, since it imports torch
 
     beside = [(kind, path) for kind, path in (("mask", options.masks), (options.weights_are, options.weights)) if path]
-    folder = Folder(options.images, options.bands or (), beside)
+    known = [*options.catalogue, *([options.psf] if options.psf else [])]
+    folder = Folder(options.images, options.bands or (), beside, known)
     bands = options.bands or _bands_said(folder)
     if not options.bands:
         print(f"bands {', '.join(bands)}, as {next(iter(folder.galaxies[0].sky.values())).name} says")
