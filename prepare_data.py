@@ -23,9 +23,11 @@ nanojansky a pixel and up to 12 bands; see docs/data.md for what it reads:
         --bands g,r,z --zero-point 22.5 --out data/NAME
 
 `simulated` renders a mock survey whose truth is known exactly; with --as-gz2 it is written in the formats of the
-Galaxy Zoo 2 files first, and read back from them. `join` makes one dataset of several:
+Galaxy Zoo 2 files first, and read back from them. With --kind flux it is linear images in any bands of a survey by its
+name, with the light before the telescope beside them. `join` makes one dataset of several:
 
     python prepare_data.py simulated --count 4096 --seed 0 --out data/simulated
+    python prepare_data.py simulated --kind flux --survey LSST --bands g,r,i,z --count 4096 --out data/lsst
     python prepare_data.py join --inputs data/gz2 data/mine --out data/all
 
 Size, brightness, ellipticity, concentration and color are measured on the images.
@@ -92,6 +94,29 @@ def _parser() -> argparse.ArgumentParser:
     simulated.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to render (default: a GPU if any)"
     )
+    simulated.add_argument(
+        "--kind",
+        choices=("display", "flux"),
+        default="display",
+        help="display: colour pictures as SDSS shows them; flux: linear images in nanojansky a pixel, in any bands "
+        "(default: display)",
+    )
+    flux = simulated.add_argument_group("with --kind flux")
+    flux.add_argument(
+        "--survey",
+        metavar="NAME",
+        help="whose pixels, seeing, sky, exposure and zero points: CFHTLS, COSMOS, DES, Euclid_NISP, Euclid_VIS, HSC, "
+        "LSST, PanSTARRS, Roman_WFI, Roman_WFI_Deep or SDSS (default: LSST)",
+    )
+    flux.add_argument(
+        "--bands", type=_names, metavar="B,B,...", help="its filters, such as g,r,i,z (default: all of them)"
+    )
+    flux.add_argument(
+        "--pixel-scale",
+        type=_above_zero,
+        metavar="ARCSEC",
+        help="arcseconds a pixel; larger ones hold more sky and show less detail (default: the survey's own)",
+    )
     _add_size(simulated)
     _add_dataset_options(simulated)
     join = commands.add_parser("join", help="make one prepared dataset of several")
@@ -150,6 +175,20 @@ def _fraction(text: str) -> float:
     return value
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of names such as g,r,i")
+    return names
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1000:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1000")
+    return value
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1")
@@ -202,6 +241,12 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.mock_survey.writing import rendering_device, write_dataset, write_release
 
     device = rendering_device(options.device)
+    if options.kind == "flux":
+        _simulate_flux(options, device, command_line)
+        return
+    for name in ("survey", "bands", "pixel_scale"):
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for flux: add --kind flux, or leave it out")
     if options.as_gz2 is None:
         arguments = (options.count, options.seed, options.size, device, command_line, options.overwrite)
         print_summary(write_dataset(options.out, *arguments))
@@ -215,6 +260,19 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
     as_files = ["gz2", "--path", str(options.as_gz2), "--out", str(options.out), "--size", str(options.size)]
     flags = [f"--{name.replace('_', '-')}" for name in ("overwrite", "allow_empty_class") if getattr(options, name)]
     main([*as_files, *flags])
+
+
+def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) -> None:
+    from galaxies.mock_survey.band_population import Frame  # here, since it imports torch
+    from galaxies.mock_survey.band_writing import write_band_dataset
+    from galaxies.telescope.surveys import find_survey
+
+    if options.as_gz2 is not None:
+        raise UserError("--as-gz2 writes colour pictures, as Galaxy Zoo has them: leave it out, or --kind flux")
+    survey = find_survey(options.survey or "LSST", options.bands)
+    frame = Frame(survey, options.size, options.pixel_scale or survey.pixel_scale)
+    arguments = (options.count, options.seed, frame, device, command_line, options.overwrite)
+    print_summary(write_band_dataset(options.out, *arguments))
 
 
 def _join(options: argparse.Namespace, command_line: str) -> None:

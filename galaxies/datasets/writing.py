@@ -128,6 +128,11 @@ class DatasetWriter:
             self._on_leaving = stack.pop_all()
         return self
 
+    @property
+    def folder(self) -> Path:
+        """The hidden folder that becomes the dataset, for files of a source that are to stand in it too."""
+        return self._partial
+
     def _close(self) -> None:
         with suppress(OSError):  # on a full disk, closing tries to write once more
             self._images.close()

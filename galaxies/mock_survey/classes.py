@@ -16,7 +16,7 @@ from torch import Tensor
 
 from galaxies.mock_survey import light, structure
 from galaxies.mock_survey.encounter import Encounter
-from galaxies.mock_survey.galaxy_table import GalaxyTable, Structure
+from galaxies.mock_survey.galaxy_table import LitTable, Structure
 
 
 class Family(NamedTuple):
@@ -116,9 +116,7 @@ def mock_class(morphology: str) -> MockClass:
     return CLASSES[morphology]
 
 
-def draw_light(
-    kind: str, galaxies: GalaxyTable[Tensor], grid: light.Grid, pair: Encounter | None = None
-) -> light.Light:
+def draw_light(kind: str, galaxies: LitTable[Tensor], grid: light.Grid, pair: Encounter | None = None) -> light.Light:
     """Draw the light of galaxies of one kind; `galaxies` is described in `galaxy_table.py`.
 
     `pair` is what `meet` returned for wet mergers, if it was called already.

@@ -184,12 +184,57 @@ class Luminosity(Generic[Column]):
 
 
 @dataclass
-class GalaxyTable(Luminosity[Column]):
-    """N galaxies of one class with everything that a picture of them needs."""
+class Palette(Generic[Column]):
+    """How the parts of a galaxy differ in colour, band by band: (N, B), or (1, B) where it is the same for all.
+
+    arm_contrast, by which the texture of arms is multiplied; knot_color, light of star-forming knots over the disc's;
+    dust_opacity of a lane over that in the reference band; outskirt_color, light of what an encounter pulls out over
+    the disc's. reference_disc, (N,), is the light of the disc in the reference band, and old_light, (N, B), that of
+    old stars, such as bars have, over theirs in it.
+    """
+
+    arm_contrast: Column
+    knot_color: Column
+    dust_opacity: Column
+    outskirt_color: Column
+    reference_disc: Column
+    old_light: Column
+
+
+@dataclass
+class LitTable(Luminosity[Column]):
+    """N galaxies of one class with what their light follows from."""
 
     structure: Structure[Column]
+
+
+@dataclass
+class GalaxyTable(LitTable[Column]):
+    """N galaxies of one class with everything that a picture of them in g, r and i needs."""
+
     exposure: Exposure[Column]
     neighbours: Neighbours[Column]
+
+
+@dataclass
+class BandExposure(Generic[Column]):
+    """A telescope's part in any bands.
+
+    psf_fwhm, (N, B), arcseconds. sky_noise, (N, B), nanojansky a pixel. centre, (N, 2), where the galaxy is, pixels
+    from the middle of the frame.
+    """
+
+    psf_fwhm: Column
+    sky_noise: Column
+    centre: Column
+
+
+@dataclass
+class BandTable(LitTable[Column]):
+    """N galaxies of one class with everything that images in any bands need; fluxes are (N, B), in nanojansky."""
+
+    palette: Palette[Column]
+    exposure: BandExposure[Column]
 
 
 def changed(change: Callable[..., Any], *tables: _Table) -> _Table:

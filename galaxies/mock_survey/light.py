@@ -2,14 +2,14 @@
 
 A galaxy becomes a `Light`: planes sampled on a grid, where discs are smooth enough for that, and spheroids that are
 kept as parameters, since their cusps are exact in Fourier space only (`sersic.py`). Everything is batched over
-galaxies of one kind. Lengths are arcseconds, fluxes nanomaggies in g, r and i; x runs along rows and y down columns;
-angles count from +x towards +y.
+galaxies of one kind. Lengths are arcseconds; fluxes are in the unit and the B bands of the table, nanomaggies in g, r
+and i for the display survey; x runs along rows and y down columns; angles count from +x towards +y.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -18,14 +18,17 @@ import torch
 from torch import Tensor
 
 from galaxies.mock_survey import encounter
-from galaxies.mock_survey.galaxy_table import GalaxyTable, SpiralDisc, Structure, given
+from galaxies.mock_survey.galaxy_table import BandTable, LitTable, Palette, SpiralDisc, Structure, given
 
 DRY_MERGER, WET_MERGER = "dry merger", "wet merger"
 EXPONENTIAL_HALF_LIGHT = 1.678  # half-light radius of an exponential disc, scale lengths
 NUM_PARTICLES = 1200  # a disc of a wet merger
-_ARM_CONTRAST = (1.0, 0.85, 0.72)  # of g, r and i: young stars are blue
-_KNOT_COLOR = (1.6, 1.0, 0.65)  # light of star-forming knots over the disc's
-_DUST_OPACITY = (1.25, 1.0, 0.75)  # over that in r (close to the Milky Way's curve, Cardelli et al. 1989)
+# Of g, r and i in the display survey; see `Palette`.
+_ARM_CONTRAST = (1.0, 0.85, 0.72)  # young stars are blue
+_KNOT_COLOR = (1.6, 1.0, 0.65)
+_DUST_OPACITY = (1.25, 1.0, 0.75)  # close to the Milky Way's curve, Cardelli et al. 1989
+_OUTSKIRT_COLOR = (1.1, 1.0, 0.95)  # outskirts and tails are a little bluer
+_R = 1  # the reference band of those three
 _HOLE_RADIUS = 0.8  # of the faint middle of a disc, scale lengths
 # The light of an exponential disc times exp(-(r / a)^2), in closed form.
 _HOLE_LIGHT = _HOLE_RADIUS**2 / 2 - _HOLE_RADIUS**3 * math.sqrt(math.pi) / 4 * math.exp(
@@ -36,7 +39,7 @@ _PARTICLE_SMOOTHING = 0.16  # standard deviation of a particle's light, scale le
 
 @dataclass
 class Spheroid:
-    """Sersic spheroids, one a galaxy: flux (N, 3); the rest (N,), with size the semi-major half-light radius."""
+    """Sersic spheroids, one a galaxy: flux (N, B); the rest (N,), with size the semi-major half-light radius."""
 
     flux: Tensor
     size: Tensor
@@ -49,10 +52,11 @@ class Spheroid:
 
 @dataclass
 class Light:
-    """Light of N galaxies of one kind: `planes` (N, 3, W, W) a pixel, spheroids, and particles still to be smoothed.
+    """Light of N galaxies of one kind: `planes` (N, B, W, W) a pixel, spheroids, and particles still to be smoothed.
 
     `particles` (N, W, W) holds a unit of light, to be blurred by `particle_sigma` (N,) and given `particle_flux`
-    (N, 3).
+    (N, B). `disc_flux` (N, B) is what planes and particles hold together, or would on a grid without an end; without
+    it, what they hold.
     """
 
     planes: Tensor | None
@@ -60,6 +64,19 @@ class Light:
     particles: Tensor | None = None
     particle_sigma: Tensor | None = None
     particle_flux: Tensor | None = None
+    disc_flux: Tensor | None = None
+
+    @property
+    def flux(self) -> Tensor:
+        """All of the light, (N, B)."""
+        parts = [spheroid.flux for spheroid in self.spheroids]
+        if self.disc_flux is not None:
+            return sum(parts, self.disc_flux)
+        if self.planes is not None:
+            parts.append(self.planes.sum((-1, -2)))
+        if self.particle_flux is not None:
+            parts.append(self.particle_flux)
+        return sum(parts[1:], parts[0])
 
 
 class Grid:
@@ -105,7 +122,7 @@ class Grid:
 
 
 # Draws the light of galaxies of one kind on a grid; an encounter is for pairs that `meet`, if they did already.
-DrawLight = Callable[[GalaxyTable[Tensor], Grid, "encounter.Encounter | None"], Light]
+DrawLight = Callable[[LitTable[Tensor], Grid, "encounter.Encounter | None"], Light]
 
 
 @overload
@@ -117,12 +134,23 @@ def _wide(values: Tensor | float) -> Tensor | float:
     return values[:, None, None] if isinstance(values, Tensor) else values
 
 
+def _palette(p: LitTable[Tensor]) -> Palette[Tensor]:
+    """Return how the parts of galaxies differ in colour: as their own table says, or as in g, r and i of SDSS."""
+    if isinstance(p, BandTable):
+        return p.palette
+    device = p.disc_flux.device
+    arms, knots, dust, outskirts = (
+        torch.tensor([each], device=device) for each in (_ARM_CONTRAST, _KNOT_COLOR, _DUST_OPACITY, _OUTSKIRT_COLOR)
+    )
+    return Palette(arms, knots, dust, outskirts, p.disc_flux[:, _R], p.bulge_flux / p.bulge_flux[:, _R, None])
+
+
 def kind_of_merger(structure: Structure[np.ndarray]) -> np.ndarray:
     """Return the kind of each of N pairs, `DRY_MERGER` or `WET_MERGER`."""
     return np.where(given(structure.pair).dry > 0, DRY_MERGER, WET_MERGER)
 
 
-def elliptical_light(p: GalaxyTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
+def elliptical_light(p: LitTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw a cusp in an exponential body."""
     body = Spheroid(p.disc_flux, p.size, torch.ones_like(p.size), p.structure.axis_ratio, p.structure.position_angle)
     core = _spheroid(
@@ -131,11 +159,11 @@ def elliptical_light(p: GalaxyTable[Tensor], _grid: Grid, _pair: encounter.Encou
     return Light(None, [body, core])
 
 
-def _spheroid(p: GalaxyTable[Tensor], flux: Tensor, size: Tensor, axis_ratio: Tensor) -> Spheroid:
+def _spheroid(p: LitTable[Tensor], flux: Tensor, size: Tensor, axis_ratio: Tensor) -> Spheroid:
     return Spheroid(flux, size, p.structure.bulge_n, axis_ratio, p.structure.position_angle)
 
 
-def spiral_light(p: GalaxyTable[Tensor], grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
+def spiral_light(p: LitTable[Tensor], grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw an inclined thin disc with logarithmic arms, fine structure, a bar and star-forming knots."""
     arms = given(p.structure.spiral)
     scale_length = p.size / EXPONENTIAL_HALF_LIGHT
@@ -170,26 +198,30 @@ def spiral_light(p: GalaxyTable[Tensor], grid: Grid, _pair: encounter.Encounter 
     bar = bar / bar.sum((1, 2), keepdim=True)
     knots = grid.deposit(_knot_places(p, arms, scale_length), _normalised(arms.knot_light))
 
-    old = p.bulge_flux / p.bulge_flux[:, 1:2]  # colours of the bulge, which are the bar's too
-    planes = []
-    for band in range(3):
+    palette = _palette(p)
+    bar_flux = (arms.bar_fraction * palette.reference_disc)[:, None] * palette.old_light
+    planes, totals = [], []
+    for band in range(p.disc_flux.shape[1]):
         flux = p.disc_flux[:, band]
-        knot_fraction = arms.knot_fraction * _KNOT_COLOR[band]
-        smooth = disc * (1 + _ARM_CONTRAST[band] * texture)
+        knot_fraction = arms.knot_fraction * palette.knot_color[:, band]
+        smooth = disc * (1 + _wide(palette.arm_contrast[:, band]) * texture)
         planes.append(
             _wide(flux * (1 - arms.bar_fraction) * (1 - knot_fraction)) * smooth
-            + _wide(arms.bar_fraction * p.disc_flux[:, 1] * old[:, band]) * bar
+            + _wide(bar_flux[:, band]) * bar
             + _wide(flux * (1 - arms.bar_fraction) * knot_fraction) * knots
         )
+        # Where arms are as dark as they may be, the disc has a little more light than without them.
+        added = (smooth.sum((1, 2)) / disc.sum((1, 2)) - 1) * (1 - knot_fraction)
+        totals.append(flux * (1 - arms.bar_fraction) * (1 + added) + bar_flux[:, band])
     bulge = _spheroid(p, p.bulge_flux, scale_length * p.structure.bulge_size, p.structure.bulge_axis_ratio)
-    return Light(torch.stack(planes, 1), [bulge])
+    return Light(torch.stack(planes, 1), [bulge], disc_flux=torch.stack(totals, 1))
 
 
 def _normalised(light: Tensor) -> Tensor:
     return light / light.sum(1, keepdim=True)
 
 
-def _knot_places(p: GalaxyTable[Tensor], arms: SpiralDisc[Tensor], scale_length: Tensor) -> Tensor:
+def _knot_places(p: LitTable[Tensor], arms: SpiralDisc[Tensor], scale_length: Tensor) -> Tensor:
     """Return where knots lie (N, K, 2): near the ridges of the arms."""
     radius = arms.knot_radius.clamp_min(0.2)
     turns = 2 * math.pi * arms.knot_arm + arms.knot_angle - arms.arm_phase[:, None]
@@ -201,7 +233,7 @@ def _knot_places(p: GalaxyTable[Tensor], arms: SpiralDisc[Tensor], scale_length:
     return torch.stack([cos * u - sin * v, sin * u + cos * v], -1)
 
 
-def edge_on_light(p: GalaxyTable[Tensor], grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
+def edge_on_light(p: LitTable[Tensor], grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw a self-gravitating exponential disc from the side (van der Kruit & Searle 1981, eq. 1) with a dust lane."""
     side = given(p.structure.edge_on)
     scale_length = p.size / EXPONENTIAL_HALF_LIGHT
@@ -219,15 +251,19 @@ def edge_on_light(p: GalaxyTable[Tensor], grid: Grid, _pair: encounter.Encounter
     # Half of the light lies behind the lane.
     lane = (z / _wide(height) - _wide(side.dust_offset)) / 0.35
     depth = _wide(side.dust_depth) * torch.exp(-along / 1.3 - 0.5 * lane.square())
-    planes = [disc * (0.5 + 0.5 * torch.exp(-opacity * depth)) for opacity in _DUST_OPACITY]
-    # The fluxes are what is seen: dust changes where the light and its colour are, not how much there is in r.
-    seen = planes[1].sum((1, 2), keepdim=True)
-    planes = [_wide(p.disc_flux[:, band]) * plane / seen for band, plane in enumerate(planes)]
+    # The fluxes are what is seen: dust changes where the light and its colour are, not how much there is in the
+    # reference band.
+    seen = (disc * (0.5 + 0.5 * torch.exp(-depth))).sum((1, 2), keepdim=True)
+    opacity = _palette(p).dust_opacity
+    planes = []
+    for band in range(p.disc_flux.shape[1]):
+        plane = disc * (0.5 + 0.5 * torch.exp(-_wide(opacity[:, band]) * depth))
+        planes.append(_wide(p.disc_flux[:, band]) * plane / seen)
     bulge = _spheroid(p, p.bulge_flux, scale_length * p.structure.bulge_size, p.structure.bulge_axis_ratio)
     return Light(torch.stack(planes, 1), [bulge])
 
 
-def dry_merger_light(p: GalaxyTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
+def dry_merger_light(p: LitTable[Tensor], _grid: Grid, _pair: encounter.Encounter | None = None) -> Light:
     """Draw two spheroids and the faint envelope that their stars already share."""
     pair = given(p.structure.pair)
     flux = p.bulge_flux + p.disc_flux
@@ -249,7 +285,13 @@ def dry_merger_light(p: GalaxyTable[Tensor], _grid: Grid, _pair: encounter.Encou
     )
 
 
-def meet(galaxies: GalaxyTable[Tensor]) -> encounter.Encounter:
+def draw_particles(seeds: Sequence[int]) -> Tensor:
+    """Return `particle_draws` of pairs, (N, 2, P, 3), on the CPU: they belong to the truth, the same on any device."""
+    streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=stream) for stream in streams])
+
+
+def meet(galaxies: LitTable[Tensor]) -> encounter.Encounter:
     """Follow the encounters of wet mergers, whose `particle_draws` must have been drawn."""
     pair = given(galaxies.structure.pair)
     return encounter.simulate(
@@ -264,7 +306,7 @@ def meet(galaxies: GalaxyTable[Tensor]) -> encounter.Encounter:
     )
 
 
-def wet_merger_light(p: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encounter | None = None) -> Light:
+def wet_merger_light(p: LitTable[Tensor], grid: Grid, pair: encounter.Encounter | None = None) -> Light:
     """Draw two discs after an encounter: their inner parts smooth, their outskirts as particles, and two bulges."""
     pair = pair or meet(p)
     two = given(p.structure.pair)
@@ -295,5 +337,6 @@ def wet_merger_light(p: GalaxyTable[Tensor], grid: Grid, pair: encounter.Encount
         size = scale_length * p.structure.bulge_size
         flux = p.bulge_flux * part[:, galaxy, None]
         spheroids.append(Spheroid(flux, size, p.structure.bulge_n[:, galaxy], bulge_ratio, angle, x, y))
-    color = torch.tensor([1.1, 1.0, 0.95], device=device)  # outskirts and tails are a little bluer
-    return Light(planes, spheroids, particles, _PARTICLE_SMOOTHING * unit, p.disc_flux * carried * color)
+    pulled_out = p.disc_flux * carried * _palette(p).outskirt_color
+    together = p.disc_flux * (1 - carried) + pulled_out
+    return Light(planes, spheroids, particles, _PARTICLE_SMOOTHING * unit, pulled_out, together)

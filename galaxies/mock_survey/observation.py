@@ -29,17 +29,18 @@ from galaxies.mock_survey.classes import draw_light, mock_class
 from galaxies.mock_survey.galaxy_table import GalaxyTable, changed, columns_of, given
 from galaxies.mock_survey.light import (
     EXPONENTIAL_HALF_LIGHT,
-    NUM_PARTICLES,
     WET_MERGER,
     Grid,
     Light,
-    Spheroid,
+    draw_particles,
     meet,
 )
+from galaxies.mock_survey.light_transforms import half_light_radius, transformed
 from galaxies.mock_survey.sersic import SersicTransform
 from galaxies.mock_survey.votes import draw_votes
 from galaxies.telescope.fourier import FourierGrid, fft_size
 
+_R = 1  # the place of r among g, r and i
 BLOCK = 64  # galaxies that share their random streams, one of each class in turn
 SDSS_PIXEL_ARCSEC = 0.396
 _NOISE_TOGETHER = 2**24  # normal numbers that a GPU makes at a time, in a gigabyte
@@ -103,6 +104,11 @@ class _Rendering(NamedTuple):
     chosen: np.ndarray
     pixels: Tensor
     truth: dict[str, Tensor]
+
+
+def stream_of(seed: int, number: int) -> int:
+    """Return the seed of the random numbers of one galaxy of a survey, 0 to 2^63 - 1."""
+    return int(np.random.SeedSequence([seed, int(number)]).generate_state(1, np.uint64)[0] >> 1)
 
 
 class MockSurvey:
@@ -215,18 +221,17 @@ class MockSurvey:
         grid = Grid(side, frame_width / (self.image_size * self.oversampling))
         if kind == WET_MERGER:
             # Drawn on the CPU, since they belong to the truth.
-            luck = [torch.Generator().manual_seed(self._stream(number) + 1) for number in numbers]
-            draws = torch.stack([torch.rand(2, NUM_PARTICLES, 3, generator=g) for g in luck])
+            draws = draw_particles([stream_of(self.seed, number) + 1 for number in numbers])
             given(p.structure.pair).particle_draws = draws.to(self.device)
         pair = meet(p) if kind == WET_MERGER else None
         field = FourierGrid(side, grid.pixel_scale)
         source = self._transformed(draw_light(kind, p, grid, pair), field, p)  # (n, 3, W, W/2 + 1) complex
-        truth = {"true_half_light_radius": _half_light_radius(source, field, grid)}
+        truth = {"true_half_light_radius": half_light_radius(source[:, _R], field, grid)}
         if p.structure.pair is not None:  # which may outgrow the picture
             wide = Grid(side, 2.5 * grid.pixel_scale)
             wide_field = FourierGrid(side, wide.pixel_scale)
             wide_source = self._transformed(draw_light(kind, p, wide, pair), wide_field, p)
-            truth["true_half_light_radius"] = _half_light_radius(wide_source, wide_field, wide)
+            truth["true_half_light_radius"] = half_light_radius(wide_source[:, _R], wide_field, wide)
         if pair is not None:
             truth["true_axis_ratio"] = pair.axis_ratio[:, 0]
         noise = self._noise(numbers, side)
@@ -236,7 +241,7 @@ class MockSurvey:
     def _noise(self, numbers: np.ndarray, side: int) -> Tensor:
         """Return normal noise (n, 3, W, W); every galaxy has its own stream, so that its batch does not matter."""
         if self.device.type == "cpu":
-            streams = [torch.Generator().manual_seed(self._stream(number)) for number in numbers]
+            streams = [torch.Generator().manual_seed(stream_of(self.seed, number)) for number in numbers]
             return torch.stack([torch.randn(3, side, side, generator=g) for g in streams])
         # A generator for each galaxy would take a GPU's host longer than all the rest.
         seeds = torch.from_numpy(numbers + (self.seed << 32)).to(self.device)
@@ -249,28 +254,10 @@ class MockSurvey:
         table: Any = changed(lambda v: torch.from_numpy(v[chosen]).to(self.device, torch.float32), galaxies)
         return table
 
-    def _stream(self, number: int) -> int:
-        """Return the seed of a galaxy's noise."""
-        return int(np.random.SeedSequence([self.seed, int(number)]).generate_state(1, np.uint64)[0] >> 1)
-
     def _transformed(self, light: Light, field: FourierGrid, p: GalaxyTable[Tensor]) -> Tensor:
         """Return the Fourier transform of a galaxy's light in three bands, moved to its place in the frame."""
-        parts = [self._spheroid(spheroid, field) for spheroid in light.spheroids]
-        if light.planes is not None:
-            parts.append(torch.fft.rfft2(light.planes))
-        if light.particles is not None:
-            blurred = torch.fft.rfft2(light.particles) * field.gaussian(given(light.particle_sigma))
-            parts.append(blurred[:, None] * given(light.particle_flux)[..., None, None])
         shift = p.exposure.centre * (p.exposure.frame_scale * FRAME_PX / 2)[:, None]
-        return sum(parts) * field.shift(shift[:, 0], shift[:, 1])[:, None]
-
-    def _spheroid(self, s: Spheroid, field: FourierGrid) -> Tensor:
-        along, across = field.turned(s.position_angle)
-        frequency = s.size[:, None, None] * (along.square() + (s.axis_ratio[:, None, None] * across).square()).sqrt()
-        plane = self._transform(frequency, s.n) * field.origin
-        if isinstance(s.x, Tensor) and isinstance(s.y, Tensor):
-            plane = plane * field.shift(s.x, s.y)
-        return plane[:, None] * s.flux[..., None, None]
+        return transformed(light, field, self._transform) * field.shift(shift[:, 0], shift[:, 1])[:, None]
 
     def _crop(self, planes: Tensor) -> Tensor:
         """Cut the margin off and average the pixels that make one of the picture's."""
@@ -278,27 +265,6 @@ class MockSurvey:
         margin = (planes.shape[-1] - inner) // 2
         planes = planes[..., margin : margin + inner, margin : margin + inner]
         return F.avg_pool2d(planes, self.oversampling) if self.oversampling > 1 else planes
-
-
-def _half_light_radius(source: Tensor, field: FourierGrid, grid: Grid) -> Tensor:
-    """Return the radius (n,) in arcseconds of the circle about the centroid that holds half of the light in r.
-
-    It is this survey's own and not photometry's: the two share no code, so that each can check the other. What is
-    measured here is noiseless light in arcseconds before seeing; photometry finds a source in a noisy picture.
-    """
-    image = field.image(source[:, 1] * field.gaussian(0.6 * grid.pixel_scale))  # a little blur tames the cusps
-    total = image.sum((1, 2))
-    x0, y0 = ((image * axis).sum((1, 2)) / total for axis in (grid.x, grid.y))
-    distance = ((grid.x - x0[:, None, None]).square() + (grid.y - y0[:, None, None]).square()).sqrt()
-    scale = grid.pixel_scale
-    low, high = torch.zeros_like(total), scale * grid.side / 2
-    for _ in range(18):
-        middle = (low + high) / 2
-        # A pixel on the rim counts by how far the circle reaches into it.
-        inside = ((middle[:, None, None] - distance) / scale[:, None, None] + 0.5).clamp(0, 1)
-        more = (image * inside).sum((1, 2)) < total / 2
-        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
-    return (low + high) / 2
 
 
 def _neighbours(p: GalaxyTable[Tensor], grid: Grid) -> Tensor:

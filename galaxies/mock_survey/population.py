@@ -104,7 +104,7 @@ def _luminosity_and_distance(
     `blocks` are the rows of the galaxies that share each of the streams. A block is drawn again until the survey would
     have picked each of its galaxies at least once.
     """
-    radii = _petrosian_radii(s, blocks)
+    radii = petrosian_radii(s, blocks)
     todo = np.ones(len(s.axis_ratio), dtype=bool)
     drawn: Luminosity[np.ndarray] | None = None
     waiting = list(zip(blocks, streams, strict=True))
@@ -166,12 +166,7 @@ def _trial(
     modulus = farthest + 5 * np.log10(luck.volume) / 3
     redshift = redshift_at(modulus).clip(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1])
 
-    # Colours at rest: the red sequence is tight; blue galaxies are redder when luminous or inclined.
-    tilt = -0.02 * (magnitude_r + 21)
-    red_gr = _RED_GR + tilt + luck.red
-    blue_gr = 0.42 + family.reddening - 0.055 * (magnitude_r + 21) + 0.12 * (1 - axis_ratio)
-    blue_gr = np.minimum(blue_gr + luck.blue, red_gr)
-    disc_gr = np.where(old > 0, red_gr, blue_gr)
+    red_gr, disc_gr = colors_at_rest(family, axis_ratio, old, magnitude_r, luck.red, luck.blue)
     disc_ri = 0.04 + 0.46 * disc_gr + luck.ri
     # The spectrum moves through the bands: linear K-corrections, steeper for old stars (sizes as Chilingarian et
     # al. 2010 give them for g-r and r-i below redshift 0.25).
@@ -190,8 +185,8 @@ def _trial(
     bulge_flux = (total * fraction)[:, None] * _band_ratios(bulge_gr_seen, bulge_ri_seen)
 
     mean_gr = disc_gr * (1 - fraction) + red_gr * fraction
-    mass = -0.306 + 1.097 * mean_gr - 0.15 - 0.4 * (magnitude_r - _SUN_R)  # Bell et al. (2003), Kroupa stars
-    size_kpc = _size_of_mass(mass, old) * np.exp(luck.size) * family.size_factor
+    mass = mass_of_light(magnitude_r, mean_gr)
+    size_kpc = size_of_mass(mass, old) * np.exp(luck.size) * family.size_factor
     size = size_kpc * arcsec_per_kpc(redshift)
     petro_r50, petro_r90 = (size * radius for radius in petrosian_radii)
     return Luminosity(
@@ -208,12 +203,36 @@ def _trial(
     )
 
 
+def colors_at_rest(
+    family: Family,
+    axis_ratio: np.ndarray,
+    old: np.ndarray,
+    magnitude_r: np.ndarray,
+    red_luck: np.ndarray,
+    blue_luck: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return g-r of a galaxy's old stars and of its disc or body; the shapes broadcast, `luck` is scatter in mag.
+
+    The red sequence is tight; blue galaxies are redder when luminous or inclined.
+    """
+    tilt = -0.02 * (magnitude_r + 21)
+    red_gr = _RED_GR + tilt + red_luck
+    blue_gr = 0.42 + family.reddening - 0.055 * (magnitude_r + 21) + 0.12 * (1 - axis_ratio)
+    blue_gr = np.minimum(blue_gr + blue_luck, red_gr)
+    return red_gr, np.where(old > 0, red_gr, blue_gr)
+
+
+def mass_of_light(magnitude_r: np.ndarray, gr: np.ndarray) -> np.ndarray:
+    """Return log10 of the stellar mass in solar masses (Bell et al. 2003, Table 7, less 0.15 for Kroupa's stars)."""
+    return -0.306 + 1.097 * gr - 0.15 - 0.4 * (magnitude_r - _SUN_R)
+
+
 def _band_ratios(gr: np.ndarray, ri: np.ndarray) -> np.ndarray:
     """Return fluxes in g, r and i over that in r, (N, 3)."""
     return np.stack([10 ** (-0.4 * gr), np.ones_like(gr), 10 ** (0.4 * ri)], 1)
 
 
-def _size_of_mass(mass: np.ndarray, old: np.ndarray) -> np.ndarray:
+def size_of_mass(mass: np.ndarray, old: np.ndarray) -> np.ndarray:
     """Return the median half-light radius in kpc at a mass (Shen et al. 2003, eqs. 17 and 18, Table 1)."""
     m = 10**mass
     early = 2.88e-6 * m**0.56
@@ -221,7 +240,7 @@ def _size_of_mass(mass: np.ndarray, old: np.ndarray) -> np.ndarray:
     return np.where(old > 0, early, late)
 
 
-def _petrosian_radii(s: Structure[np.ndarray], blocks: Sequence[np.ndarray]) -> np.ndarray:
+def petrosian_radii(s: Structure[np.ndarray], blocks: Sequence[np.ndarray]) -> np.ndarray:
     """Return Petrosian R50 and R90, (2, N), in units of the main component's half-light radius, before seeing.
 
     Circular apertures, Petrosian ratio 0.2, flux within two Petrosian radii (Blanton et al. 2001).

@@ -156,8 +156,10 @@ def test_measuring(capsys):
 
 def test_rendering(capsys):
     result = run(rendering, capsys, "--count", 4, "--repeats", 1, "--device", "cpu")
-    assert len(result["rows"]) == 2
+    what = [row["what"] for row in result["rows"]]
+    assert what == ["galaxies rendered", "galaxies rendered in flux", "galaxies rendered, measured and written"]
     assert result["facts"]["minutes_for_240000"] > 0
+    assert 0.05 < result["facts"]["flux_over_display"] < 20
 
 
 def test_preparation(capsys):

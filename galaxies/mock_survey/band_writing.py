@@ -1,0 +1,177 @@
+"""Write the mock survey in any bands as a prepared dataset of flux, with the light before the telescope beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from galaxies.common.durable_files import plain_errors, sha256_of
+from galaxies.datasets.layout import DataLayout, FluxBand
+from galaxies.datasets.writing import DatasetWriter, split_of
+from galaxies.measure.flux import flux_attributes, measure_flux
+from galaxies.mock_survey.band_observation import BandGalaxies, BandSurvey, Frame
+from galaxies.mock_survey.classes import CLASSES
+from galaxies.mock_survey.cosmology import arcsec_per_kpc
+from galaxies.mock_survey.writing import blocks_at_once
+
+INTRINSIC_FILE, INTRINSIC_SPLIT = "intrinsic.npy", "test"
+
+
+def truth_columns(frame: Frame) -> tuple[str, ...]:
+    """Return the columns of the catalogue that only a simulation can fill."""
+    magnitudes = (f"true_magnitude_{band.name}" for band in frame.survey.bands)
+    return ("true_half_light_radius", "true_axis_ratio", *magnitudes)
+
+
+def layout_of(frame: Frame) -> DataLayout:
+    """Return what the images of such a dataset are."""
+    return DataLayout("flux", tuple(FluxBand(band.name, band.wavelength_nm) for band in frame.survey.bands))
+
+
+def write_band_dataset(
+    out: Path, count: int, seed: int, frame: Frame, device: str, command_line: str, overwrite: bool = False
+) -> DatasetWriter:
+    """Simulate galaxies and write them as a prepared dataset of flux, in as much memory for many as for few.
+
+    Parameters
+    ----------
+    out : Path
+        Folder to make. Beside the dataset's own files it gets `intrinsic.npy`, (T, B, k S, k S) float32: the light of
+        the galaxies of the test split, in their order, before the telescope, nanojansky a pixel of which k by k make
+        one of the images. The manifest says so under `intrinsic`, and what the telescope is under `telescope`.
+    count : int
+        Number of galaxies; the classes take turns.
+    seed : int
+        Of the survey. A larger survey of the same seed and telescope begins with the galaxies of a smaller one.
+    frame : Frame
+        The survey with its bands, the pixels a side and their scale.
+    device : str
+        Where to render: cpu or cuda.
+    command_line : str
+        For the manifest.
+    overwrite : bool
+        Replace an existing prepared dataset.
+
+    Returns
+    -------
+    DatasetWriter
+        With the manifest of what was written. Beside the usual columns the catalogue has `truth_columns`.
+
+    Raises
+    ------
+    UserError
+        If `out` exists and may not be replaced, or cannot be written.
+    """
+    provenance: dict[str, Any] = {
+        "source": f"mock survey of seed {seed} as {frame.survey.name} sees it",
+        "rule": "truth",
+        "command_line": command_line,
+        "telescope": _telescope(frame),
+    }
+    layout, extra = layout_of(frame), truth_columns(frame)
+    # Fewer galaxies than classes cannot hold every class.
+    writer = DatasetWriter(
+        out, frame.image_size, 1.0, provenance, overwrite, count < len(CLASSES), extra, layout=layout
+    )
+    survey = BandSurvey(seed, frame, device, with_intrinsic=lambda object_id: split_of(object_id) == INTRINSIC_SPLIT)
+    with writer, tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
+        with _Planes(writer.folder / INTRINSIC_FILE, out) as intrinsic:
+            for batch in survey.batches(count, blocks_at_once(survey.device, frame.image_size)):
+                values = {name: values for name, values in batch.truth.items() if name in (*layout.columns, *extra)}
+                values |= _measured(batch, layout, device)
+                writer.append(batch.images, batch.object_ids, batch.morphologies, values)
+                intrinsic.append(batch.intrinsic)
+                bar.update(len(batch.images))
+        writer.provenance["intrinsic"] = {
+            "file": INTRINSIC_FILE,
+            "split": INTRINSIC_SPLIT,
+            "pixels_a_pixel": survey.oversampling,
+            "pixel_unit": "nJy",
+            "sha256": sha256_of(writer.folder / INTRINSIC_FILE),
+        }
+    return writer
+
+
+def _telescope(frame: Frame) -> dict[str, Any]:
+    """Return what the images were observed with, as JSON values."""
+    survey = frame.survey
+    return {
+        "survey": survey.name,
+        "pixel_scale": frame.pixel_scale,
+        "psf": survey.profile,
+        "obscuration": survey.obscuration,
+        "bands": [
+            {
+                "name": band.name,
+                "edges_nm": list(band.edges_nm),
+                "psf_fwhm": band.psf_fwhm,
+                "sky_brightness": band.sky_brightness,
+                "zero_point": band.zero_point,
+                "exposure_s": band.exposure_s,
+                "electrons_per_njy": band.electrons_per_njy,
+            }
+            for band in survey.bands
+        ],
+    }
+
+
+def _measured(batch: BandGalaxies, layout: DataLayout, device: str) -> dict[str, np.ndarray]:
+    """Return what is measured on the images, and how they were observed, by the names of the catalogue."""
+    names = layout.band_names
+    noise, psf_fwhm = (torch.from_numpy(each).to(device, torch.float32) for each in (batch.noise, batch.psf_fwhm))
+    images = torch.from_numpy(batch.images).to(device)
+    scale = float(batch.truth["pixel_scale"][0])
+    photometry = measure_flux(images, scale, noise=noise, psf_fwhm=psf_fwhm, structure=True)
+    values = {}
+    for name in flux_attributes(names):
+        column = torch.where(photometry.known(name, names), photometry.attribute(name, names), torch.nan)
+        values[name] = column.double().cpu().numpy()
+    for place, name in enumerate(names):
+        values[f"noise_{name}"] = batch.noise[:, place]
+        values[f"psf_fwhm_{name}"] = batch.psf_fwhm[:, place]
+    values["size_kpc"] = values["size_arcsec"] / arcsec_per_kpc(batch.truth["redshift"])
+    values["flag"] = photometry.flag.double().cpu().numpy()
+    values["masked"] = np.zeros(len(images))
+    return values
+
+
+class _Planes:
+    """An .npy file of float32 images that grows by blocks; `out` is what messages name."""
+
+    def __init__(self, path: Path, out: Path) -> None:
+        self._out = out
+        self._shape: tuple[int, ...] = (0, 0, 0, 0)
+        with plain_errors(out):
+            self._file = path.open("w+b")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """Write the header; numpy pads it so that its length does not depend on the count."""
+        with plain_errors(self._out):
+            self._file.seek(0)
+            header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
+            np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, images: np.ndarray) -> None:
+        """Add images (n, B, S, S)."""
+        self._shape = (self._shape[0] + len(images), *images.shape[1:])
+        with plain_errors(self._out):
+            self._file.write(np.ascontiguousarray(images, np.float32).data)
+
+    def __enter__(self) -> _Planes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._write_header()
+                with plain_errors(self._out):
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
