@@ -63,7 +63,9 @@ class Sources(NamedTuple):
         """Return some of them, by indices or bool."""
         return Sources(*(column[which] for column in self))
 
-    def __len__(self) -> int:
+    @property
+    def num_sources(self) -> int:
+        """N."""
         return len(self.x)
 
 

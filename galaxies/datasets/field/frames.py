@@ -135,7 +135,7 @@ class Frame:
 
     def values(self, area: Area) -> np.ndarray:
         """Read values as the header scales them, in the type of the file."""
-        with _damage(self.path), warnings.catch_warnings():
+        with damage(self.path), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = self._image.values(0, slice(area.y0, area.y1), slice(area.x0, area.x1))
         if values.shape != area.shape:
@@ -161,26 +161,26 @@ class Frame:
     def _habits(self) -> tuple[float, bool]:
         """Tell by a sample below which value there is none, and whether 0 is none; see `Frame`.
 
-        Surveys write NaN, -9999, -32768 or 0 where they have seen nothing. In whole numbers 0 is a value of its own,
-        and in noise about 0 single zeros are; areas of them are not.
+        Surveys write NaN, -9999, -32768 or 0 where they have seen nothing. Among counts without sky 0 is one of them;
+        areas of it in noise about 0, or far below a sky, are none.
         """
         height, width = self.shape
         rows = np.unique(np.linspace(0, max(height - _SAMPLE_ROWS, 0), _SAMPLES).astype(int)).tolist()
         stripes = [self.values(Area(y, min(y + _SAMPLE_ROWS, height), 0, width)) for y in rows]
-        whole = stripes[0].dtype.kind in "iub"
         values = np.concatenate([stripe.ravel() for stripe in stripes]).astype(np.float64)
         values = values[np.abs(values) < _ABSURD]
         bulk = values[values > values.min()] if len(values) else values
         if not len(bulk):
             return -np.inf, False
+        counts = bool((bulk == np.round(bulk)).all())
         low, first, median = np.percentile(bulk, (5, 16, 50))
-        width_of_sky = max(median - first, 1.0 if whole else 0.0)
+        width_of_sky = max(median - first, 1.0 if counts else 0.0)
         least = low - _FAR_BELOW * width_of_sky if width_of_sky > 0 else -np.inf
         zeros = [stripe == 0 for stripe in stripes]
         count, beside = sum(z.sum() for z in zeros), sum((z[:, 1:] & z[:, :-1]).sum() for z in zeros)
-        empty = not whole and count >= _FEW * len(values) and beside >= 0.5 * count
-        # Among noise about 0, or far below a sky that was left in; faint counts without sky have true zeros.
-        empty &= bool(_SOME <= (bulk < 0).mean() <= 1 - _SOME or first - 5 * width_of_sky > 0)
+        about_zero = not counts and _SOME <= (bulk < 0).mean() <= 1 - _SOME
+        far_below = width_of_sky > 0 and first - 5 * width_of_sky > 0  # of a sky that was left in
+        empty = count >= _FEW * len(values) and beside >= 0.5 * count and (about_zero or far_below)
         return float(least), bool(empty)
 
 
@@ -214,7 +214,7 @@ def open_frame(
     except ImportError:
         raise UserError(f"{path} is a FITS file, which needs astropy: python -m pip install astropy") from None
     file = _plain_file(path, folder)
-    with _damage(path), warnings.catch_warnings():
+    with damage(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         units = stack.enter_context(fits.open(file, memmap=False))
         images = images_of(units)
@@ -222,7 +222,9 @@ def open_frame(
     _refuse_cut(path, file, image)
     frame = Frame(path, band, image)
     if min(frame.shape) < SMALLEST_PX:
-        raise UserError(f"{path} has {frame.shape[1]} x {frame.shape[0]} pixels, and a frame has {SMALLEST_PX} a side")
+        raise UserError(
+            f"{path} has {frame.shape[1]} x {frame.shape[0]} pixels, and a frame has at least {SMALLEST_PX} a side"
+        )
     return frame
 
 
@@ -305,7 +307,7 @@ def _wcs_of(header: Any) -> Any:
         return None
 
 
-class _damage:  # noqa: N801 - reads as a word of a with statement
+class damage:  # noqa: N801 - reads as a word of a with statement
     """Turn whatever astropy raises on a damaged file into one sentence."""
 
     def __init__(self, path: Path) -> None:

@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--weight", type=Path, nargs="+", metavar="FITS", help=about)
     about = (
         "galaxies to take (default: those that are detected): columns ra and dec in degrees, or x and y in pixels, and "
-        "object_id, morphology, star, redshift and so on where known"
+        "object_id, morphology, star, redshift and so on where known; or a FITS file of object maps"
     )
     add("--catalogue", type=Path, metavar="FILE", help=about)
     about = "names of the catalogue's columns, such as ra=ALPHA_J2000,dec=DELTA_J2000,redshift=z_spec"

@@ -11,7 +11,10 @@ import numpy as np
 
 from config_physics import CATALOGUE_ATTRIBUTES
 from galaxies.common.errors import UserError, shown
+from galaxies.common.reading import MissingError, open_regular
 from galaxies.datasets.field.detection import Sources
+from galaxies.datasets.field.frames import damage
+from galaxies.images.fits_images import Image, images_of
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import NumberReader, Quantity
 from galaxies.tables.reading import listed, read_table
@@ -27,6 +30,7 @@ _NAMES = {
     "star": ("star", "class_star"),
     **{name: (name,) for name in CATALOGUE_ATTRIBUTES},
 }
+_STRIP_ROWS = 256
 _ANYWHERE = Quantity((-1e9, 1e9), (-1e9, 1e9))
 _MOST_CLASSES = 64
 _STAR_WORDS = {"star": 1.0, "s": 1.0, "psf": 1.0, "true": 1.0, "yes": 1.0}
@@ -69,7 +73,8 @@ def read_positions(
     Parameters
     ----------
     file : Path
-        Any table that `read_table` reads.
+        Any table that `read_table` reads; or a FITS file of object maps, of the frame's size: one image of whole
+        numbers, each the label of an object and 0 for none, or an image an object, 0 where it is not.
     columns : mapping of str to str
         Our name of a column to the catalogue's.
     wcs : astropy.wcs.WCS or None
@@ -84,6 +89,8 @@ def read_positions(
     UserError
         If it has no positions, none of them lies in the frame, or a cell is wrong.
     """
+    if (maps := _object_maps(file, shape)) is not None:
+        return maps
     names = {ours: (theirs.lower(),) for ours, theirs in columns.items()}
     if strange := sorted(set(names) - set(_NAMES)):
         raise UserError(f"--columns names {strange[0]}, which is none of {', '.join(_NAMES)}")
@@ -113,6 +120,52 @@ def read_positions(
     values = {n: numbers.read(found[n], Quantity.of(n))[rows] for n in CATALOGUE_ATTRIBUTES if n in found}
     numbers.say()
     return Positions(x[rows], y[rows], ids, morphologies, is_star, values, len(table))
+
+
+def _object_maps(file: Path, shape: tuple[int, int]) -> Positions | None:
+    """Return the centres of the objects of maps; None if the file holds a table or is none."""
+    try:
+        with open_regular(file) as stream:
+            if stream.read(9) != b"SIMPLE  =":
+                return None
+    except MissingError:
+        return None  # which the reader of tables says in its own words
+    from astropy.io import fits
+
+    with damage(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with fits.open(file, memmap=False) as units:
+            if any(isinstance(unit, fits.BinTableHDU | fits.TableHDU) for unit in units if not unit.is_image):
+                return None
+            images = [image for image in images_of(units) if image.num_planes() == 1 and min(image.size()) > 1]
+            if not images:
+                return None
+            if other := next((image for image in images if image.size() != shape), None):
+                raise UserError(
+                    f"{file} has a map of {other.size()[1]} x {other.size()[0]} pixels, and the frame has "
+                    f"{shape[1]} x {shape[0]}: give maps of the frame"
+                )
+            labels = len(images) == 1
+            centres = np.concatenate([_centres(image, shape, labels) for image in images])
+    if not len(centres):
+        raise UserError(f"{file} has maps without any object: all of their values are 0")
+    print(f"{len(centres)} objects by the maps of {file}")
+    return Positions(centres[:, 0], centres[:, 1], None, None, None, {}, len(centres))
+
+
+def _centres(image: Image, shape: tuple[int, int], labels: bool) -> np.ndarray:
+    """Return x and y (N, 2) of the objects of a map, read by strips: of each label, or of all that is not 0."""
+    sums: dict[int, np.ndarray] = {}  # of the weights, and of x and y times these
+    for row in range(0, shape[0], _STRIP_ROWS):
+        values = image.values(0, slice(row, min(row + _STRIP_ROWS, shape[0])), slice(0, shape[1]))
+        y, x = np.nonzero(np.nan_to_num(values) > 0)
+        weight = np.ones(len(x)) if labels else values[y, x].astype(np.float64)
+        names = values[y, x].astype(np.int64) if labels else np.ones(len(x), np.int64)
+        for name in np.unique(names).tolist():
+            mine = names == name
+            parts = np.array([(weight * part)[mine].sum() for part in (1.0, x, y + row)])
+            sums[name] = sums.get(name, np.zeros(3)) + parts
+    return np.array([total[1:] / total[0] for _, total in sorted(sums.items())]).reshape(-1, 2)
 
 
 def _in_pixels(

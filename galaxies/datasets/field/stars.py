@@ -23,7 +23,7 @@ from galaxies.datasets.field.detection import Sources, sections
 from galaxies.datasets.field.frames import Area, Plane
 from galaxies.datasets.field.sky import SkyMap
 
-STAR, GALAXY, UNCLEAR = 0, 1, 2
+STAR, GALAXY, UNCLEAR, DEFECT = 0, 1, 2, 3
 LEAST_EXCESS = 0.10  # part by which a galaxy's half-light radius exceeds a star's
 _LEAST_CORE_EXCESS = 0.05  # the same of their cores, whose radii differ less
 _SIGMAS = 3.0  # standard deviations of that excess
@@ -37,6 +37,7 @@ _SATURATED = 0.7  # of the peak of the brightest star on the line, or of the hea
 _SATURATED_WIDTH = 4.0  # half-light radii of a star up to which a source with such a peak is one
 _APERTURE_FWHM = 1.5  # radius of the aperture within which all light is counted, widths
 _CORE_FWHM = 0.75  # of one that a neighbour hardly reaches
+_ELSEWHERE = 0.1  # part of a source's light in one band that each other band shows at least, if any is real
 _HALO_SNR = 300.0  # of a star whose halo is detected as sources of its own
 _HALO_RADII = 1.2  # radii of its detected image over which they lie
 _HALO_PART = 0.3  # of its signal over noise, at most
@@ -95,7 +96,7 @@ def measure_shapes(planes: Sequence[Plane], skies: Sequence[SkyMap], sources: So
     """Measure sources in all bands within an aperture of a radius in pixels; see `Shapes`."""
     import sep
 
-    columns = [np.full((len(sources), len(planes)), np.nan, np.float32) for _ in range(4)]
+    columns = [np.full((sources.num_sources, len(planes)), np.nan, np.float32) for _ in range(4)]
     flux, error, radius, peak = columns
     for section in sections(planes[0].shape):
         rows = _in_section(sources, section)
@@ -213,7 +214,7 @@ def tell_apart(
     loci : list of Locus or None, (B,)
         Line of the stars in each band.
     kinds, excess : ndarray, (N,)
-        See `classify`.
+        See `classify`; `DEFECT` is what only one band shows.
     """
     width = rough_width(sources)
     told = []
@@ -231,14 +232,28 @@ def tell_apart(
     kinds[crowded & (core_kinds == STAR)] = STAR
     kinds[crowded & np.isnan(core_excess)] = UNCLEAR  # without a core: a defect
     kinds[_beside_star(sources, kinds)] = UNCLEAR
+    kinds[_in_one_band(told[0][0])] = DEFECT
     return shapes, loci, kinds, excess
+
+
+def _in_one_band(shapes: Shapes) -> np.ndarray:
+    """Return which sources only one of three or more bands shows, 2.5 magnitudes brighter than any other: cosmic rays.
+
+    No galaxy is so in bands that follow each other, for one of the two beside it is less than 2.5 magnitudes away.
+    """
+    known = np.isfinite(shapes.flux) & np.isfinite(shapes.error)
+    most = np.where(known, shapes.flux / shapes.error, -np.inf).argmax(1)[:, None]
+    here = np.take_along_axis(shapes.flux, most, 1)
+    faint = shapes.flux + 3 * shapes.error < _ELSEWHERE * here
+    others = known & (np.arange(shapes.flux.shape[1]) != most)
+    return np.asarray((others.sum(1) >= 2) & (faint | ~others).all(1))
 
 
 def _beside_star(sources: Sources, kinds: np.ndarray) -> np.ndarray:
     """Return which sources lie on the image of a much brighter star: pieces of its halo and spikes as a rule."""
     from scipy.spatial import cKDTree
 
-    beside = np.zeros(len(sources), bool)
+    beside = np.zeros(sources.num_sources, bool)
     stars = np.flatnonzero((kinds == STAR) & (sources.snr > _HALO_SNR))
     if not len(stars):
         return beside

@@ -30,6 +30,7 @@ from galaxies.datasets.field.options import add_options
 from galaxies.datasets.field.positions import Positions, centred_on, read_positions, to_sky
 from galaxies.datasets.field.sky import SkyMap, map_sky
 from galaxies.datasets.field.stars import (
+    DEFECT,
     GALAXY,
     STAR,
     UNCLEAR,
@@ -42,6 +43,11 @@ from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.preparing import FluxSource
 from galaxies.images.bands import band_in
 
+_LEFT_OUT = {
+    STAR: "stars",
+    UNCLEAR: "not to be told from a star or from its halo",
+    DEFECT: "in one band only, as cosmic rays are",
+}
 _EXTRA = ("x", "y", "ra", "dec", "snr", "excess")
 
 
@@ -112,7 +118,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
             extra_columns=[name for name in _EXTRA if name not in ("ra", "dec") or field.grid.wcs is not None],
             overwrite=options.overwrite,
             inputs=given + ([options.catalogue] if options.catalogue else []),
-            total=len(found.sources),
+            total=found.sources.num_sources,
         )
 
 
@@ -229,7 +235,7 @@ def _galaxies(
     limits = [_saturation(frame) for frame in field.frames]
     shapes, loci, kinds, excess = tell_apart(field.planes, skies, sources, limits)
     psfs = measure_psfs(field.planes, skies, sources, shapes, kinds == STAR, loci)
-    counts = {"sources detected": len(sources)}
+    counts = {"sources detected": sources.num_sources}
     if all(locus is None for locus in loci):
         print("no line of stars stands out: nothing can be told from a star by its size, and no PSF is measured")
         kinds[:] = GALAXY
@@ -242,7 +248,7 @@ def _galaxies(
         listed = sources
         bright = sources.snr >= options.min_snr
         counts[f"below a signal over noise of {options.min_snr:g}"] = int((~bright).sum())
-        for kind, what in ((STAR, "stars"), (UNCLEAR, "too faint to be told from a star")):
+        for kind, what in _LEFT_OUT.items():
             counts[what] = int((bright & (kinds == kind)).sum())
         keep = bright & (kinds == GALAXY)
     inside = np.array([_is_inside(x, y, options.size, field.grid.shape) for x, y in zip(listed.x, listed.y)], bool)  # noqa: B905
