@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import evaluate
+from config_physics import BAND_NAMES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import photometry
@@ -143,10 +144,11 @@ def test_compare_refuses_what_is_no_report(tmp_path, content, text):
 
 def test_a_dataset_that_does_not_match_is_refused(trained, wide_data, tmp_path):
     data = PreparedDataset.open(wide_data)
-    sampler = SimpleNamespace(config=SimpleNamespace(image_size=128, attributes=("size",)))
+    kind = {"kind": "display", "bands": BAND_NAMES, "classes": MORPHOLOGY_NAMES}
+    sampler = SimpleNamespace(config=SimpleNamespace(**kind, image_size=128, attributes=("size",)))
     with pytest.raises(UserError, match=r"draws images of 128 pixels and .* holds 64 pixels"):
         subject.match(sampler, data, tmp_path)
-    sampler.config = SimpleNamespace(image_size=64, attributes=("size", "stellar_mass"))
+    sampler.config = SimpleNamespace(**kind, image_size=64, attributes=("size", "stellar_mass"))
     with pytest.raises(UserError, match=r"trained with size, stellar_mass, but .* knows no stellar_mass"):
         subject.match(sampler, data, tmp_path)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from galaxies.measure.frame import check_images
-
 NUM_POWER_BINS = 10  # half octaves of spatial frequency, from 1 to 32 cycles a frame
 POWER_BANDS = {
     "very_low": (0, 3),
@@ -20,12 +18,14 @@ _POWER_FLOOR = 1e-12  # far below the rounding to 8 bits, which spreads 1.3e-6 o
 def power_spectrum(images: Tensor) -> Tensor:
     """Return the decimal logarithm of the radially averaged power spectrum, (N, `NUM_POWER_BINS`).
 
-    The mean of the planes, less its mean, is multiplied by a Hann window; its power is scaled so that the sum over
-    all frequencies is the variance under the window, and averaged over rings of spatial frequency. Bin i covers
-    2^(i/2) to 2^((i+1)/2) cycles a frame, whatever the number of pixels, so the same galaxy gives the same spectrum
-    at 64, 128 and 256 pixels. Brightness counts: light scaled by 10 adds 2.
+    The mean of the planes of images (N, B, S, S), less its mean, is multiplied by a Hann window; its power is scaled so
+    that the sum over all frequencies is the variance under the window, and averaged over rings of spatial frequency.
+    Bin i covers 2^(i/2) to 2^((i+1)/2) cycles a frame, whatever the number of pixels, so the same galaxy gives the same
+    spectrum at 64, 128 and 256 pixels. Brightness counts: light scaled by 10 adds 2.
     """
-    side = check_images(images).shape[-1]
+    side = images.shape[-1]
+    if images.ndim != 4 or images.shape[2] != side or not images.is_floating_point():
+        raise ValueError(f"images must have the shape (N, B, S, S) and floating point, not {tuple(images.shape)}")
     if side < 64:
         raise ValueError(f"images must have at least 64 pixels a side to hold 32 cycles, not {side}")
     window = torch.hann_window(side + 1, periodic=False, dtype=torch.float64)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES
+from config_physics import MORPHOLOGY_NAMES
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.distances import accuracy_interval, bootstrap_interval, finite_or_none
@@ -32,7 +34,7 @@ _SHUFFLES = 200
 
 
 def generate_all(sampler: GalaxySampler, requests: Requests, title: str) -> Tensor:
-    """Generate an image for each request, (N, 3, S, S) uint8."""
+    """Generate an image for each request, (N, B, S, S), uint8 or flux, nJy a pixel."""
     from tqdm import tqdm
 
     blocks = tqdm(requests.blocks(_BLOCK), title, -(-len(requests) // _BLOCK), unit=" blocks", leave=False)
@@ -87,10 +89,16 @@ def agreement(requested: np.ndarray, measured: np.ndarray, seed: int) -> Agreeme
     return Agreement(len(requested), float(requested.mean()), squared, **terms)
 
 
-def agreement_by_class(requested: np.ndarray, measured: np.ndarray, classes: np.ndarray, seed: int) -> Groups:
-    """Return `agreement` of all galaxies together and of each class."""
+def agreement_by_class(
+    requested: np.ndarray,
+    measured: np.ndarray,
+    classes: np.ndarray,
+    seed: int,
+    names: Sequence[str] = MORPHOLOGY_NAMES,
+) -> Groups:
+    """Return `agreement` of all galaxies together and of each class, by their names."""
     groups = {ALL: np.ones(len(classes), dtype=bool)}
-    groups |= {name: classes == index for index, name in enumerate(MORPHOLOGY_NAMES)}
+    groups |= {name: classes == index for index, name in enumerate(names)}
     return {name: agreement(requested[rows], measured[rows], seed) for name, rows in groups.items()}
 
 
@@ -125,14 +133,16 @@ def shuffled_control(requested: np.ndarray, measured: np.ndarray, seed: int) -> 
     )
 
 
-def class_accuracy(probabilities: Tensor, classes: np.ndarray, seed: int) -> ClassAccuracy:
+def class_accuracy(
+    probabilities: Tensor, classes: np.ndarray, seed: int, names: Sequence[str] = MORPHOLOGY_NAMES
+) -> ClassAccuracy:
     """Compare the judge's most likely class, of probabilities (N, classes), with the true or requested one (N,)."""
     judged = probabilities.argmax(1).numpy()
     correct = judged == classes
-    groups = {ALL: correct} | {name: correct[classes == i] for i, name in enumerate(MORPHOLOGY_NAMES)}
+    groups = {ALL: correct} | {name: correct[classes == i] for i, name in enumerate(names)}
     shares = {name: cell_of(Share, accuracy_interval(right, seed)) for name, right in groups.items()}
     values = [cell.value for name, cell in shares.items() if name != ALL and isinstance(cell, Share)]
-    counts = np.zeros((len(MORPHOLOGIES), len(MORPHOLOGIES)))
+    counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (classes, judged), 1)
     confusion = (counts / counts.sum(1, keepdims=True).clip(1)).tolist()
     return ClassAccuracy(Balanced(float(np.mean(values)), len(classes)), shares, confusion)

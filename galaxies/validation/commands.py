@@ -173,6 +173,7 @@ def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
     from galaxies.validation import feature_spaces
     from galaxies.validation.report.contents import DistanceChecks, LeftOut, cell_of
     from galaxies.validation.subject import choose_spaces, load_judge, real_sample
+    from galaxies.validation.viewing import Viewer
 
     engine = Engine.choose(device, "fp32")
     data = PreparedDataset.open(data_path)
@@ -183,9 +184,10 @@ def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
     rows = real_sample(data, "test", 2000, seed)
     if len(rows) == 0:
         raise UserError(f"{data_path} has no test galaxies: prepare more data")
-    images = torch.from_numpy(data.images[rows])
+    images, viewer = torch.from_numpy(data.images[rows]), Viewer.of_dataset(data)
     with engine.kernels():
-        result = feature_spaces.validate(choose_spaces(judge, images, engine), images, data.classes(rows), seed)
+        spaces = choose_spaces(judge, images, engine, viewer)
+        result = feature_spaces.validate(spaces, images, data.classes(rows), seed, viewer)
     checks = cell_of(DistanceChecks, result)
     if isinstance(checks, LeftOut):
         raise UserError(f"the check {checks.reason}")
@@ -222,9 +224,9 @@ def augmentation(
     from galaxies.validation.rare_class import try_augmentation, verdict
     from galaxies.validation.subject import match
 
-    index = morphology_index(rare)
-    sampler = GalaxySampler.from_checkpoint(checkpoint, device)
     data = PreparedDataset.open(data_path)
+    index = morphology_index(rare, data.layout.classes)
+    sampler = GalaxySampler.from_checkpoint(checkpoint, device)
     match(sampler, data, checkpoint)
     with sampler.engine.kernels():
         result = try_augmentation(sampler, data, index, counts, repetitions, steps, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,7 +17,7 @@ from galaxies.compute.device import Engine
 from galaxies.generation.requests import Requests
 from galaxies.measure.photometry import FLAG_BITS
 from galaxies.measure.power_spectrum import NUM_POWER_BINS, power_spectrum
-from galaxies.measure.statistics_table import STATISTICS, Measured, diversity
+from galaxies.measure.statistics_table import STATISTICS, Measured, Statistic, diversity
 from galaxies.validation.agreement import unsupported_share
 from galaxies.validation.distances import (
     accuracy_interval,
@@ -55,6 +55,7 @@ from galaxies.validation.report.contents import (
     read,
 )
 from galaxies.validation.subject import Galaxies, Subject
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 
 _FEATURE_SPLITS = 20
 _MIN_TEST_PAIRS = 20
@@ -62,20 +63,26 @@ _QUERIES, _POOL = 500, 50_000  # images whose copies are looked for, and trainin
 _COPY_SHARE = 0.01
 
 
-def groups_of(generated: np.ndarray, real: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def groups_of(
+    generated: np.ndarray, real: np.ndarray, names: Sequence[str] = MORPHOLOGY_NAMES
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the generated and the real rows of all galaxies and of each class."""
     groups = {"all": (np.arange(len(generated)), np.arange(len(real)))}
-    for index, name in enumerate(MORPHOLOGY_NAMES):
+    for index, name in enumerate(names):
         groups[name] = (np.flatnonzero(generated == index), np.flatnonzero(real == index))
     return groups
 
 
 def compare_statistics(
-    generated: Measured, real: Measured, groups: dict[str, tuple[np.ndarray, np.ndarray]], seed: int
+    generated: Measured,
+    real: Measured,
+    groups: dict[str, tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    statistics: Sequence[Statistic] = STATISTICS,
 ) -> Statistics:
     """Compare the distribution of every statistic in every group; see `distances.compare_values`."""
     table: dict[str, dict[str, ValuesCompared | LeftOut]] = {}
-    for statistic in tqdm(STATISTICS, "comparing statistics", unit=" statistics", leave=False):
+    for statistic in tqdm(statistics, "comparing statistics", unit=" statistics", leave=False):
         one, other = generated.values[statistic.name], real.values[statistic.name]
         table[statistic.name] = {
             group: cell_of(ValuesCompared, compare_values(one[rows[0]], other[rows[1]], seed))
@@ -94,9 +101,14 @@ def _mean(cells: list[ValuesCompared | LeftOut]) -> StatisticsMean | LeftOut:
 
 
 def power_ratio(
-    generated: Tensor, real: Tensor, groups: dict[str, tuple[np.ndarray, np.ndarray]], seed: int, least: int = 10
+    generated: Tensor,
+    real: Tensor,
+    groups: dict[str, tuple[np.ndarray, np.ndarray]],
+    seed: int,
+    least: int = 10,
+    viewer: Viewer = DISPLAY_VIEWER,
 ) -> Power:
-    """Compare radially averaged power spectra (`power_spectrum`).
+    """Compare radially averaged power spectra (`power_spectrum`), of flux with each band in units of its noise.
 
     Returns
     -------
@@ -106,7 +118,7 @@ def power_ratio(
         random halves of the real galaxies.
     """
     spectra = [
-        torch.cat([power_spectrum(block.float() / 255) for block in part.split(256)]).double().numpy()
+        torch.cat([power_spectrum(viewer.linear(block)) for block in part.split(256)]).double().numpy()
         for part in (generated, real)
     ]
     cells: dict[str, PowerRatio | LeftOut] = {}
@@ -140,7 +152,7 @@ def _means(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def compare_features(
     spaces: tuple[FeatureSpace, ...], generated: Tensor, real: Tensor, seed: int
 ) -> tuple[dict[str, SpaceCompared], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Compare generated with real galaxies (N, 3, S, S) uint8 in every feature space.
+    """Compare generated with real galaxies (N, B, S, S), as stored, in every feature space.
 
     Returns
     -------
@@ -191,18 +203,22 @@ def real_or_fake(
     steps: int,
     seed: int,
     engine: Engine,
+    viewer: Viewer = DISPLAY_VIEWER,
 ) -> RealOrFake | LeftOut:
     """Train a fresh network to tell generated from real galaxies, and test it on others.
 
     Parameters
     ----------
-    generated, generated_classes : ndarray, (N, 3, S, S) uint8 and (N,)
+    generated, generated_classes : ndarray, (N, B, S, S) as stored and (N,)
         The first half is learned from, the second half tested on.
     learned, tested : (images, classes)
         Real galaxies, of the judge split and of the test split: the generator saw none of them.
     steps : int
         Batches of 64.
+    viewer : Viewer
+        Looks at the images.
     """
+    num_classes = len(viewer.layout.classes)
     rng = np.random.default_rng(seed)
     middle = len(generated) // 2
     real = np.concatenate([learned[0], tested[0]])
@@ -212,7 +228,7 @@ def real_or_fake(
         (middle, len(generated), len(learned[0]), tested[1]),
     ):
         pairs = []
-        for index in range(len(MORPHOLOGY_NAMES)):
+        for index in range(num_classes):
             fake_rows = first + rng.permutation(np.flatnonzero(generated_classes[first:end] == index))
             real_rows = offset + rng.permutation(np.flatnonzero(classes == index))
             count = min(len(fake_rows), len(real_rows))
@@ -220,12 +236,12 @@ def real_or_fake(
         sides.append(pairs)
     counts = [sum(len(pair[0]) for pair in side) for side in sides]
     # A class that is learned nowhere is not asked for, and the other way round.
-    shared = [min(len(sides[0][k][0]), len(sides[1][k][0])) > 0 for k in range(len(MORPHOLOGY_NAMES))]
+    shared = [min(len(sides[0][k][0]), len(sides[1][k][0])) > 0 for k in range(num_classes)]
     none = np.empty(0, dtype=np.int64)
     sides = [[pair if ok else (none, none) for pair, ok in zip(side, shared, strict=True)] for side in sides]
     if min(counts) < _MIN_TEST_PAIRS or not any(shared):
         return LeftOut(f"needs {_MIN_TEST_PAIRS} pairs to learn from and to test on, has {counts[0]}, {counts[1]}")
-    rates = tell_apart(generated, real, Pairs(*sides), steps, seed, engine, "real or generated")
+    rates = tell_apart(generated, real, Pairs(*sides), steps, seed, engine, "real or generated", viewer)
     if not rates:
         return LeftOut("no class has 5 pairs to test on")
     return RealOrFake(counts[0], {group: read(Rates, rate) for group, rate in rates.items()})
@@ -239,8 +255,8 @@ class Nearest:
     ----------
     generated, held_out : ndarray, (N,) and (M,), float64
         Distances in grey levels of 255.
-    pairs : (Tensor, Tensor), (K, 3, S, S) uint8 each
-        The generated galaxies that are nearest, and the training galaxies that they are near.
+    pairs : (Tensor, Tensor), (K, B, S, S) each
+        As stored: the generated galaxies that are nearest, and the training galaxies that they are near.
     """
 
     generated: np.ndarray
@@ -248,8 +264,25 @@ class Nearest:
     pairs: tuple[Tensor, Tensor]
 
 
+class _Rows:
+    """Some images of a file, read a block at a time: all together may not fit into memory."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
+        self._images, self._rows = images, rows
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        for start in range(0, len(self._rows), size):
+            yield torch.from_numpy(self._images[self._rows[start : start + size]])
+
+
 def look_for_copies(
-    generated: Tensor, held_out: Tensor, training: np.ndarray, training_rows: np.ndarray, seed: int, engine: Engine
+    generated: Tensor,
+    held_out: Tensor,
+    training: np.ndarray,
+    training_rows: np.ndarray,
+    seed: int,
+    engine: Engine,
+    viewer: Viewer = DISPLAY_VIEWER,
 ) -> tuple[Copies | LeftOut, Nearest | None]:
     """Compare how near generated and held-out real galaxies are to their nearest training galaxy.
 
@@ -258,8 +291,9 @@ def look_for_copies(
 
     Parameters
     ----------
-    generated, held_out : Tensor, (N, 3, S, S) and (M, 3, S, S), uint8
-    training : ndarray, (K, 3, S, S), uint8
+    generated, held_out : Tensor, (N, B, S, S) and (M, B, S, S)
+        As stored.
+    training : ndarray, (K, B, S, S)
         All images of the dataset, of which `training_rows` are the training split.
 
     Returns
@@ -274,9 +308,9 @@ def look_for_copies(
         return LeftOut(f"needs 20 generated and 20 held-out galaxies and training galaxies, has {counts}"), None
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(training_rows)[:_POOL])
-    pool = torch.from_numpy(training[rows])
+    pool = _Rows(training, rows)
     queries = [part[torch.from_numpy(rng.permutation(len(part))[:_QUERIES])] for part in (generated, held_out)]
-    found = [nearest_training(part, pool, engine.device) for part in queries]
+    found = [nearest_training(part, pool, engine.device, viewer) for part in queries]
     own, reference = (distance.double().numpy() for distance, _ in found)
     limit = float(np.quantile(reference, _COPY_SHARE))
     copies = own < limit
@@ -291,7 +325,8 @@ def look_for_copies(
         copies=SuspectedCopies(float(copies.mean()), (low, high), _COPY_SHARE),
     )
     nearest = torch.from_numpy(np.argsort(own, kind="stable")[:8].copy())
-    return report, Nearest(own, reference, (queries[0][nearest], pool[found[0][1][nearest]]))
+    originals = torch.from_numpy(training[rows[found[0][1][nearest].numpy()]])
+    return report, Nearest(own, reference, (queries[0][nearest], originals))
 
 
 def compare_variety(
@@ -299,6 +334,7 @@ def compare_variety(
     real: Tensor,
     features: tuple[np.ndarray, np.ndarray] | None,
     groups: dict[str, tuple[np.ndarray, np.ndarray]],
+    viewer: Viewer = DISPLAY_VIEWER,
 ) -> dict[str, Variety | LeftOut]:
     """Compare the mean distance between two galaxies of a class, generated over real.
 
@@ -321,16 +357,16 @@ def compare_variety(
                 for side, rows in zip(features, (one, other), strict=True)
             ]
             judge = spread[0] / spread[1] if spread[1] > 0 else None
-        if (of_real := diversity(real[other[:count]])) == 0:
+        if (of_real := diversity(viewer.levels(real[other[:count]]))) == 0:
             report[group] = LeftOut("the real galaxies are all the same picture, which has no variety to compare with")
             continue
-        report[group] = Variety(count, diversity(generated[one[:count]]) / of_real, judge)
+        report[group] = Variety(count, diversity(viewer.levels(generated[one[:count]])) / of_real, judge)
     return report
 
 
-def flag_shares(flags: np.ndarray, seed: int) -> dict[str, Share | LeftOut]:
+def flag_shares(flags: np.ndarray, seed: int, bits: Mapping[int, str] = FLAG_BITS) -> dict[str, Share | LeftOut]:
     """Return the share of measurements (N,) that carry each of photometry's flags."""
-    return {text: cell_of(Share, accuracy_interval(flags & bit > 0, seed)) for bit, text in FLAG_BITS.items()}
+    return {text: cell_of(Share, accuracy_interval(flags & bit > 0, seed)) for bit, text in bits.items()}
 
 
 @dataclass(frozen=True)
@@ -344,7 +380,7 @@ class Compared:
         What was asked for.
     galaxies : Sets
         Real test galaxies, and those that were drawn for the requests. Sets are compared by the galaxies of `test`.
-    learned : (images, classes), (N, 3, S, S) uint8 and (N,)
+    learned : (images, classes), (N, B, S, S) as stored and (N,)
         Real galaxies that a fresh network may learn from.
     spaces : tuple of FeatureSpace
     steps, seed : int
@@ -375,7 +411,12 @@ class Compared:
     @cached_property
     def groups(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The generated and the real rows of each group."""
-        return groups_of(self.generated.classes, self.real.classes)
+        return groups_of(self.generated.classes, self.real.classes, self.viewer.layout.classes)
+
+    @property
+    def viewer(self) -> Viewer:
+        """Looks at the images."""
+        return self.subject.viewer
 
     @cached_property
     def features(self) -> tuple[dict[str, SpaceCompared], dict[str, tuple[np.ndarray, np.ndarray]]]:
@@ -393,6 +434,7 @@ class Compared:
             data.rows("train"),
             self.seed,
             self.subject.sampler.engine,
+            self.viewer,
         )
 
 
@@ -411,6 +453,7 @@ def _real_or_fake(compared: Compared) -> RealOrFake | LeftOut:
         compared.steps,
         compared.seed,
         Engine.choose(compared.device),  # a fresh network may compute in bfloat16, where that is faster
+        compared.viewer,
     )
 
 
@@ -418,19 +461,26 @@ def _real_or_fake(compared: Compared) -> RealOrFake | LeftOut:
 # one is a line here, its type and its field there, and a section of `report/page.html` that shows it.
 COMPARISONS: dict[str, dict[str, Callable[[Compared], Any]]] = {
     "realism": {
-        "statistics": lambda c: compare_statistics(c.generated.measured, c.real.measured, c.groups, c.seed),
-        "power": lambda c: power_ratio(c.generated.images, c.real.images, c.groups, c.seed),
+        "statistics": lambda c: compare_statistics(
+            c.generated.measured, c.real.measured, c.groups, c.seed, c.viewer.statistics
+        ),
+        "power": lambda c: power_ratio(c.generated.images, c.real.images, c.groups, c.seed, viewer=c.viewer),
         "features": _features,
         "real_or_fake": _real_or_fake,
     },
     "honesty": {
         "copies": lambda c: c.copies[0],
-        "variety": lambda c: compare_variety(c.generated.images, c.real.images, c.features[1].get("judge"), c.groups),
+        "variety": lambda c: compare_variety(
+            c.generated.images, c.real.images, c.features[1].get("judge"), c.groups, c.viewer
+        ),
         "unsupported": lambda c: Drawn(
             **{name: unsupported_share(c.subject.sampler, requests) for name, requests in c.requests.items()}
         ),
         "flags": lambda c: Sets(
-            **{name: flag_shares(galaxies.measured.flags, c.seed) for name, galaxies in c.galaxies.items()}
+            **{
+                name: flag_shares(galaxies.measured.flags, c.seed, c.viewer.flag_bits)
+                for name, galaxies in c.galaxies.items()
+            }
         ),
     },
 }

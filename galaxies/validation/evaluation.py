@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from config_physics import ATTRIBUTES, Attribute
+from config_physics import Attribute
 from galaxies.generation.requests import Requests, requests_like_test, uniform_requests
-from galaxies.measure.with_statmorph import READS, read_with_statmorph
 from galaxies.validation.agreement import (
     agreement_by_class,
     class_accuracy,
@@ -44,6 +43,7 @@ from galaxies.validation.report.contents import (
     cell_of,
 )
 from galaxies.validation.subject import Galaxies, Subject, choose_spaces, real_sample
+from galaxies.validation.viewing import Viewer
 
 _VALIDATED = 400  # real galaxies that the distances are checked with
 
@@ -58,11 +58,14 @@ class Pictures:
     nearest : Nearest, if copies could be looked for
     attributes : tuple of Attribute
         The columns of the galaxies' values.
+    viewer : Viewer
+        Makes pictures of images.
     """
 
     galaxies: Sets[Galaxies]
     nearest: Nearest | None
     attributes: tuple[Attribute, ...]
+    viewer: Viewer
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def evaluate(
         validation=validation,
         seconds=clock.seconds,
     )
-    return Evaluation(report, Pictures(sample.galaxies, compared.copies[1], subject.sampler.attributes))
+    pictures = Pictures(sample.galaxies, compared.copies[1], subject.sampler.attributes, subject.viewer)
+    return Evaluation(report, pictures)
 
 
 def _checkpoint(subject: Subject) -> Checkpoint:
@@ -150,13 +154,23 @@ def _checkpoint(subject: Subject) -> Checkpoint:
         step=state["step"],
         sampler=sampler.describe(),
         attributes=list(sampler.config.attributes),
+        attribute_ranges=[(attribute.low, attribute.high) for attribute in sampler.attributes],
     )
 
 
 def _dataset(subject: Subject) -> Dataset:
     manifest = subject.data.manifest
     trained_on = subject.state["provenance"]["sha256"] == manifest["sha256"]
-    return Dataset(str(subject.data.path), manifest.get("source"), manifest["sha256"], trained_on)
+    layout = subject.data.layout
+    return Dataset(
+        path=str(subject.data.path),
+        source=manifest.get("source"),
+        sha256=manifest["sha256"],
+        trained_on=trained_on,
+        kind="flux" if layout.is_flux else "display",
+        bands=list(layout.band_names),
+        classes=list(layout.classes),
+    )
 
 
 def _draw(subject: Subject, count: int, seed: int, clock: _Clock) -> _Sample:
@@ -178,35 +192,46 @@ def _draw(subject: Subject, count: int, seed: int, clock: _Clock) -> _Sample:
 
 def _control(subject: Subject, sample: _Sample, statmorph: int, seed: int, clock: _Clock) -> Control:
     """Compare requested with measured attributes and classes, by every instrument."""
-    sampler, galaxies = subject.sampler, sample.galaxies
+    sampler, galaxies, classes = subject.sampler, sample.galaxies, subject.data.layout.classes
     attributes, drawn = sampler.config.attributes, {"test": galaxies.test, "uniform": galaxies.uniform}
-    by_instrument = Drawn(**{name: _by_instrument(part, attributes, seed) for name, part in drawn.items()})
+    by_instrument = Drawn(**{name: _by_instrument(part, attributes, classes, seed) for name, part in drawn.items()})
     gaming = Drawn(**{name: _gaming(part, galaxies.real, attributes) for name, part in drawn.items()})
     shuffled = Drawn(**{name: _shuffled(part, attributes, seed) for name, part in drawn.items()})
     # What each instrument makes of real galaxies is the best that a generator could be seen to do.
-    instruments = _by_instrument(galaxies.real, attributes, seed)
-    for attribute in attributes:
-        if ATTRIBUTES[attribute].source == "photometry":  # the true value is photometry's own: nothing to learn
+    instruments = _by_instrument(galaxies.real, attributes, classes, seed)
+    for column, attribute in enumerate(attributes):
+        read = galaxies.real.measured.values.get(attribute)
+        if read is not None and _is_its_own(galaxies.real.values[:, column], read):
             del instruments[attribute]["photometry"]
-    classes = Sets(**{name: _class_accuracy(subject, part, seed) for name, part in galaxies.items()})
+    accuracies = Sets(**{name: _class_accuracy(subject, part, seed) for name, part in galaxies.items()})
     measured = None
     if statmorph:
         measured = StatmorphSets(
-            test=_statmorph(galaxies.test, attributes, statmorph, seed, "test"),
-            real=_statmorph(galaxies.real, attributes, statmorph, seed, "real"),
+            test=_statmorph(subject, galaxies.test, statmorph, seed, "test"),
+            real=_statmorph(subject, galaxies.real, statmorph, seed, "real"),
         )
     clock.lap("control")
     guidance = None
     if sampler.config.diffusion and sampler.solver.photometry > 0:
-        guidance = guidance_effect(sampler, sample.requests.test, subject.judge, seed)
+        guidance = guidance_effect(sampler, sample.requests.test, subject.judge, seed, subject.viewer)
         clock.lap("guidance")
-    return Control(by_instrument, classes, gaming, shuffled, instruments, measured, guidance)
+    return Control(by_instrument, accuracies, gaming, shuffled, instruments, measured, guidance)
 
 
-def _by_instrument(galaxies: Galaxies, attributes: tuple[str, ...], seed: int) -> dict[str, Readings]:
+def _is_its_own(truth: np.ndarray, read: np.ndarray) -> bool:
+    """Tell whether true values (N,) are photometry's own readings, of which there is nothing to learn."""
+    known = np.isfinite(truth) & np.isfinite(read)
+    return bool(known.any()) and np.allclose(truth[known], read[known], rtol=1e-4, atol=1e-5)
+
+
+def _by_instrument(
+    galaxies: Galaxies, attributes: tuple[str, ...], classes: tuple[str, ...], seed: int
+) -> dict[str, Readings]:
     return {
         attribute: {
-            instrument: agreement_by_class(galaxies.values[:, column], readings[attribute], galaxies.classes, seed)
+            instrument: agreement_by_class(
+                galaxies.values[:, column], readings[attribute], galaxies.classes, seed, classes
+            )
             for instrument, readings in galaxies.readings().items()
             if attribute in readings
         }
@@ -246,18 +271,19 @@ def _class_accuracy(subject: Subject, galaxies: Galaxies, seed: int) -> ClassAcc
     if isinstance(subject.judge, LeftOut):
         return subject.judge
     assert galaxies.probabilities is not None  # the judge read them
-    return class_accuracy(galaxies.probabilities, galaxies.classes, seed)
+    return class_accuracy(galaxies.probabilities, galaxies.classes, seed, subject.data.layout.classes)
 
 
-def _statmorph(galaxies: Galaxies, attributes: tuple[str, ...], count: int, seed: int, name: str) -> Statmorph:
+def _statmorph(subject: Subject, galaxies: Galaxies, count: int, seed: int, name: str) -> Statmorph:
     """Compare requests, or true values of real galaxies, with what statmorph measures on a subset."""
-    values, flags = read_with_statmorph(galaxies.images[:count], f"statmorph, {name}")
+    values, flags = subject.viewer.statmorph(galaxies.images[:count], f"statmorph, {name}")
+    classes = subject.data.layout.classes
     groups = {
         attribute: agreement_by_class(
-            galaxies.values[:count, column], values[attribute], galaxies.classes[:count], seed
+            galaxies.values[:count, column], values[attribute], galaxies.classes[:count], seed, classes
         )
-        for column, attribute in enumerate(attributes)
-        if attribute in READS
+        for column, attribute in enumerate(subject.sampler.config.attributes)
+        if attribute in values
     }
     return Statmorph(len(flags), float((flags > 0).mean()), groups)
 
@@ -271,7 +297,7 @@ def _compared(subject: Subject, sample: _Sample, count: int, seed: int, steps: i
         requests=sample.requests,
         galaxies=sample.galaxies,
         learned=(data.images[learned], data.classes(learned)),
-        spaces=choose_spaces(subject.judge, sample.galaxies.real.images, subject.sampler.engine),
+        spaces=choose_spaces(subject.judge, sample.galaxies.real.images, subject.sampler.engine, subject.viewer),
         steps=steps,
         seed=seed,
         device=device,
@@ -292,7 +318,9 @@ def _compare(compared: Compared, clock: _Clock) -> dict[str, dict[str, Any]]:
 def _validate(compared: Compared) -> DistanceChecks | LeftOut:
     """Check the distances on some of the real galaxies."""
     real = compared.real
-    found = validate(compared.spaces, real.images[:_VALIDATED], real.classes[:_VALIDATED], compared.seed)
+    found = validate(
+        compared.spaces, real.images[:_VALIDATED], real.classes[:_VALIDATED], compared.seed, compared.viewer
+    )
     return cell_of(DistanceChecks, found)
 
 

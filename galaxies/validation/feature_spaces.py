@@ -16,14 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from config_physics import BANDS, MORPHOLOGIES
-from galaxies.measure.statistics_table import measure_images
 from galaxies.validation.distances import frechet_distance, kernel_distance
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 
 DISTANCES = {"frechet": frechet_distance, "kid": kernel_distance}
 _RANDOM_SEED = 7  # of the random network: the same filters in every report
 _CHANNELS = (16, 16, 32)
-_BLUR_PX, _NOISE = (0.0, 1.0, 2.0, 4.0), (0.0, 0.03, 0.1, 0.2)  # standard deviations at 64 pixels; display units
+_BLUR_PX = (0.0, 1.0, 2.0, 4.0)  # standard deviations at 64 pixels
+# Standard deviations of a display's range, and of flux in that of the noise of the band, with their names.
+_NOISE = {
+    "display": ((0.0, 0.03, 0.1, 0.2), "white noise, σ in display units"),
+    "flux": ((0.0, 1.0, 3.0, 10.0), "white noise, σ in that of the band's noise"),
+}
 _SHARES = (0.0, 1 / 3, 2 / 3, 1.0)
 _SPLITS = 8  # random halves over which a distance is averaged
 _MIN_IMAGES = 40
@@ -37,7 +41,7 @@ class FeatureSpace:
     ----------
     name, label, description : str
     embed : callable
-        Images (N, 3, S, S) uint8 to features (N, D) float64.
+        Images (N, B, S, S) as stored to features (N, D) float64.
     """
 
     name: str
@@ -46,24 +50,28 @@ class FeatureSpace:
     embed: Callable[[Tensor], np.ndarray]
 
 
-def build_spaces(judge: Any, real: Tensor, device: torch.device) -> tuple[FeatureSpace, ...]:
-    """Return the three spaces.
+def build_spaces(
+    judge: Any, real: Tensor, device: torch.device, viewer: Viewer = DISPLAY_VIEWER
+) -> tuple[FeatureSpace, ...]:
+    """Return the three spaces. They take all bands, however many there are: none needs pictures of three planes.
 
     Parameters
     ----------
     judge : judge.Judge
-    real : Tensor, (N, 3, S, S), uint8
-        Real galaxies; the statistics and the random features are counted in their standard deviations.
+    real : Tensor, (N, B, S, S)
+        Real galaxies as stored; the statistics and the random features are counted in their standard deviations.
     device : torch.device
+    viewer : Viewer
+        Looks at the images.
     """
 
     def judged(images: Tensor) -> np.ndarray:
         return judge.features(images).double().numpy()
 
     def measured(images: Tensor) -> np.ndarray:
-        return measure_images(images, device).table()
+        return viewer.table(viewer.measure(images, device))
 
-    network = RandomFeatures(real.shape[-1]).to(device)
+    network = RandomFeatures(real.shape[-1], viewer).to(device)
     return (
         FeatureSpace("judge", "Judge", "penultimate layer of the judge, which learned class and attributes", judged),
         FeatureSpace(
@@ -95,11 +103,12 @@ class RandomFeatures(nn.Module):
     Such features cannot be blind to what a trained network learned to ignore, such as the noise of the sky.
     """
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, viewer: Viewer = DISPLAY_VIEWER) -> None:
         super().__init__()
+        self._viewer = viewer
         generator = torch.Generator().manual_seed(_RANDOM_SEED)
         layers: list[nn.Conv2d] = []
-        c_in = len(BANDS)
+        c_in = len(viewer.layout.bands)
         for c_out, stride in zip(_CHANNELS, (image_size // 64, 2, 2), strict=True):
             layer = nn.Conv2d(c_in, c_out, 5, stride, 2, bias=False)
             weight = torch.randn(layer.weight.shape, generator=generator)
@@ -112,11 +121,10 @@ class RandomFeatures(nn.Module):
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> np.ndarray:
-        """Return features (N, 64), float64, of images (N, 3, S, S) uint8."""
+        """Return features (N, 64), float64, of images (N, B, S, S) as stored."""
         parts = []
         for block in images.split(256):
-            # The square root lifts the faint sky and its noise.
-            maps = (block.to(self.layers[0].weight.device).float() / 255).sqrt()
+            maps = self._viewer.lifted(block.to(self.layers[0].weight.device))
             answers = []
             for layer in self.layers:
                 maps = F.leaky_relu(layer(maps), 0.2)
@@ -125,24 +133,30 @@ class RandomFeatures(nn.Module):
         return torch.cat(parts).double().numpy()
 
 
-def blur(images: Tensor, width_px: float) -> Tensor:
-    """Convolve images (N, 3, S, S) uint8 with a Gaussian whose standard deviation is given for 64 pixels a side."""
+def blur(images: Tensor, width_px: float, viewer: Viewer = DISPLAY_VIEWER) -> Tensor:
+    """Convolve images (N, B, S, S) with a Gaussian whose standard deviation is given for 64 pixels a side."""
     if width_px == 0:
         return images
     side = images.shape[-1]
     axis = torch.arange(side, dtype=torch.float32)
     kernel = torch.exp(-0.5 * ((axis[:, None] - axis) / (width_px * side / 64)) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
-    return (kernel @ images.float() @ kernel.T).round().clamp(0, 255).to(torch.uint8)
+    return viewer.stored(kernel @ images.float() @ kernel.T)
 
 
-def add_noise(images: Tensor, sigma: float, seed: int) -> Tensor:
-    """Add white Gaussian noise of `sigma` display units to images (N, 3, S, S) uint8."""
+def add_noise(images: Tensor, sigma: float, seed: int, viewer: Viewer = DISPLAY_VIEWER) -> Tensor:
+    """Add white Gaussian noise to images (N, B, S, S); `sigma` counts the display's range, or the band's noise."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
-    return (images.float() + 255 * sigma * noise).round().clamp(0, 255).to(torch.uint8)
+    return viewer.stored(images.float() + viewer.noise_unit * sigma * noise)
 
 
-def validate(spaces: tuple[FeatureSpace, ...], images: Tensor, classes: np.ndarray, seed: int) -> dict[str, Any]:
+def validate(
+    spaces: tuple[FeatureSpace, ...],
+    images: Tensor,
+    classes: np.ndarray,
+    seed: int,
+    viewer: Viewer = DISPLAY_VIEWER,
+) -> dict[str, Any]:
     """Check that every distance in every space grows with every damage.
 
     Real galaxies are split into halves at random. One half is damaged, more at each of four levels, and its distance
@@ -151,10 +165,12 @@ def validate(spaces: tuple[FeatureSpace, ...], images: Tensor, classes: np.ndarr
 
     Parameters
     ----------
-    images : Tensor, (N, 3, S, S), uint8
-        Real galaxies.
+    images : Tensor, (N, B, S, S)
+        Real galaxies as stored.
     classes : ndarray, (N,), int64
     seed : int
+    viewer : Viewer
+        Looks at the images.
 
     Returns
     -------
@@ -164,22 +180,23 @@ def validate(spaces: tuple[FeatureSpace, ...], images: Tensor, classes: np.ndarr
     """
     if len(images) < _MIN_IMAGES:
         return {"left_out": f"needs {_MIN_IMAGES} real images, has {len(images)}"}
-    counts = np.bincount(classes, minlength=len(MORPHOLOGIES))
+    counts = np.bincount(classes, minlength=len(viewer.layout.classes))
     dropped = int(np.where(counts <= len(classes) / 2, counts, 0).argmax())
+    sigmas, about_noise = _NOISE[viewer.layout.kind]
     damages = {
         "blur": {"label": "Gaussian blur, σ in pixels of 64", "levels": _BLUR_PX},
-        "noise": {"label": "white noise, σ in display units", "levels": _NOISE},
+        "noise": {"label": about_noise, "levels": sigmas},
         "single": {"label": "share of images replaced by one", "levels": _SHARES},
     }
     if counts[dropped]:
-        name = MORPHOLOGIES[dropped].name
+        name = viewer.layout.classes[dropped]
         damages["class"] = {"label": f"share of {name} galaxies left out", "levels": _SHARES}
 
     results: dict[str, Any] = {}
     for space in tqdm(spaces, "validating feature spaces", unit=" spaces", leave=False):
         clean = space.embed(images)
-        blurred = [clean, *(space.embed(blur(images, width)) for width in _BLUR_PX[1:])]
-        noisy = [clean, *(space.embed(add_noise(images, sigma, seed)) for sigma in _NOISE[1:])]
+        blurred = [clean, *(space.embed(blur(images, width, viewer)) for width in _BLUR_PX[1:])]
+        noisy = [clean, *(space.embed(add_noise(images, sigma, seed, viewer)) for sigma in sigmas[1:])]
         sums = {damage: np.zeros((len(DISTANCES), 4)) for damage in damages}
         for split in range(_SPLITS):
             rng = np.random.default_rng([seed, split])

@@ -7,19 +7,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from config_physics import ATTRIBUTES
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.measure.statistics_table import measure_images
 from galaxies.validation.agreement import agreement, generate_all
 from galaxies.validation.judge import Judge
 from galaxies.validation.report.contents import Agreement, Guidance, Guided, Instrument, LeftOut
 from galaxies.validation.subject import judged
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 
 _IMAGES = 128  # drawn twice
 
 
-def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | LeftOut, seed: int) -> Guidance:
+def guidance_effect(
+    sampler: GalaxySampler,
+    requests: Requests,
+    judge: Judge | LeftOut,
+    seed: int,
+    viewer: Viewer = DISPLAY_VIEWER,
+) -> Guidance:
     """Draw the first requests with the sampler's photometric guidance and without, from the same noise.
 
     Parameters
@@ -30,16 +35,18 @@ def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | L
     judge : Judge or LeftOut
     seed : int
         Of the bootstrap.
+    viewer : Viewer
+        Measures the images.
     """
     first = requests.part(0, _IMAGES)
     plain = GalaxySampler(
         sampler.network, sampler.config, sampler.population, sampler.engine, replace(sampler.solver, photometry=0.0)
     )
-    plain_seconds, plain_readings = _draw_and_read(plain, first, judge, "plain")
-    seconds, readings = _draw_and_read(sampler, first, judge, "guided")
+    plain_seconds, plain_readings = _draw_and_read(plain, first, judge, viewer, "plain")
+    seconds, readings = _draw_and_read(sampler, first, judge, viewer, "guided")
     attributes: dict[str, dict[Instrument, Guided[Agreement | LeftOut]]] = {}
     for column, attribute in enumerate(sampler.config.attributes):
-        if ATTRIBUTES[attribute].source != "photometry":  # the guidance does not know of it
+        if attribute not in readings["photometry"]:  # the guidance does not know of it
             continue
         requested = first.values[:, column].double().numpy()
         attributes[attribute] = {
@@ -54,14 +61,14 @@ def guidance_effect(sampler: GalaxySampler, requests: Requests, judge: Judge | L
 
 
 def _draw_and_read(
-    sampler: GalaxySampler, requests: Requests, judge: Judge | LeftOut, title: str
+    sampler: GalaxySampler, requests: Requests, judge: Judge | LeftOut, viewer: Viewer, title: str
 ) -> tuple[float, dict[Instrument, dict[str, np.ndarray]]]:
     """Return the seconds that an image took, and what each instrument reads on the images."""
     start = time.perf_counter()
     images = generate_all(sampler, requests, f"generating, {title}")
     seconds = (time.perf_counter() - start) / len(requests)
     readings: dict[Instrument, dict[str, np.ndarray]] = {
-        "photometry": measure_images(images, sampler.engine.device).values
+        "photometry": viewer.measure(images, sampler.engine.device).values
     }
     if not isinstance(judge, LeftOut):
         readings["judge"] = judged(judge, images)

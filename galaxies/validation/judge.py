@@ -2,6 +2,9 @@
 
 The judge has another architecture than the predictor of the physics loss and sees only the `judge` split, which no
 other network sees. Nothing in `galaxies/training` may import this file.
+
+Of flux it sees the stretched planes and, beside them, how much light lies about the centre in each band: a redshift
+shows in colors of a few hundredths of a magnitude, which convolutions read less well than sums over many pixels.
 """
 
 from __future__ import annotations
@@ -16,49 +19,94 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import ATTRIBUTES, BANDS, MORPHOLOGIES
+from config_physics import attribute_of, bands_of_attribute
 from galaxies.common.durable_files import sync_folder
 from galaxies.common.errors import UserError
-from galaxies.common.schema import SchemaError, entries, items, number, text, whole
+from galaxies.common.schema import SchemaError, brief, entries, items, number, text, whole
 from galaxies.compute.device import Engine
+from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.images.resampling import dihedral, turned
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.storage.schema import Unfilled, tensor, weights_of
 from galaxies.validation.classifier_training import HeldOut, train_classifier
+from galaxies.validation.viewing import Viewer
 
 _SEED = 20_011  # of its own: the judge shares no random number with a run
 _WIDTH = 32
 _HELD_OUT = 0.25  # part of the split that decides when to stop and calibrates
 _EPOCHS, _PATIENCE, _BATCH = 120, 30, 32
+_APERTURES = (1 / 32, 1 / 16, 1 / 8)  # standard deviations of the Gaussians about the centre, frame widths
 _FEWEST_KNOWN = 64  # galaxies with a known value that an attribute needs
 _FEWEST_GALAXIES = 100
 _FORMAT = 1  # of the network below: another number trains judges anew
 
 
 class JudgeNetwork(nn.Module):
-    """A residual network with group normalisation for class and attributes (He et al. 2016; Wu & He 2018)."""
+    """A residual network with group normalisation for class and attributes (He et al. 2016; Wu & He 2018).
 
-    def __init__(self, num_attributes: int, width: int = _WIDTH) -> None:
+    Parameters
+    ----------
+    num_attributes, width : int
+    layout : DataLayout
+        Of the images.
+    """
+
+    def __init__(self, num_attributes: int, width: int = _WIDTH, layout: DataLayout = DISPLAY) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(len(BANDS), width, 5, stride=2, padding=2)
+        planes = len(layout.bands)
+        self.stem = nn.Conv2d(planes, width, 5, stride=2, padding=2)
         self.blocks = nn.Sequential(
             _Residual(width, width, 2), _Residual(width, 2 * width, 2), _Residual(2 * width, 4 * width, 2)
         )
-        self.gather = nn.Linear(8 * width, 4 * width)
+        self.light = _CentralLight(planes, 2 * width) if layout.is_flux else None
+        self.gather = nn.Linear(8 * width + (2 * width if layout.is_flux else 0), 4 * width)
         self.drop = nn.Dropout(0.3)
-        self.classify = nn.Linear(4 * width, len(MORPHOLOGIES))
-        self.regress = nn.Linear(4 * width, num_attributes)
+        self.classify = nn.Linear(4 * width, len(layout.classes))
+        self.regress = nn.Linear((6 if layout.is_flux else 4) * width, num_attributes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the penultimate layer (N, 128) of images (N, 3, S, S) in [0, 1]."""
-        maps = F.silu(self.blocks(self.stem(4 * images)))
-        return F.silu(self.gather(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)))
+        """Return the penultimate layer (N, 128) of images (N, B, S, S) as `Viewer.linear` gives them."""
+        return self._look(images)[0]
+
+    def _look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the penultimate layer, and of flux what the light about the centre tells."""
+        light = [] if self.light is None else [self.light(images)]
+        seen = torch.asinh(images) if light else 4 * images
+        maps = F.silu(self.blocks(self.stem(seen)))
+        return F.silu(self.gather(torch.cat([maps.mean((2, 3)), maps.amax((2, 3)), *light], 1))), light
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return class logits (N, 4) and standardised attributes (N, A)."""
-        features = self.drop(self.features(images))
-        return self.classify(features), self.regress(features)
+        """Return class logits (N, classes) and standardised attributes (N, A)."""
+        features, light = self._look(images)
+        features = self.drop(features)
+        return self.classify(features), self.regress(torch.cat([features, *light], 1))
+
+
+class _CentralLight(nn.Module):
+    """What the light under Gaussians about the centre tells: the brightness, and the colors of neighbouring bands.
+
+    The light is counted in its own noise and stretched as Lupton, Gunn & Szalay (1999, AJ 118, 1406) stretch
+    magnitudes, so that what is lost in the noise, and may be negative, says little. Colors are taken here, for they
+    differ by hundredths where magnitudes differ by units.
+    """
+
+    def __init__(self, planes: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(planes * len(_APERTURES), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        side = images.shape[-1]
+        axis = torch.arange(side, device=images.device, dtype=images.dtype) - (side - 1) / 2
+        light = []
+        for part in _APERTURES:
+            weight = torch.exp(-0.5 * (axis / (part * side)).square())
+            weight = weight / weight.square().sum().sqrt()
+            counted = torch.asinh(torch.einsum("nbyx,y,x->nb", images, weight, weight))
+            light += [counted.mean(1, keepdim=True) / 2 - 4, 3 * counted.diff(dim=1)]
+        return self.layers(torch.cat(light, 1))
 
 
 class _Residual(nn.Module):
@@ -86,18 +134,21 @@ class Judge:
     Attributes
     ----------
     attributes : tuple of str
-        What it reads: photometric and catalogue attributes that the judge split knows, in the table's order.
+        What it reads: attributes of pictures, of flux and of catalogues that the judge split knows, in the order of
+        the layout.
     card : dict
         How it was trained and how well it does on galaxies held out from its training.
     """
 
-    def __init__(self, state: dict[str, Any], device: torch.device) -> None:
+    def __init__(self, state: dict[str, Any], device: torch.device, layout: DataLayout = DISPLAY) -> None:
+        self.layout = layout
+        self._viewer = Viewer(layout, tuple(state["softening"].tolist()) if layout.is_flux else ())
         self.attributes: tuple[str, ...] = tuple(state["attributes"])
         self.card: dict[str, Any] = state["card"]
         self.device = device
         self._temperature = float(state["temperature"])
         self._centre, self._spread = state["centre"].to(device), state["spread"].to(device)
-        self._network = JudgeNetwork(len(self.attributes)).to(device)
+        self._network = JudgeNetwork(len(self.attributes), layout=layout).to(device)
         self._network.load_state_dict(state["network"])
         self._network.eval().requires_grad_(False)
 
@@ -117,8 +168,8 @@ class Judge:
             try:
                 state = load_checkpoint(path)
                 if state.get("judge") == [_FORMAT, key]:
-                    _check(state)
-                    return cls(state, chosen)
+                    _check(state, data.layout)
+                    return cls(state, chosen, data.layout)
             except UserError as error:
                 print(f"{error}; the judge is trained again")
             except SchemaError as error:
@@ -129,11 +180,12 @@ class Judge:
             sync_folder(path.parent)
         except UserError as error:
             print(f"{error}: the judge works, but will be trained again next time")
-        return cls(state, chosen)
+        return cls(state, chosen, data.layout)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Return calibrated class probabilities (N, 4) of images (N, 3, S, S), uint8 or floats in [0, 1].
+        """Return calibrated class probabilities (N, classes) of images (N, B, S, S).
 
+        They are uint8 or floats in [0, 1] of a display, or flux, nJy a pixel.
         Calibrated for classes that are equally frequent, averaged over the eight flips and quarter turns.
         """
         return self._over_turns(images, lambda out: (out[0] / self._temperature).softmax(1))
@@ -156,13 +208,13 @@ class Judge:
         return torch.cat(means)
 
     def _chunks(self, images: Tensor) -> list[Tensor]:
-        if images.ndim != 4 or images.shape[1] != len(BANDS) or len(images) == 0:
-            raise ValueError(f"images must have the shape (N, 3, S, S) with N > 0, not {tuple(images.shape)}")
-        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        return [chunk.to(self.device).float() * scale for chunk in images.split(256)]
+        planes = len(self.layout.bands)
+        if images.ndim != 4 or images.shape[1] != planes or len(images) == 0:
+            raise ValueError(f"images must have the shape (N, {planes}, S, S) with N > 0, not {tuple(images.shape)}")
+        return [self._viewer.linear(chunk.to(self.device)) for chunk in images.split(256)]
 
 
-def _check(state: dict[str, Any]) -> None:
+def _check(state: dict[str, Any], layout: DataLayout) -> None:
     """Check a judge that was stored.
 
     Raises
@@ -170,10 +222,12 @@ def _check(state: dict[str, Any]) -> None:
     SchemaError
         Naming the first entry that is not what it has to be.
     """
-    entries({"attributes": items(text(*ATTRIBUTES))})(state)
+    entries({"attributes": items(text())})(state)
     names = state["attributes"]
+    if strange := [name for name in names if not layout.is_attribute(name)]:
+        raise SchemaError(f"attributes has {brief(strange[0])}, which is no attribute of such data")
     with Unfilled():
-        network = JudgeNetwork(len(names))
+        network = JudgeNetwork(len(names), layout=layout)
     card = {name: whole(0) for name in ("galaxies", "held_out", "epochs")}
     errors = entries(dict.fromkeys(names, number(0, unknown=True)), others=False)
     entries(
@@ -183,6 +237,7 @@ def _check(state: dict[str, Any]) -> None:
             "centre": tensor(torch.float32, (len(names),)),
             "spread": tensor(torch.float32, (len(names),), 1e-7),
             "card": entries({**card, "accuracy_held_out": number(0, 1.001), "mae_held_out": errors}),
+            **({"softening": tensor(torch.float32, (len(layout.bands),), 1e-30)} if layout.is_flux else {}),
         }
     )(state)
 
@@ -206,29 +261,32 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
             f"{data.path} has {len(rows)} galaxies for the judge, which needs {_FEWEST_GALAXIES}: prepare more data"
         )
     random = torch.Generator().manual_seed(_SEED)
+    viewer, num_classes = Viewer.of_dataset(data), len(data.layout.classes)
     images = torch.from_numpy(np.ascontiguousarray(data.images[rows]))
     classes = torch.from_numpy(data.classes(rows))
     names = _readable_attributes(data, rows)
     values = torch.from_numpy(data.attributes(names, rows)) if names else torch.zeros(len(rows), 0)
-    held, kept = _split_by_class(classes, random)
+    held, kept = _split_by_class(classes, num_classes, random)
+    weights = _weights(names).to(device)
     centre, spread = _moments(values[kept])
     targets = torch.where(torch.isfinite(values), (values - centre) / spread, torch.nan)
 
     # A rare class is drawn as often as a frequent one: the judge must know it too.
-    balance = 1.0 / torch.bincount(classes[kept], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[kept]]
-    held_balance = 1.0 / torch.bincount(classes[held], minlength=len(MORPHOLOGIES)).clamp_min(1)[classes[held]]
+    balance = 1.0 / torch.bincount(classes[kept], minlength=num_classes).clamp_min(1)[classes[kept]]
+    held_balance = 1.0 / torch.bincount(classes[held], minlength=num_classes).clamp_min(1)[classes[held]]
 
     def draw_loss(network: JudgeNetwork) -> Tensor:
         chosen = kept[torch.multinomial(balance, _BATCH, True, generator=random)]
-        batch = _move_at_random(images[chosen].to(device).float() / 255, random)
-        return _loss(network(batch), classes[chosen].to(device), targets[chosen].to(device))
+        batch = _move_at_random(viewer.linear(images[chosen].to(device)), random)
+        return _loss(network(batch), classes[chosen].to(device), targets[chosen].to(device), weights)
 
     def held_out_loss(network: JudgeNetwork) -> float:
-        return float(_loss(_predict(network, images[held], device), classes[held], targets[held], held_balance))
+        read = _predict(network, viewer, images[held], device)
+        return float(_loss(read, classes[held], targets[held], weights.cpu(), held_balance))
 
     per_epoch = max(1, len(kept) // _BATCH)
     trained = train_classifier(
-        lambda: JudgeNetwork(len(names)).to(device),
+        lambda: JudgeNetwork(len(names), layout=data.layout).to(device),
         draw_loss,
         epochs * per_epoch,
         _SEED,
@@ -237,7 +295,7 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
     )
     if trained.best_look == 0:
         raise UserError(f"the judge of {data.path} did not train: its loss was never finite")
-    logits, read = _predict(trained.network, images[held], device)
+    logits, read = _predict(trained.network, viewer, images[held], device)
     temperature = fit_temperature(logits, classes[held], held_balance)
     errors = ((read - targets[held]).abs() * spread).nanmean(0)
     right = (logits.argmax(1) == classes[held]).float()
@@ -255,24 +313,38 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
         "centre": centre,
         "spread": spread,
         "card": card,
+        **({"softening": viewer.softening} if data.layout.is_flux else {}),
     }
 
 
 def _readable_attributes(data: PreparedDataset, rows: np.ndarray) -> tuple[str, ...]:
-    """Return the attributes that a picture may show and that enough galaxies know."""
+    """Return the attributes that an image may show and that enough galaxies know."""
+    # A color may be of any two bands in any order: what the layout does not list stands in the catalogue's.
+    others = (name for name in map(str, data.catalogue) if data.layout.is_attribute(name))
+    listed = dict.fromkeys([*data.layout.attributes, *others])
     names = []
-    for attribute in ATTRIBUTES.values():
-        if attribute.source in ("photometry", "catalogue") and attribute.name in data.catalogue:
-            known = data.catalogue[attribute.name].iloc[rows].dropna()
+    for name in listed:
+        attribute = attribute_of(name)
+        if attribute and attribute.source in ("photometry", "flux", "catalogue") and name in data.catalogue:
+            known = data.catalogue[name].iloc[rows].dropna()
             if len(known) >= _FEWEST_KNOWN and known.std() > 0:
-                names.append(attribute.name)
+                names.append(name)
     return tuple(names)
 
 
-def _split_by_class(classes: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+def _weights(names: tuple[str, ...]) -> Tensor:
+    """Return the weights (A,) of attributes in the loss: all magnitudes together count as one does, so do all colors.
+
+    Else a redshift would be lost among the colors of many bands.
+    """
+    kinds = [name.removesuffix("".join(f"_{band}" for band in bands_of_attribute(name))) for name in names]
+    return torch.tensor([1.0 / kinds.count(kind) for kind in kinds])
+
+
+def _split_by_class(classes: Tensor, num_classes: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the row numbers held out and kept, `_HELD_OUT` of each class, at least one of two or more."""
     held, kept = [], []
-    for index in range(len(MORPHOLOGIES)):
+    for index in range(num_classes):
         members = torch.nonzero(classes == index)[:, 0]
         members = members[torch.randperm(len(members), generator=random)]
         count = max(1, round(_HELD_OUT * len(members))) if len(members) > 1 else 0
@@ -297,19 +369,28 @@ def _move_at_random(images: Tensor, random: torch.Generator) -> Tensor:
     return turned(images, angle.to(images.device), mirror.to(images.device), shift.to(images.device))
 
 
-def _loss(outputs: tuple[Tensor, Tensor], classes: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return cross-entropy plus the mean squared error of the known standardised attributes."""
+def _loss(
+    outputs: tuple[Tensor, Tensor],
+    classes: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    balance: Tensor | None = None,
+) -> Tensor:
+    """Return cross-entropy, by the `balance` (N,) of the galaxies, plus the weighted mean squared error.
+
+    That is of the known standardised attributes; `weights` (A,) are theirs.
+    """
     logits, read = outputs
     entropy = F.cross_entropy(logits, classes, reduction="none")
-    entropy = entropy.mean() if weights is None else (entropy * weights).sum() / weights.sum()
+    entropy = entropy.mean() if balance is None else (entropy * balance).sum() / balance.sum()
     known = torch.isfinite(targets)
     squared = torch.where(known, read - torch.nan_to_num(targets), torch.zeros_like(read)).square()
-    return entropy + squared.sum() / known.sum().clamp_min(1)
+    return entropy + (squared * weights).sum() / (known * weights).sum().clamp_min(1e-6)
 
 
 @torch.no_grad()
-def _predict(network: JudgeNetwork, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    parts = [network(chunk.to(device).float() / 255) for chunk in images.split(256)]
+def _predict(network: JudgeNetwork, viewer: Viewer, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    parts = [network(viewer.linear(chunk.to(device))) for chunk in images.split(256)]
     return torch.cat([logits for logits, _ in parts]).cpu(), torch.cat([read for _, read in parts]).cpu()
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.images.resampling import dihedral
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 
 NEIGHBOURS = 5
 _POOLED_PX = 16  # side of the pictures in which copies are looked for
@@ -51,30 +55,46 @@ def neighbourhoods(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS)
     }
 
 
-def nearest_training(images: Tensor, training: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+class Splittable(Protocol):
+    """Images that can be had a block at a time, as a tensor's can."""
+
+    def split(self, size: int) -> Iterable[Tensor]:
+        """Return blocks of so many images, the last one of what is left."""
+
+
+def nearest_training(
+    images: Tensor,
+    training: Splittable,
+    device: torch.device | str = "cpu",
+    viewer: Viewer = DISPLAY_VIEWER,
+) -> tuple[Tensor, Tensor]:
     """Find the training image that each image resembles most, in any of the eight flips and quarter turns.
 
     Compared are pictures of 16 x 16 pixels, in which noise counts for little: a copy with other noise is a copy.
 
     Parameters
     ----------
-    images, training : Tensor, (N, 3, S, S) and (M, 3, S, S), uint8
+    images, training : Tensor, (N, B, S, S) and (M, B, S, S)
+        As stored; of the second, one block at a time is looked at.
+    device : torch.device
+    viewer : Viewer
+        Looks at the images.
 
     Returns
     -------
     distance : Tensor, (N,), float32
-        Root mean square difference, in grey levels of 255.
+        Root mean square difference, in grey levels of 255; of flux, of the stretched images.
     index : Tensor, (N,), int64
         Row of the training image.
     """
-    pool = [_pooled(block.to(device)) for block in training.split(_BLOCK)]
+    pool = [_pooled(block.to(device), viewer) for block in training.split(_BLOCK)]
     best = torch.full((len(images),), torch.inf)
     index = torch.zeros(len(images), dtype=torch.int64)
     for start in range(0, len(images), _BLOCK):
         block = images[start : start + _BLOCK].to(device)
         rows = slice(start, start + len(block))
         for turn in range(8):
-            turned = _pooled(dihedral(block, torch.full((len(block),), turn, device=block.device)))
+            turned = _pooled(dihedral(block, torch.full((len(block),), turn, device=block.device)), viewer)
             for number, candidates in enumerate(pool):
                 distance, where = (part.cpu() for part in torch.cdist(turned, candidates).min(1))
                 nearer = distance < best[rows]
@@ -83,5 +103,5 @@ def nearest_training(images: Tensor, training: Tensor, device: torch.device | st
     return best / (images.shape[1] * _POOLED_PX**2) ** 0.5, index
 
 
-def _pooled(images: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(images.float(), _POOLED_PX).flatten(1)
+def _pooled(images: Tensor, viewer: Viewer) -> Tensor:
+    return F.adaptive_avg_pool2d(viewer.levels(images), _POOLED_PX).flatten(1)

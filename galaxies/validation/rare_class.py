@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import MORPHOLOGIES
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
@@ -24,6 +23,7 @@ from galaxies.images.resampling import turned
 from galaxies.validation.classifier_training import train_classifier
 from galaxies.validation.distances import bootstrap_interval
 from galaxies.validation.judge import JudgeNetwork
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 
 ARMS = ("real alone", "with turned copies", "with generated")
 _EXTRA = 300  # images that are added in the two arms with additions
@@ -73,7 +73,7 @@ def try_augmentation(
     train, test = data.rows("train"), data.rows("test")
     train_classes, is_rare = data.classes(train), data.classes(test) == rare
     members, others = train[train_classes == rare], train[train_classes != rare]
-    name = MORPHOLOGIES[rare].name
+    name, viewer = data.layout.classes[rare], Viewer.of_dataset(data)
     if is_rare.sum() < _FEWEST_TESTED or not 0 < is_rare.mean() < 1:
         raise UserError(
             f"{data.path} has {int(is_rare.sum())} test galaxies of the class {name} and {int((~is_rare).sum())} "
@@ -95,12 +95,13 @@ def try_augmentation(
                 common = torch.from_numpy(data.images[rng.permutation(others)[:_OTHERS]])
                 additions = (
                     real[:0],
-                    turned_copies(real, _EXTRA, rng),
+                    turned_copies(real, _EXTRA, rng, viewer),
                     _generate(sampler, rare, _EXTRA, int(rng.integers(2**31))),
                 )
                 for arm, extra in enumerate(additions):
-                    network = _train(torch.cat([real, extra]), common, steps, int(rng.integers(2**31)), sampler.engine)
-                    correct[arm, repeat] = (_score(network, test_images, sampler.engine) > 0) == is_rare
+                    own_seed = int(rng.integers(2**31))
+                    network = _train(torch.cat([real, extra]), common, steps, own_seed, sampler.engine, viewer)
+                    correct[arm, repeat] = (_score(network, test_images, sampler.engine, viewer) > 0) == is_rare
                     bar.update()
             results[str(count)] = summarize(correct, is_rare, seed)
     return {
@@ -117,15 +118,15 @@ def try_augmentation(
     }
 
 
-def turned_copies(images: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """Return `count` copies of images (N, 3, S, S) uint8, each turned by a random angle and mirrored half the time.
+def turned_copies(images: Tensor, count: int, rng: np.random.Generator, viewer: Viewer = DISPLAY_VIEWER) -> Tensor:
+    """Return `count` copies of images (N, B, S, S) as stored, each turned by a random angle and mirrored half the time.
 
     Corners that turn into the frame are reflections, as at a border without an edge.
     """
     chosen = images[torch.from_numpy(rng.integers(len(images), size=count))].float()
     angle = torch.from_numpy(rng.uniform(0, 2 * math.pi, count)).float()
     mirror = torch.from_numpy(rng.choice([-1.0, 1.0], count)).float()
-    return turned(chosen, angle, mirror, torch.zeros(count, 2)).round().clamp(0, 255).to(torch.uint8)
+    return viewer.stored(turned(chosen, angle, mirror, torch.zeros(count, 2)))
 
 
 def summarize(correct: np.ndarray, is_rare: np.ndarray, seed: int) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _generate(sampler: GalaxySampler, rare: int, count: int, seed: int) -> Tenso
     return sampler.generate(classes, sampler.complete_all(classes, unset.expand(count, -1), seeds), seeds)
 
 
-def _train(rare: Tensor, others: Tensor, steps: int, seed: int, engine: Engine) -> JudgeNetwork:
+def _train(rare: Tensor, others: Tensor, steps: int, seed: int, engine: Engine, viewer: Viewer) -> JudgeNetwork:
     """Train a classifier of the judge's kind on batches that are half rare.
 
     Group normalisation matters here: with batch normalisation a network that was trained on a few images and their
@@ -195,22 +196,22 @@ def _train(rare: Tensor, others: Tensor, steps: int, seed: int, engine: Engine) 
     labels = torch.cat([torch.ones(half), torch.zeros(half)]).to(engine.device)
 
     def build() -> JudgeNetwork:
-        network = JudgeNetwork(1, _WIDTH)
+        network = JudgeNetwork(1, _WIDTH, viewer.layout)
         engine.prepare(network)
         return network
 
     def draw_loss(network: JudgeNetwork) -> Tensor:
         chosen = [part[torch.randint(len(part), (half,), generator=random)] for part in (rare, others)]
-        return F.binary_cross_entropy_with_logits(_logits(network, torch.cat(chosen), engine), labels)
+        return F.binary_cross_entropy_with_logits(_logits(network, torch.cat(chosen), engine, viewer), labels)
 
     return train_classifier(build, draw_loss, steps, seed).network
 
 
-def _logits(network: JudgeNetwork, images: Tensor, engine: Engine) -> Tensor:
-    """Return logits (N,), above 0 for the rare class, of images (N, 3, S, S) uint8."""
-    return network(images.to(engine.device).float() / 255)[0][:, 0]
+def _logits(network: JudgeNetwork, images: Tensor, engine: Engine, viewer: Viewer) -> Tensor:
+    """Return logits (N,), above 0 for the rare class, of images (N, B, S, S) as stored."""
+    return network(viewer.linear(images.to(engine.device)))[0][:, 0]
 
 
 @torch.inference_mode()
-def _score(network: JudgeNetwork, images: Tensor, engine: Engine) -> np.ndarray:
-    return torch.cat([_logits(network, chunk, engine).cpu() for chunk in images.split(256)]).numpy()
+def _score(network: JudgeNetwork, images: Tensor, engine: Engine, viewer: Viewer) -> np.ndarray:
+    return torch.cat([_logits(network, chunk, engine, viewer).cpu() for chunk in images.split(256)]).numpy()

@@ -7,6 +7,7 @@ is right half the time. Mock galaxies can stand where generated ones do: `studie
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import BANDS, MORPHOLOGY_NAMES
+from config_physics import MORPHOLOGY_NAMES
 from galaxies.compute.device import Engine
 from galaxies.images.resampling import dihedral
 from galaxies.validation.classifier_training import linear_decay, train_classifier
 from galaxies.validation.distances import roc_auc
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 
 _MIN_PAIRS = 5  # a class with fewer pairs to test on is left out
 _BATCH = 64
@@ -55,10 +57,12 @@ def rate(generated_scores: np.ndarray, real_scores: np.ndarray) -> dict[str, flo
     }
 
 
-def groups_with_pairs(side: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[int]]:
+def groups_with_pairs(
+    side: list[tuple[np.ndarray, np.ndarray]], names: Sequence[str] = MORPHOLOGY_NAMES
+) -> dict[str, list[int]]:
     """Return the classes that have enough pairs, each by itself and all of them together, by name."""
     enough = [index for index, (rows, _) in enumerate(side) if len(rows) >= _MIN_PAIRS]
-    return {MORPHOLOGY_NAMES[index]: [index] for index in enough} | ({"all": enough} if enough else {})
+    return {names[index]: [index] for index in enough} | ({"all": enough} if enough else {})
 
 
 class RealOrGenerated(nn.Module):
@@ -67,10 +71,11 @@ class RealOrGenerated(nn.Module):
     The first convolution keeps 64 pixels a side of larger images, the others halve it down to 8.
     """
 
-    def __init__(self, image_size: int, width: int = 24) -> None:
+    def __init__(self, image_size: int, width: int = 24, viewer: Viewer = DISPLAY_VIEWER) -> None:
         super().__init__()
+        self._viewer = viewer
         layers: list[nn.Module] = []
-        c_in = len(BANDS)
+        c_in = len(viewer.layout.bands)
         for c_out, stride in ((width, image_size // 64), (2 * width, 2), (4 * width, 2), (4 * width, 2)):
             layers += [nn.Conv2d(c_in, c_out, 3, stride, 1), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
             c_in = c_out
@@ -78,9 +83,8 @@ class RealOrGenerated(nn.Module):
         self.classify = nn.Linear(c_in, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N,) of images (N, 3, S, S), uint8."""
-        # The square root lifts the faint sky and its noise, where much of the evidence is.
-        return self.classify(self.features((images.float() / 255).sqrt() * 2 - 1))[:, 0]
+        """Return logits (N,) of images (N, B, S, S) as stored."""
+        return self.classify(self.features(self._viewer.lifted(images) * 2 - 1))[:, 0]
 
 
 def tell_apart(
@@ -91,12 +95,14 @@ def tell_apart(
     seed: int,
     engine: Engine,
     title: str,
+    viewer: Viewer = DISPLAY_VIEWER,
 ) -> dict[str, dict[str, float]]:
     """Train `RealOrGenerated` and return its `rate` on the test pairs of each class and of all together.
 
     Parameters
     ----------
-    generated_images, real_images : ndarray, (N, 3, S, S) and (M, 3, S, S), uint8
+    generated_images, real_images : ndarray, (N, B, S, S) and (M, B, S, S)
+        As stored.
     pairs : Pairs
     steps : int
         Batches of 64, each with all classes, generated and real equally often, in random flips and quarter turns.
@@ -104,12 +110,14 @@ def tell_apart(
     engine : Engine
     title : str
         Beside the progress bar.
+    viewer : Viewer
+        Looks at the images.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.cat([torch.ones(_BATCH // 2), torch.zeros(_BATCH // 2)]).to(engine.device)
 
     def build() -> RealOrGenerated:
-        network = RealOrGenerated(generated_images.shape[-1])
+        network = RealOrGenerated(generated_images.shape[-1], viewer=viewer)
         engine.prepare(network)
         return network
 
@@ -129,7 +137,7 @@ def tell_apart(
             schedule=linear_decay,
             title=title,
         ).network
-        for name, members in groups_with_pairs(pairs.test).items():
+        for name, members in groups_with_pairs(pairs.test, viewer.layout.classes).items():
             rows = [np.concatenate([pairs.test[index][place] for index in members]) for place in (0, 1)]
             samples = zip((generated_images, real_images), rows, strict=True)
             results[name] = rate(*(_scores(network, images[chosen], engine) for images, chosen in samples))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from galaxies.common.errors import UserError
+from galaxies.common.errors import UserError, shown
 from galaxies.compute.device import Engine
-from galaxies.datasets.prepared import PreparedDataset, to_float
+from galaxies.datasets.batches import Pixels
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.measure.statistics_table import Measured, measure_images
+from galaxies.measure.statistics_table import Measured
 from galaxies.storage.release import load_state
 from galaxies.validation.feature_spaces import FeatureSpace, build_spaces
 from galaxies.validation.judge import Judge
 from galaxies.validation.report.contents import Instrument, LeftOut
+from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 from physics_model import build_predictor
+
+_SCALES_APART = 0.05  # from which on two pixel scales are not the same
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Galaxies:
 
     Attributes
     ----------
-    images : Tensor, (N, 3, S, S), uint8
+    images : Tensor, (N, B, S, S)
+        As stored: uint8, or flux, nJy a pixel.
     classes, values : ndarray, (N,) int64 and (N, A) float64
         True or requested ones; values in physical units, NaN where unknown or unset.
     measured : Measured
@@ -75,6 +81,11 @@ class Subject:
     judge: Judge | LeftOut
     predictor: nn.Module
 
+    @cached_property
+    def viewer(self) -> Viewer:
+        """Looks at images."""
+        return Viewer.of_dataset(self.data)
+
     @classmethod
     def open(cls, checkpoint: Path, data_path: Path, device: str, **solver: Any) -> Subject:
         """Read all that is needed.
@@ -101,8 +112,10 @@ class Subject:
         return cls(checkpoint, state, sampler, data, judge, sampler.engine.prepare(predictor).eval())
 
     def read(self, images: Tensor, classes: np.ndarray, values: np.ndarray, title: str) -> Galaxies:
-        """Read images (N, 3, S, S) uint8 with every instrument; the other arguments are as in `Galaxies`."""
-        measured = measure_images(images, self.sampler.engine.device, f"measuring, {title}")
+        """Read images (N, B, S, S), as stored, with every instrument; the other arguments are as in `Galaxies`."""
+        measured = self.viewer.measure(images, self.sampler.engine.device, f"measuring, {title}")
+        asked = {name: self.viewer.read(measured, name) for name in self.sampler.config.attributes}
+        measured = replace(measured, values=measured.values | {n: v for n, v in asked.items() if v is not None})
         predicted = self._predict(images)
         if isinstance(self.judge, LeftOut):
             return Galaxies(images, classes, values, measured, None, {}, predicted)
@@ -116,8 +129,10 @@ class Subject:
     @torch.inference_mode()
     def _predict(self, images: Tensor) -> dict[str, np.ndarray]:
         """Return what the training's predictor reads, in physical units."""
-        blocks = images.split(256)
-        scaled = [self.predictor(to_float(block.to(self.sampler.engine.device))).float().cpu() for block in blocks]
+        device = self.sampler.engine.device
+        pixels = Pixels(self.sampler.config, device)
+        blocks = (pixels.for_networks(block.to(device)) for block in images.split(256))
+        scaled = [self.predictor(block).float().cpu() for block in blocks]
         columns = torch.cat(scaled).T
         return {
             a.name: a.from_unit(column).double().numpy()
@@ -126,7 +141,7 @@ class Subject:
 
 
 def judged(judge: Judge, images: Tensor) -> dict[str, np.ndarray]:
-    """Return the judge's readings of images (N, 3, S, S) uint8: {attribute: (N,) float64 in physical units}."""
+    """Return the judge's readings of images (N, B, S, S), as stored: {attribute: (N,) in physical units}."""
     return dict(zip(judge.attributes, judge.read(images).double().numpy().T, strict=True))
 
 
@@ -136,9 +151,23 @@ def match(sampler: GalaxySampler, data: PreparedDataset, checkpoint: Path) -> No
     Raises
     ------
     UserError
-        Naming the difference: image size, attributes, or no test galaxies.
+        Naming the difference: kind, bands, classes, pixel scale, image size, attributes, or no test galaxies.
     """
-    size, attributes = sampler.config.image_size, sampler.config.attributes
+    config, layout = sampler.config, data.layout
+    size, attributes = config.image_size, config.attributes
+    if config.kind != layout.kind:
+        raise UserError(f"{checkpoint} draws images of kind {config.kind}, and {data.path} holds kind {layout.kind}")
+    for what, drawn, held in (("bands", config.bands, layout.band_names), ("classes", config.classes, layout.classes)):
+        if drawn != held:
+            raise UserError(
+                f"{checkpoint} knows the {what} {', '.join(drawn)}, and {data.path} has {shown(', '.join(held))}: "
+                "compare it with data like those that it was trained on"
+            )
+    if layout.is_flux and abs((scale := data.settings(())["pixel_scale"]) / config.pixel_scale - 1) > _SCALES_APART:
+        raise UserError(
+            f"{checkpoint} draws at {config.pixel_scale:g} arcsec a pixel, and {data.path} holds {scale:g}: compare it "
+            "with data of the same pixel scale"
+        )
     if data.image_size != size:
         raise UserError(f"{checkpoint} draws images of {size} pixels and {data.path} holds {data.image_size} pixels")
     missing = [a for a in attributes if a not in data.catalogue or data.catalogue[a].isna().all()]
@@ -163,7 +192,9 @@ def real_sample(data: PreparedDataset, split: str, most: int, seed: int) -> np.n
     return np.random.default_rng([seed, 4]).permutation(data.rows(split))[:most]
 
 
-def choose_spaces(judge: Judge | LeftOut, real: Tensor, engine: Engine) -> tuple[FeatureSpace, ...]:
+def choose_spaces(
+    judge: Judge | LeftOut, real: Tensor, engine: Engine, viewer: Viewer = DISPLAY_VIEWER
+) -> tuple[FeatureSpace, ...]:
     """Return the feature spaces that there are: without a judge, those that need none."""
-    spaces = build_spaces(judge, real, engine.device)
+    spaces = build_spaces(judge, real, engine.device, viewer)
     return tuple(space for space in spaces if space.name != "judge") if isinstance(judge, LeftOut) else spaces

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from config_physics import ATTRIBUTES
 from galaxies.validation.report.contents import (
     ALL,
     Agreement,
@@ -83,6 +82,8 @@ def _photometry(report: Report, attribute: str) -> Agreement | None:
 
 
 def _agreement(report: Report) -> list[Verdict]:
+    if report.data.is_flux:
+        return [verdict for name in report.checkpoint.attributes for verdict in _agreement_of_flux(report, name)]
     ellipticity, size, brightness = (_photometry(report, name) for name in ("ellipticity", "size", "brightness"))
     return [
         _most("ellipticity, photometry: MAE", 0.05, ellipticity.mae.value if ellipticity else None),
@@ -95,8 +96,33 @@ def _agreement(report: Report) -> list[Verdict]:
     ]
 
 
+def _agreement_of_flux(report: Report, name: str) -> Iterator[Verdict]:
+    """Give the verdicts on an attribute of flux, in physical units; on those that there are targets for."""
+    cell = _photometry(report, name)
+    if name == "ellipticity":
+        yield _most("ellipticity, photometry: MAE", 0.05, cell.mae.value if cell else None)
+    elif name == "size_arcsec":
+        found = _over(cell.mae.value, cell.mean_requested) if cell else None
+        yield _most("half-light radius, photometry: MAE over the mean", 0.10, found)
+    elif name.startswith("magnitude_"):
+        yield _least(f"{name}, photometry: Spearman", 0.95, cell.spearman.value if cell else None)
+    elif name == "redshift":
+        for words, limit, table in (
+            ("real galaxies", 0.85, report.control.instruments),
+            ("generated galaxies", 0.8, report.control.attributes.test),
+        ):
+            read = agreement_of(table, name, "judge")
+            yield _least(
+                f"redshift by the judge, {words}: Spearman",
+                limit,
+                None if isinstance(read, LeftOut) else read.spearman.value,
+            )
+
+
 def _classes(report: Report) -> list[Verdict]:
     drawn, real = report.control.classes.test, report.control.classes.real
+    if len(report.data.classes) == 1:  # which everything is of
+        return []
 
     def accuracy(cell: ClassAccuracy | LeftOut, kind: Literal["all", "balanced"]) -> float | None:
         if isinstance(cell, LeftOut):
@@ -127,11 +153,12 @@ def _gaming(report: Report) -> list[Verdict]:
 def _judged(report: Report) -> list[Verdict]:
     """Look at the judge's mean squared error in slider ranges over the attributes that it can tell on real galaxies."""
     errors: list[float | None] = []
+    rows = {row.name: row for row in report.checkpoint.rows()}
     for name in report.control.instruments:
         on_real = agreement_of(report.control.instruments, name, "judge")
         if isinstance(on_real, LeftOut) or (on_real.r2.value or 0) <= _TOLD:
             continue
-        cell, attribute = agreement_of(report.control.attributes.test, name, "judge"), ATTRIBUTES[name]
+        cell, attribute = agreement_of(report.control.attributes.test, name, "judge"), rows[name]
         squared = None if isinstance(cell, LeftOut) else cell.mean_squared_error
         errors.append(_over(squared, (attribute.high - attribute.low) ** 2))
     known = [error for error in errors if error is not None]

@@ -94,7 +94,7 @@ def test_a_trial(sampler, real):
 def test_only_the_training_split_is_learned_from(sampler, real, monkeypatch):
     seen = []
     monkeypatch.setattr(augmentation, "_train", lambda rare, others, *rest: seen.append((rare, others)))
-    monkeypatch.setattr(augmentation, "_score", lambda network, images, engine: np.zeros(len(images)))
+    monkeypatch.setattr(augmentation, "_score", lambda network, images, *rest: np.zeros(len(images)))
     try_augmentation(sampler, real, MERGER, (10,), num_seeds=1, steps=1, seed=0)
     train = real.rows("train")
     merging = {real.images[row].tobytes() for row in train[real.classes(train) == MERGER]}

@@ -7,15 +7,16 @@ in report.json are the same; `report_file` writes and reads it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from config_physics import ATTRIBUTES
+from config_physics import Attribute, Morphology, attribute_of, attribute_table, morphologies_of
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ALL = "all"  # the group of all galaxies, beside one for each class
 Instrument = Literal["photometry", "judge"]
 Interval = tuple[float, float]  # 95 %
@@ -30,7 +31,7 @@ def _check_name(name: str) -> str:
 
 
 def _check_attribute(name: str) -> str:
-    if name not in ATTRIBUTES:
+    if attribute_of(name) is None:
         raise ValueError("this is no attribute")
     return name
 
@@ -245,7 +246,8 @@ class Control(_Part):
     def attribute_figures(self) -> Figures:
         """Give what runs are compared by: uniform requests, since those are the same for every run."""
         for attribute, readings in self.attributes.uniform.items():
-            unit = f" [{ATTRIBUTES[attribute].unit}]" if ATTRIBUTES[attribute].unit else ""
+            (row,) = attribute_table((attribute,))
+            unit = f" [{row.unit}]" if row.unit else ""
             for instrument, groups in readings.items():
                 cell = groups[ALL]
                 read = None if isinstance(cell, LeftOut) else cell
@@ -496,24 +498,43 @@ class DistanceChecks(_Part):
 
 @dataclass(frozen=True)
 class Checkpoint(_Part):
-    """The checkpoint that a report is about, and what drew its images."""
+    """The checkpoint that a report is about, and what drew its images; its attributes, and their sliders' ends."""
 
     path: str
     run: str
     epoch: int
     step: int
     sampler: str
-    attributes: list[str]
+    attributes: list[AttributeName]
+    attribute_ranges: list[Interval]
+
+    def rows(self) -> tuple[Attribute, ...]:
+        """Return the attributes with the ranges that they have in this run."""
+        table = attribute_table(tuple(self.attributes))
+        ends = zip(table, self.attribute_ranges, strict=True)
+        return tuple(dataclasses.replace(row, low=low, high=high) for row, (low, high) in ends)
 
 
 @dataclass(frozen=True)
 class Dataset(_Part):
-    """The dataset that a checkpoint was compared with, and whether it is the one that it was trained on."""
+    """The dataset that a checkpoint was compared with, whether it was trained on it, and what its images are."""
 
     path: str
     source: str | None
     sha256: dict[str, str]
     trained_on: bool
+    kind: Literal["display", "flux"]
+    bands: list[Name]
+    classes: list[Name]
+
+    @property
+    def is_flux(self) -> bool:
+        """Whether pixels are nanojansky."""
+        return self.kind == "flux"
+
+    def morphologies(self) -> tuple[Morphology, ...]:
+        """Return the classes."""
+        return morphologies_of(self.classes)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from config_physics import ATTRIBUTES
+from config_physics import attribute_table
 from galaxies.validation.report.contents import (
     ALL,
     Agreement,
@@ -31,14 +31,21 @@ def _correlations(report: Report) -> Iterator[Card]:
             cell = readings[instrument][ALL] if instrument in readings else None
             if isinstance(cell, Agreement):
                 if cell.spearman.value is not None:
-                    label = ATTRIBUTES[attribute].label.lower()
+                    label = _in_words(attribute_table((attribute,))[0].label)
                     text = f"rank correlation of requested and measured {label}, {instrument}"
                     yield f"{cell.spearman.value:.2f}", text
                 break
 
 
+def _in_words(label: str) -> str:
+    """Return a label within a sentence; the name of a band keeps its capitals."""
+    return label[0].lower() + label[1:]
+
+
 def _classes(report: Report) -> Iterator[Card]:
     drawn, real = report.control.classes.test, report.control.classes.real
+    if len(report.data.classes) == 1:  # which everything is of
+        return
     if isinstance(drawn, ClassAccuracy) and isinstance(real, ClassAccuracy):
         text = (
             f"of the galaxies have the class that was asked for, by the judge ({real.balanced.value:.0%} on real ones)"

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from config_physics import MORPHOLOGIES, Config, attribute_table
+from config_physics import Config
 from galaxies.common.durable_files import whole_file
 from galaxies.common.errors import UserError
 from galaxies.common.reading import MissingError
@@ -106,7 +106,7 @@ def write_card(
         config=config,
         family="diffusion model" if config["diffusion"] else "conditional GAN",
         changed=changed,
-        attributes=attribute_table(tuple(config["attributes"])),
+        attributes=report.checkpoint.rows(),
         epoch=state["epoch"],
         drawn_by=drawn_by,
         facts=facts,
@@ -114,7 +114,7 @@ def write_card(
         not_recorded=_NOT_RECORDED,
         started_from=state["provenance"].get("started_from"),
         manifest=manifest,
-        counts={m.label: train.get(m.name, 0) for m in MORPHOLOGIES},
+        counts={m.label: train.get(m.name, 0) for m in report.data.morphologies()},
         report=report,
         # The report's instruments for noise are what it has been made to meet.
         grain_was_fitted=not config["diffusion"] and config["pixel_noise"],

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 
-from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES, attribute_table
-from galaxies.measure.statistics_table import STATISTICS
 from galaxies.validation.report.contents import ALL, Report
 from galaxies.validation.report.figures import headline
 from galaxies.validation.report.templates import FOLDER, render
+from galaxies.validation.viewing import statistics_of
 
 
 def build_page(report: Report, plots: dict[str, dict[str, bytes]]) -> str:
@@ -28,8 +27,8 @@ def build_page(report: Report, plots: dict[str, dict[str, bytes]]) -> str:
         headline=headline(report),
         plots={name: {k: base64.b64encode(png).decode() for k, png in plot.items()} for name, plot in plots.items()},
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        classes=MORPHOLOGIES,
-        groups=[ALL, *MORPHOLOGY_NAMES],
-        attributes=attribute_table(tuple(report.checkpoint.attributes)),
-        statistics=STATISTICS,
+        classes=report.data.morphologies(),
+        groups=[ALL, *report.data.classes],
+        attributes=report.checkpoint.rows(),
+        statistics=statistics_of(report.data.kind, report.data.bands),
     )

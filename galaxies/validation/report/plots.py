@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config_physics import MORPHOLOGIES, MORPHOLOGY_NAMES
-from galaxies.measure.statistics_table import STATISTICS
 from galaxies.validation.report.contents import ALL, LeftOut, Report
+from galaxies.validation.viewing import statistics_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,22 +87,24 @@ def _legend(axis: Any, colors: dict[str, str], **options: Any) -> None:
         axis.legend(frameon=False, labelcolor=colors["ink"], fontsize=8, **options)
 
 
-def _group_colors(together: str) -> dict[str, str]:
+def _group_colors(together: str, classes: Sequence[str]) -> dict[str, str]:
     """Return the colour of all galaxies together and of each class."""
-    return {ALL: together} | {name: color_of(index) for index, name in enumerate(MORPHOLOGY_NAMES)}
+    return {ALL: together} | {name: color_of(index) for index, name in enumerate(classes)}
 
 
 def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Show real and generated galaxies of each class, drawn at random."""
     real, made = pictures.galaxies.real, pictures.galaxies.test
-    present = [i for i in range(len(MORPHOLOGIES)) if (real.classes == i).any() and (made.classes == i).any()]
+    classes = report.data.morphologies()
+    present = [i for i in range(len(classes)) if (real.classes == i).any() and (made.classes == i).any()]
     if not present:
         return None
     columns = 10
     figure, axes = _panels(2 * len(present), 1, (11, 1.22), colors)
     for row, axis in enumerate(axes):
         index, galaxies = present[row // 2], made if row % 2 else real
-        images = galaxies.images[np.flatnonzero(galaxies.classes == index)[:columns]].permute(0, 2, 3, 1).numpy()
+        chosen = galaxies.images[np.flatnonzero(galaxies.classes == index)[:columns]]
+        images = pictures.viewer.pictures(chosen).permute(0, 2, 3, 1).numpy()
         side = images.shape[1]
         strip = np.full((side, columns * (side + 2), 3), _rgb(colors["paper"]), dtype=np.uint8)
         for k, image in enumerate(images):
@@ -113,7 +114,7 @@ def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
         axis.set_yticks([])
         for spine in axis.spines.values():
             spine.set_visible(False)
-        word = f"{MORPHOLOGIES[index].label}\ngenerated" if row % 2 else f"{MORPHOLOGIES[index].label}\nreal"
+        word = f"{classes[index].label}\ngenerated" if row % 2 else f"{classes[index].label}\nreal"
         axis.set_ylabel(word, rotation=0, ha="right", va="center", color=_MADE if row % 2 else colors["ink"])
     return figure
 
@@ -136,7 +137,7 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
     figure, axes = _panels(len(shown), 3, (3.7, 3.4), colors)
     for axis, (column, attribute, instrument, measured) in zip(axes, shown, strict=True):
         requested = galaxies.values[:_POINTS, column]
-        for index, name in enumerate(MORPHOLOGY_NAMES):
+        for index, name in enumerate(report.data.classes):
             rows = np.flatnonzero(galaxies.classes[:_POINTS] == index)
             axis.scatter(requested[rows], measured[rows], s=7, color=color_of(index), alpha=0.65, lw=0, label=name)
         low, high = np.nanmin(requested), np.nanmax(requested)
@@ -161,8 +162,8 @@ def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -
         for (row, column), share in np.ndenumerate(shares):
             ink = "white" if share > 0.5 else "#1d2129"
             axis.text(column, row, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
-        axis.set_xticks(range(len(MORPHOLOGIES)), MORPHOLOGY_NAMES, rotation=20)
-        axis.set_yticks(range(len(MORPHOLOGIES)), MORPHOLOGY_NAMES)
+        axis.set_xticks(range(len(shares)), report.data.classes, rotation=20)
+        axis.set_yticks(range(len(shares)), report.data.classes)
         axis.set_xlabel("judged")
         axis.set_ylabel("true" if name == "real" else "requested")
         axis.set_title(titles[name])
@@ -172,8 +173,9 @@ def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -
 def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw the distribution of every statistic of real and generated galaxies."""
     real, made = pictures.galaxies.real.measured.values, pictures.galaxies.test.measured.values
-    figure, axes = _panels(len(STATISTICS), 5, (2.5, 1.9), colors)
-    for axis, statistic in zip(axes, STATISTICS, strict=True):
+    statistics = statistics_of(report.data.kind, report.data.bands)
+    figure, axes = _panels(len(statistics), 5, (2.5, 1.9), colors)
+    for axis, statistic in zip(axes, statistics, strict=True):
         both = [values[statistic.name][np.isfinite(values[statistic.name])] for values in (real, made)]
         together = np.concatenate(both)
         if min(map(len, both)) == 0 or np.ptp(together) == 0:
@@ -195,9 +197,10 @@ def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -
     from matplotlib.ticker import LogLocator, NullLocator
 
     table = report.realism.statistics.table
+    statistics = statistics_of(report.data.kind, report.data.bands)
     figure, (axis,) = _panels(1, 1, (8.4, 0.29 * len(table) + 1.2), colors)
-    for group, color in _group_colors(colors["ink"]).items():
-        cells = [(k, table[s.name][group]) for k, s in enumerate(STATISTICS)]
+    for group, color in _group_colors(colors["ink"], report.data.classes).items():
+        cells = [(k, table[s.name][group]) for k, s in enumerate(statistics)]
         points = [(c.w1.multiple, k) for k, c in cells if not isinstance(c, LeftOut) and c.w1.multiple]
         if points:
             x, y = zip(*points, strict=True)
@@ -205,7 +208,7 @@ def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -
             axis.scatter(x, y, s=size, marker=marker, color=color, alpha=0.85, lw=0, label=group)
     axis.axvline(1, color=colors["ink"], lw=1)
     axis.set_xscale("log")
-    axis.set_yticks(range(len(STATISTICS)), [s.label for s in STATISTICS])
+    axis.set_yticks(range(len(statistics)), [s.label for s in statistics])
     axis.grid(axis="y", color=colors["faint"], lw=0.5)
     axis.set_axisbelow(True)
     axis.invert_yaxis()
@@ -227,7 +230,7 @@ def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Fi
     if ALL in shown:
         axis.fill_between(power.cycles, *shown[ALL].floor, color=colors["real"], alpha=0.3, lw=0)
         axis.fill_between(power.cycles, *shown[ALL].interval, color=_MADE, alpha=0.3, lw=0)
-    palette = _group_colors(_MADE)
+    palette = _group_colors(_MADE, report.data.classes)
     for group, cell in shown.items():
         axis.plot(power.cycles, cell.ratio, color=palette[group], lw=2.4 if group == ALL else 1.2, label=group)
     axis.axhline(1, color=colors["ink"], lw=0.8)
@@ -277,7 +280,7 @@ def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> F
     axes[0].set_yticks([])
     axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")
     _legend(axes[0], colors)
-    made, nearest = found.pairs
+    made, nearest = map(pictures.viewer.pictures, found.pairs)
     rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), 1) for part in (made, nearest)]
     axes[1].imshow(np.concatenate(rows, 0), interpolation="lanczos")
     axes[1].set_xticks([])

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from config_physics import ATTRIBUTES, BAND_NAMES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.common.reading import MissingError, read_json
 from galaxies.common.schema import brief
@@ -85,5 +86,16 @@ def _from_1(plain: dict[str, Any]) -> dict[str, Any]:
     return plain | {"control": control, "realism": realism}
 
 
+def _from_2(plain: dict[str, Any]) -> dict[str, Any]:
+    """Say of what kind the images were; reports of format 2 knew only display pictures and the table's ranges."""
+    rows = [ATTRIBUTES[name] for name in plain["checkpoint"]["attributes"]]
+    ranges = [[row.low, row.high] for row in rows]
+    kind = {"kind": "display", "bands": list(BAND_NAMES), "classes": list(MORPHOLOGY_NAMES)}
+    return plain | {
+        "checkpoint": plain["checkpoint"] | {"attribute_ranges": ranges},
+        "data": plain["data"] | kind,
+    }
+
+
 # {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}

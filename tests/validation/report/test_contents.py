@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import evaluate
+from config_physics import MORPHOLOGY_NAMES, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.validation.report.contents import FORMAT_VERSION, LeftOut, agreement_of
 from galaxies.validation.report.figures import headline
@@ -19,7 +20,10 @@ from tests.validation.reports import OLD_REPORT, old_plain
 
 def test_a_report_of_format_1_is_read_with_every_number():
     plain, report = old_plain(), read_report(OLD_REPORT)
-    assert plain["format_version"] == 1 and report.format_version == FORMAT_VERSION == 2
+    assert plain["format_version"] == 1 and report.format_version == FORMAT_VERSION == 3
+    assert (report.data.kind, report.data.bands) == ("display", ["r", "g", "b"])
+    assert report.data.classes == list(MORPHOLOGY_NAMES)
+    assert report.checkpoint.rows() == attribute_table(tuple(plain["checkpoint"]["attributes"]))
     figures = report.figures()
     cell = plain["control"]["attributes"]["uniform"]["size"]["photometry"]["all"]
     assert figures["size, photometry: mae [frame widths]"] == cell["mae"]["value"]

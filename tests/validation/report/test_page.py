@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import pytest
 import evaluate
 from config_physics import MORPHOLOGY_NAMES, Config
 from galaxies.common.errors import UserError
+from galaxies.datasets.layout import DISPLAY
 from galaxies.measure.photometry import FLAG_BITS
-from galaxies.validation import evaluation, subject
+from galaxies.validation import evaluation, subject, viewing
 from galaxies.validation.comparison import flag_shares
 from galaxies.validation.report.contents import (
     Agreement,
@@ -162,9 +164,14 @@ def test_statmorph_flags_what_it_could_not_measure(monkeypatch):
     def read(images, title):
         return {"size": np.zeros(len(images))}, np.array([1, 0, 0, 2, 0, 0, 0, 0])[: len(images)]
 
-    monkeypatch.setattr(evaluation, "read_with_statmorph", read)
+    monkeypatch.setattr(viewing, "read_with_statmorph", read)
+    asked = SimpleNamespace(
+        viewer=viewing.DISPLAY_VIEWER,
+        data=SimpleNamespace(layout=DISPLAY),
+        sampler=SimpleNamespace(config=SimpleNamespace(attributes=("size",))),
+    )
     galaxies = subject.Galaxies(np.zeros((9, 1)), np.zeros(9, int), np.zeros((9, 1)), None, None, {}, {})
-    found = evaluation._statmorph(galaxies, ("size",), 8, 0, "x")
+    found = evaluation._statmorph(asked, galaxies, 8, 0, "x")
     assert (found.images, found.flagged) == (8, 0.25)
 
 

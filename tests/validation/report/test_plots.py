@@ -15,6 +15,7 @@ from galaxies.validation.report import plots
 from galaxies.validation.report.contents import LeftOut
 from galaxies.validation.report.plots import COLORS, THEMES
 from galaxies.validation.report.report_file import from_plain
+from galaxies.validation.viewing import DISPLAY_VIEWER
 from tests.validation.reports import old_plain
 
 pytest.importorskip("matplotlib")
@@ -50,7 +51,12 @@ def pictures():
     sets = SimpleNamespace(real=galaxies(50), test=galaxies(100), uniform=galaxies(150))
     pairs = (torch.full((3, 3, 8, 8), 10, dtype=torch.uint8), torch.full((3, 3, 8, 8), 20, dtype=torch.uint8))
     nearest = SimpleNamespace(generated=rng.uniform(1, 2, 40), held_out=rng.uniform(3, 4, 30), pairs=pairs)
-    return SimpleNamespace(galaxies=sets, nearest=nearest, attributes=(ATTRIBUTES["size"], ATTRIBUTES["redshift"]))
+    return SimpleNamespace(
+        galaxies=sets,
+        nearest=nearest,
+        attributes=(ATTRIBUTES["size"], ATTRIBUTES["redshift"]),
+        viewer=DISPLAY_VIEWER,
+    )
 
 
 def words(axis) -> list[str]:
@@ -117,7 +123,7 @@ def test_multiples_stand_beside_their_statistics(report, pictures):
 
 
 def test_distributions_are_those_of_the_statistic(report, pictures, monkeypatch):
-    monkeypatch.setattr(plots, "STATISTICS", STATISTICS[:3])
+    monkeypatch.setattr(plots, "statistics_of", lambda kind, bands: STATISTICS[:3])
     real, made = pictures.galaxies.real.measured.values, pictures.galaxies.test.measured.values
     constant = {STATISTICS[1].name: np.full(16, 0.5)}
     sets = (SimpleNamespace(measured=SimpleNamespace(values=values | constant)) for values in (real, made))
