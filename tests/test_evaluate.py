@@ -193,6 +193,9 @@ def test_measure_reads_png_jpeg_and_fits_alike(tmp_path):
     for row in rows:
         close = 0.02 if row["file"].endswith("jpg") else 0.005
         for name in ("size", "ellipticity", "concentration", "color"):
+            if name == "color" and row["file"].endswith("d.fits"):  # nothing says which of its planes is redder
+                assert row[name] == "" and "color left empty" in row["remark"]
+                continue
             assert float(row[name]) == pytest.approx(float(expected.attribute(name)), abs=close), (row["file"], name)
     plain, _, display, counts, padded = rows
     assert float(display["brightness"]) == pytest.approx(float(plain["brightness"]), rel=1e-4)

@@ -114,11 +114,14 @@ class Planes(NamedTuple):
         For red, green and blue, the mean of which of these.
     notes : list of str
         What was chosen, in words.
+    ordered : bool
+        Which of them is redder is known.
     """
 
     sources: list[tuple[Image, int]]
     parts: tuple[tuple[int, ...], ...]
     notes: list[str]
+    ordered: bool = True
 
 
 def images_of(units: Iterable[Any]) -> list[Image]:
@@ -178,7 +181,10 @@ def choose_planes(path: Path, images: Sequence[Image], primary: Mapping[str, Any
             f"{path} has {count} planes and does not say of which bands: name them in its header, such as "
             f"BANDS = '{'grizyjhkuvb'[:count]}'"
         )
-    return Planes(sources, ((0,), (1,), (2,)), [*notes, "planes taken as red, green, blue: no bands are named"])
+    if str(first.header.get("BUNIT", "")).strip().lower() == "display":  # as pictures are written: red, green, blue
+        return Planes(sources, ((0,), (1,), (2,)), notes)
+    note = "no bands are named, so which plane is redder is not known and color left empty"
+    return Planes(sources, ((0,), (1,), (2,)), [*notes, note], ordered=False)
 
 
 def _composed(sources: list[tuple[Image, int]], bands: Sequence[Band], notes: list[str]) -> Planes:

@@ -44,8 +44,8 @@ class FitsPicture(NamedTuple):
         Side of the square in the file's own pixels.
     display : bool
         BUNIT says so.
-    grey : bool
-        There is one plane in the file, and three times here.
+    colorless : bool
+        There is one plane in the file, and three times here; or it does not say which of its planes is redder.
     notes : list of str
         What was chosen and done, in words.
     """
@@ -54,7 +54,7 @@ class FitsPicture(NamedTuple):
     missing: np.ndarray
     side_px: int
     display: bool
-    grey: bool
+    colorless: bool
     notes: list[str]
 
 
@@ -90,7 +90,7 @@ def read_fits(path: Path, content: bytes) -> FitsPicture:
 
     Of several images the first is taken that is named as science, or whose name, unit and values do not say that it is
     something else. Planes with the names of bands, in a cube or in extensions of one size, are red, green and blue by
-    wavelength; three without names are so in this order.
+    wavelength; three without names are taken in their order, and have no color but in a display.
 
     Raises
     ------
@@ -147,8 +147,8 @@ def _read(path: Path, units: Any) -> FitsPicture:
     if count := int(hits.sum()):
         notes.append(f"{count} pixels hit by cosmic rays, taken as sky")
     whole = np.stack([np.mean([planes[k] for k in part], 0) for part in chosen.parts])
-    grey = len(chosen.sources) == 1
-    return FitsPicture(whole[:, ::-1], missing[::-1], side, display, grey, notes)
+    colorless = len(chosen.sources) == 1 or not chosen.ordered
+    return FitsPicture(whole[:, ::-1], missing[::-1], side, display, colorless, notes)
 
 
 def without_value(values: np.ndarray) -> np.ndarray:

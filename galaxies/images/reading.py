@@ -45,8 +45,9 @@ class Picture:
         The levels are those of a display; False for counts, whose levels mean nothing.
     note : str
         What was done to it, in words; empty for nothing.
-    grey : bool
-        There is one plane, here three times, or there are three that are the same: no color can be measured.
+    colorless : bool
+        There is one plane, here three times, or there are three that are the same, or the file does not say which of
+        them is redder: no color can be measured.
     missing : Tensor, (S, S), bool, optional
         Where pixels of the file have no value; None for nowhere.
     """
@@ -55,7 +56,7 @@ class Picture:
     side_px: int
     display: bool
     note: str
-    grey: bool = False
+    colorless: bool = False
     missing: Tensor | None = None
 
 
@@ -85,14 +86,14 @@ def read_picture(path: Path) -> Picture:
 
 
 def _of_fits(path: Path, content: bytes) -> Picture:
-    planes, missing, side, display, grey, notes = read_fits(path, content)
+    planes, missing, side, display, colorless, notes = read_fits(path, content)
     if display:
         levels = [np.where(np.isnan(plane), np.nanmedian(plane), plane) for plane in planes]
         planes = (np.stack(levels) / 255).astype(np.float32)
     else:
         notes = [*notes, "counts, sky taken off"]
     lacking = torch.from_numpy(np.ascontiguousarray(missing)) if missing.any() else None
-    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), side, display, "; ".join(notes), grey, lacking)
+    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), side, display, "; ".join(notes), colorless, lacking)
 
 
 def _read_raster(path: Path, content: bytes) -> tuple[np.ndarray, bool, list[str]]:

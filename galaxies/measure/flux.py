@@ -18,6 +18,7 @@ Bernstein & Jarvis (2002), AJ 123, 583: moments under a Gaussian that fits the g
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -126,7 +127,7 @@ class FluxPhotometry(NamedTuple):
     noise: Tensor
     flag: Tensor
 
-    def attribute(self, name: str, bands: tuple[str, ...]) -> Tensor:
+    def attribute(self, name: str, bands: Sequence[str]) -> Tensor:
         """Return the values (N,) of an attribute by its name, one of `flux_attributes(bands)` or a color turned round.
 
         Raises
@@ -141,7 +142,7 @@ class FluxPhotometry(NamedTuple):
             return self.magnitude[:, places[0]] - self.magnitude[:, places[1]]
         return getattr(self, quantity)[:, places[0]]
 
-    def known(self, name: str, bands: tuple[str, ...], significance: float = 2.0) -> Tensor:
+    def known(self, name: str, bands: Sequence[str], significance: float = 2.0) -> Tensor:
         """Return for which galaxies (N,), bool, an attribute's value means something.
 
         There has to be a galaxy and, for what needs the flux of a band, that flux has to be `significance` times its
@@ -156,7 +157,7 @@ class FluxPhotometry(NamedTuple):
         return seen
 
 
-def flux_attributes(bands: tuple[str, ...]) -> tuple[str, ...]:
+def flux_attributes(bands: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the attributes that `measure_flux` measures in these bands.
 
     Magnitudes and surface brightnesses of each, the colors of each two in the order given, and sizes and shapes;
@@ -172,13 +173,13 @@ def flux_attributes(bands: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _parts(name: str, bands: tuple[str, ...]) -> tuple[str, tuple[int, ...]]:
+def _parts(name: str, bands: Sequence[str]) -> tuple[str, tuple[int, ...]]:
     """Return the quantity that an attribute's name begins with, and the places of the bands that it ends with."""
     quantity, *named = name.rsplit("_", 2 if name.startswith("color_") else 1)
     count = {"color": 2, **dict.fromkeys(_PER_BAND, 1)}.get(quantity)
     if len(named) != count or not set(named) <= set(bands):
         raise KeyError(name)
-    return quantity, tuple(bands.index(band) for band in named)
+    return quantity, tuple(list(bands).index(band) for band in named)
 
 
 def measure_flux(
@@ -230,7 +231,9 @@ def measure_flux(
 
     scale = torch.as_tensor(pixel_scale, dtype=images.dtype, device=images.device).expand(len(images))
     blurs = _blurs(psf_fwhm, sky.noise, scale)  # (N, B), pixels
-    psf = psf_of_width(_mean_blur(blurs, sky.noise))
+    blur = _mean_blur(blurs, sky.noise)
+    blurs = torch.where(blurs > 0, blurs, blur[:, None])  # a band of unknown width is as sharp as the others
+    psf = psf_of_width(blur)
     mixtures = sersic_mixtures(side, images.dtype, images.device)
     blank = corner_mask(side, images.device) & usable & ~source.mask
     light = (clean * weights[..., None, None]).sum(1)

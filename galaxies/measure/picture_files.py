@@ -42,7 +42,7 @@ class MeasuredPicture(NamedTuple):
     note : str
         What was done to the picture before it was measured, in words; empty for nothing.
     measured : Measured
-        Of one image; the flag is a sum of `FILE_FLAG_BITS`. What a grey picture cannot have, a color, is NaN.
+        Of one image; the flag is a sum of `FILE_FLAG_BITS`. A color that the file cannot tell is NaN.
     """
 
     path: Path
@@ -165,7 +165,7 @@ def _measure_together(paths: Sequence[Path]) -> list[MeasuredPicture | Unmeasure
 def _described(picture: Picture, measured: Measured) -> Measured:
     """Return the measurements of one picture without what it cannot tell, and flagged for what it lacks."""
     values = {name: measured.values[name] for name in STATISTIC_NAMES}
-    if picture.grey:  # of equal planes it would be 0, as for a galaxy as bright in red as in blue
+    if picture.colorless:  # of equal planes it would be 0, as for a galaxy as bright in red as in blue
         values["color"] = np.full(1, np.nan)
     flags = measured.flags
     if picture.missing is not None:

@@ -77,4 +77,4 @@ def test_a_grey_picture_says_so(tmp_path, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png")
-    assert picture.grey and picture.note == "grey"
+    assert picture.colorless and picture.note == "grey"

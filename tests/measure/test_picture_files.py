@@ -48,7 +48,7 @@ def test_files_are_measured_as_one_at_a_time_in_any_order(files, threads):
         for each in found:
             picture = read_picture(each.path)
             alone = measure_images(measurable(picture)[None], counts=not picture.display)
-            if picture.grey:
+            if picture.colorless:
                 alone.values["color"][:] = np.nan
             assert (each.side_px, each.display, each.note) == (picture.side_px, picture.display, picture.note)
             assert each.measured.flags.tolist() == alone.flags.tolist()
