@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config_physics import MORPHOLOGIES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
@@ -77,17 +76,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _draw(weights: Path) -> Tensor:
-    """Draw what is compared: galaxies of all classes of the training data in turn, from a release's weights."""
+    """Draw what is compared: galaxies of all classes of the training data in turn, from a release's weights.
+
+    In grey levels; those of flux are of the stretched image, since a picture for people would hide its faint light.
+    """
     import torch
 
     from galaxies.generation.sampler import GalaxySampler
+    from galaxies.images.stretch import AsinhStretch
 
     sampler = GalaxySampler.from_checkpoint(weights, "cpu")
-    present = [i for i in range(len(MORPHOLOGIES)) if len(sampler.population.members(i))]
+    present = [i for i in range(len(sampler.config.classes)) if len(sampler.population.members(i))]
     classes = torch.tensor([present[k % len(present)] for k in range(_COMPARED)])
     unset = torch.full((_COMPARED, len(sampler.attributes)), math.nan)
     seeds = list(range(_COMPARED))
-    return sampler.generate(classes, sampler.complete_all(classes, unset, seeds), seeds)
+    images = sampler.generate(classes, sampler.complete_all(classes, unset, seeds), seeds)
+    if sampler.config.kind == "display":
+        return images
+    return (AsinhStretch(torch.tensor(sampler.config.softening))(images) + 1) * 127.5
 
 
 if __name__ == "__main__":

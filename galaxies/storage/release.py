@@ -26,7 +26,9 @@ from galaxies.storage.schema import RUN_STATE
 
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
 _FOLDERS = re.compile(r"(?<!\S)(?:[A-Za-z]:)?[\\/](?:[^\\/,\s]+[\\/])*")
-_SAME = 2  # grey levels of 255: the largest difference that counts as rounding, for 99.9 % of the values
+# The largest difference that counts as rounding, for 99.9 % of the values: in grey levels of 255, of flux an eighth of
+# the noise about the sky.
+_SAME = 2
 _OF_A_RUN = ("config", "attributes", "epoch", "step", "provenance")
 _SETTINGS_FILE = entries({"sha256": text(), **dict.fromkeys(_OF_A_RUN, anything())})
 _MOST_BYTES = 1 << 30  # of the weights; the largest that can be released have 30 MB
@@ -165,7 +167,8 @@ def choose_precision(state: dict[str, Any], draw: Callable[[Path], Tensor]) -> t
     state : dict
         A run's checkpoint.
     draw : callable
-        Takes the path of a release's weights and returns images of them, uint8.
+        Takes the path of a release's weights and returns images of them in grey levels of 255; of flux, stretched as
+        networks have it, the sky at 0.
 
     Returns
     -------
@@ -242,9 +245,16 @@ def read_release(path: Path) -> dict[str, Any]:
     population = parts.pop("population", None)
     state = {
         **{name: settings[name] for name in _OF_A_RUN},
+        "provenance": _with_credit(settings["provenance"], settings.get("facts")),
         "phase": "generator",
         "networks": parts,
         "ema": None,
         "population": population,
     }
     return checked(state, version, path, _AGAIN)
+
+
+def _with_credit(provenance: Any, facts: Any) -> Any:
+    """Return where a release comes from, with whom its facts say that the data are owed to."""
+    credit = facts.get("credit") if isinstance(facts, dict) else None
+    return provenance | {"credit": credit} if isinstance(provenance, dict) and isinstance(credit, str) else provenance

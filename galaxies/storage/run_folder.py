@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from config_physics import BANDS, MORPHOLOGIES, Config
+from config_physics import Config
 from galaxies.common.durable_files import free_space, only_process, plain_errors, reason, replace_file, sync_folder
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
@@ -191,8 +191,8 @@ def check_space(config: Config, state: dict[str, Any], checkpoints: Path, sample
     weights = sum(tensor.nbytes for network in state["networks"].values() for tensor in network.values())
     # The weights, Adam's two numbers for each and the average; what there is of a galaxy, and of an epoch.
     checkpoint = 4 * weights + 50 * state["provenance"]["count"] + _LOG_LINE * config.epochs + 300_000
-    # Eight pictures of a byte a pixel and plane for each class and each attribute, before compression.
-    grid = len(BANDS) * 8 * (len(MORPHOLOGIES) + len(config.attributes)) * (max(128, config.image_size) + 30) ** 2
+    # Eight pictures of three bytes a pixel for each class and each attribute, before compression.
+    grid = 3 * 8 * (len(config.classes) + len(config.attributes)) * (max(128, config.image_size) + 30) ** 2
     needed: dict[int, tuple[Path, int]] = {}  # by disk
     for folder, size in ((checkpoints, copies * checkpoint), (samples, len(written) * grid)):
         existing, _ = free_space(folder.resolve())

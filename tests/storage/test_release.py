@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
 import torch
 
 import release_checkpoint
-from config_physics import RELEASED
+from config_physics import RELEASED, Config
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
@@ -29,6 +30,7 @@ from galaxies.validation.report import model_card
 from galaxies.validation.report.model_card import training_facts
 from release_checkpoint import LARGEST_BYTES
 from tests.conftest import ROOT, fork_script, run_script
+from tests.generation.painted import write_flux_checkpoint
 from tests.validation.reports import whole
 
 
@@ -266,3 +268,26 @@ def test_what_comes_with_the_program_draws_galaxies(name):
 )
 def test_folders_of_the_disk_stay_at_home(text, left):
     assert without_folders(text) == left
+
+
+def test_a_release_of_flux_is_compared_by_its_stretched_images(tmp_path):
+    checkpoint = write_flux_checkpoint(tmp_path / "flux/latest.pt", torch.full((4, 5, 5), 0.04), run="flux")
+    state = load_checkpoint(checkpoint)
+    path = write_release(state, tmp_path / "released", torch.float32, {"credit": "the survey"})
+    levels = release_checkpoint._draw(path)
+    sampler = GalaxySampler.from_checkpoint(path, "cpu")
+    assert levels.dtype == torch.float32 and levels.shape == (32, 4, 64, 64)
+    classes = torch.tensor([0, 1] * 16)  # those of the run
+    values = sampler.complete_all(classes, torch.full((32, 4), torch.nan), list(range(32)))
+    flux = sampler.generate(classes, values, list(range(32)))
+    softening = torch.tensor(state["config"]["softening"]).double()[:, None, None]
+    torch.testing.assert_close(
+        levels.double(), torch.asinh(flux.double() / softening) / math.asinh(1000) * 255, rtol=1e-4, atol=1e-2
+    )
+    # What drawing needs of flux travels with it.
+    assert sampler.config.softening == Config.from_dict(state["config"]).softening
+    assert torch.equal(sampler.psfs, state["population"]["psfs"])
+    assert sampler.origin == {"run": "flux", "step": "7", "source": "mock survey", "credit": "the survey"}
+    assert torch.equal(flux, GalaxySampler.from_checkpoint(checkpoint, "cpu").generate(classes, values, range(32)))
+    precision, difference, _ = choose_precision(state, release_checkpoint._draw)
+    assert precision == "float16" and 0 < difference["most"] <= 2
