@@ -108,7 +108,11 @@ def write_fits(
         for key, prefix in (("REQ", "requested"), ("MEAS", "measured")):
             value = row.get(f"{prefix}_{attribute.name}", math.nan)
             if math.isfinite(value):
-                header[f"{key}{number}"] = (float(value), prefix if facts.is_flux else f"{prefix} {attribute.name}")
+                # What single precision knows of it.
+                header[f"{key}{number}"] = (
+                    float(f"{value:.7g}"),
+                    prefix if facts.is_flux else f"{prefix} {attribute.name}",
+                )
     header["FLAG"] = (int(row["flag"]), f"0: sound measurement; see {'flux' if facts.is_flux else 'photometry'}.py")
     header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
     header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")

@@ -180,7 +180,7 @@ class ShardFolder:
             If the disk is full or fails, also while it writes an earlier shard. What was written of a shard is removed.
         """
         rows = self.rows(number)
-        shard = _Shard(*self._files(number), self._dtype)
+        shard = _Shard(*self._files(number))
         wants_grid = number == 0
         try:
             disk.do(shard.begin, self._header(number))
@@ -241,8 +241,8 @@ class Disk:
 class _Shard:
     """The files of a shard while they are written, under other names until they are whole; of one thread at a time."""
 
-    def __init__(self, images_file: Path, catalogue_file: Path, dtype: np.dtype[Any]) -> None:
-        self._files, self._dtype = (images_file, catalogue_file), dtype
+    def __init__(self, images_file: Path, catalogue_file: Path) -> None:
+        self._files = images_file, catalogue_file
         self._temporary = [temporary_of(file) for file in self._files]
         self._tables: list[pd.DataFrame] = []
         self._binary: IO[bytes] | None = None
@@ -257,7 +257,7 @@ class _Shard:
     def append(self, images: Tensor, table: pd.DataFrame) -> None:
         assert self._binary is not None, "it was begun"
         with self._removed_on_failure():
-            self._binary.write(np.ascontiguousarray(images.numpy().astype(self._dtype, copy=False)).data)
+            self._binary.write(images.numpy().data)
             self._tables.append(table)
 
     def finish(self) -> None:
