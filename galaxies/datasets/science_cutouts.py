@@ -31,7 +31,7 @@ from galaxies.images.fits_science import (
     read_sky,
     science_file,
 )
-from galaxies.images.flux_units import calibration, pixel_scale_of
+from galaxies.images.flux_units import calibration, pixel_scale_of, sky_frame_of
 from galaxies.images.psf_images import fwhm_px, prepared_psf
 
 _SAME = 1e-3  # relative difference up to which two pixel scales are one
@@ -327,6 +327,7 @@ class CutoutReader:
             raise UnusableImageError(
                 f"its bands show areas of different sizes, {sizes} arcsec a side", "bands of different sizes"
             )
+        _refuse_other_places(wanted.bands, bands, coarsest)
         if wanted.scale is not None:
             scale = wanted.scale
         elif wanted.crop:
@@ -411,6 +412,30 @@ class CutoutReader:
             elif len(inside) == len(bands):
                 psfs.append(_psf_of(file, inside[k], 0))
         return psfs if len(psfs) == len(bands) else None
+
+
+def _refuse_other_places(names: Sequence[str], bands: Sequence[_Band], coarsest: float) -> None:
+    """Refuse bands that are turned against each other, or whose middles lie apart by more than a pixel."""
+    frames = [sky_frame_of(band.header) for band in bands]
+    first = next((k for k, frame in enumerate(frames) if frame is not None), 0)
+    one = frames[first]
+    for k, other in enumerate(frames):
+        if one is None or other is None or k == first:
+            continue
+        if one.is_turned(other):
+            raise UnusableImageError(
+                f"its bands {names[first]} and {names[k]} are turned against each other on the sky: reproject them "
+                "first",
+                "bands turned",
+            )
+        middles = [
+            (each.values.shape[1] / 2 + 0.5, each.values.shape[0] / 2 + 0.5) for each in (bands[first], bands[k])
+        ]
+        if (apart := one.distance(*middles[0], other, *middles[1])) > coarsest:
+            raise UnusableImageError(
+                f"the middles of its bands {names[first]} and {names[k]} lie {apart:.3g} arcsec apart on the sky",
+                "bands of different places",
+            )
 
 
 def _is_interpolated(header: Mapping[str, Any], scale: float | None) -> bool:

@@ -368,6 +368,8 @@ def read_sky(
     bad = without_value(read)
     hit = hits_of(read, bad)
     bad |= hit
+    if not bad.all() and read.min() == read.max():
+        raise UnusableImageError(f"{file.path} has the same value in all pixels of a band", "blank")
     error = None
     for kind, owner, other in sorted(maps, key=lambda entry: MAP_KINDS.index(entry[0])):
         if other.size() != image.size():
@@ -379,7 +381,8 @@ def read_sky(
         of_plane = plane if other.num_planes() == image.num_planes() else 0
         with _damage(owner.path):
             of_map = other.values(of_plane, whole, whole)
-        unusable, found = _understood(kind, of_map, understood)
+        bits = _bits_said(owner.header_of(other)) if understood.bits == -1 else -1
+        unusable, found = _understood(kind, of_map, understood if bits == -1 else understood._replace(bits=bits))
         bad |= unusable
         error = found if error is None else error
     values = np.where(bad, np.nan, read.astype(np.float64))
@@ -402,12 +405,35 @@ def _understood(kind: str, values: np.ndarray, how: Maps) -> tuple[np.ndarray, n
         return bad, 1 / np.sqrt(number) if kind == "ivar" else np.sqrt(number) if kind == "variance" else number
 
 
+# Planes of a mask of the LSST's software that are no reason to distrust a pixel's value.
+_HARMLESS = (
+    "DETECTED",
+    "NOT_DEBLENDED",
+    "BRIGHT_OBJECT",
+    "STREAK",
+    "INEXACT_PSF",
+    "SENSOR_EDGE",
+    "REJECTED",
+    "CLIPPED",
+)
+
+
+def _bits_said(header: Mapping[str, Any]) -> int:
+    """Return the bits of bad pixels where a header names the planes of a mask (MP_BAD = 0 ...); -1 where it does not.
+
+    Detected sources are such a plane, too.
+    """
+    named = {str(card)[3:].upper(): header[card] for card in header if str(card).upper().startswith("MP_")}
+    places = [place for name, place in named.items() if not name.startswith(_HARMLESS)]
+    return sum(1 << place for place in places if isinstance(place, int) and 0 <= place < 62) if named else -1
+
+
 def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
 def _has_no_name(image: Image) -> bool:
-    return image.name in UNNAMED and not kind_words(image)
+    return image.name in UNNAMED and not any(kind_words(image))
 
 
 # The width of the point spread function, where a header says it
@@ -417,15 +443,15 @@ _WIDTH_CARDS = ("PSF_FWHM", "PSFFWHM", "FWHM", "SEEING", "MEANFWHM", "AVG_FWHM")
 
 def psf_fwhm_said(header: Mapping[str, Any], pixel_scale: float) -> float | None:
     """Return the full width at half maximum in arcseconds if a card says it and its comment says the unit."""
-    comments = getattr(header.maps[0] if isinstance(header, ChainMap) else header, "comments", {})
+    of_cards = header.maps if isinstance(header, ChainMap) else [header]
     for card in _WIDTH_CARDS:
-        if card not in header:
+        owner: Any = next((each for each in of_cards if card in each), None)
+        if owner is None:
             continue
         try:
-            value = float(header[card])
+            value, comment = float(owner[card]), str(owner.comments[card]).lower()
         except (TypeError, ValueError):
             continue
-        comment = str(comments[card] if card in comments else "").lower()  # noqa: SIM401
         if not 0 < value < 1000:
             continue
         if "arcsec" in comment:

@@ -1,4 +1,4 @@
-"""What a value of a science image is in nanojansky, how large its pixels are and which band it shows.
+"""What a value of a science image is in nanojansky, and how its pixels lie on the sky.
 
 Headers say so in many words, or do not. What they leave open is asked for in a sentence that names the option;
 nothing is guessed.
@@ -219,32 +219,84 @@ _SCALE_CARDS = ("PIXSCALE", "PIXELSCL", "PIXSCAL", "PIXSCAL1", "PIXSCALX", "SECP
 _DEGREES = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "arcsec": 1 / 3600, "arcmin": 1 / 60}
 _DEGREES["rad"] = math.degrees(1)
 _SKY_AXIS = re.compile(r"(RA|DEC|[GEHS]L(ON|AT)|[A-Z]{1,2}(LN|LT))-.*|[GEHS]?L(ON|AT)|RA|DEC")
+_TURNED = 0.02  # of the sine of an angle
 _MOST_ARCSEC = 1000.0  # a pixel; more is no image of a galaxy but a default
+
+
+class SkyFrame(NamedTuple):
+    """How the pixels of an image lie on the sky, as its world coordinates say.
+
+    Attributes
+    ----------
+    matrix : four float
+        Arcseconds along longitude and latitude of a step in x, and of one in y: xx, xy, yx, yy, as CD1_1, CD1_2 ...
+    pixel : two float
+        Place in pixels, from 1, of the point of reference.
+    position : two float
+        Its longitude and latitude, degrees.
+    """
+
+    matrix: tuple[float, float, float, float]
+    pixel: tuple[float, float]
+    position: tuple[float, float]
+
+    @property
+    def scale(self) -> float:
+        """Side in arcseconds of a square pixel of the same area."""
+        xx, xy, yx, yy = self.matrix
+        return math.sqrt(abs(xx * yy - xy * yx))
+
+    def is_turned(self, other: SkyFrame) -> bool:
+        """Tell whether another image is turned or mirrored against this one, by more than a degree or so."""
+        pairs = zip(self.matrix, other.matrix, strict=True)
+        return any(abs(one / self.scale - two / other.scale) > _TURNED for one, two in pairs)
+
+    def distance(self, x: float, y: float, other: SkyFrame, other_x: float, other_y: float) -> float:
+        """Return how far in arcseconds a place in this image is from one in another; nearby, not across the sky."""
+        (east, north), (other_east, other_north) = self._offset(x, y), other._offset(other_x, other_y)
+        turn = (other.position[0] - self.position[0] + 180) % 360 - 180
+        east -= other_east + turn * 3600 * math.cos(math.radians(self.position[1]))
+        north -= other_north + (other.position[1] - self.position[1]) * 3600
+        return math.hypot(east, north)
+
+    def _offset(self, x: float, y: float) -> tuple[float, float]:
+        xx, xy, yx, yy = self.matrix
+        x, y = x - self.pixel[0], y - self.pixel[1]
+        return xx * x + xy * y, yx * x + yy * y
+
+
+def sky_frame_of(header: Mapping[str, Any]) -> SkyFrame | None:
+    """Return how an image lies on the sky by its CD matrix, its PC matrix and CDELT, or CDELT; None if it is not said.
+
+    Its first two axes have to be on the sky, and its pixels smaller than a thousand arcseconds.
+    """
+    axes = [str(header.get(f"CTYPE{k}", "")).strip().upper() for k in (1, 2)]
+    units = [str(header.get(f"CUNIT{k}", "")).strip().lower() for k in (1, 2)]
+    if not all(_SKY_AXIS.fullmatch(axis) for axis in axes) or not all(unit in _DEGREES for unit in units):
+        return None
+    has_cd = any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2))
+    matrix = []
+    for i in (1, 2):
+        step = 1.0 if has_cd else _number(header, f"CDELT{i}")
+        if step is None:
+            return None
+        for j in (1, 2):
+            value = _number(header, f"{'CD' if has_cd else 'PC'}{i}_{j}")
+            value = (0.0 if has_cd or i != j else 1.0) if value is None else value
+            matrix.append(value * step * _DEGREES[units[i - 1]] * 3600)
+    places = [_number(header, f"CRPIX{k}") or 0.0 for k in (1, 2)]
+    position = [(_number(header, f"CRVAL{k}") or 0.0) * _DEGREES[units[k - 1]] for k in (1, 2)]
+    frame = SkyFrame((matrix[0], matrix[1], matrix[2], matrix[3]), (places[0], places[1]), (position[0], position[1]))
+    return frame if 0 < frame.scale < _MOST_ARCSEC else None
 
 
 def pixel_scale_of(header: Mapping[str, Any]) -> float | None:
     """Return the side in arcseconds of a square pixel of the area that the header's says; None where it says nothing.
 
-    Read are the world coordinates (CD matrix, PC matrix and CDELT, or CDELT) of the first two axes if these are on the
-    sky, else a card such as PIXSCALE.
+    Read are the world coordinates, see `sky_frame_of`, else a card such as PIXSCALE.
     """
-    axes = [str(header.get(f"CTYPE{k}", "")).strip().upper() for k in (1, 2)]
-    units = [str(header.get(f"CUNIT{k}", "")).strip().lower() for k in (1, 2)]
-    if all(_SKY_AXIS.fullmatch(axis) for axis in axes) and all(unit in _DEGREES for unit in units):
-        steps = [_number(header, f"CDELT{k}") for k in (1, 2)]
-        has_cd = any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2))
-        name = "CD" if has_cd else "PC"
-        matrix = [[_number(header, f"{name}{i}_{j}") for j in (1, 2)] for i in (1, 2)]
-        filled = [
-            [(0.0 if has_cd or i != j else 1.0) if v is None else v for j, v in enumerate(row)]
-            for i, row in enumerate(matrix)
-        ]
-        determinant = filled[0][0] * filled[1][1] - filled[0][1] * filled[1][0]
-        if not has_cd:
-            determinant *= math.nan if None in steps else steps[0] * steps[1]  # type: ignore[operator]
-        scale = 3600 * math.sqrt(abs(determinant * _DEGREES[units[0]] * _DEGREES[units[1]]))
-        if 0 < scale < _MOST_ARCSEC:
-            return scale
+    if frame := sky_frame_of(header):
+        return frame.scale
     for card in _SCALE_CARDS:
         value = _number(header, card)
         if value and 0 < value < _MOST_ARCSEC:

@@ -16,8 +16,10 @@ import pytest
 
 import prepare_data
 from galaxies.common.errors import UserError
+from galaxies.datasets import flux_preparing
 
 fits = pytest.importorskip("astropy.io.fits")
+slow = pytest.mark.slow
 SIDE = 64
 AXIS = np.arange(SIDE) - (SIDE - 1) / 2
 FLUX = {"g": 3000.0, "r": 6000.0, "z": 9000.0}  # nJy: 22.71, 21.95 and 21.51 mag
@@ -51,6 +53,13 @@ def write_cubes(folder, count=3, scale=1 / NANOMAGGY, dtype=">f4", **cards):
 def table(path, **columns):
     pd.DataFrame(columns).to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(autouse=True)
+def without_structure(monkeypatch):
+    """Leave out asymmetry, Gini and M20, which take most of the time and which no test here looks at."""
+    measure = flux_preparing.measure_flux
+    monkeypatch.setattr(flux_preparing, "measure_flux", lambda *a, **k: measure(*a, **k | {"structure": False}))
 
 
 class Prepared:
@@ -96,7 +105,14 @@ def test_bands_are_found_by_name_and_not_by_place(tmp_path):
     assert made.images[0] == pytest.approx(galaxy(0)[[2, 0]], rel=1e-5, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["{band}/galaxy_{n}.fits", "{n}_{band}.fits.gz", "{n}-{band}.fits.fz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("{band}/galaxy_{n}.fits", marks=slow),
+        pytest.param("{n}_{band}.fits.gz", marks=slow),
+        "{n}-{band}.fits.fz",
+    ],
+)
 def test_one_file_a_band(tmp_path, name):
     for n in (7, 8):
         for band, plane in zip("grz", galaxy(n), strict=True):
@@ -118,7 +134,7 @@ def test_one_file_a_band(tmp_path, name):
     assert made.manifest["rejected"] == {"missing": 1}
 
 
-@pytest.mark.parametrize("by", ["number", "name", "order"])
+@pytest.mark.parametrize("by", ["number", pytest.param("name", marks=slow), pytest.param("order", marks=slow)])
 def test_an_extension_a_galaxy(tmp_path, by):
     units = [fits.PrimaryHDU()]
     units += [fits.ImageHDU(galaxy(n, "r")[0], name=f"gal{n}") for n in (4, 5, 6)]
@@ -161,7 +177,7 @@ def test_extensions_of_bands_with_inverse_variances_and_psfs(tmp_path):
 # Numbers
 
 
-@pytest.mark.parametrize("kind", [">f8", "<f4", "i8", "u2", "scaled"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=slow) for kind in (">f8", "<f4", "u2")), "i8", "scaled"])
 def test_every_kind_of_number(tmp_path, kind):
     (tmp_path / "in").mkdir()
     hundredths = np.round(100 * galaxy(0, "r")[0]).clip(0)
@@ -182,7 +198,15 @@ def test_every_kind_of_number(tmp_path, kind):
     assert np.abs(made.images[0, 0][~good]).max(initial=0) < 80
 
 
-@pytest.mark.parametrize("kind", ["mask", "goodmask", "bits", "weight", "ivar", "variance", "error", "nan", "hot"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "mask",
+        "ivar",
+        "hot",
+        *(pytest.param(k, marks=slow) for k in ("goodmask", "bits", "weight", "variance", "error", "nan")),
+    ],
+)
 def test_bad_pixels_and_noise_of_maps(tmp_path, kind):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -277,7 +301,8 @@ def test_bands_of_other_pixels_come_to_one_frame(tmp_path, capsys):
     for band, side, scale, width in (("g", 120, 0.1, 6.0), ("r", 60, 0.2, 3.0)):
         file = tmp_path / "in" / band / "1.fits"
         file.parent.mkdir(parents=True)
-        fits.PrimaryHDU(galaxy(0, band, side, width)[0], sky_header(scale, BUNIT="nJy")).writeto(file)
+        header = sky_header(scale, BUNIT="nJy", CRPIX1=(side + 1) / 2, CRPIX2=(side + 1) / 2)
+        fits.PrimaryHDU(galaxy(0, band, side, width)[0], header).writeto(file)
     made = prepare(tmp_path, "--images", tmp_path / "in", "--bands", "g,r")
     assert "bands have pixels of different sizes, brought to 0.2 arcsec" in capsys.readouterr().out
     assert made.rows["pixel_scale"][0] == pytest.approx(0.2)
@@ -307,7 +332,7 @@ def test_a_psf_of_another_pixel_scale(tmp_path, capsys):
 # Sky
 
 
-@pytest.mark.parametrize("level", [400.0, -30.0, 0.3])
+@pytest.mark.parametrize("level", [400.0, pytest.param(-30.0, marks=slow), pytest.param(0.3, marks=slow)])
 def test_a_sky_that_was_left_in(tmp_path, capsys, level):
     (tmp_path / "in").mkdir()
     for n in range(3):
@@ -381,7 +406,7 @@ def test_cutouts_that_were_interpolated_without_dividing_the_flux(tmp_path, caps
 # Catalogues
 
 
-@pytest.mark.parametrize("form", ["csv", "fits", "vot", "parquet"])
+@pytest.mark.parametrize("form", [pytest.param("csv", marks=slow), "fits", pytest.param("vot", marks=slow), "parquet"])
 def test_catalogues_of_any_kind(tmp_path, form):
     astropy_table = pytest.importorskip("astropy.table")
     folder = write_cubes(tmp_path / "in", 2, 1.0, BUNIT="nJy")
@@ -435,6 +460,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, capsys):
     fits.PrimaryHDU(empty, header).writeto(folder / "holes.fits")
     fits.PrimaryHDU(galaxy(9)[:2], sky_header(BANDS="gr", BUNIT="nJy")).writeto(folder / "two.fits")
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([])]).writeto(folder / "table.fits")
+    fits.PrimaryHDU(np.zeros((3, SIDE, SIDE)), header).writeto(folder / "zeros.fits")
     masked = [fits.PrimaryHDU(galaxy(9), header), fits.ImageHDU(np.ones((SIDE, SIDE), "i2"), name="MASK")]
     fits.HDUList(masked).writeto(folder / "masked.fits")
     other = [fits.PrimaryHDU(galaxy(9), header), fits.ImageHDU(np.ones((9, 9)), name="IVAR")]
@@ -448,6 +474,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, capsys):
         "bands missing": 1,
         "no image of the sky": 1,
         "map of another size": 1,
+        "blank": 1,
     }
     details = {entry["name"]: entry["detail"] for entry in made.manifest["rejected_files"]}
     assert "cut.fits is damaged or cut short" in details["cut"]
@@ -524,3 +551,66 @@ def test_flux_size_and_psf_of_a_drawn_galaxy(tmp_path):
     assert row["size_arcsec"] == pytest.approx(1.2, rel=0.1)
     assert row["psf_fwhm_r"] == pytest.approx(0.8, rel=0.03)
     assert row["noise_r"] == pytest.approx(2, rel=0.08)
+
+
+# As instruments give them
+
+
+def test_a_mask_of_the_lsst_pipelines_marks_sources_too(tmp_path):
+    """MASK has a bit for detected pixels, which are not bad; FLUXMAG0 is the value of magnitude 0."""
+    plane = galaxy(0, "r")[0]
+    mask = np.zeros(plane.shape, "i4")
+    mask[20:44, 20:44] |= 1 << 5
+    mask[5, 5] |= 1
+    planes = {"MP_BAD": 0, "MP_SAT": 1, "HIERARCH MP_DETECTED": 5, "HIERARCH MP_DETECTED_NEGATIVE": 6}
+    value = 10 ** (0.4 * (31.4 - 27))
+    units = [
+        fits.PrimaryHDU(header=fits.Header({"FLUXMAG0": 63095734448.0194, "FILTER": "HSC-I2"})),
+        fits.ImageHDU(plane / value, sky_header(), name="IMAGE"),
+        fits.ImageHDU(mask, fits.Header(planes), name="MASK"),
+        fits.ImageHDU(np.full(plane.shape, 4 / value**2), name="VARIANCE"),
+    ]
+    (tmp_path / "in").mkdir()
+    fits.HDUList(units).writeto(tmp_path / "in" / "a.fits")
+    made = prepare(tmp_path, "--images", tmp_path / "in")
+    assert [band["name"] for band in made.manifest["bands"]] == ["I2"]
+    assert made.rows["masked"][0] == pytest.approx(1 / SIDE**2)
+    assert made.images[0, 0, 20:44, 20:44] == pytest.approx(plane[20:44, 20:44], rel=1e-5, abs=1e-4)
+    assert made.rows["noise_I2"][0] == pytest.approx(2)
+
+
+def test_errors_belong_to_the_image_of_their_version_and_the_psf_to_its_comment(tmp_path):
+    """As drizzled images of Hubble have SCI and ERR with EXTVER 1, 2; widths in pixels, by the card's comment."""
+    planes = galaxy(1, "gr")
+    units = [fits.PrimaryHDU()]
+    for version, (plane, band) in enumerate(zip(planes, ("F606W", "F814W"), strict=True), 1):
+        header = sky_header(BUNIT="nJy", FILTER=band, EXTVER=version)
+        header["FWHM"] = (3.0 + version, "[pixel] of stars" if version == 1 else "of stars")
+        units.append(fits.ImageHDU(plane, header, name="SCI"))
+    for version in (2, 1):
+        header = fits.Header({"EXTVER": version})
+        units.append(fits.ImageHDU(np.full((SIDE, SIDE), 3.0 * version), header, name="ERR"))
+    (tmp_path / "in").mkdir()
+    fits.HDUList(units).writeto(tmp_path / "in" / "a.fits")
+    made = prepare(tmp_path, "--images", tmp_path / "in", "--bands", "F814W,F606W")
+    assert made.images[0] == pytest.approx(planes[::-1], rel=1e-5, abs=1e-4)
+    assert made.rows["noise_F814W"][0] == pytest.approx(6) and made.rows["noise_F606W"][0] == pytest.approx(3)
+    assert made.rows["psf_fwhm_F606W"][0] == pytest.approx(4 * SCALE)
+    assert "psf_fwhm_F814W" not in made.rows or np.isnan(made.rows["psf_fwhm_F814W"][0])
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ({"CD1_1": 0.0, "CD1_2": 0.25 / 3600, "CD2_1": 0.25 / 3600, "CD2_2": 0.0}, "bands g and r are turned"),
+        ({"CRPIX1": 40.0}, r"middles of its bands g and r lie 1\.8[78] arcsec apart"),
+        ({"CRVAL1": 0.0, "CRVAL2": 0.002}, r"lie 7\.2 arcsec apart"),
+    ],
+)
+def test_bands_that_lie_otherwise_on_the_sky(tmp_path, cards, said):
+    (tmp_path / "in").mkdir()
+    for band, more in (("g", {"CRVAL1": 359.9999999, "CRVAL2": 0.0}), ("r", {"CRVAL1": 0.0, "CRVAL2": 0.0} | cards)):
+        header = sky_header(BUNIT="nJy", **more)
+        fits.PrimaryHDU(galaxy(0, band)[0], header).writeto(tmp_path / "in" / f"1_{band}.fits")
+    with pytest.raises(UserError, match=said):
+        prepare(tmp_path, "--images", tmp_path / "in", "--bands", "g,r")
