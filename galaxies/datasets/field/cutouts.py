@@ -10,11 +10,11 @@ from galaxies.datasets.field.detection import sections
 from galaxies.datasets.field.frames import Area, Plane
 from galaxies.datasets.field.sky import SkyMap
 
-_BLOCK = 128  # galaxies that are cut at a time
+_BLOCK = 64  # galaxies that are cut at a time
 
 
 def section_order(x: np.ndarray, y: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
-    """Return the indices of positions by section of the frame, at most 128 together."""
+    """Return the indices of positions by section of the frame, at most 64 together."""
     column, row = np.rint(x), np.rint(y)
     groups = []
     for area in sections(shape):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class Frame:
     shape : (int, int)
         Height and width.
     header : mapping
+        Of the image; what is not there, of the file's first unit.
     wcs : astropy.wcs.WCS or None
         World coordinates of the two axes, if the header has them.
     calibration : Calibration
@@ -103,10 +105,10 @@ class Frame:
         Whether a value of exactly 0 means that nothing was seen there.
     """
 
-    def __init__(self, path: Path, band: str, image: Image) -> None:
+    def __init__(self, path: Path, band: str, image: Image, primary: Any) -> None:
         self.path, self.band, self._image = path, band, image
         self.shape = image.size()
-        self.header = image.header
+        self.header: Mapping[str, Any] = ChainMap(image.header, primary)
         self.wcs = _wcs_of(image.header)
         self.calibration: Calibration | None = None
         self._bad_of: Callable[[Area], np.ndarray] | None = None
@@ -220,7 +222,7 @@ def open_frame(
         images = images_of(units)
     image = _chosen(path, images, extension, is_map)
     _refuse_cut(path, file, image)
-    frame = Frame(path, band, image)
+    frame = Frame(path, band, image, units[0].header)
     if min(frame.shape) < SMALLEST_PX:
         raise UserError(
             f"{path} has {frame.shape[1]} x {frame.shape[0]} pixels, and a frame has at least {SMALLEST_PX} a side"

@@ -31,6 +31,9 @@ _LOCUS_SNR = (100.0, 50.0, 30.0, 20.0)  # of the sources among which the line is
 _ENOUGH = 40  # sources
 _LEAST_STARS = 5
 _WINDOW = 0.06  # of log radius: width of the line, at most
+_OF_HIGHEST = 0.3  # of the sources in the densest range, at least, in another one
+_MOST_BELOW = 0.5  # sources smaller than the line, over those on it
+_LEAST_RADIUS = 0.6  # pixels; hot pixels and cosmic rays have less
 _RADIUS_NOISE = 1.0  # relative error of a half-light radius times its signal over noise
 _LEAST_SCATTER = 0.01  # of the line
 _SATURATED = 0.7  # of the peak of the brightest star on the line, or of the header's limit
@@ -145,8 +148,8 @@ def _near(bad: np.ndarray, x: np.ndarray, y: np.ndarray, reach: int) -> np.ndarr
 def find_locus(radius: np.ndarray, snr: np.ndarray, peak: np.ndarray, limit: float | None = None) -> Locus | None:
     """Find the line of the stars in a band: the densest range of half-light radii among bright sources.
 
-    Of several ranges nearly as dense the smallest radius is taken. It has to hold more sources than chance puts into
-    a range of its width.
+    It has to hold more sources than chance puts there, see `_counts_in_windows`; of several such ranges the smallest
+    radius is taken.
 
     Parameters
     ----------
@@ -160,7 +163,7 @@ def find_locus(radius: np.ndarray, snr: np.ndarray, peak: np.ndarray, limit: flo
     Locus or None
         None where no line stands out.
     """
-    known = np.isfinite(radius) & (radius > 0)
+    known = np.isfinite(radius) & (radius > _LEAST_RADIUS)
     if limit is not None:
         known &= peak < _SATURATED * limit
     for least in _LOCUS_SNR:
@@ -170,13 +173,14 @@ def find_locus(radius: np.ndarray, snr: np.ndarray, peak: np.ndarray, limit: flo
     logs = np.sort(np.log(radius[bright]))
     if len(logs) < _LEAST_STARS:
         return None
-    inside = np.searchsorted(logs, logs + _WINDOW, side="right") - np.arange(len(logs))
-    low, high = np.percentile(logs, (5, 95))
-    chance = len(logs) * _WINDOW / max(high - low, _WINDOW) if high - low > 2 * _WINDOW else 0.0
-    dense = inside >= max(0.5 * inside.max(), _LEAST_STARS, chance + 3 * math.sqrt(chance))
+    inside, chance = _counts_in_windows(logs)
+    dense = inside >= np.maximum(_LEAST_STARS, chance + 4 * np.sqrt(chance + 1))
+    # Little is smaller than a star.
+    dense &= np.searchsorted(logs, logs - _WINDOW) <= _MOST_BELOW * inside
     if not dense.any():
         return None
-    # The top of the first peak: windows that begin within one width of the first that is dense.
+    # The top of the first peak: windows that begin within one width of the first one that is dense.
+    dense &= inside >= _OF_HIGHEST * inside[dense].max()
     first = int(np.argmax(dense))
     near = dense & (logs <= logs[first] + 2 * _WINDOW)
     start = int(np.argmax(np.where(near, inside, 0)))
@@ -272,6 +276,25 @@ def _nearest(sources: Sources) -> np.ndarray:
     places = np.stack([sources.x, sources.y], 1)
     distance, _ = cKDTree(places).query(places, k=2)
     return np.asarray(distance)[:, 1]
+
+
+def _counts_in_windows(logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many sources lie in the window of log radius that begins at each, and how many chance puts there.
+
+    Of `logs`, sorted (N,). Chance is what the fuller one of the two windows beside has, or the mean over three on
+    each side beyond these: the edge of the galaxies' sizes is no line, and neither is where there are most of them.
+    """
+
+    def between(low: float, high: float) -> np.ndarray:
+        # A little more than the window, for the bounds themselves are sources.
+        ends = np.searchsorted(logs, logs + high * _WINDOW + 1e-9, side="right")
+        return ends - np.searchsorted(
+            logs, logs + low * _WINDOW + 1e-9 * np.sign(low), side="right" if low > 0 else "left"
+        )
+
+    inside, below, above = between(0, 1), between(-1, 0) - 1, between(1, 2)
+    wide = (between(-4, 5) - between(-1, 2)) / 6
+    return inside, np.maximum(np.maximum(below, above), wide)
 
 
 def classify(

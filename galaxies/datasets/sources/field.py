@@ -238,7 +238,7 @@ def _galaxies(
     counts = {"sources detected": sources.num_sources}
     if all(locus is None for locus in loci):
         print("no line of stars stands out: nothing can be told from a star by its size, and no PSF is measured")
-        kinds[:] = GALAXY
+        kinds[kinds != DEFECT] = GALAXY
     if catalogue is not None:
         listed, excess, kinds = _as_listed(options, sources, excess, kinds, catalogue)
         keep = kinds != STAR

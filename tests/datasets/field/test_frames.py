@@ -116,6 +116,17 @@ def test_the_image_is_chosen_by_its_name_or_by_the_option(opened, tmp_path):
         opened(path)
 
 
+def test_what_an_extension_does_not_say_the_first_unit_may(opened, tmp_path):
+    path = several(tmp_path / "a.fits")
+    with fits.open(path, mode="update") as units:
+        units[0].header.update({"MAGZERO": 26.4, "FILTER": "r", "PIXSCALE": 0.2})
+        units["SCI"].header["FILTER"] = "g"
+    frame = opened(path, zero_point=None)
+    assert np.allclose(frame.read(ALL), 100 * SKY, rtol=1e-4)
+    assert frame.header["FILTER"] == "g"
+    assert frame.pixel_scale == 0.2
+
+
 def test_files_that_are_no_frame_are_refused(opened, tmp_path):
     with pytest.raises(UserError, match=r"does not exist"):
         opened(tmp_path / "none.fits")

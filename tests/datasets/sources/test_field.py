@@ -236,7 +236,7 @@ def test_a_catalogue_of_the_sky_says_where_and_what(sky_frames, tmp_path):
     )
 
 
-def test_a_catalogue_in_pixels_says_what_is_a_star(frames, tmp_path, capsys):
+def test_a_catalogue_in_pixels_says_what_is_a_star(frames, tmp_path):
     galaxies = np.flatnonzero(whole() & ~FIELD.is_star)
     stars = np.flatnonzero(whole() & FIELD.is_star)
     chosen = [*galaxies[:4], *stars[:4]]
@@ -246,8 +246,6 @@ def test_a_catalogue_in_pixels_says_what_is_a_star(frames, tmp_path, capsys):
     catalogue, _, _ = prepare(tmp_path / "out", frames, *options)
     assert sorted(nearest(catalogue)[0]) == sorted([*galaxies[1:4], *stars[:2]])
     table[["x", "y"]].sub(1).to_csv(tmp_path / "table.csv", index=False)
-    catalogue, _, _ = prepare(tmp_path / "zero", frames, *options, "--first-pixel", "0")
-    assert sorted(nearest(catalogue)[0]) == sorted(galaxies[:4])
     catalogue, _, _ = prepare(tmp_path / "all", frames, *options, "--first-pixel", "0", "--keep-stars")
     assert sorted(nearest(catalogue)[0]) == sorted(chosen)
 
@@ -345,14 +343,24 @@ def test_masks_weights_and_gaps_are_no_sources(tmp_path):
         prepare(tmp_path / "none", files, "--pixel-scale", "0.3", "--mask", str(tmp_path / "other.fits"))
 
 
+def test_without_stars_nothing_is_left_out_as_one(tmp_path, capsys):
+    field = make_field(num_stars=0, num_galaxies=14, side=300, seed=4)
+    catalogue, _, manifest = prepare(tmp_path / "out", write_frames(tmp_path, field), "--pixel-scale", "0.3")
+    assert "no line of stars stands out" in capsys.readouterr().out
+    assert sorted(nearest(catalogue, field)[0]) == np.flatnonzero(whole(field)).tolist()
+    assert not [name for name in catalogue if name.startswith("psf")]
+    assert manifest["sources"]["stars"] == 0
+
+
 def test_cosmic_rays_are_no_galaxies(tmp_path):
-    images = [picture(FIELD, 0, PSF[0], NOISE[0], seed=k) for k in range(3)]
-    x, y = np.meshgrid(np.arange(50, 300), np.arange(50, 300))  # far from everything
-    alone = np.hypot(x[..., None] - FIELD.x, y[..., None] - FIELD.y).min(-1)
+    field = make_field(num_stars=12, num_galaxies=8, side=280, seed=3)
+    images = [picture(field, 0, PSF[0], NOISE[0], seed=k) for k in range(3)]
+    x, y = np.meshgrid(np.arange(50, 230), np.arange(50, 230))  # far from everything
+    alone = np.hypot(x[..., None] - field.x, y[..., None] - field.y).min(-1)
     row, column = (int(k) + 50 for k in np.unravel_index(alone.argmax(), alone.shape))
     for k in range(9):
         images[1][row - 4 + k, column - 9 + 2 * k : column - 6 + 2 * k] += 3000
     files = [write_frame(tmp_path / f"{band}.fits", image) for band, image in zip("gri", images, strict=True)]
     catalogue, _, manifest = prepare(tmp_path / "out", files, "--pixel-scale", "0.3", bands="g,r,i", zero_point="31.4")
-    assert nearest(catalogue)[1].max() < 0.3
+    assert nearest(catalogue, field)[1].max() < 0.3
     assert manifest["sources"]["in one band only, as cosmic rays are"] >= 1
