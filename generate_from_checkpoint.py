@@ -117,7 +117,6 @@ def _parser() -> Parser:
     group.add_argument(
         "--set",
         action="append",
-        default=[],
         metavar="NAME=VALUE",
         help="any attribute, those of flux too: magnitude_BAND and surface_brightness_BAND (AB mag, mag/arcsec2), "
         "color_BAND_BAND (mag), size_arcsec, ...; may be given for several",
@@ -155,7 +154,7 @@ def _parser() -> Parser:
 def _given(options: argparse.Namespace) -> dict[str, float]:
     """Return the attributes that are set, by options of their own or by --set."""
     given = {name: getattr(options, name) for name in ATTRIBUTES if getattr(options, name) is not None}
-    for text in options.set:
+    for text in options.set or ():
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UserError(f"--set {shown(text)}: it takes an attribute and its value, such as magnitude_r=20.5")
