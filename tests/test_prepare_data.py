@@ -153,8 +153,9 @@ def test_labelled(tmp_path, capsys):
     assert "ignored: telescope of" in printed
 
 
-def test_bad_pictures_are_left_out_and_named(tmp_path, capsys):
-    folder = make_labelled(tmp_path / "a", range(100, 116))
+def test_bad_pictures_are_left_out_and_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("galaxies.datasets.cutout_blocks._ROWS", 3 * 64)  # of a picture after the first block too
+    folder = make_labelled(tmp_path / "a", range(100, 116), redshift=[f"{k / 1000}" for k in range(100, 116)])
     (folder / "101.jpg").unlink()
     (folder / "102.jpg").write_bytes(jpeg(102)[:2000])
     (folder / "103.jpg").write_bytes(b"<html>")
@@ -163,6 +164,8 @@ def test_bad_pictures_are_left_out_and_named(tmp_path, capsys):
     run_labelled(folder, tmp_path / "out")
     _, catalogue, manifest = opened(tmp_path / "out")
     assert catalogue["object_id"].tolist() == ["100", *map(str, range(106, 116))]
+    np.testing.assert_allclose(catalogue["redshift"], [0.1, *(k / 1000 for k in range(106, 116))])
+    assert catalogue["morphology"].tolist() == [CLASSES[(int(name) - 100) % 4] for name in catalogue["object_id"]]
     assert {entry["name"]: entry["reason"] for entry in manifest["rejected_files"]} == {
         "101.jpg": "missing",
         "102.jpg": "corrupt or truncated",

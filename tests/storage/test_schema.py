@@ -191,6 +191,18 @@ def test_what_cannot_be_is_named_by_its_place(good, path, value, said):
         check_run(state)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("networks", "networks.generator", "population", "optimizers"),
+        *("recovery", "recovery.generator", "health", "health.parts", "meters", "meters.epoch", "random", "batches"),
+    ],
+)
+def test_an_entry_that_no_run_has_is_named(good, place):
+    with pytest.raises(SchemaError, match=rf"{re.escape(place)}\.surprise has no business there"):
+        check_run(with_entry(good, [*place.split("."), "surprise"], 1))
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 2e12, -2e12])
 def test_one_number_among_many_is_noticed(good, number):
     weight = good["networks"]["generator"][WEIGHT[-1]].clone()
