@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from galaxies.common.cosmology import arcsec_per_kpc
 from galaxies.datasets.layout import DataLayout
 from galaxies.datasets.preparing import print_summary
 from galaxies.datasets.writing import DatasetWriter
@@ -193,6 +194,11 @@ def _measured(block: FluxBlock, layout: DataLayout) -> tuple[np.ndarray, dict[st
     values |= {f"psf_fwhm_{band}": fwhm[:, k] for k, band in enumerate(bands)}
     values |= {"pixel_scale": np.asarray(block.pixel_scale, np.float64), "masked": bad.mean((1, 2, 3))}
     values["flag"] = photometry.flag.double().numpy()
+    if "redshift" in block.values:
+        redshift = np.asarray(block.values["redshift"], np.float64)
+        known = redshift > 0
+        scale = arcsec_per_kpc(np.where(known, redshift, 1.0))
+        values["size_kpc"] = np.where(known, values["size_arcsec"] / scale, np.nan)
     return images, values
 
 

@@ -152,9 +152,8 @@ def _ids_of(table: Table, column: str) -> pd.Series:
             f"{table.file} has no column {column}: it has {listed([*table.cells, *table.others])}; say which holds "
             "what with --columns object_id=NAME"
         )
-    renamed = Table(table.file, table.cells, table.rows, table.others, table.decimal_comma)
-    ids = read_ids(renamed, column.lower())
-    refuse_repeated(renamed, ids, "give every galaxy one row")
+    ids = read_ids(table, column.lower())
+    refuse_repeated(table, ids, "give every galaxy one row")
     return ids
 
 

@@ -19,7 +19,6 @@ _ENDING = re.compile(rf"({_ENDINGS.pattern})$", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z0-9]+")
 # Words that files of all galaxies of a folder have, and that tell none from another.
 _SAID_BY_ALL = frozenset(("cutout", "cutouts", "image", "images", "img", "stamp", "stamps", "sci", "drz", "drc", "i2d"))
-_LONGEST_RUN = 6  # words of a name that may together be an id
 _KINDS_OF_WORDS = {"invvar", "ivar", "weight", "wht", "wgt", "mask", "msk", "bpm", "dq", "err", "error", "rms", "var"}
 _KINDS_OF_WORDS |= {"variance", "psf", "copsf", "sigma", "flags", "segm", "model", "resid", "weights", "masks", "psfs"}
 _KINDS_OF_WORDS |= {"noise", "unc", "exp", "bkg", "chi2", "objmask"}
@@ -100,10 +99,10 @@ class Folder:
                 name, band, said = self._parts(file, folder)
                 others.append((name, said if said in MAP_KINDS else kind, band, file))
         self.galaxies = [found[name] for name in sorted(found)]
-        self._runs: dict[tuple[str, ...], set[int]] = {}
+        self._of_word: dict[str, list[int]] = {}
         for place, galaxy in enumerate(self.galaxies):
-            for run in _runs(_words(galaxy.name)):
-                self._runs.setdefault(run, set()).add(place)
+            for word in set(_words(galaxy.name)):
+                self._of_word.setdefault(word, []).append(place)
         self._by_name = {_folded(galaxy.name): place for place, galaxy in enumerate(self.galaxies)}
         self._by_file: dict[str, set[int]] = {}
         for place, galaxy in enumerate(self.galaxies):
@@ -129,8 +128,8 @@ class Folder:
         if (place := self._by_name.get(_folded(name))) is not None:
             return place
         words = _words(name)
-        fitting = self._runs.get(words, set()) if 0 < len(words) <= _LONGEST_RUN else set()
-        return self._only(fitting, name)
+        fewest = min((self._of_word.get(word, []) for word in words), key=len, default=[])
+        return self._only({place for place in fewest if _in_a_row(words, _words(self.galaxies[place].name))}, name)
 
     def find_file(self, name: str) -> int | None:
         """Return the place of the galaxy of which a file has this name, with or without folders and ending."""
@@ -221,8 +220,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.casefold() for word in _WORD.findall(text))
 
 
-def _runs(words: tuple[str, ...]) -> set[tuple[str, ...]]:
-    """Return all rows of words in a name up to a length."""
+def _in_a_row(words: tuple[str, ...], name: tuple[str, ...]) -> bool:
+    """Tell whether words stand in a row among those of a name."""
     count = len(words)
-    ends = ((first, last) for first in range(count) for last in range(first + 1, min(count, first + _LONGEST_RUN) + 1))
-    return {words[first:last] for first, last in ends}
+    return any(name[first : first + count] == words for first in range(len(name) - count + 1))

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from galaxies.common.cosmology import arcsec_per_kpc, distance_modulus
 from galaxies.mock_survey import population, spectra
 from galaxies.mock_survey.classes import Family, mock_class
-from galaxies.mock_survey.cosmology import arcsec_per_kpc, distance_modulus
 from galaxies.mock_survey.galaxy_table import BandExposure, BandTable, Palette, Structure, joined
 from galaxies.mock_survey.structure import normal_within
 from galaxies.telescope.psf import KOLMOGOROV

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from galaxies.common.cosmology import arcsec_per_kpc
 from galaxies.common.durable_files import plain_errors, sha256_of
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.writing import DatasetWriter, split_of
 from galaxies.measure.flux import flux_attributes, measure_flux
 from galaxies.mock_survey.band_observation import BandGalaxies, BandSurvey, Frame
 from galaxies.mock_survey.classes import CLASSES
-from galaxies.mock_survey.cosmology import arcsec_per_kpc
 from galaxies.mock_survey.writing import blocks_at_once
 
 INTRINSIC_FILE, INTRINSIC_SPLIT = "intrinsic.npy", "test"

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from config_physics import MORPHOLOGY_NAMES
+from galaxies.common.cosmology import arcsec_per_kpc, distance_modulus, redshift_at
 from galaxies.mock_survey import sersic
 from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.conditions import draw_neighbours, draw_observation
-from galaxies.mock_survey.cosmology import arcsec_per_kpc, distance_modulus, redshift_at
 from galaxies.mock_survey.galaxy_table import GalaxyTable, Luminosity, Structure, joined
 from galaxies.mock_survey.structure import normal_within
 

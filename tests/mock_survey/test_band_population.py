@@ -79,7 +79,7 @@ def test_a_larger_frame_holds_larger_galaxies(drawn):
 
 
 def test_magnitudes_are_those_of_the_distance(drawn):
-    from galaxies.mock_survey.cosmology import distance_modulus
+    from galaxies.common.cosmology import distance_modulus
 
     table = drawn["elliptical"]
     old = table.structure.old > 0

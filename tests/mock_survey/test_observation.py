@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from config_physics import MORPHOLOGY_NAMES
+from galaxies.common.cosmology import arcsec_per_kpc
 from galaxies.measure import photometry
 from galaxies.mock_survey import encounter
 from galaxies.mock_survey import observation as simulation
 from galaxies.mock_survey.classes import draw_light
-from galaxies.mock_survey.cosmology import arcsec_per_kpc
 from galaxies.mock_survey.galaxy_table import (
     EdgeOnDisc,
     Exposure,

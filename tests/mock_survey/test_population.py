@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from config_physics import MORPHOLOGY_NAMES
+from galaxies.common import cosmology
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX, FRAME_SCALE_R90
-from galaxies.mock_survey import cosmology, population
+from galaxies.mock_survey import population
 from galaxies.mock_survey.classes import CLASSES
 from galaxies.mock_survey.conditions import MAX_NEIGHBOURS, draw_neighbours, draw_observation
 from galaxies.mock_survey.galaxy_table import changed, columns_of, given

@@ -218,6 +218,7 @@ def _galaxies(
     numbers = [name for name in rows if name not in ("object_id", "morphology", "image", "hdu", "psf_image", "psf_hdu")]
     alone = folder.galaxies[0] if len(folder.galaxies) == 1 else None
     in_turn = _hdus_in_turn(alone, len(rows)) if alone is not None and len(rows) > 1 and "hdu" not in rows else None
+    psfs = _psf_files([name for name in rows.get("psf_image", ()) if name], psf, folder.path)
     galaxies, without = [], []
     taken: dict[tuple[int, str], str] = {}
     for place, row in enumerate(rows.to_dict("records")):
@@ -245,7 +246,7 @@ def _galaxies(
                 row["morphology"],
                 folder.galaxies[where],
                 hdu,
-                _psf_file(row.get("psf_image"), psf, folder.path),
+                psfs.get(row.get("psf_image", ""), psf),
                 row.get("psf_hdu") or "",
                 {str(each): float(row[each]) for each in numbers},
             )
@@ -257,6 +258,9 @@ def _galaxies(
             f"no galaxy of {tables[0]} has a file in {folder.path}: its ids are such as {ids}, and the files are of "
             f"{files}; name another column with --columns object_id=NAME or image=NAME"
         )
+    if missing := [name for name, reason, _ in without if reason == "missing"]:
+        some = ", ".join(shown(name) for name in missing[:_SAID]) + (", …" if len(missing) > _SAID else "")
+        print(f"{len(missing)} of {len(rows)} rows find no file in {folder.path}: {some}")
     if spare := len(folder.galaxies) - len({id(galaxy.files) for galaxy in galaxies}):
         print(f"{spare} of {len(folder.galaxies)} galaxies in {folder.path} are in no row and left out")
     return galaxies, without
@@ -276,16 +280,19 @@ def _hdus_in_turn(files: GalaxyFiles, count: int) -> list[str] | None:
     return [str(image.number) for image in images]
 
 
-def _psf_file(name: str | None, psf: Path | None, folder: Path) -> Path | None:
-    """Return the file of a galaxy's point spread function: that of --psf, or one of this name beside the images."""
-    if not name or psf is not None:
-        return psf
+def _psf_files(names: Sequence[str], psf: Path | None, folder: Path) -> dict[str, Path]:
+    """Return the file of each name of a point spread function: that of --psf, or one of this name beside the images."""
+    if psf is not None:
+        return dict.fromkeys(names, psf)
     below = folder if folder.is_dir() else folder.parent
-    wanted = name.replace("\\", "/").rpartition("/")[2]
-    for file in science_files(below):
-        if file.name == wanted or without_ending(file.name) == without_ending(wanted):
-            return file
-    raise UserError(f"{below} holds no file {shown(name)} of a point spread function: name it with --psf")
+    beside = {key: file for file in science_files(below) for key in (without_ending(file.name), file.name)}
+    found = {}
+    for name in dict.fromkeys(names):
+        last = name.replace("\\", "/").rpartition("/")[2]
+        if (file := beside.get(last, beside.get(without_ending(last)))) is None:
+            raise UserError(f"{below} holds no file {shown(name)} of a point spread function: name it with --psf")
+        found[name] = file
+    return found
 
 
 # The dataset

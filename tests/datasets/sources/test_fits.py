@@ -425,6 +425,9 @@ def test_catalogues_of_any_kind(tmp_path, form):
     assert made.rows["redshift"].tolist() == [0.25, 0.75]
     assert made.rows["morphology"].tolist() == ["disk", "bulge"]
     assert made.rows["sersic"].tolist() == [1, 4]
+    # 3.910 and 7.338 kpc an arcsecond at these redshifts, for H0 = 70 km/s/Mpc and a matter density of 0.3 (astropy).
+    scale = made.rows["size_kpc"] / made.rows["size_arcsec"]
+    assert scale.to_numpy() == pytest.approx([3.910, 7.338], rel=1e-3)
     assert made.manifest["classes"] == ["bulge", "disk"]
     assert made.images[0] == pytest.approx(galaxy(1), rel=1e-5, abs=1e-4)
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from galaxies.mock_survey import cosmology
-from galaxies.mock_survey.cosmology import arcsec_per_kpc, comoving_distance, distance_modulus, redshift_at
+from galaxies.common import cosmology
+from galaxies.common.cosmology import arcsec_per_kpc, comoving_distance, distance_modulus, redshift_at
 
 HUBBLE_DISTANCE = 299_792.458 / 70  # Mpc
-REDSHIFTS = np.array([1e-4, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0])
+REDSHIFTS = np.array([1e-4, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 10.0])
 
 
 # Known answers
