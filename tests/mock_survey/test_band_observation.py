@@ -113,6 +113,7 @@ def test_true_magnitudes_are_those_of_all_the_light(batch):
         assert (ratio < 1.003).all()
         assert np.median(ratio[alone]) > 0.995
         assert ratio[alone].min() > 0.97
+        assert ratio.min() > 0.85
 
 
 def test_true_radii_hold_half_of_the_light(batch):

@@ -111,6 +111,10 @@ def test_arms_and_knots_are_young_and_lanes_dusty(drawn):
     disc = drawn["spiral"].disc_flux
     bar = spirals.old_light
     assert ((bar[:, 0] / bar[:, 3]) <= 1.02 * (disc[:, 0] / disc[:, 3])).mean() > 0.95
+    bulge = drawn["spiral"].bulge_flux  # and so are bulges
+    assert ((bulge[:, 0] / bulge[:, 3]) < 0.9 * (disc[:, 0] / disc[:, 3])).mean() > 0.5
+    body, core = drawn["elliptical"].disc_flux, drawn["elliptical"].bulge_flux  # an elliptical has one colour
+    np.testing.assert_allclose(core[:, 0] / core[:, 3], body[:, 0] / body[:, 3])
     np.testing.assert_allclose(
         spirals.old_light, drawn["spiral"].bulge_flux / drawn["spiral"].bulge_flux[:, 1:2] * spirals.old_light[:, 1:2]
     )
