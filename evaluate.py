@@ -3,6 +3,7 @@
     python evaluate.py report --checkpoint checkpoints/first/latest.pt --data data/gz2 --out reports/first
     python evaluate.py compare reports/first reports/second
     python evaluate.py measure picture.png galaxy.fits --out measured.csv
+    python evaluate.py measure cube.fits --psf psf.fits --zero-point 22.5 --out magnitudes.csv
     python evaluate.py validate --data data/gz2
     python evaluate.py augmentation --checkpoint checkpoints/first/latest.pt --data data/gz2 --rare merger
 
@@ -26,12 +27,27 @@ from galaxies.command_line import (
     run_script,
     solver_settings,
 )
-from galaxies.common.parsing import whole_number
+from galaxies.common.parsing import finite_number, whole_number
 from galaxies.validation import commands
 
 _NEEDED = ("scipy", "sklearn", "matplotlib", "jinja2")
 _FOR_STATMORPH = ("statmorph", "photutils")
 _MOST_IMAGES = 100_000
+_FLUX_OPTIONS = (
+    *(
+        "mask",
+        "weight",
+        "psf",
+        "ext",
+        "bands",
+        "zero_point",
+        "unit",
+        "pixel_scale",
+        "psf_fwhm",
+        "flux_pixel",
+        "redshift",
+    ),
+)
 _MEASURE = """Measure pictures, one galaxy each.
 
 A picture that cannot be measured gets a row without values, whose remark says why. The exit status is 0 if all were
@@ -39,6 +55,10 @@ measured, 1 if only some, and 2, without a table, if none. What was done to a pi
 docs/physics.md tells what is done to FITS files. The column flag is 0 for a sound measurement, else a sum: 1 no source
 near the centre, 2 the edge is touched, 4 no light above the sky in a plane, 8 no radius or centre of the structure, and
 16 pixels of the galaxy without a value.
+
+Sizes are in frame widths there, and light in display units. Any of the options for flux instead measures FITS files in
+physical units: AB magnitudes, colors, surface brightnesses in mag/arcsec^2, radii in arcsec, with errors by the noise.
+What the header says (bands, unit, zero point, pixel scale) needs no option; what nobody says is asked for.
 """
 
 
@@ -94,6 +114,7 @@ def _parser() -> Parser:
         "images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG or FITS, one galaxy each, or folders of them"
     )
     measure.add_argument("--out", type=Path, required=True, metavar="CSV", help="table to write, one row a picture")
+    _add_flux(measure)
     measure.set_defaults(run=_measure)
 
     validate = parsers.add_parser("validate", help="check the distances", description="Check the distances.")
@@ -125,6 +146,76 @@ def _parser() -> Parser:
     rare.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
     rare.set_defaults(run=_augmentation)
     return parser
+
+
+def _add_flux(parser: argparse.ArgumentParser) -> None:
+    flux = parser.add_argument_group("flux", "FITS files in physical units; each of these asks for them")
+    flux.add_argument("--flux", action="store_true", help="measure them so, all by what their headers say")
+    flux.add_argument("--mask", type=Path, metavar="FILE", help="FITS image of bad pixels: what is not 0")
+    flux.add_argument(
+        "--weight", type=Path, metavar="FILE", help="FITS image of the weight of each pixel, a plane a band"
+    )
+    flux.add_argument(
+        "--weight-is",
+        choices=("ivar", "variance", "error", "weight"),
+        default="ivar",
+        help="what --weight holds: inverse variance, variance, or standard deviation, in the unit of the image; of a "
+        "weight only 0 means something: no value (default: ivar)",
+    )
+    flux.add_argument(
+        "--psf", type=Path, metavar="FILE", help="FITS image of the point spread function, a plane a band"
+    )
+    flux.add_argument(
+        "--ext", default="", metavar="N", help="number from 0, or name, of the extension that is the galaxy"
+    )
+    of_bands = "; one value, or one a band (default: as the header says)"
+    flux.add_argument("--bands", type=_texts, metavar="A,B", help="bands in the order of the planes, such as g,r,z")
+    flux.add_argument("--zero-point", type=_numbers, metavar="MAG", help=f"AB magnitude of a value of 1{of_bands}")
+    flux.add_argument(
+        "--unit", type=_texts, metavar="UNIT", help=f"unit of the values, such as nJy or MJy/sr{of_bands}"
+    )
+    flux.add_argument("--pixel-scale", type=_positive, metavar="ARCSEC", help=f"side of a pixel{of_bands}")
+    flux.add_argument(
+        "--psf-fwhm",
+        type=_positive,
+        metavar="ARCSEC",
+        help=f"width of the point spread function at half its peak{of_bands}",
+    )
+    flux.add_argument(
+        "--flux-pixel",
+        type=_one_positive,
+        metavar="ARCSEC",
+        help="side of the pixels that values are the flux of, where the file was interpolated to another scale and the "
+        "flux was not divided: 0.262 for cutouts of the Legacy Surveys (default: that of its pixels)",
+    )
+    flux.add_argument("--redshift", type=_redshift, metavar="Z", help="of the galaxy, for its size in kpc")
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(finite_number(part.strip()) for part in text.split(","))
+
+
+def _positive(text: str) -> tuple[float, ...]:
+    values = _numbers(text)
+    if any(value <= 0 for value in values):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return values
+
+
+def _one_positive(text: str) -> float:
+    if not (value := finite_number(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _redshift(text: str) -> float:
+    if not 0 < (value := finite_number(text)) <= 20:
+        raise argparse.ArgumentTypeError(f"{text} is no redshift above 0 and up to 20")
+    return value
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -159,7 +250,15 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    if commands.measure(options.images, options.out):
+    given = {name: getattr(options, name) for name in _FLUX_OPTIONS}
+    if options.flux or any(given.values()):
+        need_packages("astropy", "scipy")
+        from galaxies.validation.flux_files import FluxOptions  # here, since it imports numpy
+
+        failed = commands.measure_flux(options.images, options.out, FluxOptions(**given, weight_is=options.weight_is))
+    else:
+        failed = commands.measure(options.images, options.out)
+    if failed:
         raise SystemExit(1)
 
 

@@ -69,6 +69,7 @@ _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a 
 _FAINTEST = 0.1  # flux errors; a fainter flux, or a negative one, has the magnitude of this
 _LEAST_ERROR = 1e-18  # nJy, so that a frame without light has a magnitude
 _SIGNIFICANT = 5.0  # signal-to-noise ratio of the fitted profile, from which on there is a galaxy
+_CENTRE = 0.1  # frame widths, where a band has to have values
 _WIDER = 3.0  # of the weight for moments of bright galaxies, in variance
 _LEAST_SIZE = 0.3  # of the model's half-light radius
 _LEAST_MOMENT = 0.1  # pixels²
@@ -196,7 +197,8 @@ def measure_flux(
     Parameters
     ----------
     images : Tensor, (N, B, S, S), floating point
-        Linear images, nJy a pixel; a sky that was left in is taken off. What is not finite counts as bad.
+        Linear images, nJy a pixel; a sky that was left in is taken off. What is not finite counts as bad, in all bands;
+        a band that has no values where the galaxy is leaves the others as they are and has no light.
     pixel_scale : float or Tensor, (N,)
         Arcsec a pixel.
     noise : Tensor, (N, B), optional
@@ -216,13 +218,16 @@ def measure_flux(
     if images.ndim != 4 or images.shape[2] != images.shape[3] or not images.is_floating_point():
         raise ValueError(f"images must have the shape (N, B, S, S) and floating point, not {tuple(images.shape)}")
     side = images.shape[-1]
-    good = images.detach().isfinite().all(1)
+    finite = images.detach().isfinite()
+    lost = _lost(finite)
+    good = (finite | lost[..., None, None]).all(1)
     if mask is not None:
         good = good & ~mask
-    images = torch.where(good[:, None], images, 0.0)
+    images = torch.where(good[:, None] & finite, images, 0.0)
     sky = _with_given(estimate_flux_sky(images, good), noise)
     planes = (images - sky.level[..., None, None]).where(good[:, None], 0)  # (N, B, S, S), nJy
-    detection, weights = _detection(planes, sky.noise)
+    weighing = sky.noise.masked_fill(lost, torch.inf)  # what a band without pixels has no part in
+    detection, weights = _detection(planes, weighing)
     with torch.no_grad():
         source, usable, grain = _find(detection, good)
     # What neighbours and bad pixels hide is as on the galaxy's other side.
@@ -231,7 +236,7 @@ def measure_flux(
 
     scale = torch.as_tensor(pixel_scale, dtype=images.dtype, device=images.device).expand(len(images))
     blurs = _blurs(psf_fwhm, sky.noise, scale)  # (N, B), pixels
-    blur = _mean_blur(blurs, sky.noise)
+    blur = _mean_blur(blurs, weighing)
     blurs = torch.where(blurs > 0, blurs, blur[:, None])  # a band of unknown width is as sharp as the others
     psf = psf_of_width(blur)
     mixtures = sersic_mixtures(side, images.dtype, images.device)
@@ -385,6 +390,14 @@ def _light_in(planes: Tensor, shown: Tensor, belief: Tensor, sky_pixels: Tensor)
     weight = weight.detach()
     lost = _MEDIAN_LOSS / sky_pixels.clamp_min(1)[:, None]
     return flux, weight.square().sum((2, 3)) + lost * weight.sum((2, 3)).square(), unseen
+
+
+def _lost(finite: Tensor) -> Tensor:
+    """Return which bands (N, B), bool, have no values where the galaxy is, of images in which another band has."""
+    x, y = pixel_grid(finite.shape[-1], torch.empty(0, device=finite.device))
+    central = x.square() + y.square() <= (_CENTRE * finite.shape[-1]) ** 2
+    lost = 2 * (finite & central).sum((2, 3)) < central.sum()
+    return lost & ~lost.all(1, keepdim=True)
 
 
 def _with_given(sky: FluxSky, noise: Tensor | None) -> FluxSky:

@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
@@ -27,6 +27,10 @@ from galaxies.common.outputs import (
     write_output,
 )
 from galaxies.common.signals import exits_when_terminated
+
+if TYPE_CHECKING:
+    from galaxies.measure.picture_files import UnmeasuredPicture
+    from galaxies.validation.flux_files import FluxOptions
 
 # What tells the JSON files of `validate` and of `augmentation`.
 _CHECKS, _GAINS = has_entries("damages", "spaces", "passed"), has_entries("rare", "tested_rare", "counts")
@@ -146,14 +150,52 @@ def measure(names: Sequence[Path], out: Path) -> int:
         if len(bad) == total:
             others = f"none of {total} can be measured, and the first says why: " if total > 1 else ""
             raise UserError(f"{others}{bad[0].reason}")
-    if named.repeated:
-        print(f"left out {named.repeated} names of files that had been named before")
+    _say_measured(named.repeated, total, bad, out)
+    return len(bad)
+
+
+def measure_flux(names: Sequence[Path], out: Path, options: FluxOptions) -> int:
+    """Measure FITS files in physical units, and write a CSV file with a row for each; see `measure`."""
+    from galaxies.measure.flux import FLAG_BITS
+    from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures
+    from galaxies.validation.flux_files import bands_of, columns_of, measure_flux_files
+
+    named = find_pictures(names)
+    paths, bad = named.paths, list(named.without)
+    if not paths:
+        raise UserError(bad[0].reason)
+    bands = bands_of(paths, options)
+    columns = columns_of(bands, options.redshift is not None)
+    inputs = [*paths, *(path for path in (options.mask, options.weight, options.psf) if path)]
+    # The names of the bands are part of the columns' names, so that another table is told by its first.
+    with exits_when_terminated(), output_file(out, begins_with("file", *columns[:2]), inputs) as file:
+        file.write(_csv([["file", *columns, "flag", "remark"]]))
+        nothing = [""] * (len(columns) + 1)
+        file.write(_csv([[str(each.path), *nothing, each.reason] for each in bad]))
+        for galaxy in measure_flux_files(paths, bands, options):
+            if isinstance(galaxy, UnmeasuredPicture):
+                bad.append(galaxy)
+                file.write(_csv([[str(galaxy.path), *nothing, galaxy.reason]]))
+                continue
+            remarks = [*galaxy.remarks, *(text for bit, text in FLAG_BITS.items() if galaxy.flag & bit)]
+            cells = ["" if math.isnan(galaxy.values[name]) else f"{galaxy.values[name]:.6g}" for name in columns]
+            file.write(_csv([[str(galaxy.path), *cells, galaxy.flag, "; ".join(remarks)]]))
+        total = len(paths) + len(named.without)
+        if len(bad) == total:
+            others = f"none of {total} can be measured, and the first says why: " if total > 1 else ""
+            raise UserError(f"{others}{bad[0].reason}")
+    _say_measured(named.repeated, total, bad, out)
+    return len(bad)
+
+
+def _say_measured(repeated: int, total: int, bad: Sequence[UnmeasuredPicture], out: Path) -> None:
+    if repeated:
+        print(f"left out {repeated} names of files that had been named before")
     if bad:
         more = f" (and {len(bad) - 1} more, see their remarks)" if len(bad) > 1 else ""
         print(f"measured {total - len(bad)} of {total} pictures into {out}; not measured: {bad[0].reason}{more}")
     else:
         print(f"measured {total} pictures into {out}")
-    return len(bad)
 
 
 def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
