@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -294,6 +294,10 @@ class CutoutReader:
         except UserError as question:
             raise OpenQuestionError(str(question)) from None
         self.calibrations[band][known.how] += 1
+        with suppress(UserError):  # which only says that the header leaves it open
+            own = calibration(sky.header, where, pixel_scale=flux_pixel or scale)
+            if abs(own.factor / known.factor - 1) > 0.01:
+                self._said.add(f"whose headers say another flux, by {own.how}, than {known.how} as given")
         factor = known.factor
         if flux_pixel is not None:
             factor *= (scale / flux_pixel) ** 2
@@ -389,7 +393,10 @@ class CutoutReader:
                     f"{path} holds {len(images)} images and not one of each of the {len(bands)} bands: say which is of "
                     "which galaxy with --columns psf_hdu=NAME"
                 )
-            planes, _ = planes_of_bands(file, images, bands, by_order=True)
+            try:
+                planes, _ = planes_of_bands(file, images, bands, by_order=True)
+            except UnusableImageError as error:
+                raise OpenQuestionError(f"no PSF of each band: {error}") from None
             return [_psf_of(file, image, plane) for image, plane in planes]
         beside = [(band, path) for kind, band, path in galaxy.files.maps if kind == "psf"]
         psfs = []

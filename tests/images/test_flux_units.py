@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from galaxies.common.errors import UserError
-from galaxies.images.flux_units import calibration, factor_of_zero_point, pixel_scale_of
+from galaxies.images.flux_units import calibration, factor_of_zero_point, pixel_scale_of, sky_frame_of
 
 units = pytest.importorskip("astropy.units")
 
@@ -148,3 +148,19 @@ def test_pixel_scale_by_a_card_or_not_at_all():
     assert pixel_scale_of({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"}) is None
     assert pixel_scale_of({"CTYPE1": "WAVE", "CTYPE2": "DEC--TAN", "CDELT1": 1e-5, "CDELT2": 1e-5}) is None
     assert pixel_scale_of({"PIXSCALE": True, "SECPIX": float("inf")}) is None
+
+
+def test_distances_across_the_sky_against_astropy():
+    """Between places in two images at a declination of 60 degrees, on either side of the first hour."""
+    wcs = pytest.importorskip("astropy.wcs")
+    sky = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 20.5, "CRPIX2": 30.0, "CDELT1": -1e-4, "CDELT2": 1e-4}
+    one = sky | {"CRVAL1": 359.999, "CRVAL2": 60.0, "PC1_1": 0.8, "PC1_2": 0.6, "PC2_1": -0.6, "PC2_2": 0.8}
+    other = sky | {"CRVAL1": 0.002, "CRVAL2": 60.001, "CRPIX1": 3.0}
+    places = [wcs.WCS(header).pixel_to_world(x - 1, y - 1) for header, x, y in ((one, 12, 50), (other, 40, 8))]
+    frames = [sky_frame_of(header) for header in (one, other)]
+    found = frames[0].distance(12, 50, frames[1], 40, 8)
+    assert found == pytest.approx(places[0].separation(places[1]).arcsec, rel=1e-3)
+    assert frames[0].is_turned(frames[1]) and not frames[0].is_turned(frames[0])
+    mirrored = sky_frame_of(other | {"CDELT1": 1e-4})
+    assert frames[1].is_turned(mirrored)
+    assert not frames[1].is_turned(sky_frame_of(other | {"CDELT1": -3e-4, "CDELT2": 3e-4}))  # of other pixels alone

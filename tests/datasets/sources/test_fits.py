@@ -83,7 +83,8 @@ def prepare(tmp_path, *options):
 
 def test_cubes_whose_header_names_the_planes(tmp_path, capsys):
     made = prepare(tmp_path, "--images", write_cubes(tmp_path / "in"), "--zero-point", "22.5")
-    assert "bands g, r, z, as cutout_1.fits says" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "bands g, r, z, as cutout_1.fits says" in said and "headers" not in said
     assert made.manifest["kind"] == "flux" and made.manifest["classes"] == ["galaxy"]
     assert [band["name"] for band in made.manifest["bands"]] == ["g", "r", "z"]
     assert made.images.dtype == np.float32
@@ -389,7 +390,9 @@ def test_headers_say_the_unit(tmp_path, capsys):
 def test_what_options_say_against_the_header_is_said(tmp_path, capsys):
     folder = write_cubes(tmp_path / "in", 2, 1.0, BUNIT="uJy")
     made = prepare(tmp_path, "--images", folder, "--unit", "nJy", "--pixel-scale", "0.5")
-    assert "2 galaxies whose headers say another pixel scale, such as 0.25, than 0.5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 galaxies whose headers say another pixel scale, such as 0.25, than 0.5" in said
+    assert "2 galaxies whose headers say another flux, by BUNIT 'uJy', than --unit nJy as given" in said
     assert made.rows["pixel_scale"].tolist() == [0.5, 0.5]
     assert made.images[0] == pytest.approx(galaxy(0), rel=1e-5, abs=1e-4)
 
