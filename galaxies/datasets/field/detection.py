@@ -20,7 +20,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.field.frames import Area, Plane
 from galaxies.datasets.field.sky import SkyMap
 
-SECTION_PX = (1024, 2048)  # rows and columns of a section
+SECTION_PX = (1024, 1024)  # rows and columns of a section
 OVERLAP_PX = 256  # beyond it on each side, for sources that lie across its edge
 _THRESHOLD = 1.5  # standard deviations of a pixel, after smoothing
 _LEAST_PX = 5  # pixels above it
@@ -173,30 +173,31 @@ def _extracted(image: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarr
 
     bad = ~np.isfinite(image)
     image[bad] = 0
-    sep.set_extract_pixstack(max(image.size, 300_000))
     sep.set_sub_object_limit(_MOST_PARTS)
     axis = np.arange(-3, 4) / (_KERNEL_FWHM_PX / 2.3548)
     kernel = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2))
-    # Smoothing leaves less noise in a pixel than 1; the threshold is one of the smoothed image.
-    try:
-        return sep.extract(
-            image,
-            _THRESHOLD,
-            err=1.0,
-            mask=bad,
-            minarea=_LEAST_PX,
-            filter_kernel=kernel,
-            filter_type="conv",
-            deblend_nthresh=_LEVELS,
-            deblend_cont=contrast,
-            clean=True,
-            segmentation_map=True,
-        )
-    except Exception as error:  # sep raises plain exceptions when its buffers are full
-        raise UserError(
-            f"the sources of a section cannot be taken apart ({error}): mask what is no sky with --mask, or raise "
-            "--deblend"
-        ) from None
+    # Room for pixels above the threshold takes memory; a field of sky needs little of it.
+    for room in (image.size // 4, image.size):
+        sep.set_extract_pixstack(max(room, 100_000))
+        try:
+            return sep.extract(
+                image,
+                _THRESHOLD,
+                err=1.0,
+                mask=bad,
+                minarea=_LEAST_PX,
+                filter_kernel=kernel,
+                filter_type="conv",
+                deblend_nthresh=_LEVELS,
+                deblend_cont=contrast,
+                clean=True,
+                segmentation_map=True,
+            )
+        except Exception as error:  # sep raises plain exceptions when its buffers are full
+            reason = error
+    raise UserError(
+        f"the sources of a section cannot be taken apart ({reason}): mask what is no sky with --mask, or raise --deblend"
+    )
 
 
 def _grown(sources: np.ndarray) -> np.ndarray:

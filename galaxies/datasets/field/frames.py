@@ -108,7 +108,8 @@ class Frame:
     def __init__(self, path: Path, band: str, image: Image, primary: Any) -> None:
         self.path, self.band, self._image = path, band, image
         self.shape = image.size()
-        self.header: Mapping[str, Any] = ChainMap(image.header, primary)
+        own: Any = image.header  # astropy's headers are no MutableMapping by name
+        self.header: Mapping[str, Any] = ChainMap(own, primary)
         self.wcs = _wcs_of(image.header)
         self.calibration: Calibration | None = None
         self._bad_of: Callable[[Area], np.ndarray] | None = None
