@@ -22,6 +22,11 @@ nanojansky a pixel and up to 12 bands; see docs/data.md for what it reads:
     python prepare_data.py fits --images cutouts --catalogue galaxies.csv --columns object_id=ID,redshift=z_spec \
         --bands g,r,z --zero-point 22.5 --out data/NAME
 
+`field` finds the galaxies in frames of the sky, one a band and of any size, and cuts them out as flux:
+
+    python prepare_data.py field --frames g.fits r.fits i.fits --bands g,r,i --zero-point 30 --pixel-scale 0.2 \
+        --out data/NAME
+
 `simulated` renders a mock survey whose truth is known exactly; with --as-gz2 it is written in the formats of the
 Galaxy Zoo 2 files first, and read back from them. With --kind flux it is linear images in any bands of a survey by its
 name, with the light before the telescope beside them. `join` makes one dataset of several:

@@ -142,7 +142,7 @@ def read_catalogue(
         rows["morphology"] = [names_of[place] if place >= 0 else "" for place in places[k]]
         unused = int((rows["morphology"] == "").sum())
         rows = rows[rows["morphology"] != ""].reset_index(drop=True)
-        rows["morphology"], classes = _classes(rows["morphology"].tolist(), f"column {column} of {tables[k].file}")
+        rows["morphology"], classes = classes_of(rows["morphology"].tolist(), f"column {column} of {tables[k].file}")
     return Catalogue(rows, classes, tuple(attributes), tuple(extras), unused)
 
 
@@ -172,7 +172,7 @@ def _quantity(name: str) -> Quantity:
     return _ANY_NUMBER
 
 
-def _classes(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]]:
+def classes_of(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]]:
     """Return the class of each galaxy and the classes, those of the program where all are some of them."""
     found = sorted(set(names))
     if not found:

@@ -196,7 +196,8 @@ def _extracted(image: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarr
         except Exception as error:  # sep raises plain exceptions when its buffers are full
             reason = error
     raise UserError(
-        f"the sources of a section cannot be taken apart ({reason}): mask what is no sky with --mask, or raise --deblend"
+        f"the sources of a section cannot be taken apart ({reason}): mask what is no sky with --mask, or raise "
+        "--deblend"
     )
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from config_physics import BAND_NAME
+from galaxies.datasets.science_catalogue import column_names
 
 _LEAST_BOX_PX = 16
 
@@ -34,8 +35,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "object_id, morphology, star, redshift and so on where known; or a FITS file of object maps"
     )
     add("--catalogue", type=Path, metavar="FILE", help=about)
-    about = "names of the catalogue's columns, such as ra=ALPHA_J2000,dec=DELTA_J2000,redshift=z_spec"
-    add("--columns", type=_pairs, default={}, metavar="OURS=THEIRS", help=about)
+    about = (
+        "names of the catalogue's columns, such as ra=ALPHA_J2000,dec=DELTA_J2000,redshift=z_spec; other names make "
+        "further columns of numbers"
+    )
+    add("--columns", type=column_names, default={}, metavar="NAME=COLUMN", help=about)
     about = "x and y of the first pixel's centre in the catalogue: 1 as in FITS and SExtractor, or 0 (default: 1)"
     add("--first-pixel", type=int, choices=(0, 1), default=1, help=about)
     about = "keep what a catalogue lists even if it is as small as a star"
@@ -105,13 +109,3 @@ def _box(text: str) -> int:
     if not text.isdecimal() or not _LEAST_BOX_PX <= int(text) <= 8192:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {_LEAST_BOX_PX} to 8192")
     return int(text)
-
-
-def _pairs(text: str) -> dict[str, str]:
-    pairs = {}
-    for word in _words(text):
-        ours, equals, theirs = (part.strip() for part in word.partition("="))
-        if not (ours and equals and theirs):
-            raise argparse.ArgumentTypeError(f"'{word}' is not of the form OURS=THEIRS")
-        pairs[ours] = theirs
-    return pairs

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from config_physics import CATALOGUE_ATTRIBUTES
-from galaxies.common.errors import UserError, shown
+from galaxies.common.errors import UserError
 from galaxies.common.reading import MissingError, open_regular
 from galaxies.datasets.field.detection import Sources
 from galaxies.datasets.field.frames import damage
+from galaxies.datasets.science_catalogue import NO_CLASS, classes_of
 from galaxies.images.fits_images import Image, images_of
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import NumberReader, Quantity
@@ -32,7 +34,7 @@ _NAMES = {
 }
 _STRIP_ROWS = 256
 _ANYWHERE = Quantity((-1e9, 1e9), (-1e9, 1e9))
-_MOST_CLASSES = 64
+_ANY_NUMBER = Quantity((-math.inf, math.inf), (-90.0, 90.0))
 _STAR_WORDS = {"star": 1.0, "s": 1.0, "psf": 1.0, "true": 1.0, "yes": 1.0}
 _GALAXY_WORDS = {"galaxy": 0.0, "gal": 0.0, "g": 0.0, "false": 0.0, "no": 0.0, "": 0.0}
 
@@ -50,8 +52,10 @@ class Positions(NamedTuple):
         Class names.
     is_star : ndarray, (N,), bool, or None
         What the catalogue calls a star.
+    classes : tuple of str
+        Names in `morphologies`.
     values : dict of str to ndarray, (N,)
-        Attributes, NaN where unknown.
+        Attributes, and other columns that were asked for, NaN where unknown.
     num_rows : int
         Of the catalogue, those outside of the frame included.
     """
@@ -61,12 +65,18 @@ class Positions(NamedTuple):
     object_ids: list[str] | None
     morphologies: list[str] | None
     is_star: np.ndarray | None
+    classes: tuple[str, ...]
     values: dict[str, np.ndarray]
     num_rows: int
 
 
 def read_positions(
-    file: Path, columns: Mapping[str, str], wcs: Any, shape: tuple[int, int], first_pixel: int
+    file: Path,
+    columns: Mapping[str, str],
+    wcs: Any,
+    shape: tuple[int, int],
+    first_pixel: int,
+    measured: Sequence[str] = (),
 ) -> Positions:
     """Read the galaxies of a catalogue that lie in a frame.
 
@@ -76,13 +86,15 @@ def read_positions(
         Any table that `read_table` reads; or a FITS file of object maps, of the frame's size: one image of whole
         numbers, each the label of an object and 0 for none, or an image an object, 0 where it is not.
     columns : mapping of str to str
-        Our name of a column to the catalogue's.
+        Our name of a column to the catalogue's; names that are none of ours make further columns of numbers.
     wcs : astropy.wcs.WCS or None
         World coordinates of the frame, which right ascension and declination (degrees) need.
     shape : (int, int)
         Height and width of the frame.
     first_pixel : int
         What the catalogue calls the centre of the frame's first pixel: 1 as FITS and SExtractor do, or 0.
+    measured : sequence of str
+        Columns that are measured on the frames, and no catalogue gives.
 
     Raises
     ------
@@ -92,8 +104,8 @@ def read_positions(
     if (maps := _object_maps(file, shape)) is not None:
         return maps
     names = {ours: (theirs.lower(),) for ours, theirs in columns.items()}
-    if strange := sorted(set(names) - set(_NAMES)):
-        raise UserError(f"--columns names {strange[0]}, which is none of {', '.join(_NAMES)}")
+    if wrong := next((name for name in names if name in measured and name not in _NAMES), None):
+        raise UserError(f"--columns {wrong}={columns[wrong]}: {wrong} is measured on the frames, so leave it out")
     accepted = {**_NAMES, **names}
     wanted = [name for known in accepted.values() for name in known]
     table = read_table(file, wanted, [known[0] for known in names.values()])
@@ -109,17 +121,26 @@ def read_positions(
         )
     rows = np.flatnonzero(inside)
     ids = morphologies = is_star = None
+    classes: tuple[str, ...] = (NO_CLASS,)
     if "object_id" in found:
         texts = read_ids(table, found["object_id"])
         refuse_repeated(table, texts, "give every galaxy one row")
         ids = [texts.iloc[row] for row in rows.tolist()]
     if "morphology" in found:
-        morphologies = _classes(table, found["morphology"], rows)
+        column = found["morphology"]
+        kinds = [stripped(table.cells[column].iloc[row]) for row in rows.tolist()]
+        if "" in kinds:
+            raise UserError(f"{table.place(column, int(rows[kinds.index('')]))} is empty: give every galaxy a class")
+        morphologies, classes = classes_of(kinds, f"column {column} of {file}")
     if "star" in found:
         is_star = _stars(table, found["star"], numbers)[rows]
-    values = {n: numbers.read(found[n], Quantity.of(n))[rows] for n in CATALOGUE_ATTRIBUTES if n in found}
+    values = {}
+    for name in (*CATALOGUE_ATTRIBUTES, *(name for name in columns if name not in _NAMES)):
+        if name in found:
+            quantity = Quantity.of(name) if name in CATALOGUE_ATTRIBUTES else _ANY_NUMBER
+            values[name] = numbers.read(found[name], quantity)[rows]
     numbers.say()
-    return Positions(x[rows], y[rows], ids, morphologies, is_star, values, len(table))
+    return Positions(x[rows], y[rows], ids, morphologies, is_star, classes, values, len(table))
 
 
 def _object_maps(file: Path, shape: tuple[int, int]) -> Positions | None:
@@ -150,7 +171,7 @@ def _object_maps(file: Path, shape: tuple[int, int]) -> Positions | None:
     if not len(centres):
         raise UserError(f"{file} has maps without any object: all of their values are 0")
     print(f"{len(centres)} objects by the maps of {file}")
-    return Positions(centres[:, 0], centres[:, 1], None, None, None, {}, len(centres))
+    return Positions(centres[:, 0], centres[:, 1], None, None, None, (NO_CLASS,), {}, len(centres))
 
 
 def _centres(image: Image, shape: tuple[int, int], labels: bool) -> np.ndarray:
@@ -219,22 +240,6 @@ def _region(wcs: Any, shape: tuple[int, int]) -> str:
         return ""
     ra, dec = to_sky(wcs, np.array([(shape[1] - 1) / 2]), np.array([(shape[0] - 1) / 2]))
     return f" about RA {ra[0]:.4f}, Dec {dec[0]:.4f}"
-
-
-def _classes(table: Any, column: str, rows: np.ndarray) -> list[str]:
-    names = [stripped(text) for text in table.cells[column]]
-    for row in rows.tolist():
-        if not names[row]:
-            raise UserError(f"{table.place(column, row)} is empty: give every galaxy a class")
-        if not names[row].isprintable() or len(names[row]) > 60:
-            raise UserError(f"{table.place(column, row)} holds {shown(names[row])}, which is no name of a class")
-    chosen = [names[row] for row in rows.tolist()]
-    if len(set(chosen)) > _MOST_CLASSES:
-        raise UserError(
-            f"column {column} of {table.file} has {len(set(chosen))} different values, and {_MOST_CLASSES} classes are "
-            "the most: name the column of classes with --columns morphology=NAME"
-        )
-    return chosen
 
 
 def _stars(table: Any, column: str, numbers: NumberReader) -> np.ndarray:

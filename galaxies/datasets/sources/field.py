@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from config_physics import BAND_NAME, MOST_BANDS
+from config_physics import BAND_NAME, CATALOGUE_ATTRIBUTES, MOST_BANDS
 from galaxies.common.errors import UserError, shown
 from galaxies.datasets.field.cutouts import centred_area, cut, section_order
 from galaxies.datasets.field.detection import SourceMap, Sources, detect
@@ -41,6 +42,7 @@ from galaxies.datasets.field.stars import (
 )
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.preparing import FluxSource
+from galaxies.datasets.science_catalogue import NO_CLASS
 from galaxies.images.bands import band_in
 
 _LEFT_OUT = {
@@ -78,11 +80,14 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
             raise UserError(f"frames need the package {package}: python -m pip install -r requirements.txt")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="field_", ignore_cleanup_errors=True)))
+        if options.columns and options.catalogue is None:
+            raise UserError("--columns names columns of a table: give it with --catalogue")
         field = _opened(options, folder, stack)
         catalogue = None
         if options.catalogue is not None:
+            measured = [*_EXTRA, *DataLayout("flux", _bands(field)).columns, "split"]
             catalogue = read_positions(
-                options.catalogue, options.columns, field.grid.wcs, field.grid.shape, options.first_pixel
+                options.catalogue, options.columns, field.grid.wcs, field.grid.shape, options.first_pixel, measured
             )
             print(f"{len(catalogue.x)} of the {catalogue.num_rows} positions of {options.catalogue} lie in the frame")
         source_map = SourceMap(folder / "sources.npy", field.grid.shape)
@@ -96,8 +101,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         for line in _summary(field, skies, psfs):
             print(line)
         print("; ".join(f"{count} {what}" for what, count in counts.items()))
-        bands = [FluxBand(plane.band, _wavelength(plane.band)) for plane in field.planes]
-        classes = tuple(sorted(set(found.morphologies))) or ("galaxy",)
+        own = [] if catalogue is None else [name for name in catalogue.values if name not in CATALOGUE_ATTRIBUTES]
         provenance = {
             "source": f"{', '.join(str(frame.path) for frame in field.frames)}"
             + (f" with {options.catalogue}" if options.catalogue else ""),
@@ -113,18 +117,19 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
             _blocks(field, skies, psfs, found, options.size),
             options.out,
             options.size,
-            DataLayout("flux", tuple(bands), classes),
+            DataLayout("flux", _bands(field), (NO_CLASS,) if catalogue is None else catalogue.classes),
             provenance,
-            extra_columns=[name for name in _EXTRA if name not in ("ra", "dec") or field.grid.wcs is not None],
+            extra_columns=[name for name in _EXTRA if name not in ("ra", "dec") or field.grid.wcs is not None] + own,
             overwrite=options.overwrite,
+            allow_empty_class=options.allow_empty_class,
             inputs=given + ([options.catalogue] if options.catalogue else []),
             total=found.sources.num_sources,
         )
 
 
-def _wavelength(band: str) -> float:
-    known = band_in(band)
-    return known.wavelength if known is not None else float("nan")
+def _bands(field: _Field) -> tuple[FluxBand, ...]:
+    known = [(plane.band, band_in(plane.band)) for plane in field.planes]
+    return tuple(FluxBand(name, band.wavelength if band is not None else math.nan) for name, band in known)
 
 
 # Frames
@@ -268,7 +273,7 @@ def _galaxies(
             chosen,
             excess[rows],
             ids or _names(chosen, field.grid.wcs, options.out.resolve().name),
-            classes or ["galaxy"] * len(rows),
+            classes or [NO_CLASS] * len(rows),
             values,
         ),
         psfs,

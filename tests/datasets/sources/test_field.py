@@ -218,10 +218,11 @@ def test_a_catalogue_of_the_sky_says_where_and_what(sky_frames, tmp_path):
     table = pd.DataFrame({"ID": [f"id{k}" for k in chosen] + ["far"], "ALPHA_J2000": ra, "DELTA_J2000": dec})
     table["kind"] = ["disk" if k % 2 else "round" for k in range(len(table))]
     table["z_spec"] = np.arange(len(table)) / 100 + 0.1
+    table["Halpha"] = np.arange(len(table)) * 1.5
     table.to_csv(tmp_path / "table.csv", index=False)
     catalogue, _, manifest = prepare(
         *(tmp_path / "out", sky_frames, "--catalogue", str(tmp_path / "table.csv")),
-        *("--columns", "object_id=ID,morphology=kind,redshift=z_spec"),
+        *("--columns", "object_id=ID,morphology=kind,redshift=z_spec,line=Halpha"),
     )
     index, apart = nearest(catalogue)
     assert sorted(index) == [k for k in chosen if not FIELD.is_star[k]]
@@ -230,6 +231,7 @@ def test_a_catalogue_of_the_sky_says_where_and_what(sky_frames, tmp_path):
     place = {k: n for n, k in enumerate(chosen)}
     assert catalogue["morphology"].tolist() == ["disk" if place[k] % 2 else "round" for k in index]
     assert np.allclose(catalogue["redshift"], [place[k] / 100 + 0.1 for k in index])
+    assert np.allclose(catalogue["line"], [place[k] * 1.5 for k in index])
     assert manifest["classes"] == ["disk", "round"]
     assert np.allclose(
         catalogue[["ra", "dec"]], np.stack(sky_positions(catalogue["x"] - 1, catalogue["y"] - 1), 1), atol=1e-5
@@ -307,6 +309,8 @@ def test_catalogues_without_the_field_are_refused(frames, sky_frames, tmp_path):
     pd.DataFrame({"ra": [330.0], "dec": [-2.0]}).to_csv(table, index=False)
     with pytest.raises(UserError, match=r"none of the 1 positions"):
         prepare(out, sky_frames, "--catalogue", str(table))
+    with pytest.raises(UserError, match=r"magnitude_g is measured on the frames"):
+        prepare(out, sky_frames, "--catalogue", str(table), "--columns", "magnitude_g=mag")
     pd.DataFrame({"mag": [1.0]}).to_csv(table, index=False)
     with pytest.raises(UserError, match=r"no positions: name its columns.*it has mag"):
         prepare(out, sky_frames, "--catalogue", str(table))
