@@ -349,23 +349,6 @@ def test_every_replay_draws_new_noise(data):
 
 
 @needs_cuda
-def test_streamed_images_are_those_of_the_store_on_the_device(data, monkeypatch):
-    from galaxies.datasets import batches as batches_module
-
-    config = Config(batch_size=16, device="cuda")
-    device = torch.device("cuda")
-    resident = DeviceBatches(data, "train", config, device)
-    monkeypatch.setattr(batches_module, "_RESIDENT_PART", 0.0)
-    streamed = DeviceBatches(data, "train", config, device)
-    assert isinstance(streamed.store, batches_module.StreamedImages)
-    for _ in range(2):
-        for batches in (resident, streamed):
-            batches.start_epoch()
-        while not resident.is_over:
-            assert torch.equal(resident.next_batch().images, streamed.next_batch().images)
-
-
-@needs_cuda
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(capsys):
     engine = Engine.choose("cuda", "fp32", "graph")
     total = torch.zeros((), device="cuda")
