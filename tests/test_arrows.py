@@ -35,7 +35,7 @@ MAY_IMPORT = {
 }
 MODELS = ("gan_model", "diffusion_model", "physics_model")
 FREE = ("scripts", "studies", "benchmarks", "tests")  # may import anything, and nothing imports them
-SCIENCE = ("astropy", "h5py", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "torchvision")
+SCIENCE = ("astropy", "h5py", "matplotlib", "photutils", "scipy", "sklearn", "statmorph", "surveycodex", "torchvision")
 
 
 def room(module: str) -> str:

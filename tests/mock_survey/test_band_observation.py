@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from galaxies.mock_survey import band_observation
 from galaxies.mock_survey.band_observation import BandSurvey
 from galaxies.mock_survey.band_population import Frame, draw_blocks
 from galaxies.telescope.observing import observe
@@ -23,6 +24,14 @@ def noiseless(survey: Survey) -> Survey:
     return replace(survey, bands=tuple(replace(band, exposure_s=1e15) for band in survey.bands))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    """Let 16 galaxies share their random streams instead of 64, of which all are drawn for one."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(band_observation, "BLOCK", 16)
+        yield
+
+
 @pytest.fixture(scope="module")
 def lsst() -> Survey:
     return find_survey("LSST", ["g", "r", "z"])
@@ -30,7 +39,7 @@ def lsst() -> Survey:
 
 @pytest.fixture(scope="module")
 def batch(lsst):
-    (batch,) = BandSurvey(1, Frame(lsst, 64, 0.2), with_intrinsic=lambda object_id: True).batches(64)
+    (batch,) = BandSurvey(1, Frame(lsst, 64, 0.2), with_intrinsic=lambda object_id: True).batches(16)
     return batch
 
 
@@ -41,9 +50,11 @@ def test_ellipticals_agree_with_galsim(name, scale, oversampled):
     frame = Frame(survey, 64, scale)
     mock = BandSurvey(0, frame)
     assert mock.oversampling == oversampled
-    table = draw_blocks("elliptical", [3], [np.random.default_rng(5)], frame)
-    images, _, _ = mock._render("elliptical", table, np.arange(3), np.arange(3), np.zeros(3, bool))
-    for row in range(3):
+    table = draw_blocks("elliptical", [2], [np.random.default_rng(5)], frame)
+    images, _, _ = mock._render("elliptical", table, np.arange(2), np.arange(2), np.zeros(2, bool))
+    # Light of diffraction far out would come round GalSim's grid, too.
+    fine = galsim.GSParams(maximum_fft_size=16384, folding_threshold=5e-3 if name == "LSST" else 1e-3)
+    for row in range(2):
         shapes = table.structure
         angle = float(shapes.position_angle[row]) * galsim.radians
 
@@ -64,9 +75,7 @@ def test_ellipticals_agree_with_galsim(name, scale, oversampled):
                 radius = np.linspace(0.3, 0.6, 3001)
                 half = np.interp(-0.5, [-unit.xValue(r, 0) / unit.xValue(0, 0) for r in radius], radius)
                 psf = galsim.Airy(lam_over_diam=width / (2 * half), obscuration=survey.obscuration)
-            expected = galsim.Convolve(
-                light, psf, gsparams=galsim.GSParams(maximum_fft_size=16384, folding_threshold=1e-3)
-            )
+            expected = galsim.Convolve(light, psf, gsparams=fine)
             expected = expected.drawImage(nx=64, ny=64, scale=scale, dtype=float).array
             seen = images[row, band].double().numpy()
             assert seen.sum() == pytest.approx(expected.sum(), rel=0.005), one.name
@@ -79,22 +88,22 @@ def test_noise_is_that_of_sky_and_source(lsst, batch):
     survey._photons = 0 * survey._photons
     normal = survey._normal
     survey._normal = lambda numbers, shape: 0 * normal(numbers, shape)
-    (still,) = survey.batches(64)
+    (still,) = survey.batches(16)
     noise = batch.images.astype(np.float64) - still.images
     photons = np.array([1 / band.electrons_per_njy for band in lsst.bands])
     variance = batch.noise[..., None, None] ** 2 + photons[:, None, None] * still.images.clip(0)
     scaled = noise / np.sqrt(variance)
-    assert scaled.std() == pytest.approx(1, abs=0.005)
+    assert scaled.std() == pytest.approx(1, abs=0.01)
     bright = still.images > 30 * batch.noise[..., None, None] ** 2 / photons[:, None, None] / 30
-    assert bright.sum() > 2000
+    assert bright.sum() > 1000
     assert scaled[bright].std() == pytest.approx(1, abs=0.02)
     assert abs(scaled.mean()) < 0.005
-    np.testing.assert_allclose(np.median(batch.noise, 0), [band.sky_noise(0.2) for band in lsst.bands], rtol=0.05)
+    np.testing.assert_allclose(np.median(batch.noise, 0), [band.sky_noise(0.2) for band in lsst.bands], rtol=0.08)
 
 
 def test_the_telescope_makes_the_image_of_the_light_before_it(lsst, batch):
-    assert batch.intrinsic.shape == (64, 3, 128, 128)
-    assert batch.intrinsic_rows.tolist() == list(range(64))
+    assert batch.intrinsic.shape == (16, 3, 128, 128)
+    assert batch.intrinsic_rows.tolist() == list(range(16))
     assert batch.intrinsic.min() >= 0
     psf = Psf(torch.from_numpy(batch.psf_fwhm).float(), profile_of("kolmogorov"))
     seen = observe(torch.from_numpy(batch.intrinsic), psf, 0.2, oversampling=2).numpy()
@@ -144,7 +153,7 @@ def test_a_galaxy_depends_on_its_seed_and_number_alone(lsst, batch):
 
 
 def test_classes_take_turns_and_all_columns_are_known(batch):
-    assert batch.morphologies == list(CLASSES) * 16
+    assert batch.morphologies == list(CLASSES) * 4
     assert set(batch.truth) == {
         *("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc", "pixel_scale", "true_axis_ratio"),
         *("true_half_light_radius", "true_magnitude_g", "true_magnitude_r", "true_magnitude_z"),

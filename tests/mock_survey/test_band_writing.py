@@ -12,13 +12,21 @@ import prepare_data
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import split_of
-from galaxies.mock_survey import band_writing
+from galaxies.mock_survey import band_observation, band_writing
 from galaxies.mock_survey.band_observation import BandSurvey
 from galaxies.mock_survey.band_population import Frame
 from galaxies.telescope.surveys import find_survey
 
 pytest.importorskip("surveycodex")
-COMMAND = ["simulated", "--kind", "flux", "--survey", "lsst", "--bands", "z,g", "--count", "40", "--seed", "4"]
+COMMAND = ["simulated", "--kind", "flux", "--survey", "lsst", "--bands", "z,g", "--count", "20", "--seed", "4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    """Let 4 galaxies share their random streams instead of 64, of which all are drawn for one."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(band_observation, "BLOCK", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def survey():
 
 @pytest.fixture(scope="module")
 def batch(survey):
-    return next(survey.batches(40))
+    return next(survey.batches(20, 5))
 
 
 def test_the_images_are_those_of_the_survey(folder, batch):
@@ -46,7 +54,7 @@ def test_the_images_are_those_of_the_survey(folder, batch):
     np.testing.assert_array_equal(data.images, batch.images)
     assert data.catalogue["object_id"].tolist() == batch.object_ids
     assert data.catalogue["morphology"].tolist() == batch.morphologies
-    rows = np.arange(40)
+    rows = np.arange(20)
     np.testing.assert_allclose(data.noise(rows), batch.noise, rtol=1e-5)
     np.testing.assert_allclose(data.psf_fwhm(rows), batch.psf_fwhm, rtol=1e-5)
     assert (data.pixel_scale(rows) == np.float32(0.2)).all()
@@ -102,7 +110,7 @@ def test_a_dataset_is_replaced_whole(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(band_writing, "BandSurvey", Broken)
     with pytest.raises(KeyboardInterrupt):
         prepare_data.main([*COMMAND, "--out", str(folder), "--overwrite"])
-    assert len(PreparedDataset.open(folder).images) == 40
+    assert len(PreparedDataset.open(folder).images) == 20
     assert sorted(path.name for path in folder.iterdir()) == [
         *("catalogue.csv", "images.npy", "intrinsic.npy", "manifest.json"),
     ]
