@@ -551,6 +551,8 @@ class Config:
             raise UserError(f"bands is {self.bands!r}: display pictures have {', '.join(BAND_NAMES)}")
         if len(self.softening) != flux * len(self.bands) or not all(_is_number(s) and s > 0 for s in self.softening):
             raise UserError(f"softening is {self.softening!r}: it takes a number above 0 for each band of flux")
+        if flux and self.perceptual == "vgg16":
+            raise UserError("perceptual is 'vgg16': that network knows colour pictures, not flux; leave it out")
         if flux and not self.pixel_scale > 0:
             raise UserError(f"pixel_scale is {self.pixel_scale}: flux needs arcseconds a pixel, above 0")
         if len(self.psf_fwhm) != flux * len(self.bands) or not all(_is_number(w) and w >= 0 for w in self.psf_fwhm):

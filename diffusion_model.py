@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, Config
+from galaxies.images.stretch import LIMITS as FLUX_LIMITS
 from galaxies.networks.layers import ImageGenerator, PaddedConv2d, zero_bias
 
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
@@ -330,6 +331,8 @@ class DiffusionGenerator(ImageGenerator):
     image_size : int
     num_bands : int
         Planes B of an image.
+    limits : tuple of float
+        Least and largest value of a pixel.
 
     Attributes
     ----------
@@ -341,17 +344,22 @@ class DiffusionGenerator(ImageGenerator):
     deviation: Tensor
 
     def __init__(
-        self, unet: ContextUnet, process: GaussianDiffusion, image_size: int, num_bands: int = len(BANDS)
+        self,
+        unet: ContextUnet,
+        process: GaussianDiffusion,
+        image_size: int,
+        num_bands: int = len(BANDS),
+        limits: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()
-        self.unet, self.process = unet, process
+        self.unet, self.process, self.limits = unet, process, limits
         self.shape = (num_bands, image_size, image_size)
         self.noise_dim = math.prod(self.shape)
         self.register_buffer("mean", torch.zeros(num_bands, 1, 1))
         self.register_buffer("deviation", torch.ones(1, 1, 1))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn images (N, B, S, S) in [-1, 1] into what is diffused."""
+        """Turn images (N, B, S, S) into what is diffused."""
         return (images - self.mean) / self.deviation
 
     def to_images(self, x0: Tensor) -> Tensor:
@@ -372,7 +380,7 @@ class DiffusionGenerator(ImageGenerator):
 
     def clip(self, x0: Tensor) -> Tensor:
         """Limit x_0 to what pixels can be."""
-        return self.normalise(self.to_images(x0).clamp(-1, 1))
+        return self.normalise(self.to_images(x0).clamp(*self.limits))
 
 
 def build_diffusion_generator(config: Config) -> DiffusionGenerator:
@@ -381,4 +389,5 @@ def build_diffusion_generator(config: Config) -> DiffusionGenerator:
         config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch, config.num_bands
     )
     process = GaussianDiffusion(config.noise_schedule, config.diffusion_steps, config.prediction, config.noise_shift)
-    return DiffusionGenerator(unet, process, config.image_size, config.num_bands)
+    limits = FLUX_LIMITS if config.kind == "flux" else (-1.0, 1.0)
+    return DiffusionGenerator(unet, process, config.image_size, config.num_bands, limits)

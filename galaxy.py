@@ -7,7 +7,8 @@
 Without options it trains on the only dataset under data/; if there is none, it first renders a mock survey there. On
 a GPU that is the full recipe; on a CPU it is a quick setting of narrower networks and few epochs, printed before it
 starts. Ctrl-C saves; resume_training.py goes on. With --start-from the networks begin with trained weights, and only
-what these lack begins anew.
+what these lack begins anew. Bands and classes are those of the dataset. On flux, attributes are such as magnitude_r,
+color_g_r, surface_brightness_r, size_arcsec, ellipticity and redshift; which are taken if none are named is printed.
 """
 
 from __future__ import annotations
@@ -111,14 +112,22 @@ def run(options: argparse.Namespace, path: Path, start: Start | None = None) -> 
 
 
 def resolve_config(options: argparse.Namespace, data: PreparedDataset, start: Start | None = None) -> Config:
-    """Complete the user's options: what the dataset can give, a free run name, and on a CPU the quick setting."""
+    """Complete the user's options: what the dataset is and can give, a free name, and on a CPU the quick setting."""
     from galaxies.compute.device import Engine
-    from galaxies.training.fitting import fit_to_data
+    from galaxies.training.fitting import default_attributes, fit_to_data
     from galaxies.training.runs import free_run_name
 
     given, image_size, num_train = given_settings(options), data.image_size, len(data.rows("train"))
+    if start:
+        start.check_kind(data)
     taken = start.settings(given) if start else {}
-    config = config_from_options(options, taken, image_size=image_size)
+    of_data = data.settings(())
+    if data.layout.is_flux:
+        if given.get("recipe", Config.recipe) == "paper":
+            raise UserError(f"the original recipe has colour pictures, and {data.path} holds flux: leave out --recipe")
+        if "attributes" not in taken | given:
+            of_data["attributes"] = default_attributes(data)
+    config = config_from_options(options, taken, **of_data)
     engine = Engine.choose(config.device, config.precision)
     if engine.device.type == "cpu" and config.recipe == "default":
         settings, steps_by_arithmetic = QUICK[config.family]
@@ -128,13 +137,15 @@ def resolve_config(options: argparse.Namespace, data: PreparedDataset, start: St
             epochs = max(1, round(steps / per_epoch * (64 / image_size) ** 2))
             if name not in given:
                 quick[name] = min(epochs, getattr(Config, name))
-        config = config_from_options(options, taken, image_size=image_size, **quick)
+        config = config_from_options(options, taken, **of_data, **quick)
         if quick:
             print(f"no GPU: quick setting {_as_options(quick)}")
             words = _as_options({n: getattr(Config, n) for n in quick} | given)
             words += f" --start-from {shlex.quote(str(options.start_from))}" if start else ""
             print(f"the full recipe is: python galaxy.py {words}")
-    config, lines = fit_to_data(config, data, given)
+    config, lines = fit_to_data(config, data, given, start.ranges() if start else {})
+    if "attributes" in of_data:
+        print(f"conditioned on {', '.join(config.attributes)}: --attributes chooses others")
     print(*lines, sep="\n", end="\n" if lines else "")
     run = config.run or free_run_name(data.path.resolve().name)
     return dataclasses.replace(config, run=run, data=data.path.as_posix())

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import BANDS, MORPHOLOGIES, Config
+from config_physics import BANDS, Config
 from galaxies.images.resampling import Double, Halve, doubled
+from galaxies.networks.flux_grain import NoisyGenerator
 from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
 from galaxies.networks.layers import (
     ImageGenerator,
@@ -47,6 +48,9 @@ class Generator(ImageGenerator):
         interpolation and a 3 x 3 convolution, which leaves no checkerboard (Odena et al. 2016).
     num_bands : int
         Planes B of an image.
+    bounded : bool
+        Keep images within (-1, 1), as display pictures are; else they begin as a sky, -1, and may become anything, as
+        stretched flux does.
 
     References
     ----------
@@ -62,6 +66,7 @@ class Generator(ImageGenerator):
         image_size: int = 64,
         upsampling: str = "transposed",
         num_bands: int = len(BANDS),
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         self.noise_dim = latent_dim
@@ -73,9 +78,11 @@ class Generator(ImageGenerator):
         *double, last = _double(channels[-1], num_bands, upsampling, bias=True)
         if upsampling == "resize":
             last = ThinConv2d(channels[-1], num_bands, 3, padding=1)
-        layers += [*double, last, nn.Tanh()]
+        layers += [*double, last, *([nn.Tanh()] if bounded else [])]
         self.upsample = nn.Sequential(*layers)
         self.apply(_init_dcgan)
+        if not bounded:
+            _begin_as_sky(last)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images.
@@ -88,7 +95,8 @@ class Generator(ImageGenerator):
 
         Returns
         -------
-        Tensor, (N, B, S, S), in (-1, 1)
+        Tensor, (N, B, S, S)
+            In (-1, 1) if they are bounded.
         """
         features = self.project(torch.cat([z, condition], 1))
         return self.upsample(features.view(len(z), -1, 4, 4))
@@ -123,9 +131,10 @@ class FrameGenerator(ImageGenerator):
         image_size: int = 64,
         batch_norm: bool = True,
         num_bands: int = len(BANDS),
+        bounded: bool = True,
     ) -> None:
         super().__init__()
-        self.noise_dim, self.map_size = latent_dim, image_size // 2
+        self.noise_dim, self.map_size, self.bounded = latent_dim, image_size // 2, bounded
         channels = _coarse_to_fine(width, self.map_size)
         inputs, style = latent_dim + condition_dim, 2 * width
         self.style = style_network(inputs, style)
@@ -138,6 +147,8 @@ class FrameGenerator(ImageGenerator):
         self.paint = ThinConv2d(width // 2, num_bands, 3, padding=1)
         for conv in (self.thin, self.paint):
             _init_dcgan(conv)
+        if not bounded:
+            _begin_as_sky(self.paint)
         init_linear(*self.style, self.project)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
@@ -153,7 +164,8 @@ class FrameGenerator(ImageGenerator):
         maps = self.refine(self.join(torch.cat([*parts], 1), style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.
         maps = doubled(self.thin(maps))
-        return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
+        images = self.paint(F.leaky_relu(maps, 0.2))
+        return torch.tanh(images) if self.bounded else images
 
 
 _SYMMETRIC_PART = 0.75  # of the maps in the galaxy's frame; the rest are free, for mergers and neighbours
@@ -195,8 +207,8 @@ class ResidualGenerator(ImageGenerator):
         Channels at half the image's side; at the whole side there are half as many.
     image_size : int
         64, 128 or 256 pixels; each doubling adds a block at the coarse end.
-    num_bands : int
-        Planes B of an image.
+    num_bands, bounded
+        As for `Generator`.
 
     References
     ----------
@@ -210,9 +222,10 @@ class ResidualGenerator(ImageGenerator):
         width: int = 64,
         image_size: int = 64,
         num_bands: int = len(BANDS),
+        bounded: bool = True,
     ) -> None:
         super().__init__()
-        self.noise_dim = latent_dim
+        self.noise_dim, self.bounded = latent_dim, bounded
         channels = _fine_to_coarse(width, image_size)[::-1]
         inputs, style = latent_dim + condition_dim, 2 * width
         self.style = style_network(inputs, style)
@@ -222,28 +235,20 @@ class ResidualGenerator(ImageGenerator):
         self.paint = ThinConv2d(channels[-1], num_bands, 3, padding=1)
         nn.init.normal_(self.paint.weight, 0.0, 0.02)
         zero_bias(self.paint)
+        if not bounded:
+            _begin_as_sky(self.paint)
         init_linear(*self.style, self.project)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Generate images.
-
-        Parameters
-        ----------
-        z : Tensor, (N, latent_dim)
-            Standard normal noise.
-        condition : Tensor, (N, condition_dim)
-
-        Returns
-        -------
-        Tensor, (N, B, S, S), in (-1, 1)
-        """
+        """Generate images: as `Generator.forward`."""
         inputs = torch.cat([z, condition], 1)
         style = self.style(inputs)
         maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         maps = self.blocks[0](maps, style)
         for thin, block in zip(self.thin, self.blocks[1:], strict=True):
             maps = block(doubled(thin(maps)), style)
-        return torch.tanh(self.paint(F.leaky_relu(maps, 0.2)))
+        images = self.paint(F.leaky_relu(maps, 0.2))
+        return torch.tanh(images) if self.bounded else images
 
 
 class _StyledBlock(nn.Module):
@@ -303,7 +308,7 @@ class Discriminator(ImageDiscriminator):
         self.apply(_init_dcgan)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Return the logits (N,) that images (N, B, S, S) in [-1, 1] are real under conditions (N, C)."""
+        """Return the logits (N,) that images (N, B, S, S) are real under conditions (N, C)."""
         features = self.downsample(_with_planes(images, condition))
         return self.classify(features.flatten(1))[:, 0]
 
@@ -405,7 +410,7 @@ class ResidualDiscriminator(ImageDiscriminator):
         zero_bias(self.classify)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Return the logits (N,) that images (N, B, S, S) in [-1, 1] are real under conditions (N, C)."""
+        """Return the logits (N,) that images (N, B, S, S) are real under conditions (N, C)."""
         return self.assess(images, condition)[0]
 
     def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -468,6 +473,12 @@ def _coarse_to_fine(width: int, image_size: int) -> list[int]:
     return [width * min(4, 2**level) for level in reversed(range(num_levels))]
 
 
+def _begin_as_sky(last: nn.Module) -> None:
+    """Let a generator of stretched flux begin with images of the sky, which is -1."""
+    if isinstance(bias := last.bias, Tensor):
+        nn.init.constant_(bias, -1.0)
+
+
 def _init_dcgan(module: nn.Module) -> None:
     """Draw weights as Radford et al. (2016) do: normal with standard deviation 0.02."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -478,10 +489,10 @@ def _init_dcgan(module: nn.Module) -> None:
 
 # Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
 GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
-    "frame": lambda config: FrameGenerator(*_generator_shape(config), config.batch_norm, config.num_bands),
-    "residual": lambda config: ResidualGenerator(*_generator_shape(config), config.num_bands),
-    "resize": lambda config: Generator(*_generator_shape(config), "resize", config.num_bands),
-    "transposed": lambda config: Generator(*_generator_shape(config), "transposed", config.num_bands),
+    "frame": lambda config: FrameGenerator(*_generator_shape(config), config.batch_norm, *_planes(config)),
+    "residual": lambda config: ResidualGenerator(*_generator_shape(config), *_planes(config)),
+    "resize": lambda config: Generator(*_generator_shape(config), "resize", *_planes(config)),
+    "transposed": lambda config: Generator(*_generator_shape(config), "transposed", *_planes(config)),
 }
 # The same for the setting `discriminator`; each has `assess`.
 DISCRIMINATORS: dict[str, Callable[[Config], ImageDiscriminator]] = {
@@ -496,6 +507,8 @@ def build_gan_generator(config: Config) -> ImageGenerator:
     network = GENERATORS[config.generator](config)
     if not config.pixel_noise:
         return network
+    if config.kind == "flux":
+        return NoisyGenerator(network, config.latent_dim, config.image_size, config.softening)
     return GrainyGenerator(network, config.latent_dim, config.condition_dim, config.image_size, config.num_bands)
 
 
@@ -513,13 +526,18 @@ def _generator_shape(config: Config) -> tuple[int, int, int, int]:
     return config.latent_dim, config.condition_dim, config.width, config.image_size
 
 
+def _planes(config: Config) -> tuple[int, bool]:
+    """Return how many planes a generator draws, and whether they are bounded."""
+    return config.num_bands, config.kind == "display"
+
+
 def _discriminator_shape(config: Config) -> tuple[int, int, int]:
     return config.condition_dim, config.width, config.image_size
 
 
 def _reading_shape(config: Config) -> tuple[int, int, int, int]:
     """Add how many values the discriminator reads: the attributes, then a logit for each class."""
-    num_readings = len(config.attributes) + len(MORPHOLOGIES) if reads_images(config) else 0
+    num_readings = len(config.attributes) + len(config.classes) if reads_images(config) else 0
     return *_discriminator_shape(config), num_readings
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, Attribute, Config
+from galaxies.images.stretch import LIMITS, NOISE_SOFTENING, AsinhStretch
 from galaxies.measure import photometry
+from galaxies.measure.flux import FluxPhotometry, measure_flux
 from galaxies.networks.layers import PaddedConv2d
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
@@ -80,7 +84,7 @@ class PhysicsPredictor(nn.Module):
         self.register_buffer("prior_variance", torch.ones(num_attributes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return attributes (N, A), scaled as in the condition vector, of images (N, B, S, S) in [-1, 1]."""
+        """Return attributes (N, A), scaled as in the condition vector, of images (N, B, S, S)."""
         return self.regress(self.features(images))
 
     def distribution(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -158,40 +162,124 @@ def physics_loss(
     return loss, squared.detach().sum(0), counts
 
 
+@dataclass(frozen=True)
+class FluxScale:
+    """How stretched images of a run become flux, and what is known of all of them when that is measured.
+
+    Attributes
+    ----------
+    stretch : AsinhStretch
+    bands : tuple of str, B of them
+    pixel_scale : float
+        Arcseconds a pixel.
+    noise : Tensor, (1, B)
+        Standard deviation of a pixel of the sky, nJy.
+    psf_fwhm : Tensor, (1, B)
+        Full width at half maximum of the PSF, arcseconds, NaN where unknown.
+    """
+
+    stretch: AsinhStretch
+    bands: tuple[str, ...]
+    pixel_scale: float
+    noise: Tensor
+    psf_fwhm: Tensor
+
+    @classmethod
+    def of(cls, config: Config, device: torch.device) -> FluxScale | None:
+        """Return that of a run; None of display pictures."""
+        if config.kind != "flux":
+            return None
+        softening = torch.tensor(config.softening, dtype=torch.float32, device=device)
+        known = [[width or math.nan for width in config.psf_fwhm]]
+        psf_fwhm = torch.tensor(known, dtype=torch.float32, device=device)
+        noise = softening[None] / NOISE_SOFTENING
+        return cls(AsinhStretch(softening), config.bands, config.pixel_scale, noise, psf_fwhm)
+
+    def measure(self, flux: Tensor) -> FluxPhotometry:
+        """Measure images (N, B, S, S), nJy a pixel."""
+        shape = len(flux), len(self.bands)
+        noise, psf_fwhm = self.noise.expand(shape), self.psf_fwhm.expand(shape)
+        return measure_flux(flux, self.pixel_scale, noise=noise, psf_fwhm=psf_fwhm)
+
+
+# Attributes of flux that the predictor alone reads: what a telescope sees tells no distance, and how clumpy light is
+# depends on which pixels are the galaxy's more than on their values.
+_WITHOUT_SLOPE = ("size_kpc", "asymmetry", "gini", "m20")
+
+
+def is_measured(attribute: Attribute) -> bool:
+    """Tell whether the photometry of the loss measures an attribute."""
+    return attribute.source in ("photometry", "flux") and attribute.name not in _WITHOUT_SLOPE
+
+
 def photometric_residuals(
-    images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]
+    images: Tensor,
+    requested: Tensor,
+    known: Tensor,
+    attributes: tuple[Attribute, ...],
+    scale: FluxScale | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Measure images and subtract what was requested: no network that could be fooled.
 
     Parameters
     ----------
-    images : Tensor, (N, 3, S, S), in [-1, 1]
+    images : Tensor, (N, B, S, S)
+        As networks see them: display pictures in [-1, 1], or stretched flux.
     requested, known : Tensor, (N, A)
         As in `physics_loss`.
     attributes : tuple of Attribute, A of them
+    scale : FluxScale, optional
+        Of flux.
 
     Returns
     -------
     residuals : Tensor, (N, A)
-        In the units of the condition vector.
+        In the units of the condition vector, which are ranges of the data: all attributes count alike.
     compared : Tensor, (N, A)
         `known` where photometry measures the attribute and found a galaxy, else 0.
     """
-    measured = photometry.measure((images.float() + 1) / 2)
-    found = (measured.flag & photometry.NO_SOURCE == 0).float()
+    read = _read_display(images) if scale is None else _read_flux(images, scale)
     residuals, compared = [], []
     for column, attribute in enumerate(attributes):
-        if attribute.source != "photometry":
-            residuals.append(torch.zeros_like(found))
-            compared.append(torch.zeros_like(found))
+        if not is_measured(attribute):
+            residuals.append(torch.zeros_like(requested[:, column]))
+            compared.append(torch.zeros_like(requested[:, column]))
             continue
-        residuals.append(attribute.to_unit(measured.attribute(attribute.name)) - requested[:, column])
-        compared.append(found * known[:, column])
+        value, found = read(attribute.name)
+        residuals.append(attribute.to_unit(value) - requested[:, column])
+        compared.append(found.float() * known[:, column])
     return torch.stack(residuals, 1), torch.stack(compared, 1)
 
 
+# From the name of an attribute to values (N,) and whether there is anything to compare (N,), bool.
+_Read = Callable[[str], tuple[Tensor, Tensor]]
+
+
+def _read_display(images: Tensor) -> _Read:
+    measured = photometry.measure((images.float() + 1) / 2)
+    found = measured.flag & photometry.NO_SOURCE == 0
+    return lambda name: (measured.attribute(name), found)
+
+
+def _read_flux(images: Tensor, scale: FluxScale) -> _Read:
+    measured = scale.measure(scale.stretch.flux(images.float().clamp(*LIMITS)))  # a network may draw anything
+    return lambda name: (
+        measured.attribute(name, scale.bands),
+        measured.known(name, scale.bands, significance=_LEAST_SIGNIFICANCE),
+    )
+
+
+# Standard deviations above which a flux is compared: where data would call it a limit it still has a slope, by which a
+# galaxy that is too faint in a band becomes brighter.
+_LEAST_SIGNIFICANCE = 0.5
+
+
 def photometric_errors(
-    images: Tensor, requested: Tensor, known: Tensor, attributes: tuple[Attribute, ...]
+    images: Tensor,
+    requested: Tensor,
+    known: Tensor,
+    attributes: tuple[Attribute, ...],
+    scale: FluxScale | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the squared error (N, A) of each attribute by photometry, and how much it counts (N, A).
 
@@ -199,7 +287,7 @@ def photometric_errors(
     twice Huber's, since a measurement that locks on a neighbour can be far off: the squared error where that is small.
     Parameters as for `photometric_residuals`; the error is 0 where nothing was compared.
     """
-    residuals, compared = photometric_residuals(images, requested, known, attributes)
+    residuals, compared = photometric_residuals(images, requested, known, attributes, scale)
     huber = F.huber_loss(residuals, torch.zeros_like(residuals), reduction="none", delta=0.2)
     return 2 * huber * compared, compared
 
@@ -210,12 +298,13 @@ def photometric_loss(
     known: Tensor,
     attributes: tuple[Attribute, ...],
     share_count: ShareCount = _own,
+    scale: FluxScale | None = None,
 ) -> Tensor:
     """Return the mean of `photometric_errors` over the values compared, 0 where there are none.
 
     Parameters
     ----------
-    images, requested, known, attributes
+    images, requested, known, attributes, scale
         As for `photometric_errors`.
     share_count : callable
         See `ShareCount`.
@@ -224,7 +313,7 @@ def photometric_loss(
     -------
     Tensor, ()
     """
-    errors, compared = photometric_errors(images, requested, known, attributes)
+    errors, compared = photometric_errors(images, requested, known, attributes, scale)
     return errors.sum() / share_count(compared.sum()).clamp_min(1e-6)
 
 

@@ -1,9 +1,6 @@
-"""That nothing knows how many bands and classes there are but the tables of config_physics."""
+"""That nothing knows how many bands and classes there are but the settings of a run."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,9 +8,16 @@ import torch
 
 from config_physics import ATTRIBUTES, Config
 from diffusion_model import ContextUnet, DiffusionGenerator, GaussianDiffusion
+from galaxies.compute.device import Engine
+from galaxies.datasets.batches import Batch
+from galaxies.datasets.conditions import condition_vector, take_apart
+from galaxies.datasets.population import Population
 from galaxies.generation.build import FAMILIES, Asked
+from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.networks.sky_grain import GrainyGenerator
+from galaxies.training.diffusion_learner import DiffusionLearner
+from galaxies.training.gan_learner import GanLearner
 from galaxies.training.trainer import LEARNERS
 from gan_model import (
     DISCRIMINATORS,
@@ -26,7 +30,6 @@ from gan_model import (
     ResidualGenerator,
 )
 from physics_model import PhysicsPredictor
-from tests.conftest import ROOT
 
 
 def random(*shape, seed=0):
@@ -131,40 +134,38 @@ def test_plausible_limits_of_a_catalogue_s_attributes():
     }
 
 
-# The tables are changed before anything else of ours is imported, as by a change of config_physics.py.
-CHANGED = """
-import sys
-import config_physics as tables
-num_bands, num_classes = map(int, sys.argv[1:])
-tables.BANDS = (tables.BANDS * 2)[:num_bands]
-tables.MORPHOLOGIES = (*tables.MORPHOLOGIES, tables.Morphology("ring", "Ring", "with a ring"))[:num_classes]
-tables.MORPHOLOGY_NAMES = tuple(m.name for m in tables.MORPHOLOGIES)
-
-import torch
-from galaxies.compute.device import Engine
-from galaxies.datasets.batches import Batch
-from galaxies.datasets.conditions import condition_vector, take_apart
-from galaxies.datasets.population import Population
-from galaxies.generation.sampler import GalaxySampler
-from galaxies.training.diffusion_learner import DiffusionLearner
-from galaxies.training.gan_learner import GanLearner
-
-engine = Engine.choose("cpu", "fp32")
-classes = torch.arange(8) % num_classes
-values = torch.full((8, 2), 0.1)
-common = {"attributes": ("size", "redshift"), "width": 4, "batch_size": 8, "photometry_weight": 0.0, "device": "cpu"}
-for learner, settings in (
-    (GanLearner, {"generator": "frame", "latent_dim": 8}),
-    (GanLearner, {"generator": "resize", "discriminator": "residual", "class_weight": 1.0, "latent_dim": 8}),
-    (GanLearner, {"discriminator": "dcgan", "regression_weight": 0.0, "label_jitter": 0.1, "latent_dim": 8}),
-    (DiffusionLearner, {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}),
-):
-    config = tables.Config(**common, **settings)
+@pytest.mark.parametrize(
+    ("learner", "settings"),
+    [
+        (GanLearner, {"generator": "frame", "latent_dim": 8}),
+        (GanLearner, {"generator": "resize", "discriminator": "residual", "class_weight": 1.0, "latent_dim": 8}),
+        (GanLearner, {"discriminator": "dcgan", "regression_weight": 0.0, "label_jitter": 0.1, "latent_dim": 8}),
+        (DiffusionLearner, {"diffusion": True, "unet_blocks": 1, "solver_steps": 2}),
+    ],
+)
+@pytest.mark.parametrize(("num_bands", "num_classes"), [(1, 4), pytest.param(5, 4, marks=pytest.mark.slow), (3, 5)])
+def test_training_and_generation_follow_bands_and_classes(num_bands, num_classes, learner, settings):
+    engine = Engine.choose("cpu", "fp32")
+    classes = torch.arange(8) % num_classes
+    values = torch.full((8, 2), 0.1)
+    config = Config(
+        kind="flux",
+        bands=tuple(f"B{k}" for k in range(num_bands)),
+        classes=tuple(f"class {k}" for k in range(num_classes)),
+        softening=(1.0,) * num_bands,
+        psf_fwhm=(0.8,) * num_bands,
+        pixel_scale=0.2,
+        attributes=("size_arcsec", "redshift"),
+        width=4,
+        batch_size=8,
+        photometry_weight=0.0,
+        device="cpu",
+        **settings,
+    )
     condition, scaled, known = condition_vector(classes, values, config)
-    assert condition.shape == (8, num_classes + 4), condition.shape
+    assert condition.shape == (8, num_classes + 4)
     assert torch.equal(take_apart(condition, config).one_hot.argmax(1), classes)
-    images = torch.rand(8, num_bands, 64, 64) * 2 - 1
-    batch = Batch(images, classes, condition, scaled, known)
+    batch = Batch(random(8, num_bands, 64, 64), classes, condition, scaled, known)
     one = learner(config, engine)
     for phase in ("predictor", "generator"):
         terms, *_ = one.step(batch, one.variant(phase, 1))
@@ -172,16 +173,6 @@ for learner, settings in (
     sampler = GalaxySampler(one.generator, config, Population(classes, values), engine)
     assert sampler.generate(classes[-1:], values[-1:], [3]).shape == (1, num_bands, 64, 64)
     assert len(sampler.supported) == num_classes
-print("followed")
-"""
-
-
-@pytest.mark.parametrize(("num_bands", "num_classes"), [(1, 4), pytest.param(5, 4, marks=pytest.mark.slow), (3, 5)])
-def test_training_and_generation_follow_the_tables(num_bands, num_classes):
-    command = [sys.executable, "-c", CHANGED, str(num_bands), str(num_classes)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "followed\n"
 
 
 def test_every_family_can_be_built_drawn_and_trained():

@@ -110,7 +110,11 @@ class DeviceBatches:
         return len(self.rows) // self._global_size
 
     def some_images(self, count: int = 2048) -> tuple[Tensor, Tensor]:
-        """Return up to `count` images (N, B, S, S) for networks, and their conditions, of the whole split."""
+        """Return up to `count` images (N, B, S, S) for networks, and their conditions, of the whole split.
+
+        Fewer if they would take more than 2 GiB.
+        """
+        count = min(count, 2**31 // (4 * self.data.images[0].size))
         step = -(-len(self.rows) // count)
         on_cpu = Pixels(self.config, torch.device("cpu"))
         return on_cpu.for_networks(torch.from_numpy(self.data.images[self.rows[::step]])), self.condition[::step].cpu()

@@ -64,7 +64,7 @@ def draw_images(
     Parameters
     ----------
     model : DiffusionGenerator
-    noise : Tensor, (N, 3, S, S)
+    noise : Tensor, (N, B, S, S)
         Standard normal.
     condition : Tensor, (N, C)
     solver : Solver
@@ -77,7 +77,7 @@ def draw_images(
 
     Returns
     -------
-    Tensor, (N, 3, S, S), in [-1, 1]
+    Tensor, (N, B, S, S), within the model's limits
     """
     process, number = model.process, len(noise)
     predict = partial(model.predict_x0, guidance=solver.guidance)
@@ -92,7 +92,7 @@ def draw_images(
             pushed = push_to_photometry(model.to_images(x0), strength, requested, known, attributes)
             x0 = model.clip(model.normalise(pushed))
         if then == 0:
-            return model.to_images(x0).clamp(-1, 1)
+            return model.to_images(x0).clamp(*model.limits)
         fresh = None
         if solver.name in ("sde", "ddpm"):
             assert step_noise is not None, "these solvers draw fresh noise"

@@ -13,6 +13,8 @@ from torch import Tensor
 
 FULL = 1000.0  # softenings that are stretched to +1; a pixel may well be brighter
 _TOP = math.asinh(FULL)
+# Stretched values that no image reaches: 22 softenings below the sky, and two million above. What a network draws may.
+LIMITS = (-2.0, 3.0)
 NOISE_SOFTENING = 2.0  # a band's softening, standard deviations of its typical noise
 
 
@@ -32,8 +34,18 @@ class AsinhStretch:
 
     def __call__(self, flux: Tensor) -> Tensor:
         """Stretch flux (..., B, S, S), nJy a pixel."""
-        return torch.asinh(flux / self.softening) * (2 / _TOP) - 1
+        return stretched(torch.asinh(flux / self.softening))
 
-    def flux(self, stretched: Tensor) -> Tensor:
+    def flux(self, images: Tensor) -> Tensor:
         """Return the flux of stretched images (..., B, S, S), nJy a pixel."""
-        return torch.sinh((stretched + 1) * (_TOP / 2)) * self.softening
+        return torch.sinh(inverse_sine(images)) * self.softening
+
+
+def stretched(inverse_sine: Tensor) -> Tensor:
+    """Return the stretched value of what the inverse hyperbolic sine of flux over softening is."""
+    return inverse_sine * (2 / _TOP) - 1
+
+
+def inverse_sine(images: Tensor) -> Tensor:
+    """Return the inverse hyperbolic sine of flux over softening of stretched images."""
+    return (images + 1) * (_TOP / 2)

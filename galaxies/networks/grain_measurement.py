@@ -115,7 +115,7 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     """
     step = -(-len(images) // max(SEARCH.least_sample, SEARCH.sample * 64**2 // images.shape[-1] ** 2))
     images, conditions = images[::step], conditions[::step].float()
-    patches = _Patches.of(images)
+    patches = Patches.of(images, SEARCH.patch_px)
     grainy = (patches.power(2.5) > SEARCH.faintest_rms**2).all(0)
     if not grainy.any():
         return None
@@ -138,23 +138,25 @@ def measure_grain(images: Tensor, conditions: Tensor) -> Grain | None:
     )
 
 
-class _Patches(NamedTuple):
-    """Windowed Fourier transforms of M images' four corners."""
+class Patches(NamedTuple):
+    """Windowed Fourier transforms of the four corners of M images of B planes."""
 
-    waves: Tensor  # (4, M, 3, n, n), complex
+    waves: Tensor  # (4, M, B, n, n), complex
     length: Tensor  # (n, n): waves across the patch
     window: Tensor  # (n,)
 
     @classmethod
-    def of(cls, images: Tensor) -> _Patches:
-        side = min(SEARCH.patch_px, images.shape[-1])
+    def of(cls, images: Tensor, patch_px: int) -> Patches:
+        """Transform the corners of images (M, B, S, S), `patch_px` pixels a side."""
+        side = min(patch_px, images.shape[-1])
         corners = corner_patches(images, side)
         window = torch.hann_window(side, periodic=False)
         waves = torch.fft.fft2((corners - corners.mean((3, 4), keepdim=True)) * window * window[:, None])
         number = torch.fft.fftfreq(side, 1 / side)
         return cls(waves, torch.hypot(number, number[:, None]), window)
 
-    def only(self, chosen: Tensor) -> _Patches:
+    def only(self, chosen: Tensor) -> Patches:
+        """Return the patches of chosen images."""
         return self._replace(waves=self.waves[:, chosen])
 
     def power(self, longest: float, shortest: float = torch.inf) -> Tensor:
@@ -166,23 +168,30 @@ class _Patches(NamedTuple):
     def kernels(self, places: Tensor) -> Tensor:
         """Return the kernels (7, 3, 3, 7, 7) of images sorted by their places (M,) among them.
 
-        Quiet are those corners that have the least power in waves as long as the patch, which is of galaxies' wings and
-        of gradients in the sky.
+        They are made of the quietest corners; see `kernel`.
         """
-        grain = self.power(2.5)
-        waves, unrest = self.waves / grain.sqrt()[..., None, None, None], self.power(0.5, 1.5) / grain
         found = []
         for number in range(NUM_KERNELS):
             distance = (places.clamp(0, NUM_KERNELS - 1) - number).abs()
             fewest = distance.sort().values[min(len(distance), SEARCH.least_per_kernel) - 1]
-            chosen = distance <= fewest.clamp_min(0.5)
-            quiet = unrest[:, chosen] <= unrest[:, chosen].quantile(SEARCH.quiet_share)
-            found.append(_kernel(waves[:, chosen][quiet], self.length, self.window))
+            found.append(self.only(distance <= fewest.clamp_min(0.5)).kernel(SEARCH.quiet_share))
         return torch.stack(found)
+
+    def kernel(self, quiet_share: float) -> Tensor:
+        """Return the kernel (B, B, 7, 7) of the quietest corners, that part of all.
+
+        These are those that have the least power in waves as long as the patch, which is of galaxies' wings and of
+        gradients in the sky.
+        """
+        grain = self.power(2.5)
+        unrest = self.power(0.5, 1.5) / grain
+        quiet = unrest <= unrest.quantile(quiet_share)
+        waves = self.waves / grain.sqrt()[..., None, None, None]
+        return _kernel(waves[quiet], self.length, self.window)
 
 
 def _kernel(waves: Tensor, length: Tensor, window: Tensor) -> Tensor:
-    """Return the kernel (3, 3, 7, 7) of patches' windowed transforms (M, 3, n, n), of unit mean variance.
+    """Return the kernel (B, B, 7, 7) of patches' windowed transforms (M, B, n, n), of unit mean variance.
 
     Waves as long as the patch get the power of those half as long, since the patches were chosen by them.
     """

@@ -25,7 +25,7 @@ from galaxies.training.weight_average import WeightAverage
 class Denoised(Drawn):
     """What the denoiser's loss is computed from; `images` are those that its output amounts to."""
 
-    output: Tensor  # (N, 3, S, S), of the U-Net
+    output: Tensor  # (N, B, S, S), of the U-Net
     target: Tensor  # the right one
     weight: Tensor  # (N,), of each image
 
@@ -93,7 +93,7 @@ class DiffusionLearner(Learner):
         output = self._denoise(x_t, t, batch.condition * told[:, None])
         target, weight = process.target(x0, t, noise), process.loss_weight(t, config.min_snr_gamma)
 
-        images = model.to_images(process.predict_x0(x_t, t, output)).clamp(-1, 1)
+        images = model.to_images(process.predict_x0(x_t, t, output)).clamp(*model.limits)
         signal = told * process.alphas_cumprod[t] if config.min_snr_gamma else told
         known = batch.known * signal[:, None]  # a part of a value counts as that part of one
         reliability, physics = self._physics_of(images, batch, known)

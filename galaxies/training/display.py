@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import MORPHOLOGIES
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.images.composites import pictures_of_run
 from galaxies.images.grids import labelled_grid
 from galaxies.training.loss_terms import (
     ADVERSARIAL,
@@ -53,10 +53,12 @@ def sample_grid(sampler: GalaxySampler, title: str) -> Image.Image:
     """Draw a grid from fixed noise: a row for each class, then a row sweeping each attribute.
 
     Class rows show requests taken from real galaxies. A sweep changes one attribute of one spiral (or of the
-    first class there is) over its supported range, with the noise and everything else held.
+    first class there is) over its supported range, with the noise and everything else held. Flux is shown as pictures
+    of three of its bands.
     """
-    population = sampler.population
-    present = [i for i in range(len(MORPHOLOGIES)) if len(population.members(i))]
+    population, morphologies = sampler.population, sampler.config.morphologies
+    picture = pictures_of_run(sampler.config)
+    present = [i for i in range(len(morphologies)) if len(population.members(i))]
     seeds = list(range(_GRID_COLUMNS))
     unset = torch.full((len(sampler.attributes),), math.nan)
     rows: list[Tensor] = []
@@ -64,8 +66,8 @@ def sample_grid(sampler: GalaxySampler, title: str) -> Image.Image:
     captions: list[Sequence[str]] = []
     for index in present:
         values = torch.stack([sampler.complete(index, unset, seed) for seed in seeds])
-        rows.append(sampler.generate(torch.full((len(seeds),), index), values, seeds))
-        labels.append(MORPHOLOGIES[index].label)
+        rows.append(picture(sampler.generate(torch.full((len(seeds),), index), values, seeds)))
+        labels.append(morphologies[index].label)
         captions.append(())
     swept_class = present[0]
     typical = population.members(swept_class).nanmedian(0).values
@@ -75,8 +77,8 @@ def sample_grid(sampler: GalaxySampler, title: str) -> Image.Image:
             continue
         values = typical.repeat(len(seeds), 1)
         values[:, column] = torch.linspace(*limits, len(seeds))
-        rows.append(sampler.generate(torch.full((len(seeds),), swept_class), values, [0] * len(seeds)))
-        labels.append(f"{attribute.label}\n{attribute.unit or MORPHOLOGIES[swept_class].name}")
+        rows.append(picture(sampler.generate(torch.full((len(seeds),), swept_class), values, [0] * len(seeds))))
+        labels.append(f"{attribute.label}\n{attribute.unit or morphologies[swept_class].name}")
         captions.append([f"{value:.3g}" for value in values[:, column].tolist()])
     return labelled_grid(rows, labels, captions, title)
 

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from config_physics import MORPHOLOGIES, Config
+from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.attribute_support import choose_attributes
 from galaxies.datasets.prepared import PreparedDataset
+from physics_model import is_measured
+
+Ranges = Mapping[str, tuple[float, float]]
 
 
-def fit_to_data(config: Config, data: PreparedDataset, given: Collection[str]) -> tuple[Config, list[str]]:
+def default_attributes(data: PreparedDataset) -> tuple[str, ...]:
+    """Return the attributes of a run on flux whose user names none: brightness, two colours, size, shape and redshift.
+
+    The brightness is that of the middle band, and the colours are those of the first and of the last band with it.
+    """
+    names = data.layout.band_names
+    middle = (len(names) - 1) // 2
+    pairs = [(first, last) for first, last in ((0, middle), (middle, len(names) - 1)) if first < last]
+    colors = [f"color_{names[first]}_{names[last]}" for first, last in pairs]
+    return (f"magnitude_{names[middle]}", *colors, "size_arcsec", "ellipticity", "redshift")
+
+
+def fit_to_data(
+    config: Config, data: PreparedDataset, given: Collection[str], ranges: Ranges | None = None
+) -> tuple[Config, list[str]]:
     """Return settings that can be trained with on a dataset, and a line for each thing that is otherwise than asked.
 
     Parameters
@@ -23,6 +40,8 @@ def fit_to_data(config: Config, data: PreparedDataset, given: Collection[str]) -
     data : PreparedDataset
     given : collection of str
         Settings that the user gave: these are not changed.
+    ranges : dict of str to tuple of float, optional
+        By attribute: the range that trained weights know it in. Those of other attributes of flux are the data's.
 
     Raises
     ------
@@ -37,6 +56,11 @@ def fit_to_data(config: Config, data: PreparedDataset, given: Collection[str]) -
     attributes, said = choose_attributes(data, config.attributes, "attributes" in given)
     lines = [f"{said} ({data.path})"] if said else []
     changes: dict[str, Any] = {"attributes": attributes}
+    if data.layout.is_flux:
+        changes |= data.settings(attributes)
+        own = zip(changes["attribute_ranges"][::2], changes["attribute_ranges"][1::2], strict=True)
+        pairs = [(ranges or {}).get(name, pair) for name, pair in zip(attributes, own, strict=True)]
+        changes["attribute_ranges"] = tuple(end for pair in pairs for end in pair)
     if config.batch_size * num_ranks > num_train and "batch_size" not in given:
         changes["batch_size"] = num_train // num_ranks
         lines.append(
@@ -51,8 +75,8 @@ def _idle_terms(config: Config, data: PreparedDataset) -> list[str]:
     lines = []
     classes = set(data.classes(data.rows("train")).tolist())
     if len(classes) == 1 and config.class_weight > 0:
-        only = MORPHOLOGIES[classes.pop()].name
+        only = config.classes[classes.pop()]
         lines.append(f"note: the class loss teaches nothing, since every training galaxy is {only}")
-    if config.photometry_weight > 0 and not any(a.source == "photometry" for a in config.attribute_rows):
+    if config.photometry_weight > 0 and not any(map(is_measured, config.attribute_rows)):
         lines.append("note: photometry takes no part in the loss, since it measures none of the attributes")
     return lines

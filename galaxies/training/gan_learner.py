@@ -20,6 +20,7 @@ from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import with_scaled
 from galaxies.generation.build import build_generator
+from galaxies.networks.flux_grain import NoisyGenerator, measure_flux_noise
 from galaxies.networks.grain_measurement import measure_grain
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
@@ -46,7 +47,7 @@ class Discriminated:
 
     batch: Batch
     asked: Batch  # with the values that both networks are told, which may be jittered
-    real: Tensor  # (N, 3, S, S), as it saw them
+    real: Tensor  # (N, B, S, S), as it saw them
     fake: Tensor
     real_logits: Tensor  # (N,)
     fake_logits: Tensor
@@ -152,11 +153,14 @@ class GanLearner(Learner):
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
         super().learn_statistics(attribute_variance, images, conditions)
         networks = (self.generator, *([self.average.module] if self.average else []))
-        grainy = [network for network in networks if isinstance(network, GrainyGenerator)]
-        if grainy:
+        if grainy := [network for network in networks if isinstance(network, GrainyGenerator)]:
             grain = measure_grain(images, conditions)
-            for network in grainy:
-                network.grain.learn(grain)
+            for one in grainy:
+                one.grain.learn(grain)
+        if noisy := [network for network in networks if isinstance(network, NoisyGenerator)]:
+            noise = measure_flux_noise(images, self.config.softening)
+            for other in noisy:
+                other.grain.learn(noise)
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the errors that a phase's steps return, with those of the discriminator's readings."""
@@ -183,7 +187,7 @@ class GanLearner(Learner):
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the discriminator, then the generator, on one batch."""
         asked = self._asked(batch)
-        fake = self._generate(self._draw(self.generator.noise_dim), asked.condition)  # (N, 3, S, S)
+        fake = self._generate(self._draw(self.generator.noise_dim), asked.condition)  # (N, B, S, S)
         real, terms, d_errors = self._update_discriminator(batch, asked, fake.detach(), variant)
         # The discriminator's own gradients would be thrown away, so none are computed.
         self.discriminator.requires_grad_(False)

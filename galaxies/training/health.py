@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES, attribute_table
+from config_physics import Config, attribute_table
 from galaxies.common.errors import UserError
 from galaxies.datasets.attribute_support import Limits, believed
-from galaxies.datasets.prepared import PreparedDataset, to_float
+from galaxies.datasets.batches import Pixels
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.images.composites import pictures_of_run
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, diversity, measure_images
-from physics_model import PhysicsPredictor
+from physics_model import FluxScale, PhysicsPredictor, is_measured
 
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported
 # Below either an attribute has no claim on the generator's loss.
@@ -151,11 +153,11 @@ def norm_warnings(metrics: dict[str, float], levels: dict[str, list[float]], pha
 def evaluate_predictor(
     predictor: PhysicsPredictor,
     data: PreparedDataset,
-    attributes: tuple[str, ...],
+    config: Config,
     device: torch.device,
     limits: Limits | None = None,
 ) -> dict[str, float]:
-    """Compare the predictor with the test split, galaxies that it has not seen; `limits` as in `believed`.
+    """Compare a run's predictor with the test split, galaxies that it has not seen; `limits` as in `believed`.
 
     Returns
     -------
@@ -172,13 +174,13 @@ def evaluate_predictor(
     # Its pages are read from the disk only now, and a file that became shorter would end the process.
     if PreparedDataset.open(data.path).manifest["sha256"] != data.manifest["sha256"]:
         raise UserError(f"{data.path} was replaced by another dataset while it was in use: put the first one back")
-    rows = data.rows("test")
+    rows, attributes, pixels = data.rows("test"), config.attributes, Pixels(config, device)
     truth = torch.from_numpy(believed(data.attributes(attributes, rows), attributes, limits or {}))
     predictor.eval()
     batches = (torch.from_numpy(data.images[rows[k : k + 256]]) for k in range(0, len(rows), 256))
-    predictions = [predictor(to_float(images.to(device))).float().cpu() for images in batches]
+    predictions = [predictor(pixels.for_networks(images.to(device))).float().cpu() for images in batches]
     report = {}
-    for column, attribute in enumerate(attribute_table(attributes)):
+    for column, attribute in enumerate(config.attribute_rows):
         known = torch.isfinite(truth[:, column])
         if known.sum() < 2:
             continue
@@ -210,7 +212,8 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
     Parameters
     ----------
     sampler : GalaxySampler
-    real : dict of {class index: Tensor (N, 3, S, S) uint8}
+    real : dict of {class index: Tensor (N, B, S, S)}
+        As datasets have them.
     per_class : int
         Images generated for each class, for requests taken from real galaxies.
 
@@ -219,11 +222,12 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
     dict
         ``measured_mae_<attribute>`` in the attribute's unit, for those that photometry measures, over images
         with a sound measurement; ``unmeasurable``, the fraction of the others; ``diversity_<class>``, relative
-        to the real galaxies. Empty without a class of which there are two real galaxies.
+        to the real galaxies, both as people see them. Empty without a class of which there are two real galaxies.
     """
     if not real:
         return {}
     report = {}
+    picture = pictures_of_run(sampler.config)
     images, requests = [], []
     for index in sorted(real):
         classes = torch.full((per_class,), index)
@@ -232,18 +236,31 @@ def check_samples(sampler: GalaxySampler, real: dict[int, Tensor], per_class: in
         generated = sampler.generate(classes, values, list(range(per_class)))
         images.append(generated)
         requests.append(values)
-        if (real_diversity := diversity(real[index][:per_class])) > 0:
-            report[f"diversity_{MORPHOLOGIES[index].name}"] = diversity(generated) / real_diversity
-    measured = measure_images(torch.cat(images), statistics=ATTRIBUTE_STATISTICS)
-    sound = (measured.flags & NO_SOURCE) == 0
+        if (real_diversity := diversity(picture(real[index][:per_class]))) > 0:
+            report[f"diversity_{sampler.config.classes[index]}"] = diversity(picture(generated)) / real_diversity
+    found, flags = _measured(torch.cat(images), sampler.config)
+    sound = (flags & NO_SOURCE) == 0
     report["unmeasurable"] = float((~sound).mean())
     for column, attribute in enumerate(sampler.attributes):
-        if attribute.source == "photometry":
-            error = np.abs(measured.values[attribute.name] - torch.cat(requests)[:, column].numpy())
+        if attribute.name in found:
+            error = np.abs(found[attribute.name] - torch.cat(requests)[:, column].numpy())
             usable = sound & np.isfinite(error)
             if usable.any():
                 report[f"measured_mae_{attribute.name}"] = float(error[usable].mean())
     return report
+
+
+def _measured(images: Tensor, config: Config) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return what photometry measures of a run's attributes on images as datasets have them, and its flags (N,)."""
+    wanted = [attribute.name for attribute in config.attribute_rows if is_measured(attribute)]
+    scale = FluxScale.of(config, images.device)
+    if scale is None:
+        measured = measure_images(images, statistics=ATTRIBUTE_STATISTICS)
+        return {name: measured.values[name] for name in wanted}, measured.flags
+    found = scale.measure(images)
+    known = {name: found.known(name, config.bands) for name in wanted}
+    values = {name: found.attribute(name, config.bands).where(known[name], math.nan).numpy() for name in wanted}
+    return values, found.flag.numpy()
 
 
 def collapse_warnings(report: dict[str, float]) -> dict[str, str]:

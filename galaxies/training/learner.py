@@ -21,7 +21,14 @@ from galaxies.networks.layers import ImageGenerator
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
 from galaxies.training.recovery import Recovery
 from galaxies.training.weight_average import WeightAverage
-from physics_model import PhysicsPredictor, build_predictor, photometric_loss, physics_loss, variance_loss
+from physics_model import (
+    FluxScale,
+    PhysicsPredictor,
+    build_predictor,
+    photometric_loss,
+    physics_loss,
+    variance_loss,
+)
 
 PHOTOMETRY_EVERY = 4  # steps between photometry's terms, each weighing that much more: it costs like a small network
 _VARIANCE_WEIGHT = 0.01  # the variance's layers share the predictor's clipped gradient norm, and must not fill it
@@ -58,7 +65,7 @@ class Predicted:
 class Drawn:
     """What physics sees of generated images, and what was asked of them."""
 
-    images: Tensor  # (N, 3, S, S) in [-1, 1]
+    images: Tensor  # (N, B, S, S)
     asked: Batch
     known: Tensor  # (N, A), how much each value counts
     reliability: Tensor | None  # (N, A), how well the predictor reads it; 0 where it has no claim
@@ -77,7 +84,9 @@ def _doubt(learner: Learner, seen: Predicted) -> Tensor:
 
 
 def _photometry(learner: Learner, seen: Drawn) -> Tensor:
-    return photometric_loss(seen.images, seen.asked.scaled, seen.known, learner.attributes, learner.ranks.mean)
+    return photometric_loss(
+        seen.images, seen.asked.scaled, seen.known, learner.attributes, learner.ranks.mean, learner.flux_scale
+    )
 
 
 PREDICTOR_TERMS = (
@@ -145,6 +154,7 @@ class Learner(ABC):
             for phase in ("predictor", "generator")
         }
         self.attributes = config.attribute_rows
+        self.flux_scale = FluxScale.of(config, engine.device)
         networks = networks | {"predictor": build_predictor(config)}
         self.networks = {name: self._place(network) for name, network in networks.items()}
         self.generator = cast(ImageGenerator, self.networks["generator"])
@@ -174,7 +184,7 @@ class Learner(ABC):
         ----------
         attribute_variance : Tensor, (A,)
             Of the scaled attributes.
-        images : Tensor, (N, 3, S, S), in [-1, 1]
+        images : Tensor, (N, B, S, S)
             Some of the training images.
         conditions : Tensor, (N, C)
             What they show.

@@ -16,6 +16,7 @@ from config_physics import Config
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError
 from galaxies.datasets.conditions import condition_entries, reading_entries
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.build import config_of, generator_weights
 from galaxies.storage.checkpoint import LATEST
 from galaxies.storage.release import WEIGHTS, load_state
@@ -32,20 +33,27 @@ _TAKEN = (
 _FIXED = ("diffusion", "generator", "batch_norm", "noise_schedule", "noise_shift", "prediction", "normalize")
 _LEAST_SHARE = 0.5  # of the generator's numbers that must fit for it to be a start at all
 
-# Which tensors have a place for each entry of the condition: by network, patterns of names, the dimension, and whether
-# other inputs come before (the generator's noise, the planes of an image).
+# Which tensors have a place for each entry of the condition or for each band: by network, patterns of names, the
+# dimension, and what the places are of, or what comes before those of the condition (the generator's noise, bands).
 _OF_CONDITION: dict[str, tuple[tuple[str, int, str], ...]] = {
     "generator": (
         (r"(style\.0|project)\.weight", 1, "noise"),
         (r"grain\.trend", 0, ""),
         (r"unet\.embed_condition\.0\.weight", 1, ""),
+        (r"paint\.(weight|bias)|mean", 0, "plane"),
+        (r"unet\.leave\.2\.(weight|bias)", 0, "patch"),
+        (r"unet\.enter\.weight", 1, "patch"),
     ),
     "discriminator": (
         (r"project\.weight", 1, ""),
         (r"downsample\.0\.weight", 1, "band"),
+        (r"stem\.weight", 1, "plane"),
         (r"read\.(weight|bias)", 0, "reading"),
     ),
-    "predictor": ((r"(regress\.3|doubt\.2)\.(weight|bias)|prior_variance", 0, "attribute"),),
+    "predictor": (
+        (r"(regress\.3|doubt\.2)\.(weight|bias)|prior_variance", 0, "attribute"),
+        (r"features\.0\.weight", 1, "plane"),
+    ),
 }
 _MEASURED = re.compile(r"(.*\.)?grain\..*|prior_variance")  # on the training images; not learned
 
@@ -89,6 +97,20 @@ class Start:
             raise UserError(f"{path} was saved before the generator's training: there is nothing to start from")
         return cls(path, state, config_of(state, path), sha256_of(path))
 
+    def check_kind(self, data: PreparedDataset) -> None:
+        """Refuse a dataset of another kind of images than the weights draw.
+
+        Raises
+        ------
+        UserError
+        """
+        if self.config.kind != data.layout.kind:
+            kinds = {"flux": "flux", "display": "colour pictures"}
+            raise UserError(
+                f"{self.path} draws {kinds[self.config.kind]}, and {data.path} holds {kinds[data.layout.kind]}: "
+                "leave out --start-from, or give it weights of the same kind"
+            )
+
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that a run takes over from the weights' own, but for those that the user gave.
 
@@ -105,6 +127,10 @@ class Start:
         own = [f.name for f in dataclasses.fields(Config) if f.metadata.get("family") in (None, self.config.family)]
         return {name: getattr(self.config, name) for name in _TAKEN if name in own and name not in given}
 
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the range of each attribute that the weights know, by name: what they mean by 0 and by 1."""
+        return {row.name: (row.low, row.high) for row in self.config.attribute_rows}
+
     def provenance(self, taken: str) -> dict[str, str]:
         """Return what a run records of its start."""
         return {"run": self.config.run, "file": self.path.name, "sha256": self.sha256, "taken_over": taken}
@@ -116,10 +142,11 @@ def take_over(learner: Learner, start: Start, same_data: bool) -> str:
 
     An input of the generator, of the discriminator and of the U-Net that stands for an attribute or a class goes to the
     place that this has in the new run, and so does what predictor and discriminator read; inputs and readings that only
-    the new run has keep the values that they start with. What attributes are scaled by is the slider's range, whatever
-    the data, so that their meaning stays; so does the scale of a diffusion model's images. Grain and the spread of
-    attributes belong to the data, and are taken over with the same data alone. Of networks of another image size the
-    layers are taken whose maps are as many, from the side where more of them fit.
+    the new run has keep the values that they start with, and so do planes of bands that only it has. What attributes
+    are scaled by is the slider's range of the weights' own run, so that their meaning stays; so does the scale of a
+    diffusion model's images. Grain and the spread of attributes belong to the data, and are taken over with the same
+    data alone. Of networks of another image size the layers are taken whose maps are as many, from the side where more
+    of them fit.
 
     Parameters
     ----------
@@ -236,11 +263,17 @@ def _entries(config: Config, lead: str, length: int) -> list[tuple[str, str]] | 
         names = [("attribute", name) for name in config.attributes]
     elif lead == "reading":
         names = reading_entries(config)
+    elif lead == "plane":
+        names = [("band", name) for name in config.bands]
+    elif lead == "patch":  # each band's pixels of a patch, then perhaps planes that tell the place
+        pixels = range(config.unet_patch**2)
+        names = [("band", f"{name} {pixel}") for name in config.bands for pixel in pixels]
+        names += [("after", str(number)) for number in range(length - len(names))]
     else:
         told = condition_entries(config)
         # A discriminator that reads attributes is not shown them: then its first layer has the image's planes alone.
         before = {"noise": config.latent_dim, "band": config.num_bands, "": 0}[lead]
-        names = [(lead, str(number)) for number in range(before)]
+        names = [(lead, name) for name in (config.bands if lead == "band" else map(str, range(before)))]
         if lead != "band" or length != before:
             names += told
         names += [("after", str(number)) for number in range(length - len(names))]  # the sky and the constant of grain

@@ -282,7 +282,7 @@ class Trainer:
         if self.ranks.is_first:
             try:
                 report = evaluate_predictor(
-                    self.learner.predictor, self.data, self.config.attributes, self.engine.device, self._limits
+                    self.learner.predictor, self.data, self.config, self.engine.device, self._limits
                 )
             except UserError:  # its files have changed; when they are back, the run goes on from here
                 self._save_latest()

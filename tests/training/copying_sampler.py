@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from config_physics import attribute_table
+from config_physics import Config
 from galaxies.datasets.population import Population
 
 
@@ -14,12 +14,16 @@ class CopyingSampler:
 
     def __init__(self, data, attributes):
         rows = np.arange(len(data.images))
-        self.attributes = attribute_table(attributes)
+        self.config = Config(attributes=attributes, **data.settings(attributes))
+        self.attributes = self.config.attribute_rows
         self.images = torch.from_numpy(data.images[rows])
         self.population = Population(
             torch.from_numpy(data.classes(rows)), torch.from_numpy(data.attributes(attributes, rows))
         )
-        self.supported = [[self.population.supported_range(c, a) for a in range(len(attributes))] for c in range(4)]
+        self.supported = [
+            [self.population.supported_range(c, a) for a in range(len(attributes))]
+            for c in range(len(self.config.classes))
+        ]
 
     def complete(self, class_index, requested, seed):
         return self.population.draw(torch.tensor([class_index]), requested[None], [seed])[0]

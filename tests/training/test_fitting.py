@@ -126,7 +126,7 @@ def test_a_run_without_test_and_judge_galaxies_or_a_pair_of_a_class(tmp_path, ca
 def test_test_galaxies_that_are_all_the_same_give_no_r2(tmp_path):
     data = write(tmp_path / "d", FEW, redshift=np.r_[np.linspace(0.01, 0.2, 20), np.full(6, 0.1)])
     config = Config(width=4)
-    report = evaluate_predictor(build_predictor(config), data, config.attributes, torch.device("cpu"))
+    report = evaluate_predictor(build_predictor(config), data, config, torch.device("cpu"))
     assert "mae_redshift" in report and "r2_redshift" not in report and "r2_size" in report
     assert predictor_lines(report, config.attributes)[-1].endswith("R2 not available, since they are all the same")
     assert without_claim(dict.fromkeys(config.attributes, 1.0), report)["redshift"] == (
@@ -141,7 +141,7 @@ def test_what_is_not_believed_is_unknown_in_training_tests_and_on_resuming(tmp_p
     trainer = make_trainer(data, tmp_path, batch_size=4)
     assert trainer.batches.known[:, 0].sum() == 19 and trainer.population.values[:, 0].nanmean() < 0.2
     limits = trainer.state_dict()["provenance"]["value_limits"]
-    report = evaluate_predictor(trainer.learner.predictor, data, ("size",), torch.device("cpu"), limits)
+    report = evaluate_predictor(trainer.learner.predictor, data, trainer.config, torch.device("cpu"), limits)
     assert report["mae_size"] < 0.25  # 0.4 with 1.45 among the four
     state = trainer.state_dict()
     again = type(trainer)(trainer.config, data, tmp_path / "c", tmp_path / "s", state)

@@ -167,8 +167,9 @@ def test_predictor_that_knows_the_answer_scores_perfectly(data):
         def forward(self, images):
             return scaled
 
-    report = evaluate_predictor(Oracle(), data, ("size",), torch.device("cpu"))
+    config = Config(attributes=("size",))
+    report = evaluate_predictor(Oracle(), data, config, torch.device("cpu"))
     assert report["mae_size"] == pytest.approx(0, abs=1e-6)
     assert report["r2_size"] == pytest.approx(1, abs=1e-6)
     scaled = scaled.mean().expand(len(rows), 1)
-    assert evaluate_predictor(Oracle(), data, ("size",), torch.device("cpu"))["r2_size"] == pytest.approx(0, abs=1e-4)
+    assert evaluate_predictor(Oracle(), data, config, torch.device("cpu"))["r2_size"] == pytest.approx(0, abs=1e-4)

@@ -1,0 +1,210 @@
+"""Runs on flux: their attributes and settings, both families trained, stopped and resumed, and started from weights."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import galaxy
+import resume_training
+from config_physics import Config
+from galaxies.common.errors import UserError
+from galaxies.datasets.layout import DataLayout, FluxBand
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.storage.metrics_log import read_metrics
+from galaxies.storage.schema import RUN_STATE, TRAINING_STATE
+from galaxies.training.fitting import default_attributes
+from galaxies.training.health import check_samples
+from galaxies.training.learner import Drawn
+from galaxies.training.starting import Start, take_over
+from tests.conftest import differences, make_trainer, records_of, write_flux_dataset
+
+BANDS = ("g", "r", "i", "z")
+CLASSES = ("disc", "ring")
+ATTRIBUTES = ("magnitude_r", "color_g_r", "size_arcsec", "redshift")
+OPTIONS = ["--width", "4", "--batch-size", "16", "--log-every", "2", "--seed", "3", "--device", "cpu"]
+OPTIONS += ["--pretrain-epochs", "1", "--epochs", "1", "--attributes", "magnitude_r,redshift"]
+FAMILIES = {
+    "GAN": ["--latent-dim", "8"],
+    "diffusion": ["--diffusion", "--unet-blocks", "1", "--unet-patch", "4", "--solver-steps", "2"],
+}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Four bands and two classes of our own; 49 train."""
+    return write_flux_dataset(tmp_path_factory.mktemp("flux") / "survey", 60, BANDS, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def data(path):
+    return PreparedDataset.open(path)
+
+
+def resolve(data, *words, start=None):
+    parser = galaxy.Parser()
+    galaxy.add_config_options(parser)
+    parser.set_defaults(start_from=start.path if start else None)
+    return galaxy.resolve_config(parser.parse_args([*words, "--device", "cpu"]), data, start)
+
+
+@pytest.mark.parametrize(
+    ("bands", "expected"),
+    [
+        (("Ks",), ("magnitude_Ks",)),
+        (("g", "r"), ("magnitude_g", "color_g_r")),
+        (("g", "r", "z"), ("magnitude_r", "color_g_r", "color_r_z")),
+        (("g", "r", "i", "z"), ("magnitude_r", "color_g_r", "color_r_z")),
+        (tuple("ugrizyJHK"), ("magnitude_z", "color_u_z", "color_z_K")),
+    ],
+)
+def test_attributes_that_nobody_named_are_of_the_middle_band(bands, expected):
+    class Data:
+        layout = DataLayout("flux", tuple(FluxBand(name) for name in bands))
+
+    assert default_attributes(Data) == (*expected, "size_arcsec", "ellipticity", "redshift")
+
+
+def test_a_run_takes_over_what_its_data_are(data, capsys):
+    config = resolve(data)
+    # The discs are all round, and no color of r and z is written.
+    assert config.attributes == ("magnitude_r", "color_g_r", "size_arcsec", "redshift")
+    said = capsys.readouterr().out
+    assert "conditioned on magnitude_r, color_g_r, size_arcsec, redshift: --attributes chooses others" in said
+    assert "left out: color_r_z (known for no galaxy); ellipticity (0 for every training galaxy that knows it)" in said
+    assert (config.kind, config.bands, config.classes, config.image_size) == ("flux", BANDS, CLASSES, 64)
+    assert config.condition_dim == 2 + 4 + 4
+    # Twice the median noise, which is 20, 40, 60 and 80 nJy within 10 %.
+    assert np.allclose(config.softening, [40, 80, 120, 160], rtol=0.05)
+    assert config.psf_fwhm == (0.8, 0.75, 0.7, 0.65) and config.pixel_scale == 0.2
+    row = config.attribute_rows[0]
+    known = data.attributes(("magnitude_r",), data.rows("train"))
+    assert row.low <= known.min() + 0.1 and row.high >= known.max() - 0.1 and row.high - row.low < 6
+
+
+def test_attributes_that_were_named_need_their_bands(data):
+    config = resolve(data, "--attributes", "color_r_i,size_arcsec")
+    assert config.attributes == ("color_r_i", "size_arcsec") and len(config.attribute_ranges) == 4
+    for named, wrong in (
+        ("magnitude_K", "attribute 'magnitude_K' needs band K: there are g, r, i, z"),
+        ("brightness", "has no values of 'brightness'"),
+        ("color_r_r", "unknown attribute 'color_r_r'"),
+    ):
+        with pytest.raises(UserError, match=wrong):
+            resolve(data, "--attributes", named)
+
+
+def test_the_original_recipe_is_not_of_flux(data):
+    with pytest.raises(UserError, match=r"the original recipe has colour pictures, and .* holds flux"):
+        resolve(data, "--recipe", "paper")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def trained(request, path, tmp_path_factory):
+    """The folder of a whole run `whole`, and of one `resumed` that was stopped in its first epoch of phase 2."""
+    folder = tmp_path_factory.mktemp(request.param)
+    family = [*OPTIONS, *FAMILIES[request.param], "--data", str(path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("galaxies.training.trainer.check_samples", functools.partial(check_samples, per_class=4))
+        galaxy.main([*family, "--run", "whole"])
+        taken = []
+
+        def stop(trainer, may_wait):
+            taken.append(trainer.phase)
+            trainer.time_is_up = taken.count("generator") == 1
+            return trainer.time_is_up
+
+        with pytest.MonkeyPatch.context() as early:
+            early.setattr("galaxies.training.trainer.Trainer._agree_to_stop", stop)
+            galaxy.main([*family, "--run", "resumed"])
+        resume_training.main(["--run", "resumed"])
+    return folder
+
+
+def test_a_run_on_flux_trains_and_shows_pictures(trained):
+    records = read_metrics(trained / "checkpoints" / "whole" / "metrics.jsonl")
+    kinds = [record["kind"] for record in records]
+    assert kinds.count("check") == 1 and kinds.count("test") == 1
+    assert not any(record.get("skipped") for record in records)
+    check = next(record for record in records if record["kind"] == "check")
+    assert {"diversity_disc", "diversity_ring", "unmeasurable"} <= set(check)
+    with Image.open(trained / "samples" / "whole" / "epoch_0001.png") as grid:
+        assert grid.mode == "RGB"
+        # Two classes, and a sweep of each attribute with a caption.
+        assert grid.height == 34 + 2 * 132 + 2 * 150 + 4
+
+
+def test_a_run_on_flux_goes_on_exactly(trained):
+    states = [
+        load_checkpoint(trained / "checkpoints" / run / "latest.pt", RUN_STATE + TRAINING_STATE)
+        for run in ("whole", "resumed")
+    ]
+    for state in states:
+        del state["config"]["run"]
+    assert differences(*states) == []
+    whole, resumed = (records_of(trained / "checkpoints" / run) for run in ("whole", "resumed"))
+    assert whole == resumed
+
+
+def test_real_galaxies_cost_photometry_little(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, **{**settings_of(data), "batch_size": 32})
+    trainer.batches.start_epoch()
+    batch = trainer.batches.next_batch()
+    term = next(term for term in trainer.learner.loss_terms if term.name == "photometry")
+    nothing = (torch.zeros(()),) * 3
+    real, other = (
+        float(term.compute(trainer.learner, Drawn(images, batch, batch.known, None, nothing)))
+        for images in (batch.images, batch.images.roll(1, 0))
+    )
+    assert 0 < real < 0.01 and other > 5 * real  # the true values, and those of other galaxies
+
+
+def start_of(trainer, tmp_path):
+    state = {"networks": trainer.learner.state_dict()["networks"], "ema": None, "provenance": {"sha256": {}}}
+    return Start(tmp_path / "first.pt", state, trainer.config, "0" * 64)
+
+
+def settings_of(data, attributes=ATTRIBUTES):
+    return {**data.settings(attributes), "attributes": attributes, "width": 4}
+
+
+def test_weights_of_pictures_and_of_flux_are_no_start_for_each_other(data, tmp_path):
+    pictures = Start(tmp_path / "a.pt", {}, Config(), "")
+    with pytest.raises(UserError, match=r"a.pt draws colour pictures, and .*survey holds flux: leave out --start-from"):
+        resolve(data, start=pictures)
+
+
+@pytest.mark.parametrize("family", [{}, {"diffusion": True, "unet_blocks": 1}], ids=["gan", "diffusion"])
+def test_planes_are_taken_over_by_their_bands(data, tmp_path, family):
+    first = make_trainer(data, tmp_path, **settings_of(data), **family)
+    start = start_of(first, tmp_path)
+    other = PreparedDataset.open(write_flux_dataset(tmp_path / "other", 30, ("z", "Y", "r"), CLASSES, seed=5))
+    attributes = ("magnitude_r", "size_arcsec")
+    second = make_trainer(other, tmp_path, **settings_of(other, attributes), **family, seed=9)
+    before = {name: value.clone() for name, value in second.learner.generator.state_dict().items()}
+    take_over(second.learner, start, same_data=False)
+    old, new = (trainer.learner.generator.state_dict() for trainer in (first, second))
+    if family:
+        name, places = "unet.leave.2.weight", lambda band: slice(4 * band, 4 * band + 4)  # patches of 2 x 2 pixels
+    else:
+        name, places = "network.paint.weight", lambda band: slice(band, band + 1)
+    assert torch.equal(new[name][places(0)], old[name][places(BANDS.index("z"))])
+    assert torch.equal(new[name][places(1)], before[name][places(1)])
+    assert torch.equal(new[name][places(2)], old[name][places(BANDS.index("r"))])
+    predictors = [trainer.learner.predictor.features[0].weight for trainer in (first, second)]
+    assert torch.equal(predictors[1][:, 0], predictors[0][:, 3])
+
+
+def test_attributes_keep_the_range_that_the_weights_know(data, tmp_path):
+    ranges = tuple(float(k) for k in range(8))
+    known = Config(**{**settings_of(data), "attribute_ranges": ranges}, latent_dim=8)
+    config = resolve(data, "--attributes", "size_arcsec,color_r_i", start=Start(tmp_path / "a.pt", {}, known, ""))
+    assert config.attribute_ranges[:2] == (4.0, 5.0)
+    assert config.attribute_ranges[2:] == data.settings(("color_r_i",))["attribute_ranges"]
+    assert config.latent_dim == 8
