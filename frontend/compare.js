@@ -2,10 +2,10 @@
 
 import { make } from "./elements.js";
 import { getGalaxy, getJson } from "./requests.js";
-import { modelOf, otherState, request, write } from "./state.js";
+import { halfLight, modelOf, otherState, request, write } from "./state.js";
 
 export class Comparison {
-  #measured = null; // {query, attributes} of B
+  #measured = null; // {query, attributes, besides} of B
 
   /** @param {Frame} frame of B  @param {HTMLElement} section with the table  @param lanes {picture, measure} */
   constructor(frame, section, lanes) {
@@ -22,8 +22,9 @@ export class Comparison {
     if (!other) return;
     this.frame.caption(other, catalogue);
     const query = request(other, catalogue);
-    const ofB = this.#measured?.query === query ? this.#measured.attributes : null;
-    this.frame.circle(ofB?.size);
+    const reading = this.#measured?.query === query ? this.#measured : undefined;
+    const ofB = reading?.attributes ?? null;
+    this.frame.circle(halfLight(modelOf(catalogue, other.model), other.values, reading));
     const sides = [[state, ofA], [other, ofB]];
     const attributes = new Map(sides.flatMap(([side]) => modelOf(catalogue, side.model).attributes.map((a) => [a.name, a])));
     this.rows.replaceChildren(
@@ -56,8 +57,8 @@ export class Comparison {
     this.lanes.measure.ask({
       key: query,
       work: (signal) => getJson(`api/measure?${query}`, signal),
-      show: ({ attributes }) => {
-        this.#measured = { query, attributes };
+      show: ({ attributes, besides }) => {
+        this.#measured = { query, attributes, besides };
         redraw();
       },
     });

@@ -9,8 +9,8 @@ import { Lane, getGalaxy, getJson } from "./requests.js";
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
-  address, initialState, modelOf, onSlider, otherState, pinned, readAddress, request, typical, withModel,
-  withMorphology, write,
+  address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, otherState, pinned, readAddress,
+  request, typical, withModel, withMorphology, write,
 } from "./state.js";
 import { Sweep } from "./sweep.js";
 
@@ -22,7 +22,7 @@ const $ = (selector) => document.querySelector(selector);
 
 let catalogue = null; // the server's table of classes, models and attributes
 let state = null;
-let measured = { query: null, attributes: null, note: "" }; // newest measurement of A, and of what
+let measured = { query: null, attributes: null, besides: null, note: "" }; // newest measurement of A, and of what
 let settling = 0; // timer
 let lastMeasured = 0; // ms
 
@@ -77,12 +77,13 @@ function render() {
   const query = request(state, catalogue);
   const isFresh = measured.query === query;
   renderChoice($("#models"), state.model);
-  renderChoice($("#classes"), state.morphology);
+  showClasses();
   gauges.render(state, catalogue, measured.attributes, isFresh);
-  setText($("#remark"), measured.note ? `About the measurement: ${measured.note}.` : "");
+  const besides = besidesWords(measured.besides);
+  const remarks = [besides && `Also measured: ${besides}.`, measured.note && `About the measurement: ${measured.note}.`];
+  setText($("#remark"), remarks.filter(Boolean).join(" "));
   frame.caption(state, catalogue);
-  const size = measured.attributes?.size;
-  frame.circle(size && { requested: state.values.size ?? size.requested, measured: size.measured });
+  frame.circle(halfLight(modelOf(catalogue, state.model), state.values, measured));
   comparison.render(state, catalogue, isFresh ? measured.attributes : null);
   sweep.render(state, catalogue);
 
@@ -110,6 +111,18 @@ function render() {
     $(`#${id}`).href = path;
     $(`#${id}`).download = file;
   }
+}
+
+/** Show the classes of the model; a single one is no choice. */
+function showClasses() {
+  const [fieldset, classes] = [$("#classes"), classesOf(catalogue, state.model)];
+  const names = classes.map((m) => m.name).join();
+  if (fieldset.dataset.names !== names) {
+    buildChoice(fieldset, classes.map((m) => ({ name: m.name, label: m.label, title: m.description, glyph: `glyph-${m.name}` })));
+    fieldset.dataset.names = names;
+  }
+  fieldset.hidden = classes.length < 2;
+  renderChoice(fieldset, state.morphology);
 }
 
 /** Put the seed into its field, which an answer of the server must not do: somebody may be typing there. */
@@ -152,8 +165,8 @@ function askMeasurement(isSettled) {
   lanes.measure.ask({
     key: query,
     work: (signal) => getJson(`api/measure?${query}`, signal),
-    show: ({ attributes, support, flag, flag_meaning }) => {
-      measured = { query, attributes, note: flag ? flag_meaning : "" };
+    show: ({ attributes, besides, support, flag, flag_meaning }) => {
+      measured = { query, attributes, besides: besides ?? null, note: flag ? flag_meaning : "" };
       if (query === request(state, catalogue)) frame.judge(support, state, catalogue);
       render();
       if (!settling) follow();
@@ -212,8 +225,9 @@ function trouble(name, text) {
 /** Take class and attributes from a real galaxy, and a new seed. */
 function drawGalaxy() {
   const { attributes } = modelOf(catalogue, state.model);
-  const known = catalogue.morphologies.filter((m) => attributes.some((a) => a.supported[m.name]));
-  const choices = known.length ? known : catalogue.morphologies;
+  const classes = classesOf(catalogue, state.model);
+  const known = classes.filter((m) => attributes.some((a) => a.supported[m.name]));
+  const choices = known.length ? known : classes;
   const morphology = choices[Math.floor(Math.random() * choices.length)].name;
   const seed = Math.floor(Math.random() * 1e6);
   const free = Object.fromEntries(attributes.map((a) => [a.name, null]));
@@ -334,12 +348,8 @@ function start() {
     setTimeout(() => trouble("link", ""), 12000);
   }
   buildChoice($("#models"), catalogue.models.map((m) => ({ name: m.id, label: m.family, title: m.description })));
-  buildChoice(
-    $("#classes"),
-    catalogue.morphologies.map((m) => ({ name: m.name, label: m.label, title: m.description, glyph: `glyph-${m.name}` })),
-  );
-  catalogue.morphologies.forEach((m, k) => {
-    const run = () => update(withMorphology(state, catalogue, m.name));
+  catalogue.morphologies.slice(0, 9).forEach((m, k) => {
+    const run = () => classesOf(catalogue, state.model).includes(m) && update(withMorphology(state, catalogue, m.name));
     ACTIONS[`class-${k}`] = { key: String(k + 1), label: m.label, run };
   });
   $("#seed").max = catalogue.max_seed;

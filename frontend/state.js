@@ -11,6 +11,31 @@
 /** Model of the server's table that the state names. */
 export const modelOf = (catalogue, id) => catalogue.models.find((model) => model.id === id);
 
+/** Classes that a model knows, with their labels. */
+export const classesOf = (catalogue, id) => {
+  const { classes } = modelOf(catalogue, id);
+  return catalogue.morphologies.filter((m) => classes.includes(m.name));
+};
+
+/** Half-light radii asked and measured, in widths of the frame, or null where neither is known. */
+export function halfLight(model, values, { attributes, besides } = {}) {
+  const isFlux = model.kind === "flux";
+  const name = isFlux ? "size_arcsec" : "size";
+  const width = isFlux ? model.pixel_scale * model.image_size : 1;
+  const reading = attributes?.[name];
+  const asked = reading ? (values[name] ?? reading.requested) : null;
+  const found = reading ? reading.measured : (besides?.[name] ?? null);
+  if (asked === null && found === null) return null;
+  return { requested: asked === null ? null : asked / width, measured: found === null ? null : found / width };
+}
+
+/** What else was measured of flux, in words. */
+export const besidesWords = (besides) =>
+  Object.entries(besides ?? {})
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(2)}`)
+    .join(", ");
+
 /** Write a value with as many digits as the slider's step has. */
 export const write = (attribute, value) =>
   value.toFixed(Math.max(0, Math.ceil(-Math.log10(attribute.step) - 1e-9)));
@@ -38,7 +63,7 @@ export const onSlider = (attribute, value) =>
 /** A typical galaxy of the first class. */
 export function initialState(catalogue) {
   const model = modelOf(catalogue, catalogue.default);
-  const morphology = catalogue.morphologies[0].name;
+  const morphology = classesOf(catalogue, model.id)[0].name;
   return {
     model: model.id,
     morphology,
@@ -59,12 +84,14 @@ export function withMorphology(state, catalogue, morphology) {
   return { morphology, values };
 }
 
-/** Change the model; attributes that both have keep their values. */
+/** Change the model; attributes that both have keep their values, and the class stays where both know it. */
 export function withModel(state, catalogue, id) {
   const { attributes } = modelOf(catalogue, id);
-  const values = attributes.map((a) => [a.name, a.name in state.values ? state.values[a.name] : typical(a, state.morphology)]);
+  const classes = classesOf(catalogue, id).map((m) => m.name);
+  const morphology = classes.includes(state.morphology) ? state.morphology : classes[0];
+  const values = attributes.map((a) => [a.name, a.name in state.values ? state.values[a.name] : typical(a, morphology)]);
   const sweep = attributes.some((a) => a.name === state.sweep) ? state.sweep : attributes[0].name;
-  return { model: id, values: Object.fromEntries(values), sweep };
+  return { model: id, morphology, values: Object.fromEntries(values), sweep };
 }
 
 /** Parameters of the server's answers: what is set, and nothing that is free. */
@@ -125,7 +152,7 @@ function overlay(state, query, catalogue, notes) {
   }
   const morphology = query.get("morphology");
   if (morphology !== null) {
-    if (catalogue.morphologies.some((m) => m.name === morphology)) next = { ...next, ...withMorphology(next, catalogue, morphology) };
+    if (classesOf(catalogue, next.model).some((m) => m.name === morphology)) next = { ...next, ...withMorphology(next, catalogue, morphology) };
     else notes.push(`The link names the class ${morphology}, which is not here.`);
   }
   const seed = query.get("seed");

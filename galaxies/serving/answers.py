@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
-
-from config_physics import MORPHOLOGY_NAMES
 
 Verdict = Literal["like", "unusual", "invented"]  # those of `Population.support`, in its order
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-_OF_EACH_CLASS: JsonDict = {"required": list(MORPHOLOGY_NAMES)}
 
 
 class Answer(BaseModel):
@@ -55,11 +51,9 @@ class AttributeFacts(Answer):
     step: float = Field(gt=0, description="Sensible increment.")
     measured: bool = Field(description="Whether photometry measures it on a picture.")
     supported: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)] | None] = Field(
-        description="Central 98 % of the real galaxies of each class.", json_schema_extra=_OF_EACH_CLASS
+        description="Central 98 % of the real galaxies of each of the model's classes."
     )
-    typical: dict[str, float | None] = Field(
-        description="Median of the real galaxies of each class.", json_schema_extra=_OF_EACH_CLASS
-    )
+    typical: dict[str, float | None] = Field(description="Median of the real galaxies of each of the model's classes.")
 
 
 class TrainingData(Answer):
@@ -77,6 +71,10 @@ class ModelFacts(Answer):
     checkpoint: str = Field(description="Run folder and file.")
     description: str
     image_size: int
+    kind: str = Field(description="What it draws: display, pictures of red, green and blue; or flux, light in nJy.")
+    bands: list[str] = Field(description="Planes of its images.")
+    classes: list[str] = Field(description="Names of the classes that it knows, among the morphologies.")
+    pixel_scale: float | None = Field(description="Arcsec a pixel of flux, null of a display.")
     training_data: TrainingData
     step: int | None = Field(description="Of the training.")
     attributes: list[AttributeFacts]
@@ -118,6 +116,9 @@ class Tile(Answer):
         "where nothing is set or known."
     )
     notes: list[str] = Field(description="Sentences on what is not like real galaxies.")
+    besides: dict[str, float | None] | None = Field(
+        default=None, description="Of flux: what else photometry measures, by name, in the units of such attributes."
+    )
     flag: int = Field(description="Of photometry; 0 is a sound measurement.")
     flag_meaning: str
 

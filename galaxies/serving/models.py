@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute
+from config_physics import PHOTOMETRIC_ATTRIBUTES, Attribute
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.generation.flux_measuring import is_measured
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
 from galaxies.serving.queries import FAMILIES
@@ -88,6 +89,10 @@ class ServedModel:
             checkpoint=self.checkpoint,
             description=sampler.describe(),
             image_size=sampler.config.image_size,
+            kind=sampler.config.kind,
+            bands=list(sampler.config.bands),
+            classes=list(sampler.config.classes),
+            pixel_scale=sampler.config.pixel_scale or None,
             training_data=self.training_data,
             step=self.step,
             attributes=[self._attribute_facts(*pair) for pair in enumerate(sampler.attributes)],
@@ -95,11 +100,11 @@ class ServedModel:
 
     def _attribute_facts(self, index: int, attribute: Attribute) -> AttributeFacts:
         supported, typical = {}, {}
-        for class_index, morphology in enumerate(MORPHOLOGIES):
+        for class_index, name in enumerate(self.sampler.config.classes):
             limits = self.sampler.supported[class_index][index]
-            supported[morphology.name] = limits and [rounded(limit) for limit in limits]
+            supported[name] = limits and [rounded(limit) for limit in limits]
             known = [v for v in self.sampler.population.members(class_index)[:, index].tolist() if math.isfinite(v)]
-            typical[morphology.name] = rounded(statistics.median(known)) if known else None
+            typical[name] = rounded(statistics.median(known)) if known else None
         return AttributeFacts(
             name=attribute.name,
             label=attribute.label,
@@ -108,10 +113,14 @@ class ServedModel:
             low=attribute.low,
             high=attribute.high,
             step=10.0 ** math.floor(math.log10((attribute.high - attribute.low) / 100)),
-            measured=attribute.name in PHOTOMETRIC_ATTRIBUTES,
+            measured=self._is_measured(attribute.name),
             supported=supported,
             typical=typical,
         )
+
+    def _is_measured(self, name: str) -> bool:
+        config = self.sampler.config
+        return is_measured(name, config.bands) if config.kind == "flux" else name in PHOTOMETRIC_ATTRIBUTES
 
 
 def _training_data(provenance: dict[str, Any]) -> TrainingData:

@@ -1,17 +1,18 @@
 """Read the query of a request for galaxies: every value checked here, once, before anything is done with it.
 
 The pydantic models say what each kind of request takes. The checks, the sentences that refuse a request and the OpenAPI
-description all come from them; classes and attributes come from the tables of `config_physics`.
+description all come from them. Attributes and classes are those of the tables of `config_physics`, and those that the
+models that are served have beside them; see `kind_for`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 from urllib.parse import unquote_to_bytes
 
 from pydantic import (
@@ -24,8 +25,9 @@ from pydantic import (
     create_model,
     model_validator,
 )
+from pydantic.config import JsonDict
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Attribute
+from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Attribute, attribute_of
 from galaxies.common.errors import shown
 from galaxies.common.parsing import MAX_SEED
 from galaxies.generation.request_values import (
@@ -116,13 +118,28 @@ def _choice(text: str) -> int:
 
 
 Parameters = TypeVar("Parameters", bound="GalaxyParameters")
-Models = Mapping[str, Sequence[Attribute]]  # attributes of each model that is served, by its id
+
+
+class Served(NamedTuple):
+    """What a model that is served can be asked for: its attributes, and the names of its classes by their index."""
+
+    attributes: tuple[Attribute, ...]
+    classes: tuple[str, ...]
+
+
+Models = Mapping[str, Served]  # by id
 
 
 def _with_attributes(kind: type[Parameters]) -> type[Parameters]:
     """Add the attributes of the table to what a request may say, each with its range."""
+    return create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **_fields(ATTRIBUTES.values()))
+
+
+def _fields(attributes: Iterable[Attribute]) -> dict[str, Any]:
+    """Return what a request may say of attributes, as fields of pydantic."""
     fields: dict[str, Any] = {}
-    for name, attribute in ATTRIBUTES.items():
+    for attribute in attributes:
+        name = attribute.name
         low, high = attribute.plausible
         unit = f" [{attribute.unit}]" if attribute.unit else ""
         fields[name] = (
@@ -133,6 +150,29 @@ def _with_attributes(kind: type[Parameters]) -> type[Parameters]:
                 "where it is left out; only for models that were trained with it.",
                 examples=[float(f"{(attribute.low + attribute.high) / 2:.6g}")],
             ),
+        )
+    return fields
+
+
+def kind_for(kind: type[Parameters], models: Models) -> type[Parameters]:
+    """Return a kind of request with the attributes and classes of models beside those of the tables."""
+    others = {a.name: a for served in models.values() for a in served.attributes if a.name not in ATTRIBUTES}
+    classes = list(dict.fromkeys(name for served in models.values() for name in served.classes))
+    if not others and set(classes) <= set(MORPHOLOGY_NAMES):
+        return kind
+    fields = _fields(others.values())
+    about = kind.model_fields["morphology"].description
+    choice: JsonDict = {"enum": [*classes]}
+    fields["morphology"] = (
+        Annotated[str, Field(min_length=1)],
+        Field(description=about, examples=classes[:1], json_schema_extra=choice),
+    )
+    if sweep := kind.model_fields.get("sweep"):
+        names: JsonDict = {"enum": [*ATTRIBUTES, *others]}
+        example = [a.name for served in models.values() for a in served.attributes][:1]
+        fields["sweep"] = (
+            str | None,
+            Field(default=None, description=sweep.description, examples=example, json_schema_extra=names),
         )
     return create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **fields)
 
@@ -172,14 +212,17 @@ class GalaxyParameters(BaseModel):
         if isinstance(model, list) or not given.keys() <= cls.model_fields.keys():
             return given  # it is refused for that
         _choose("model", model, tuple(models))
-        known = [attribute.name for attribute in models[model]]
-        check_known([name for name in given if name in ATTRIBUTES], known)
+        served = models[model]
+        check_known([name for name in given if attribute_of(name)], [a.name for a in served.attributes])
+        morphology = given.get("morphology")
+        if morphology and isinstance(morphology, str):
+            given = {**given, "morphology": served.classes[class_index(morphology, served.classes)]}
         return given
 
-    def galaxy(self, attributes: Sequence[Attribute]) -> GalaxyQuery:
-        """Return which galaxy is wanted from a model of these attributes."""
-        values = tuple(getattr(self, attribute.name) for attribute in attributes)
-        return GalaxyQuery(self.model, MORPHOLOGY_NAMES.index(self.morphology), values, self.seed)
+    def galaxy(self, served: Served) -> GalaxyQuery:
+        """Return which galaxy is wanted from a model."""
+        values = tuple(getattr(self, attribute.name) for attribute in served.attributes)
+        return GalaxyQuery(self.model, served.classes.index(self.morphology), values, self.seed)
 
 
 class PictureParameters(GalaxyParameters):
@@ -222,7 +265,7 @@ class SheetParameters(GalaxyParameters):
     def _is_one_kind_of_sheet(self, info: ValidationInfo) -> SheetParameters:
         models: Models = info.context or {}
         if self.sweep is not None:
-            _choose("sweep", self.sweep, tuple(attribute.name for attribute in models[self.model]))
+            _choose("sweep", self.sweep, tuple(attribute.name for attribute in models[self.model].attributes))
             if self.seeds is not None:
                 raise RequestError("seeds cannot be combined with sweep: give one of them", "seeds", "left out")
         elif "steps" in self.model_fields_set:
@@ -250,8 +293,8 @@ def read_query(kind: type[Parameters], query: str, models: Models) -> Parameters
         Model of what it may say.
     query : str
         What follows the question mark, as it was sent (bytes as Latin-1).
-    models : mapping of str to sequence of Attribute
-        Attributes of each model that is served; the first one answers where none is named.
+    models : mapping of str to Served
+        The first one answers where none is named.
 
     Raises
     ------
@@ -311,7 +354,7 @@ def _refusal(
         return RequestError(f"{name} has no value: give it one or leave it out", name, "one value")
     schema = parameters_of(kind)[name]["schema"]
     try:
-        if name in ATTRIBUTES:
+        if attribute_of(name):
             attribute_value(name, value)
         elif "minimum" in schema:
             whole_value(name, value, schema["minimum"], schema["maximum"])

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
@@ -20,7 +20,7 @@ from galaxies.common.json_writing import json_text
 from galaxies.generation.request_values import RequestError
 from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, Sheet, Tile
 from galaxies.serving.batching import BusyError
-from galaxies.serving.openapi import Route, describe
+from galaxies.serving.openapi import Route
 from galaxies.serving.queries import (
     GalaxyParameters,
     GalaxyQuery,
@@ -29,7 +29,7 @@ from galaxies.serving.queries import (
     SheetParameters,
     read_query,
 )
-from galaxies.serving.service import DeviceFailureError, Galaxy, GalaxyService, Services, png_sheet
+from galaxies.serving.service import DeviceFailureError, Galaxy, GalaxyService, Services
 
 _FORMAT_VERSION = 1  # of the pictures: another one when the same request no longer gives the same bytes
 _FRESH_S = 60  # for which a browser need not ask again; in this time it does not see that the checkpoint is another
@@ -97,7 +97,8 @@ def _get_galaxies(
         @wraps(view)
         def read_and_answer() -> Response:
             services = _services()
-            asked = read_query(parameters, request.environ.get("QUERY_STRING", ""), services.attributes)
+            kind = services.kind(parameters)
+            asked = read_query(kind, request.environ.get("QUERY_STRING", ""), services.served)
             return view(services.by_id[asked.model], asked)
 
         return _get(path, summary, answers, said, parameters=parameters, headers=headers or {})(read_and_answer)
@@ -155,9 +156,9 @@ def model() -> Response:
 )
 def image(service: GalaxyService, asked: PictureParameters) -> Response:
     """Answer with one galaxy."""
-    query = asked.galaxy(service.attributes)
+    query = asked.galaxy(service.served)
     response = _picture(
-        service, (query, asked.pixels), lambda: png_sheet(_draw(service, [query], measured=False), asked.pixels)
+        service, (query, asked.pixels), lambda: service.sheet(_draw(service, [query], measured=False), asked.pixels)
     )
     response.headers.update(_support_headers(service, query))
     return response
@@ -171,7 +172,7 @@ def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
     started = time.perf_counter()
     query, galaxy = _one_measured(service, asked)
     took = round((time.perf_counter() - started) * 1e3, 1)
-    return answer(Measurement(**dict(service.report(query, galaxy)), milliseconds=took))
+    return answer(Measurement(**service.report(query, galaxy).model_dump(exclude_unset=True), milliseconds=took))
 
 
 @_get_galaxies(
@@ -185,11 +186,11 @@ def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
 def sheet_picture(service: GalaxyService, asked: SheetParameters) -> Response:
     """Answer with a picture of many galaxies."""
     columns = asked.columns or asked.count
-    about = (asked.galaxy(service.attributes), asked.count, asked.sweep, columns, asked.pixels)
+    about = (asked.galaxy(service.served), asked.count, asked.sweep, columns, asked.pixels)
     return _picture(
         service,
         about,
-        lambda: png_sheet(_draw(service, service.tiles(asked), measured=False), asked.pixels, columns),
+        lambda: service.sheet(_draw(service, service.tiles(asked), measured=False), asked.pixels, columns),
     )
 
 
@@ -211,7 +212,8 @@ def sheet_numbers(service: GalaxyService, asked: SheetParameters) -> Response:
 
 @_get_galaxies(
     "/api/fits",
-    "One galaxy as a FITS cube (R, G, B planes, 0 to 255) with its catalogue row in the header",
+    "One galaxy as a FITS cube with its catalogue row in the header: R, G, B planes, 0 to 255, or of flux a plane a "
+    "band, nJy a pixel",
     GalaxyParameters,
     "application/fits",
     "The file.",
@@ -243,7 +245,8 @@ def catalogue(service: GalaxyService, asked: GalaxyParameters) -> Response:
 )
 def openapi() -> Response:
     """Answer with the description of all of this."""
-    return file_answer(_description(), "application/json")
+    services: Services = current_app.extensions["galaxies"]
+    return file_answer(services.description(ROUTES), "application/json")
 
 
 @_get("/healthz", "Whether the server is alive; answers also when it is busy", Health, "It is.", needs_model=False)
@@ -252,18 +255,13 @@ def healthz() -> Response:
     return answer(Health(status="ok"))
 
 
-@cache
-def _description() -> bytes:
-    return json_text(describe(ROUTES), indent=1).encode()
-
-
 def _draw(service: GalaxyService, queries: Sequence[GalaxyQuery], measured: bool) -> list[Galaxy]:
     is_gone: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     return service.galaxies(queries, measured, lambda: not is_gone())
 
 
 def _one_measured(service: GalaxyService, asked: GalaxyParameters) -> tuple[GalaxyQuery, Galaxy]:
-    query = asked.galaxy(service.attributes)
+    query = asked.galaxy(service.served)
     with service.queue.place():
         return query, _draw(service, [query], measured=True)[0]
 

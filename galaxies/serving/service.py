@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,21 +15,33 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from config_physics import MORPHOLOGIES
+from config_physics import morphologies_of
 from galaxies.common.device_errors import device_failure
 from galaxies.common.errors import UserError
+from galaxies.common.json_writing import json_text
 from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of
-from galaxies.generation.fits_files import write_fits
+from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
-from galaxies.measure.photometry import FLAG_BITS, NO_SOURCE
+from galaxies.measure import flux, photometry
+from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.statistics_table import Measured
 from galaxies.serving.answers import VERDICTS, AttributeReport, Facts, MorphologyFacts, Tile, Verdict
 from galaxies.serving.batching import ImageQueue
 from galaxies.serving.cache import BoundedCache
 from galaxies.serving.models import ServedModel, rounded
-from galaxies.serving.queries import MAX_SEED, PIXELS, GalaxyQuery, Models, SheetParameters
+from galaxies.serving.openapi import Route, describe
+from galaxies.serving.queries import (
+    MAX_SEED,
+    PIXELS,
+    GalaxyQuery,
+    Models,
+    Parameters,
+    Served,
+    SheetParameters,
+    kind_for,
+)
 
 _GALAXY_BYTES = 32 * 2**20  # of galaxies that are kept, in case that the same one is asked for in another form
 _PICTURE_BYTES = 64 * 2**20  # of finished pictures
@@ -47,7 +59,8 @@ class Galaxy:
 
     Attributes
     ----------
-    image : Tensor, (3, S, S), uint8
+    image : Tensor, (B, S, S)
+        uint8 of a display, or flux, nJy a pixel.
     values : Tensor, (A,), float32
         Its attributes as requested or drawn from real galaxies, NaN where unknown.
     measured : Measured
@@ -78,6 +91,9 @@ class GalaxyService:
 
     def __init__(self, model: ServedModel, most_requests: int) -> None:
         self.model, self.sampler, self.attributes = model, model.sampler, model.sampler.attributes
+        config = self.sampler.config
+        self.served = Served(self.attributes, config.classes)
+        self.flag_bits = flux.FLAG_BITS if config.kind == "flux" else photometry.FLAG_BITS
         self.fingerprint = model.fingerprint()
         self._kept: BoundedCache[Galaxy] = BoundedCache(_GALAXY_BYTES)
         self._threads = torch.get_num_threads()
@@ -112,7 +128,7 @@ class GalaxyService:
 
         In a sweep the attributes that are not set are those of one real galaxy, the same in every tile.
         """
-        base = sheet.galaxy(self.attributes)
+        base = sheet.galaxy(self.served)
         if sheet.sweep is None:
             return [replace(base, seed=base.seed + k) for k in range(sheet.count)]
         swept = [attribute.name for attribute in self.attributes].index(sheet.sweep)
@@ -161,7 +177,7 @@ class GalaxyService:
             for row, query in enumerate(unmeasured):
                 galaxies[query] = replace(galaxies[query], measured=table.of(row))
         for query, galaxy in galaxies.items():
-            self._kept.put(query, galaxy, galaxy.image.numel() + 4096)
+            self._kept.put(query, galaxy, galaxy.image.nbytes + 4096)
         return [galaxies[query] for query, _ in items]
 
     def _given(self, query: GalaxyQuery) -> Tensor:
@@ -179,19 +195,25 @@ class GalaxyService:
             value = query.values[index]
             requested = rounded(float(galaxy.values[index])) if value is None else value
             limits = self.sampler.supported[query.class_index][index]
-            measured = galaxy.measured.values.get(attribute.name)
+            found = galaxy.measured.values.get(attribute.name)
+            measured = None if found is None else float(found[0])
             attributes[attribute.name] = AttributeReport(
                 requested=None if math.isnan(requested) else requested,
-                measured=rounded(float(measured[0])) if measured is not None and seen else None,
+                measured=rounded(measured) if measured is not None and seen and math.isfinite(measured) else None,
                 set=value is not None,
                 supported=limits is not None and (value is None or limits[0] <= value <= limits[1]),
             )
         support = self.support(query)
         # In a sweep what is not set is held all the same.
         notes = self.sampler.unsupported(query.class_index, torch.tensor(query.wanted).double())
-        meanings = [text for bit, text in FLAG_BITS.items() if flag & bit]
+        meanings = [text for bit, text in self.flag_bits.items() if flag & bit]
+        besides = {}
+        if self.sampler.config.kind == "flux":
+            known = {name: float(value[0]) for name, value in galaxy.measured.values.items() if name not in attributes}
+            besides["besides"] = {n: rounded(v) if seen and math.isfinite(v) else None for n, v in known.items()}
         return Tile(
-            morphology=MORPHOLOGIES[query.class_index].name,
+            **besides,
+            morphology=self.served.classes[query.class_index],
             seed=query.seed,
             model=query.model,
             attributes=attributes,
@@ -219,8 +241,13 @@ class GalaxyService:
     def fits(self, query: GalaxyQuery, galaxy: Galaxy) -> bytes:
         """Return a measured galaxy as a FITS file."""
         file = io.BytesIO()
-        write_fits(file, galaxy.image, self.catalogue(query, galaxy).iloc[0], self.attributes)
+        facts = ImageFacts.of_run(self.sampler.config, self.sampler.origin, self.sampler.psfs)
+        write_fits(file, galaxy.image, self.catalogue(query, galaxy).iloc[0], self.attributes, facts)
         return file.getvalue()
+
+    def sheet(self, galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1) -> bytes:
+        """Return pictures of galaxies as one PNG file; see `png_sheet`. Those of flux are composites of its bands."""
+        return png_sheet(list(self.sampler.pictures(torch.stack([g.image for g in galaxies]))), pixels, num_columns)
 
 
 class Services:
@@ -234,7 +261,7 @@ class Services:
     Attributes
     ----------
     by_id : dict of str to GalaxyService
-    attributes : dict of str to tuple of Attribute
+    served : dict of str to Served
         What each model can be asked for.
     pictures : BoundedCache
         Finished files by their tags.
@@ -242,28 +269,47 @@ class Services:
 
     def __init__(self, services: Sequence[GalaxyService]) -> None:
         self.by_id = {service.model.id: service for service in services}
-        self.attributes: Models = {name: service.attributes for name, service in self.by_id.items()}
+        self.served: Models = {name: service.served for name, service in self.by_id.items()}
         self.pictures: BoundedCache[bytes] = BoundedCache(_PICTURE_BYTES)
+        self._kinds: dict[Any, Any] = {}
+        self._description: bytes | None = None
+
+    def kind(self, parameters: type[Parameters]) -> type[Parameters]:
+        """Return a kind of request as the models that are served take it."""
+        if parameters not in self._kinds:
+            self._kinds[parameters] = kind_for(parameters, self.served)
+        return self._kinds[parameters]
+
+    def description(self, routes: Sequence[Route]) -> bytes:
+        """Return the description of the routes, made once."""
+        if self._description is None:
+            own = [replace(r, parameters=self.kind(r.parameters)) if r.parameters else r for r in routes]
+            self._description = json_text(describe(own), indent=1).encode()
+        return self._description
 
     def facts(self) -> Facts:
         """Return what `/api/model` says: the classes, and each model with its attributes."""
+        classes = dict.fromkeys(name for served in self.served.values() for name in served.classes)
         return Facts(
             default=next(iter(self.by_id)),
-            morphologies=[MorphologyFacts(name=m.name, label=m.label, description=m.description) for m in MORPHOLOGIES],
+            morphologies=[
+                MorphologyFacts(name=m.name, label=m.label, description=m.description)
+                for m in morphologies_of(tuple(classes))
+            ],
             models=[service.model.facts() for service in self.by_id.values()],
             pixels=list(PIXELS),
             max_seed=MAX_SEED,
         )
 
 
-def png_sheet(galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1) -> bytes:
-    """Return galaxies as one PNG file: tiles of so many pixels, row by row, without gaps."""
-    num_columns = min(num_columns, len(galaxies))
-    num_rows = -(-len(galaxies) // num_columns)
+def png_sheet(images: Sequence[Tensor], pixels: int, num_columns: int = 1) -> bytes:
+    """Return pictures (3, S, S) uint8 as one PNG file: tiles of so many pixels, row by row, without gaps."""
+    num_columns = min(num_columns, len(images))
+    num_rows = -(-len(images) // num_columns)
     canvas = Image.new("RGB", (num_columns * pixels, num_rows * pixels))
-    for index, galaxy in enumerate(galaxies):
+    for index, image in enumerate(images):
         row, column = divmod(index, num_columns)
-        picture = to_picture(galaxy.image)
+        picture = to_picture(image)
         if picture.width != pixels:
             picture = picture.resize((pixels, pixels), Image.Resampling.LANCZOS)
         canvas.paste(picture, (column * pixels, row * pixels))

@@ -133,7 +133,8 @@ class Viewer:
     @torch.inference_mode()
     def _measured(self, images: Tensor, device: torch.device) -> Measured:
         bands = self.layout.band_names
-        blur = torch.tensor([self._psf_fwhm]).expand(len(images), -1).to(device)
+        widths = [width if width > 0 else torch.nan for width in self._psf_fwhm]
+        blur = torch.tensor([widths], device=device).expand(len(images), -1)
         found = measure_flux(images.to(device).float(), self._pixel_scale, psf_fwhm=blur, structure=True)
         values: dict[str, np.ndarray] = {}
         for name in flux_attributes(bands):

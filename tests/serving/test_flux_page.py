@@ -1,0 +1,87 @@
+"""The page of a run of flux in a real browser: its own sliders and classes, units, rings in arcseconds, downloads."""
+
+from __future__ import annotations
+
+import threading
+from urllib.request import urlopen
+
+import pytest
+
+from galaxies.serving.application import create_app
+from galaxies.serving.models import ServedModel
+from tests.generation.painted import painting_sampler
+
+page_tests = pytest.importorskip("tests.serving.test_page", reason="playwright is not installed")
+pytestmark = page_tests.pytestmark
+browser, expect = page_tests.browser, page_tests.expect
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Address of a server in this process, whose generator paints what it is told."""
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, create_app([ServedModel(painting_sampler(), "painted/latest.pt", 7)]), True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def page(browser, address):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, faults = context.new_page(), []
+    page.set_default_timeout(page_tests.PATIENCE)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{address}?morphology=disc&magnitude_r=19.5&color_g_r=0.7&size_arcsec=1.28&redshift=0.4&seed=7")
+    page.wait_for_selector(page_tests.PICTURE)
+    yield page
+    context.close()
+    assert faults == []
+
+
+def test_sliders_classes_and_readings_are_those_of_the_run(page, address):
+    expect(page.locator("#remark")).to_contain_text("Also measured: magnitude g 20.")
+    assert page.locator(".gauge label").all_inner_texts() == [
+        "Magnitude r",
+        "Color g - r",
+        "Half-light radius",
+        "Redshift",
+    ]
+    assert page.locator(".gauge small").all_inner_texts() == ["mag", "mag", "arcsec", ""]
+    slider = page.locator("#slider-size_arcsec")
+    assert [slider.get_attribute(name) for name in ("min", "max")] == ["0.4", "2"]
+    expect(page.locator("#slider-magnitude_r-found")).to_contain_text("measured 19.")
+    expect(page.locator("#slider-redshift-found")).to_have_text("not visible in a picture")
+    assert page.locator("#classes button").all_inner_texts() == ["Disc", "Early type"]
+    # Half of the light lies within 1.28 arcsec, a tenth of the frame of 64 pixels of 0.2 arcsec.
+    assert float(page.locator("#figure-a .rings .asked").get_attribute("r")) == pytest.approx(0.1)
+    assert float(page.locator("#figure-a .rings .found").get_attribute("r")) == pytest.approx(0.1, rel=0.08)
+    for name, start in (("png", b"\x89PNG"), ("fits", b"SIMPLE"), ("csv", b"seed,")):
+        with urlopen(address + page.locator(f"#{name}").get_attribute("href")) as answer:
+            assert answer.read().startswith(start)
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_class_and_a_slider_change_the_request(page):
+    page.locator("#classes button", has_text="Early type").click()
+    expect(page.locator("#figure-a .class")).to_have_text("Early type")
+    page.locator("#slider-magnitude_r").fill("21")
+    expect(page.locator("#slider-magnitude_r-found")).to_contain_text("measured 2")
+    assert "morphology=early-type&magnitude_r=21.00" in page.url
+
+
+def test_one_class_is_no_choice(page):
+    def one(route):
+        facts = route.fetch().json()
+        facts["models"][0]["classes"] = ["disc"]
+        route.fulfill(json=facts)
+
+    page.route("**/api/model", one)
+    page.reload()
+    page.wait_for_selector(page_tests.PICTURE)
+    assert page.locator("#classes").is_hidden() and page.locator(".gauge").count() == 4
