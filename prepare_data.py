@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pixel-scale",
         type=_above_zero,
         metavar="ARCSEC",
-        help="arcseconds a pixel; larger ones hold more sky and show less detail (default: the survey's own)",
+        help="arcseconds a pixel, up to four times the survey's own (default: those)",
     )
     _add_size(simulated)
     _add_dataset_options(simulated)
@@ -268,7 +268,7 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
 
 
 def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) -> None:
-    from galaxies.mock_survey.band_population import Frame  # here, since it imports torch
+    from galaxies.mock_survey.band_population import Frame, check_frame  # here, since it imports torch
     from galaxies.mock_survey.band_writing import write_band_dataset
     from galaxies.telescope.surveys import find_survey
 
@@ -276,6 +276,7 @@ def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) 
         raise UserError("--as-gz2 writes colour pictures, as Galaxy Zoo has them: leave it out, or --kind flux")
     survey = find_survey(options.survey or "LSST", options.bands)
     frame = Frame(survey, options.size, options.pixel_scale or survey.pixel_scale)
+    check_frame(frame)
     arguments = (options.count, options.seed, frame, device, command_line, options.overwrite)
     print_summary(write_band_dataset(options.out, *arguments))
 

@@ -11,12 +11,14 @@ evenly as far as there are such galaxies, and not by volume: networks learn most
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from galaxies.common.cosmology import arcsec_per_kpc, distance_modulus
+from galaxies.common.errors import UserError
 from galaxies.mock_survey import population, spectra
 from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.galaxy_table import BandExposure, BandTable, Palette, Structure, joined
@@ -28,6 +30,7 @@ REDSHIFT_RANGE = (0.03, 0.8)
 MIN_SIGNAL_TO_NOISE = 40.0  # of the light within the half-light radius, in the reference band
 _REFERENCE_NM = 625.0  # the reference band is the one nearest to this
 _RADIUS_RANGE = (1 / 18, 1 / 7.5)  # of half of the light, frame widths; never below the width of the PSF
+_COARSEST = 4.0  # pixels, over the survey's own
 _PAIR_RADIUS = 0.65  # of a pair's primary over that of a galaxy alone
 _TRIALS = (
     64  # of a galaxy, from its redshift down to the lowest, of which the first that the survey would keep is taken
@@ -54,6 +57,24 @@ class Frame(NamedTuple):
     def reference(self) -> int:
         """The place of the band nearest to r among the survey's."""
         return int(np.argmin([abs(band.wavelength_nm - _REFERENCE_NM) for band in self.survey.bands]))
+
+
+def check_frame(frame: Frame) -> None:
+    """Refuse pixels on which there are no galaxies to draw.
+
+    Raises
+    ------
+    UserError
+        If no galaxy that the survey resolves fits the frame, or pixels are too large to show one.
+    """
+    survey, size = frame.survey, frame.image_size
+    least = survey.bands[frame.reference].psf_fwhm / (_RADIUS_RANGE[1] * size)
+    most = _COARSEST * survey.pixel_scale
+    if not least <= frame.pixel_scale <= most:
+        raise UserError(
+            f"{survey.name} has no galaxies for {size} pixels of {frame.pixel_scale:g} arcseconds: choose "
+            f"--pixel-scale from {math.ceil(1000 * least) / 1000:g} to {most:g}"
+        )
 
 
 class Part(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.mock_survey import band_population, spectra
-from galaxies.mock_survey.band_population import Frame, draw_blocks, mixture
+from galaxies.mock_survey.band_population import Frame, check_frame, draw_blocks, mixture
 from galaxies.mock_survey.galaxy_table import columns_of
 from galaxies.telescope.surveys import Survey, SurveyBand, find_survey
 
@@ -146,6 +146,15 @@ def test_what_no_survey_would_find_is_drawn_as_near_to_it_as_can_be():
     blind = replace(survey.bands[0], exposure_s=1e-6)
     table = draw_blocks("elliptical", [8], streams(1), Frame(replace(survey, bands=(blind,)), 64, 0.2))
     assert np.isfinite(table.disc_flux).all()
+
+
+def test_every_survey_has_galaxies_for_its_own_pixels():
+    import surveycodex
+
+    for name in surveycodex.available_surveys:
+        survey = find_survey(name)
+        for size in (64, 128, 256):
+            check_frame(Frame(survey, size, survey.pixel_scale))
 
 
 def test_a_class_that_is_none_is_refused():

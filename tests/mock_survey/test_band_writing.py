@@ -136,6 +136,11 @@ def test_larger_pixels_hold_more_sky(tmp_path):
         (["--kind", "flux", "--bands", "g,K"], "LSST has no band 'K': choose from u, g, r, i, z, y"),
         (["--kind", "flux", "--bands", "g,g"], "band g of LSST is named twice"),
         (["--kind", "flux", "--as-gz2", "files"], "--as-gz2 writes colour pictures"),
+        (
+            ["--kind", "flux", "--pixel-scale", "0.09"],
+            r"LSST has no galaxies for 64 pixels of 0\.09 arcseconds: choose --pixel-scale from 0\.095 to 0\.8",
+        ),
+        (["--kind", "flux", "--pixel-scale", "0.81", "--bands", "r"], r"choose --pixel-scale from 0\.095 to 0\.8"),
         (["--survey", "LSST"], "--survey is for flux: add --kind flux"),
         (["--bands", "g"], "--bands is for flux"),
         (["--pixel-scale", "0.3"], "--pixel-scale is for flux"),
