@@ -111,6 +111,30 @@ def kind_of_name(name: str) -> str:
     return next((kind for kind, pattern in _KINDS if pattern.search(spaced)), "")
 
 
+class Cards(dict[str, Any]):
+    """The cards of a header that can be read, by their names; those of long names also with HIERARCH before them.
+
+    astropy reads a card when it is asked for, and fails then where it is damaged.
+
+    Attributes
+    ----------
+    comments : dict of str to str
+    """
+
+    def __init__(self, header: Any) -> None:
+        super().__init__()
+        self.comments: dict[str, str] = {}
+        for card in header.cards:
+            try:
+                name, value, comment = str(card.keyword), card.value, str(card.comment)
+            except Exception:  # of several kinds
+                continue
+            names = [name, f"HIERARCH {name}"] if len(name) > 8 or " " in name else [name]
+            for each in names:
+                self.setdefault(each, value)
+                self.comments.setdefault(each, comment)
+
+
 class ScienceFile:
     """An open FITS file of science.
 
@@ -124,7 +148,7 @@ class ScienceFile:
     def __init__(self, path: Path, units: Any) -> None:
         self.path = path
         self._units = units
-        self.primary: Mapping[str, Any] = units[0].header
+        self.primary = Cards(units[0].header)
         self._images: list[Image] | None = None
 
     def images(self, number: int | None = None) -> list[Image]:
@@ -138,17 +162,17 @@ class ScienceFile:
         if number is None:
             if self._images is None:
                 with _damage(self.path):
-                    self._images = images_of(self._units)
+                    self._images = [i._replace(header=Cards(i.unit.header)) for i in images_of(self._units)]
             return self._images
         with _damage(self.path):
             try:
                 unit = self._units[number]
             except IndexError:
                 raise UnusableImageError(f"{self.path} has no HDU {number}", "no such HDU") from None
-        found = images_of([unit])
+            found = images_of([unit])
         if not found:
             raise UnusableImageError(f"HDU {number} of {self.path} is no image", "no such HDU")
-        return [found[0]._replace(number=number)]
+        return [found[0]._replace(number=number, header=Cards(unit.header))]
 
     def named(self, name: str) -> list[Image]:
         """Return the images whose extension has this name, whatever the case."""
@@ -159,7 +183,8 @@ class ScienceFile:
         """Return the header of an image, with what the file's first unit says of all."""
         if image.number == 0:
             return image.header
-        return ChainMap(image.header, self.primary)  # type: ignore[arg-type]
+        assert isinstance(image.header, Cards)
+        return ChainMap(image.header, self.primary)
 
 
 @contextmanager

@@ -52,8 +52,9 @@ def test_a_missing_pixel_is_made_up_for_by_its_neighbours():
     image = np.full((8, 8), 3.0)
     image[2, 2] = np.nan
     image[4:6, 4:6] = np.nan
-    found = resample(image, 4, 2).values
+    found, error = resample(image, 4, 2, np.ones_like(image))
     assert found[1, 1] == pytest.approx(12)
+    assert error[0, 0] == pytest.approx(2) and error[1, 1] == pytest.approx(np.sqrt(3) * 4 / 3)
     assert np.isnan(found[2, 2]) and np.isnan(found).sum() == 1
 
 

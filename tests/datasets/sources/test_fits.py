@@ -458,6 +458,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, capsys):
     whole = (folder / "cutout_1.fits").read_bytes()
     (folder / "cut.fits").write_bytes(whole[: len(whole) // 2])
     (folder / "packed.fits.gz").write_bytes(gzip.compress(whole)[:-2000])
+    (folder / "card.fits").write_bytes(whole.replace(b"CRPIX1  = ", b"CRPIX1  =!"))  # which no one needs
     (folder / "page.fits").write_text("<html>busy</html>", encoding="utf-8")
     (folder / "empty.fits").touch()
     header = sky_header(BANDS="grz", BUNIT="nJy")
@@ -472,7 +473,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path, capsys):
     other = [fits.PrimaryHDU(galaxy(9), header), fits.ImageHDU(np.ones((9, 9)), name="IVAR")]
     fits.HDUList(other).writeto(folder / "other.fits")
     made = prepare(tmp_path, "--images", folder)
-    assert sorted(made.rows["object_id"]) == ["1", "2", "3"]
+    assert sorted(made.rows["object_id"]) == ["1", "2", "3", "card"]
     assert made.manifest["rejected"] == {
         "corrupt or truncated": 2,
         "no FITS file": 2,
