@@ -250,6 +250,12 @@ class CutoutReader:
                     raise UnusableImageError(f"{galaxy.files.name} has no file of band {band}", "bands missing")
                 file = self._opened(sky_files[band], stack, bool(galaxy.hdu))
                 sky, maps = self._sky_images(file, galaxy.hdu)
+                held = {band_key(name) for name, _, _ in named_planes(file, sky)} & {band_key(each) for each in bands}
+                if len(held) > 1:
+                    raise UnusableImageError(
+                        f"{file.path} is of band {band} by its name, and holds several: give its galaxy another name",
+                        "several bands in the file of one",
+                    )
                 planes, turned = planes_of_bands(file, sky, (band,), by_order=True)
                 if turned:
                     self._said.add("whose headers name other bands than their files' names, which decide")

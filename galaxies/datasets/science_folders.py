@@ -74,24 +74,27 @@ class Folder:
     ) -> None:
         self.path = path
         self._bands = bands
+        apart = {file.resolve() for file in but}
+        files = [file for file in science_files(path) if file.resolve() not in apart]
+        parts = [self._parts(file, path) for file in files]
+        of_sky = [band for _, band, kind in parts if not kind]
+        if 2 * sum(map(bool, of_sky)) < len(of_sky):  # such as galaxies a to g, of which one seems to be a band
+            self._bands = ()
+            parts = [self._parts(file, path) for file in files]
         found: dict[str, GalaxyFiles] = {}
         others: list[tuple[str, str, str, Path]] = []
-        apart = {file.resolve() for file in but}
-        for file in science_files(path):
-            if file.resolve() in apart:
+        for file, (name, band, kind) in zip(files, parts, strict=True):
+            if kind in (*MAP_KINDS, "psf"):
+                others.append((name, kind, band, file))
+            if kind:
                 continue
-            name, band, kind = self._parts(file, path)
-            if kind in ("", *MAP_KINDS, "psf"):
-                if kind:
-                    others.append((name, kind, band, file))
-                    continue
-                galaxy = found.setdefault(name, GalaxyFiles(name, {}, []))
-                if band in galaxy.sky:
-                    raise UserError(
-                        f"{galaxy.sky[band]} and {file} are both of {'band ' + band if band else 'all bands'} of one "
-                        "galaxy by their names: name the bands with --bands, or keep one of them"
-                    )
-                galaxy.sky[band] = file
+            galaxy = found.setdefault(name, GalaxyFiles(name, {}, []))
+            if band in galaxy.sky:
+                raise UserError(
+                    f"{galaxy.sky[band]} and {file} are both of {'band ' + band if band else 'all bands'} of one "
+                    "galaxy by their names: name the bands with --bands, or keep one of them"
+                )
+            galaxy.sky[band] = file
         if not found:
             raise UserError(f"{path} holds no FITS file of an image")
         for kind, folder in maps:

@@ -111,3 +111,10 @@ def test_one_file(tmp_path):
     file.touch()
     assert science_files(file) == [file]
     assert Folder(file, ["F814W"]).galaxies[0].sky == {"": file}
+
+
+def test_a_galaxy_that_is_called_as_a_band(tmp_path):
+    """Where most files have no band in their names, none has."""
+    folder = folder_of(tmp_path, [f"example_{letter}.fits" for letter in "abcdefg"], ["g", "r", "z"])
+    assert folder.ids() == [f"example_{letter}" for letter in "abcdefg"]
+    assert all(list(galaxy.sky) == [""] for galaxy in folder.galaxies)

@@ -538,6 +538,16 @@ def test_bands_of_other_sizes(tmp_path):
         prepare(tmp_path, "--images", tmp_path / "in", "--bands", "g,r")
 
 
+def test_cubes_that_are_called_as_bands(tmp_path):
+    for band in "grz":
+        (tmp_path / "in").mkdir(exist_ok=True)
+        fits.PrimaryHDU(galaxy(0), sky_header(BANDS="grz", BUNIT="nJy")).writeto(
+            tmp_path / "in" / f"example_{band}.fits"
+        )
+    with pytest.raises(UserError, match=r"example_g.fits is of band g by its name, and holds several"):
+        prepare(tmp_path, "--images", tmp_path / "in", "--bands", "g,r,z")
+
+
 # Against GalSim
 
 
