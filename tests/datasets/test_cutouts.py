@@ -209,6 +209,18 @@ def test_a_damaged_zip_entry_is_one_rejection(tmp_path):
     assert [r.rejection for r in results] == [None, Rejection.CORRUPT, None]
 
 
+def test_a_zip_entry_that_cannot_be_read_is_one_rejection(monkeypatch, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+
+    def refuse(source, name):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(CutoutSource, "find", refuse)
+    with CutoutSource(tmp_path) as source:
+        (block,) = read_blocks(source, ["a.png"], 64, 0.5, 1)
+    assert block.rejected == {0: LeftOut(Rejection.UNREADABLE, "Input/output error")}
+
+
 def test_reading_stays_close_behind_the_reader_and_stops(tmp_path):
     fill(tmp_path)
     taken = count()
