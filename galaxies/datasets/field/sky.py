@@ -11,6 +11,7 @@ Bertin & Arnouts (1996), A&AS 117, 393, section 3; Barbary (2016), JOSS 1, 58: `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,6 +76,7 @@ def map_sky(plane: Plane, box_px: int, sources: MaskReader | None = None) -> Sky
     rows, columns = _edges(height, box_px), _edges(width, box_px)
     level = np.full((len(rows) - 1, len(columns) - 1), np.nan)
     noise, sharing = level.copy(), level.copy()
+    constant = 0
     for i in range(level.shape[0]):
         strip_area = Area(rows[i], rows[i + 1], 0, width)
         strip = plane.read(strip_area)
@@ -88,22 +90,22 @@ def map_sky(plane: Plane, box_px: int, sources: MaskReader | None = None) -> Sky
             if good.mean() < _LEAST_PART:
                 continue
             box = np.ascontiguousarray(strip[:, part])
+            if not np.ptp(box[good]) > 0:  # not observed, and filled with a value
+                constant += 1
+                continue
             found = sep.Background(box, mask=~good, bw=box.shape[1], bh=box.shape[0], fw=1, fh=1)
             level[i, j], noise[i, j] = found.globalback, found.globalrms
             sharing[i, j] = _sharing(box - found.globalback, good, found.globalrms)
+    if not np.isfinite(noise).any() and constant:
+        raise UserError(f"band {plane.band} has a sky without noise: a model or an empty frame, and no observation")
     if not np.isfinite(noise).any():
         raise UserError(
             f"band {plane.band} has no area of {box_px} pixels a side with enough values: all is masked, empty or full "
             "of sources"
         )
-    if not np.nanmedian(noise) > 0:
-        raise UserError(f"band {plane.band} has a sky without noise: a model or an empty frame, and no observation")
-    with np.errstate(invalid="ignore"):
-        noise[noise <= 0] = np.nan  # a box without noise was not observed
-    level[np.isnan(noise)] = np.nan
     shared = sharing[np.isfinite(sharing)]
     return SkyMap(
-        _surface(_smoothed(level), rows, columns),
+        _surface(_smoothed(level), rows, columns, sloping=True),
         _surface(_smoothed(noise), rows, columns),
         _smoothed(noise),
         float(max(np.median(shared), 1.0)) if len(shared) else 1.0,
@@ -121,11 +123,13 @@ def _sharing(values: np.ndarray, good: np.ndarray, noise: float) -> float:
     if not min(height, width) or not noise > 0:
         return np.nan
     blocks = values[:height, :width].reshape(height // side, side, width // side, side).sum((1, 3), dtype=np.float64)
-    whole = good[:height, :width].reshape(height // side, side, width // side, side).all((1, 3))
-    if whole.sum() < 20:
+    whole = np.asarray(good[:height, :width].reshape(height // side, side, width // side, side).all((1, 3)))
+    # Differences of blocks side by side, so that a slope of the sky is no noise.
+    both = whole[:, 1:] & whole[:, :-1]
+    apart = (blocks[:, 1:] - blocks[:, :-1])[both]
+    if len(apart) < 20:
         return np.nan
-    sums = blocks[whole]
-    return float(_MAD * np.median(np.abs(sums - np.median(sums))) / (side * noise))
+    return float(_MAD * np.median(np.abs(apart - np.median(apart))) / (math.sqrt(2) * side * noise))
 
 
 def _smoothed(mesh: np.ndarray) -> np.ndarray:
@@ -138,7 +142,20 @@ def _smoothed(mesh: np.ndarray) -> np.ndarray:
             mean = np.where(known, around, 0).sum(0) / np.maximum(known.sum(0), 1)
         fill = np.isnan(filled) & known.any(0)
         filled[fill] = mean[fill]
-    return np.asarray(np.nanmedian(_neighbours(filled), axis=0))
+    # A slope goes on beyond the edge, so that the median of it is its value there, too.
+    framed = _continued(filled)
+    return np.asarray(np.median(_neighbours(framed)[:, 1:-1, 1:-1], axis=0))
+
+
+def _continued(mesh: np.ndarray) -> np.ndarray:
+    """Return a mesh with one more row and column on each side, by its own slope there."""
+    for axis in (0, 1):
+        width = [(1, 1) if k == axis else (0, 0) for k in (0, 1)]
+        if mesh.shape[axis] > 1:
+            mesh = np.pad(mesh, width, mode="reflect", reflect_type="odd")
+        else:
+            mesh = np.pad(mesh, width, mode="edge")
+    return mesh
 
 
 def _neighbours(mesh: np.ndarray) -> np.ndarray:
@@ -148,24 +165,28 @@ def _neighbours(mesh: np.ndarray) -> np.ndarray:
     return np.stack([framed[i : i + height, j : j + width] for i in range(3) for j in range(3)])
 
 
-def _surface(mesh: np.ndarray, rows: list[int], columns: list[int]) -> Callable[[Area], np.ndarray]:
-    """Return a function that interpolates a mesh; beyond the centres of the outermost boxes it stays level."""
+def _surface(
+    mesh: np.ndarray, rows: list[int], columns: list[int], sloping: bool = False
+) -> Callable[[Area], np.ndarray]:
+    """Return a function that interpolates a mesh; beyond the outermost centres it goes on by its slope, or level."""
     from scipy.interpolate import RectBivariateSpline
 
-    y, x = ((np.array(edges[:-1]) + edges[1:]) / 2 - 0.5 for edges in (rows, columns))
-
-    def doubled(axis: np.ndarray, values: np.ndarray, along: int) -> tuple[np.ndarray, np.ndarray]:
-        # A spline needs two points; a frame of a single box is level.
-        return (np.array([axis[0], axis[0] + 1]), np.repeat(values, 2, along)) if len(axis) == 1 else (axis, values)
-
-    y, mesh = doubled(y, mesh, 0)
-    x, mesh = doubled(x, mesh, 1)
-    spline: Any = RectBivariateSpline(y, x, mesh, kx=min(3, len(y) - 1), ky=min(3, len(x) - 1))
-    low, high = mesh.min(), mesh.max()
+    low, high = float(mesh.min()), float(mesh.max())
+    framed = _continued(mesh) if sloping else np.pad(mesh, 1, mode="edge")
+    if sloping:
+        low, high = float(framed.min()), float(framed.max())
+    y, x = (_centres(edges) for edges in (rows, columns))
+    spline: Any = RectBivariateSpline(y, x, framed, kx=min(3, len(y) - 1), ky=min(3, len(x) - 1))
 
     def at(area: Area) -> np.ndarray:
-        across = np.clip(np.arange(area.x0, area.x1), x[0], x[-1])
-        down = np.clip(np.arange(area.y0, area.y1), y[0], y[-1])
-        return np.clip(spline(down, across), low, high).astype(np.float32)
+        values = spline(np.arange(area.y0, area.y1), np.arange(area.x0, area.x1))
+        return np.clip(values, low, high).astype(np.float32)
 
     return at
+
+
+def _centres(edges: list[int]) -> np.ndarray:
+    """Return the centres of boxes, and of one more on each side."""
+    middle = (np.array(edges[:-1]) + edges[1:]) / 2 - 0.5
+    first, last = edges[1] - edges[0], edges[-1] - edges[-2]
+    return np.concatenate([[middle[0] - first], middle, [middle[-1] + last]])
