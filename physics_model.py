@@ -170,8 +170,8 @@ class FluxScale:
     ----------
     stretch : AsinhStretch
     bands : tuple of str, B of them
-    pixel_scale : float
-        Arcseconds a pixel.
+    pixel_scale : Tensor, (1,)
+        Arcseconds a pixel; on the device, so that a step can be recorded.
     noise : Tensor, (1, B)
         Standard deviation of a pixel of the sky, nJy.
     psf_fwhm : Tensor, (1, B)
@@ -180,7 +180,7 @@ class FluxScale:
 
     stretch: AsinhStretch
     bands: tuple[str, ...]
-    pixel_scale: float
+    pixel_scale: Tensor
     noise: Tensor
     psf_fwhm: Tensor
 
@@ -193,7 +193,8 @@ class FluxScale:
         known = [[width or math.nan for width in config.psf_fwhm]]
         psf_fwhm = torch.tensor(known, dtype=torch.float32, device=device)
         noise = softening[None] / NOISE_SOFTENING
-        return cls(AsinhStretch(softening), config.bands, config.pixel_scale, noise, psf_fwhm)
+        pixel_scale = torch.tensor([config.pixel_scale], dtype=torch.float32, device=device)
+        return cls(AsinhStretch(softening), config.bands, pixel_scale, noise, psf_fwhm)
 
     def measure(self, flux: Tensor) -> FluxPhotometry:
         """Measure images (N, B, S, S), nJy a pixel."""

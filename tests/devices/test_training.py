@@ -18,7 +18,7 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 from galaxies.training.starting import Start
 from galaxies.training.trainer import Trainer
-from tests.conftest import MODERN, make_trainer, write_dataset
+from tests.conftest import MODERN, make_trainer, write_dataset, write_flux_dataset
 
 TINY = {"width": 4, "batch_size": 4, "engine": "graph"}
 _SMALL_UNET = {"diffusion": True, "width": 8, "unet_blocks": 1, "solver_steps": 2}
@@ -116,6 +116,24 @@ def test_every_step_is_recorded(few, tmp_path, gpu, monkeypatch, vgg_weights, th
     assert all(graphs == variants for graphs, variants in recorded.values())
     assert means["predictor"]
     assert means["generator"]  # no step of them that was not finite
+
+
+@pytest.fixture(scope="module")
+def few_of_flux(tmp_path_factory):
+    """The same in two bands."""
+    path = write_flux_dataset(tmp_path_factory.mktemp("flux") / "survey", 48, ("g", "r"))
+    return PreparedDataset.open(path)
+
+
+@pytest.mark.parametrize("run", ["default", "diffusion"])
+def test_every_step_on_flux_is_recorded(few_of_flux, tmp_path, gpu, monkeypatch, run):
+    attributes = ("magnitude_r", "color_g_r", "size_arcsec", "ellipticity")
+    settings = TINY | RUNS[run] | few_of_flux.settings(attributes) | {"attributes": attributes}
+    times = warm_up(gpu, monkeypatch)
+    trainer = make_trainer(few_of_flux, tmp_path, device="cuda", **settings)
+    means, recorded = take_every_variant(trainer, gpu, times)
+    assert all(graphs == variants for graphs, variants in recorded.values())
+    assert means["predictor"] and means["generator"]
 
 
 @pytest.mark.parametrize("run", ["default", pytest.param("modern", marks=pytest.mark.slow), "diffusion"])
