@@ -217,7 +217,11 @@ def _galaxies(
     rows = catalogue.galaxies
     numbers = [name for name in rows if name not in ("object_id", "morphology", "image", "hdu", "psf_image", "psf_hdu")]
     alone = folder.galaxies[0] if len(folder.galaxies) == 1 else None
-    in_turn = _hdus_in_turn(alone, len(rows)) if alone is not None and len(rows) > 1 and "hdu" not in rows else None
+    in_turn = None
+    if alone is not None and len(rows) > 1 and not {"hdu", "image"} & set(rows):
+        of_rows = rows["object_id"].tolist()
+        if all(folder.find(name) is None for name in of_rows):
+            in_turn = _hdus_of(alone, of_rows)
     psfs = _psf_files([name for name in rows.get("psf_image", ()) if name], psf, folder.path)
     galaxies, without = [], []
     taken: dict[tuple[int, str], str] = {}
@@ -266,15 +270,18 @@ def _galaxies(
     return galaxies, without
 
 
-def _hdus_in_turn(files: GalaxyFiles, count: int) -> list[str] | None:
-    """Return the numbers of the extensions of a file that holds as many images as there are rows."""
+def _hdus_of(files: GalaxyFiles, ids: Sequence[str]) -> list[str]:
+    """Return the extension of each galaxy in one file of all: that of its name, or of as many as there are in turn."""
     path = next(iter(files.sky.values()))
     with science_file(path) as file:
         images = [image for image in images_by_kind(file, file.images())[0] if image.num_planes() == 1]
-    if len(images) != count:
+    names = {image.name for image in images}
+    if any(each.upper() in names for each in ids):
+        return list(ids)
+    if len(images) != len(ids):
         raise UserError(
-            f"{path} holds {len(images)} images and the catalogue {count} galaxies: say which extension is whose with "
-            "--columns hdu=NAME"
+            f"{path} holds {len(images)} images and the catalogue {len(ids)} galaxies: say which extension is whose "
+            "with --columns hdu=NAME"
         )
     print(f"{path} holds as many images as the catalogue has rows, and is taken in the order of its extensions")
     return [str(image.number) for image in images]

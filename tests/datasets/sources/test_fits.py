@@ -135,18 +135,23 @@ def test_one_file_a_band(tmp_path, name):
     assert made.manifest["rejected"] == {"missing": 1}
 
 
-@pytest.mark.parametrize("by", ["number", pytest.param("name", marks=slow), pytest.param("order", marks=slow)])
+@pytest.mark.parametrize("by", ["number", pytest.param("name", marks=slow), pytest.param("order", marks=slow), "id"])
 def test_an_extension_a_galaxy(tmp_path, by):
     units = [fits.PrimaryHDU()]
     units += [fits.ImageHDU(galaxy(n, "r")[0], name=f"gal{n}") for n in (4, 5, 6)]
     fits.HDUList(units).writeto(tmp_path / "all.fits")
-    columns = {"number": {"H": [3, 1, 2]}, "name": {"H": ["GAL6", "gal4", "gal5"]}, "order": {}}[by]
-    names = ["c", "a", "b"] if by != "order" else ["a", "b", "c"]
+    columns = {
+        "number": {"H": [3, 1, 2]},
+        "name": {"H": ["GAL6", "gal4", "gal5"]},
+    }.get(by, {})
+    names = {"order": ["a", "b", "c"], "id": ["gal6", "GAL4", "gal5"]}.get(by, ["c", "a", "b"])
     file = table(tmp_path / "t.csv", ID=names, **columns)
     options = ["--columns", "object_id=ID" + (",hdu=H" if columns else "")]
     options += ["--images", tmp_path / "all.fits", "--catalogue", file, "--bands", "r", "--zero-point", "31.4"]
     made = prepare(tmp_path, *options, "--pixel-scale", "0.25")
-    wanted = {"a": galaxy(4, "r"), "b": galaxy(5, "r"), "c": galaxy(6, "r")}
+    wanted = {
+        name: galaxy(n, "r") for n, *names in ((4, "a", "GAL4"), (5, "b", "gal5"), (6, "c", "gal6")) for name in names
+    }
     assert made.rows["object_id"].tolist() == names
     assert made.images == pytest.approx(np.stack([wanted[name] for name in names]), rel=1e-5, abs=1e-4)
 
@@ -173,6 +178,13 @@ def test_extensions_of_bands_with_inverse_variances_and_psfs(tmp_path):
     assert made.psfs.shape == (1, 3, 33, 33) and made.psfs.sum((2, 3)) == pytest.approx(1, rel=1e-5)
     wanted = 2.3548 * SCALE * np.array([1.5, 2, 2.5])
     assert made.rows[["psf_fwhm_g", "psf_fwhm_r", "psf_fwhm_z"]].to_numpy()[0] == pytest.approx(wanted, rel=0.02)
+
+
+def test_one_file_and_a_catalogue_of_many(tmp_path):
+    """Of which one has been fetched so far."""
+    file = table(tmp_path / "t.csv", object_id=[1, 2, 3])
+    made = prepare(tmp_path, "--images", write_cubes(tmp_path / "in", 1, 1.0, BUNIT="nJy"), "--catalogue", file)
+    assert made.rows["object_id"].tolist() == ["1"] and made.manifest["rejected"] == {"missing": 2}
 
 
 # Numbers
