@@ -19,6 +19,7 @@ from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
 from galaxies.generation.solvers import Solver, draw_images
 from galaxies.networks.layers import ImageGenerator
 from gan_model import build_gan_generator
+from physics_model import FluxScale
 
 Network = TypeVar("Network", bound=ImageGenerator)
 
@@ -34,6 +35,8 @@ class Asked(NamedTuple):
     condition, scaled, known : Tensor, (N, C), (N, A) and (N, A), on the network's device
         As `conditions.condition_vector` makes them.
     attributes : tuple of Attribute, A of them
+    scale : FluxScale or None
+        Of flux.
     """
 
     seeds: np.ndarray | Tensor
@@ -41,6 +44,7 @@ class Asked(NamedTuple):
     scaled: Tensor
     known: Tensor
     attributes: tuple[Attribute, ...]
+    scale: FluxScale | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Family(Generic[Network]):
         Returns the noise (N, noise_dim) of settings, network and seeds (N,), each row by its seed alone: on the CPU of
         an array, and of a tensor on its device.
     draw : callable
-        Returns images (N, B, S, S) in [-1, 1] of a network, noise (N, noise_dim) on its device, what is asked, the
-        solver, and what runs functions of tensors.
+        Returns images (N, B, S, S), as networks have them, of a network, noise (N, noise_dim) on its device, what is
+        asked, the solver, and what runs functions of tensors.
     chunk : callable
         Returns how many images go through the network together, of settings and whether the device is a CPU.
     describe : callable
@@ -127,6 +131,7 @@ def _diffusion_draw(
             asked.scaled,
             asked.known,
             run,
+            asked.scale,
         )
 
 

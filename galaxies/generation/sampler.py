@@ -33,13 +33,13 @@ from galaxies.generation.build import (
 )
 from galaxies.generation.exact_kernels import exactly
 from galaxies.generation.fits_files import ImageFacts
-from galaxies.generation.flux_measuring import FluxMeasurer, is_measured
+from galaxies.generation.flux_measuring import FluxMeasurer
 from galaxies.generation.request_values import attribute_value, class_index, seed_value
 from galaxies.generation.solvers import Solver
 from galaxies.images.composites import pictures_of_run
-from galaxies.images.stretch import AsinhStretch
 from galaxies.networks.layers import ImageGenerator
 from galaxies.storage.release import load_state
+from physics_model import FluxScale, is_measured
 
 # Images of 64 pixels a side that are worked on together. An accelerator keeps them until all are drawn; while they are
 # copied to the host, it is at work on the next block.
@@ -99,10 +99,9 @@ class GalaxySampler:
         self._noise_on_device = engine.device.type == "cuda"  # MPS has no float64
         self._run = Recorder(engine)
         self.measure: AttributeMeasurer | FluxMeasurer = AttributeMeasurer(engine)
-        self._stretch: AsinhStretch | None = None
-        if config.kind == "flux":
+        self._scale = FluxScale.of(config, engine.device)
+        if self._scale is not None:
             self.measure = FluxMeasurer(engine, config)
-            self._stretch = AsinhStretch(torch.tensor(config.softening, dtype=torch.float32, device=engine.device))
         self.pictures = pictures_of_run(config)
         self.origin: dict[str, str] = {}
         self.psfs: Tensor | None = None
@@ -150,7 +149,7 @@ class GalaxySampler:
         sampler.solver = replace(sampler.solver, **solver)
         if sampler.solver.guidance != 1 and config.condition_dropout == 0:
             raise UserError(f"{path} was trained without condition dropout, which guidance needs: leave out --guidance")
-        if sampler.solver.photometry and not sampler.reads_any:
+        if sampler.solver.photometry and not any(map(is_measured, sampler.attributes)):
             raise UserError(f"{path} knows no attribute that photometry measures: leave out --photometric-guidance")
         return sampler
 
@@ -158,13 +157,6 @@ class GalaxySampler:
     def facts(self) -> ImageFacts:
         """What files of the galaxies say of all of them."""
         return ImageFacts.of_run(self.config, self.origin, self.psfs)
-
-    @property
-    def reads_any(self) -> bool:
-        """Whether photometry measures any attribute of the run."""
-        if self.config.kind == "flux":
-            return any(is_measured(name, self.config.bands) for name in self.config.attributes)
-        return any(attribute.source == "photometry" for attribute in self.attributes)
 
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
         """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy.
@@ -314,7 +306,7 @@ class GalaxySampler:
 
     def _empty(self, count: int, device: torch.device) -> Tensor:
         shape = count, self.config.num_bands, self.config.image_size, self.config.image_size
-        dtype = torch.uint8 if self._stretch is None else torch.float32
+        dtype = torch.uint8 if self._scale is None else torch.float32
         return torch.empty(shape, dtype=dtype, device=device)
 
     def _noise(self, seeds: np.ndarray | Tensor) -> Tensor:
@@ -329,13 +321,13 @@ class GalaxySampler:
         condition, scaled, known = (fill_up(part, self._chunk) for part in told)
         if isinstance(seeds, Tensor):
             seeds = fill_up(seeds, self._chunk)
-        asked = Asked(seeds, condition, scaled, known, self.attributes)
+        asked = Asked(seeds, condition, scaled, known, self.attributes, self._scale)
         drawn = self.family.draw(self.network, fill_up(noise, self._chunk), asked, self.solver, self._run)
         return drawn[: len(noise)]
 
     def _pixels(self, drawn: Tensor) -> Tensor:
         """Return images (K, B, S, S) of networks as datasets have them: uint8, or float32, nJy a pixel."""
-        return to_uint8(drawn) if self._stretch is None else self._stretch.flux(drawn.float())
+        return to_uint8(drawn) if self._scale is None else self._scale.stretch.flux(drawn.float())
 
     def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
         images = self._empty(len(seeds), self.engine.device)

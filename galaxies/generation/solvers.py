@@ -15,6 +15,7 @@ from config_physics import Attribute
 from diffusion_model import DiffusionGenerator, GaussianDiffusion
 from galaxies.compute.recorded_functions import Run, plainly
 from galaxies.generation.photometric_guidance import push_to_photometry
+from physics_model import FluxScale
 
 _RHO = 7  # in the spacing of a solver's steps
 
@@ -58,6 +59,7 @@ def draw_images(
     requested: Tensor | None = None,
     known: Tensor | None = None,
     run: Run = plainly,
+    scale: FluxScale | None = None,
 ) -> Tensor:
     """Draw images.
 
@@ -70,7 +72,7 @@ def draw_images(
     solver : Solver
     step_noise : callable, for the solvers "sde" and "ddpm"
         Gives the standard normal noise (N, 3, S, S) of step k.
-    attributes, requested, known : for photometric guidance
+    attributes, requested, known, scale : for photometric guidance
         As in `physics_model.photometric_errors`.
     run : Run
         Runs the network. What a step does besides is a dozen operations, which differ from step to step.
@@ -89,7 +91,7 @@ def draw_images(
         if solver.photometry > 0:
             strength = solver.photometry * process.alpha_bars[now]  # an early guess is blurred
             assert requested is not None and known is not None, "photometric guidance needs to know what was asked"
-            pushed = push_to_photometry(model.to_images(x0), strength, requested, known, attributes)
+            pushed = push_to_photometry(model.to_images(x0), strength, requested, known, attributes, scale)
             x0 = model.clip(model.normalise(pushed))
         if then == 0:
             return model.to_images(x0).clamp(*model.limits)

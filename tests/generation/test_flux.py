@@ -62,9 +62,12 @@ def test_flux_does_not_depend_on_the_batch(sampler):
     assert torch.equal(together, torch.cat(parts))
 
 
-def test_a_network_that_leaves_all_bounds_is_noticed(sampler):
-    with pytest.raises(UserError, match="not finite"):
-        sampler.generate(torch.tensor([0]), torch.tensor([[-5.0, 0.0, 0.001, 0.1]]), [0])
+@pytest.mark.parametrize("value", [30.0, math.nan])
+def test_a_network_that_leaves_all_bounds_is_noticed(value):
+    wild = painting_sampler()
+    wild.network.forward = lambda noise, condition: torch.full((len(noise), 4, 64, 64), value)
+    with pytest.raises(UserError, match="what the generator draws is not finite"):
+        wild.generate(torch.tensor([0]), ASKED[:1], [0])
 
 
 # Requests
@@ -164,7 +167,7 @@ def written(sampler, tmp_path_factory):
         "run": "painted",
         "step": "1",
         "source": "mock survey",
-        "credit": "Ångström & Co., " + 30 * "long ",
+        "credit": "Ångström & ~Co., " + 30 * "long ",
     }
     sampler.psfs = torch.full((4, 5, 5), 1 / 25)
     write_pictures(out, {"png", "npz", "fits"}, images, table, sampler.attributes, (), sampler.pictures, sampler.facts)
@@ -204,7 +207,7 @@ def test_fits_says_what_it_holds(units, written):
             assert header.get(f"{card}{number}", math.nan) == pytest.approx(value, rel=1e-6, nan_ok=True)
     assert header[f"MEAS{numbers['magnitude_Ks']}"] > 0 and header.comments[f"ATTR{numbers['magnitude_r']}"] == "mag"
     assert (header["RUN"], header["TRAINED"]) == ("painted", "mock survey")
-    assert header["CREDIT"] == "?ngstr?m & Co., " + (30 * "long ").strip()  # ASCII, as the standard demands
+    assert header["CREDIT"] == "?ngstr?m & ~Co., " + (30 * "long ").strip()  # ASCII, as the standard demands
 
 
 @pytest.mark.filterwarnings("error")
