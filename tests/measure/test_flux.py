@@ -169,3 +169,31 @@ def test_other_shapes_are_refused():
     for images in (torch.zeros(3, SIDE, SIDE), torch.zeros(1, 3, SIDE, 32), torch.zeros(1, 3, SIDE, SIDE).long()):
         with pytest.raises(ValueError, match=r"\(N, B, S, S\)"):
             measure_flux(images, 1.0)
+
+
+def test_colors_are_those_of_one_galaxy_through_the_psf_of_each_band():
+    sigmas = (3.0, 1.0, 1.0)  # pixels
+    shapes = torch.stack([gaussian(math.hypot(2.5, s), math.hypot(1.5, s)) for s in sigmas])
+    # Faint ones, whose light is that of the fitted model; their mean color has an error of 0.02.
+    image = torch.cat([observed(shapes[1], seed=seed, flux=0.05 * FLUX) for seed in range(40)])
+    image[:, 0] += (0.05 * (shapes[0] - shapes[1]) * FLUX[0]).float()
+    fwhm = (torch.tensor(sigmas) * FWHM * SCALE).expand(40, -1)
+    found = measure_flux(image, SCALE, psf_fwhm=fwhm)
+    assert found.attribute("color_g_r", BANDS).mean().item() == pytest.approx(2.5 * math.log10(2), abs=0.08)
+    # A band whose PSF is not known is taken to be as sharp as the others.
+    alike = torch.cat([observed(shapes[0], seed=seed, flux=0.05 * FLUX) for seed in range(40)])
+    part = measure_flux(alike, SCALE, psf_fwhm=torch.tensor([[3.0, torch.nan, 3.0]]) * FWHM * SCALE)
+    assert part.attribute("color_r_F814W", BANDS).mean().item() == pytest.approx(2.5 * math.log10(5 / 4), abs=0.08)
+
+
+def test_a_flux_is_known_from_twice_its_error_on(found):
+    for multiple, known in ((1.5, False), (2.5, True)):
+        faint = found._replace(flux=multiple * found.flux_error)
+        assert [faint.known(name, BANDS).item() for name in ("magnitude_r", "color_g_r")] == [known, known]
+        assert faint.known("size_arcsec", BANDS).item()
+
+
+def test_the_shape_is_that_of_the_disc_too_and_not_of_the_bulge_alone():
+    found = measure_flux(observed(0.25 * gaussian(1.5, 1.5) + 0.75 * gaussian(8, 3), flux=20 * FLUX), SCALE)
+    # From the moments of all light: 0.25 x 1.5² + 0.75 x 8² to 0.25 x 1.5² + 0.75 x 3².
+    assert found.ellipticity.item() == pytest.approx(1 - math.sqrt(7.3125 / 48.5625), abs=0.1)
