@@ -78,7 +78,9 @@ def test_requested_and_measured_agree_in_physical_units(found):
     assert control.classes.test.confusion == [[1.0, 0.0], [1.0, 0.0]]
     figures = found.report.figures()
     assert figures["magnitude_r, photometry: mae [mag]"] < 0.1
-    assert any("magnitude r" in words for _, words in headline(found.report))
+    words = "rank correlation of requested and measured magnitude r, judge, requests like real galaxies"
+    correlation = control.attributes.test["magnitude_r"]["judge"][ALL].spearman.value
+    assert (f"{correlation:.2f}", words) in headline(found.report)
     assert "half-light radius, photometry: MAE over the mean" in {verdict.name for verdict in verdicts(found.report)}
 
 

@@ -25,14 +25,21 @@ def headline(report: Report) -> list[Card]:
 
 
 def _correlations(report: Report) -> Iterator[Card]:
-    """Give each attribute's rank correlation by the most independent instrument: the judge, else photometry."""
-    for attribute, readings in report.control.attributes.uniform.items():
+    """Give each attribute's rank correlation by the most independent instrument: the judge, else photometry.
+
+    Of flux it is that of requests like real galaxies: colors, magnitude and redshift that are drawn each by itself
+    contradict each other, and no galaxy could have them all.
+    """
+    like_real = report.data.is_flux
+    asked = report.control.attributes.test if like_real else report.control.attributes.uniform
+    for attribute, readings in asked.items():
         for instrument in ("judge", "photometry"):
             cell = readings[instrument][ALL] if instrument in readings else None
             if isinstance(cell, Agreement):
                 if cell.spearman.value is not None:
                     label = _in_words(attribute_table((attribute,))[0].label)
-                    text = f"rank correlation of requested and measured {label}, {instrument}"
+                    words = ", requests like real galaxies" if like_real else ""
+                    text = f"rank correlation of requested and measured {label}, {instrument}{words}"
                     yield f"{cell.spearman.value:.2f}", text
                 break
 
