@@ -137,7 +137,7 @@ export class Gauges {
     setText(
       parts.found,
       !a.measured
-        ? "not visible in a picture"
+        ? modelOf(catalogue, state.model).kind === "flux" ? "not measured by photometry" : "not visible in a picture"
         : !reading
           ? "measuring…"
           : found === null

@@ -55,7 +55,7 @@ def test_sliders_classes_and_readings_are_those_of_the_run(page, address):
     slider = page.locator("#slider-size_arcsec")
     assert [slider.get_attribute(name) for name in ("min", "max")] == ["0.4", "2"]
     expect(page.locator("#slider-magnitude_r-found")).to_contain_text("measured 19.")
-    expect(page.locator("#slider-redshift-found")).to_have_text("not visible in a picture")
+    expect(page.locator("#slider-redshift-found")).to_have_text("not measured by photometry")
     assert page.locator("#classes button").all_inner_texts() == ["Disc", "Early type"]
     # Half of the light lies within 1.28 arcsec, a tenth of the frame of 64 pixels of 0.2 arcsec.
     assert float(page.locator("#figure-a .rings .asked").get_attribute("r")) == pytest.approx(0.1)
