@@ -464,15 +464,15 @@ def _is_interpolated(header: Mapping[str, Any], scale: float | None) -> bool:
 def sky_level(values: np.ndarray) -> SkyLevel:
     """Measure level and noise of the sky in the border of a plane (H, W), a tenth of its side wide.
 
-    The level is the median of what lies within three standard deviations of it, and so that of the darkest corner, a
-    quarter of the side large, in which a galaxy's wings are faintest.
+    The level is the median of what lies within three standard deviations of it, and so that of the darkest corner, an
+    eighth of the side large, in which a galaxy's wings are faintest.
     """
     height, width = values.shape
     edge = max(2, round(_BORDER * min(values.shape)))
     border = np.ones(values.shape, bool)
     border[edge : height - edge, edge : width - edge] = False
     level, noise = _clipped(values[border])
-    rows, columns = height // 4, width // 4
+    rows, columns = max(2, height // 8), max(2, width // 8)
     corners = [values[y, x] for y in (slice(rows), slice(-rows, None)) for x in (slice(columns), slice(-columns, None))]
     darkest = [_clipped(corner)[0] for corner in corners]
     known = [each for each in darkest if math.isfinite(each)]

@@ -220,7 +220,7 @@ def _galaxies(
     in_turn = None
     if alone is not None and len(rows) > 1 and not {"hdu", "image"} & set(rows):
         of_rows = rows["object_id"].tolist()
-        if all(folder.find(name) is None for name in of_rows):
+        if all(folder.find(name) is None and folder.find_file(name) is None for name in of_rows):
             in_turn = _hdus_of(alone, of_rows)
     psfs = _psf_files([name for name in rows.get("psf_image", ()) if name], psf, folder.path)
     galaxies, without = [], []
@@ -232,7 +232,8 @@ def _galaxies(
             if alone is not None and (in_turn is not None or "hdu" in rows) and not row.get("image"):
                 where = 0
             else:
-                where = folder.find_file(row["image"]) if row.get("image") else folder.find(name)
+                where = None if row.get("image") else folder.find(name)
+                where = folder.find_file(row.get("image") or name) if where is None else where
         except UserError as error:
             without.append((name, "ambiguous name", str(error)))
             continue

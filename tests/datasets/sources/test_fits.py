@@ -161,10 +161,12 @@ def test_extensions_of_bands_with_inverse_variances_and_psfs(tmp_path):
     planes = galaxy(1, noise=2.0)
     variance = np.full((SIDE, SIDE), 2.0)
     variance[:, :5] = np.inf  # where nothing was seen
-    units = [fits.PrimaryHDU()]
-    for band, plane in zip("grz", planes, strict=True):
-        for kind, data in (("image", plane / NANOMAGGY), ("invvar", NANOMAGGY**2 / variance**2)):
-            units.append(fits.ImageHDU(data, sky_header(BAND=band, BUNIT="nanomaggy", IMAGETYP=kind)))
+    units, maps = [fits.PrimaryHDU()], []
+    for k, (band, plane) in enumerate(zip("grz", planes, strict=True)):
+        weight = (NANOMAGGY / (variance + k)) ** 2
+        for where, kind, data in ((units, "image", plane / NANOMAGGY), (maps, "invvar", weight)):
+            where.append(fits.ImageHDU(data, sky_header(BAND=band, BUNIT="nanomaggy", IMAGETYP=kind)))
+    units += maps[::-1]  # which belong to their images by band, whatever their order
     (tmp_path / "in").mkdir()
     fits.HDUList(units).writeto(tmp_path / "in" / "cutout_1.5_-30.fits")
     psf = np.stack([np.exp(-(AXIS[:, None] ** 2 + AXIS**2) / (2 * s**2))[16:49, 16:49] for s in (1.5, 2, 2.5)])
@@ -174,7 +176,7 @@ def test_extensions_of_bands_with_inverse_variances_and_psfs(tmp_path):
     assert made.rows["object_id"].tolist() == ["1.5_-30"]
     assert made.images[0][:, :, 5:] == pytest.approx(planes[:, :, 5:], rel=1e-4, abs=1e-3)
     assert made.rows["masked"][0] == pytest.approx(5 / 64)
-    assert made.rows[["noise_g", "noise_r", "noise_z"]].to_numpy()[0] == pytest.approx(2.0)
+    assert made.rows[["noise_g", "noise_r", "noise_z"]].to_numpy()[0] == pytest.approx([2, 3, 4])
     assert made.psfs.shape == (1, 3, 33, 33) and made.psfs.sum((2, 3)) == pytest.approx(1, rel=1e-5)
     wanted = 2.3548 * SCALE * np.array([1.5, 2, 2.5])
     assert made.rows[["psf_fwhm_g", "psf_fwhm_r", "psf_fwhm_z"]].to_numpy()[0] == pytest.approx(wanted, rel=0.02)
@@ -185,6 +187,14 @@ def test_one_file_and_a_catalogue_of_many(tmp_path):
     file = table(tmp_path / "t.csv", object_id=[1, 2, 3])
     made = prepare(tmp_path, "--images", write_cubes(tmp_path / "in", 1, 1.0, BUNIT="nJy"), "--catalogue", file)
     assert made.rows["object_id"].tolist() == ["1"] and made.manifest["rejected"] == {"missing": 2}
+
+
+def test_rows_of_one_picture_and_a_limit(tmp_path):
+    folder = write_cubes(tmp_path / "in", 3, 1.0, BUNIT="nJy")
+    file = table(tmp_path / "t.csv", object_id=[1, "cutout_1", 3, 2])
+    made = prepare(tmp_path, "--images", folder, "--catalogue", file, "--limit", "2")
+    assert made.manifest["rejected"] == {"picture of another row": 1}
+    assert made.rows["object_id"].tolist() == ["1", "2"]
 
 
 # Numbers
@@ -278,7 +288,9 @@ def test_a_large_cutout_is_resampled_or_cropped(tmp_path):
     axis = np.arange(150) - 74.5
     light = np.exp(-(axis[:, None] ** 2 + axis**2) / (2 * 6.0**2))
     plane = 20_000 * light / light.sum() + rng.normal(0, 1, light.shape)
-    fits.PrimaryHDU(plane, sky_header(0.1, BUNIT="nJy")).writeto(tmp_path / "in" / "a.fits")
+    # A map that says three times the noise there is: of the pixels as they are, it is believed.
+    units = [fits.PrimaryHDU(plane, sky_header(0.1, BUNIT="nJy")), fits.ImageHDU(np.full(plane.shape, 3.0), name="ERR")]
+    fits.HDUList(units).writeto(tmp_path / "in" / "a.fits")
     whole = ["--images", tmp_path / "in", "--bands", "r"]
     made = prepare(tmp_path, *whole)
     assert made.rows["pixel_scale"][0] == pytest.approx(0.1 * 150 / 64)
@@ -289,6 +301,7 @@ def test_a_large_cutout_is_resampled_or_cropped(tmp_path):
     assert made.rows["noise_r"][0] == pytest.approx(drawn, rel=0.1) and 1.6 < drawn < 2.34
     made = prepare(tmp_path, *whole, "--framing", "crop")
     assert made.images[0, 0] == pytest.approx(plane[43:107, 43:107], rel=1e-5, abs=1e-5)
+    assert made.rows["noise_r"][0] == pytest.approx(3)
     assert made.rows["pixel_scale"][0] == pytest.approx(0.1)
     made = prepare(tmp_path, *whole, "--scale", "0.2")
     assert made.rows["pixel_scale"][0] == pytest.approx(0.2)
@@ -367,7 +380,7 @@ def test_a_sky_that_was_left_in(tmp_path, capsys, level):
 
 def test_a_galaxy_that_fills_its_frame_is_no_sky(tmp_path, capsys):
     axis = np.arange(SIDE) - 31.5
-    light = 400 * np.exp(-np.hypot(axis[:, None], axis) / 14)  # 42 at the edges, 17 in the corners
+    light = 1400 * np.exp(-np.hypot(axis[:, None], axis) / 11)  # 58 in the border's median, 37 in its corners
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0).normal(0, 10, light.shape)
     fits.PrimaryHDU(light + noise, sky_header(BUNIT="nJy")).writeto(tmp_path / "in" / "a.fits")
