@@ -21,6 +21,8 @@ SOLVERS = ("sde", "dpm", "ddim", "ddpm")  # see `galaxies.generation.solvers.Sol
 RELEASED = "released"  # folder in checkpoints/ of what comes with the program
 KINDS = ("display", "flux")  # of data: colour pictures as people see them, or light in nanojansky a pixel
 MOST_BANDS = 12
+# AB magnitude of a nanojansky, 8.9 + 2.5 log10(1e9): magnitude 0 is 3631 Jy (Oke & Gunn 1983).
+AB_ZERO_POINT = 31.4
 
 
 @dataclass(frozen=True)

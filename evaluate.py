@@ -166,7 +166,10 @@ def _add_flux(parser: argparse.ArgumentParser) -> None:
         "--psf", type=Path, metavar="FILE", help="FITS image of the point spread function, a plane a band"
     )
     flux.add_argument(
-        "--ext", default="", metavar="N", help="number from 0, or name, of the extension that is the galaxy"
+        "--ext",
+        default="",
+        metavar="N",
+        help="number from 0, or name, of the extension that is the galaxy (default: chosen by its content)",
     )
     of_bands = "; one value, or one a band (default: as the header says)"
     flux.add_argument("--bands", type=_texts, metavar="A,B", help="bands in the order of the planes, such as g,r,z")

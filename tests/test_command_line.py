@@ -27,11 +27,13 @@ def parse(*argv: str):
     return parser.parse_args(list(argv))
 
 
-def test_every_setting_but_the_image_size_has_an_option():
+def test_every_setting_but_those_of_the_data_has_an_option():
     parser = Parser()
     add_config_options(parser)
     flags = {f for action in parser._actions for f in action.option_strings}
-    settings = {s.name for s in dataclasses.fields(Config)} - {"image_size"}
+    of_data = {"image_size", "kind", "bands", "classes", "softening", "pixel_scale", "psf_fwhm", "attribute_ranges"}
+    assert not {f"--{name.replace('_', '-')}" for name in of_data} & flags
+    settings = {s.name for s in dataclasses.fields(Config)} - of_data
     assert {f"--{name.replace('_', '-')}" for name in settings} <= flags
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from config_physics import (
+    AB_ZERO_POINT,
     ATTRIBUTES,
     BAND_NAME,
     BAND_NAMES,
@@ -24,7 +25,6 @@ from config_physics import (
     bands_of_attribute,
 )
 
-ZERO_POINT = 31.4  # AB magnitude of a nanojansky: 8.9 + 2.5 log10(1e9), from 3631 Jy at magnitude 0 (Oke & Gunn 1983)
 # Columns of numbers beside the attributes. Scale, noise and blur say how a galaxy was observed, a band each.
 _DISPLAY_COLUMNS = ("pixel_scale",)
 _FLUX_COLUMNS = ("pixel_scale", "masked", "flag", "psf")
@@ -165,7 +165,7 @@ class DataLayout:
             {
                 "name": band.name,
                 "wavelength_nm": band.wavelength_nm if math.isfinite(band.wavelength_nm) else None,
-                "zero_point": ZERO_POINT,
+                "zero_point": AB_ZERO_POINT,
             }
             for band in self.bands
         ]

@@ -20,8 +20,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from config_physics import BAND_NAMES, Attribute, Config, attribute_of
-from galaxies.datasets.layout import ZERO_POINT
+from config_physics import AB_ZERO_POINT, BAND_NAMES, Attribute, Config, attribute_of
 from galaxies.images.stretch import NOISE_SOFTENING
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def _describe_flux(header: fits.Header, facts: ImageFacts, side: int) -> None:
     """Say what the pixels are: unit, bands, scale, noise and blur."""
     header["OBJECT"] = ("synthetic galaxy", "nothing on the sky")
     header["BUNIT"] = ("nJy", "flux density in a pixel, the sky at 0")
-    header["MAGZERO"] = (ZERO_POINT, "AB magnitude of 1 nJy")
+    header["MAGZERO"] = (AB_ZERO_POINT, "AB magnitude of 1 nJy")
     header["MAGSYS"] = ("AB", "")
     header["BANDS"] = ",".join(facts.bands)
     for number, band in enumerate(facts.bands, 1):

@@ -17,9 +17,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from config_physics import AB_ZERO_POINT
 from galaxies.common.errors import UserError, shown
 
-AB_ZERO_POINT = 31.4  # AB magnitude of 1 nJy
 _SPEED_OF_LIGHT = 2.99792458e18  # angstrom/s
 _ARCSEC_PER_RADIAN = 180 * 3600 / math.pi
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from config_physics import AB_ZERO_POINT
 from galaxies.measure.flux_model import (
     BELIEVED_SNR,
     MODEL_ERROR,
@@ -58,7 +59,6 @@ from galaxies.measure.structure import measure_structure as structure_of
 
 MISSING_PIXELS = 16  # the galaxy has pixels without a value, which were filled from its other side
 FLAG_BITS = {**PHOTOMETRY_FLAG_BITS, MISSING_PIXELS: "pixels of the galaxy without a value"}
-ZERO_POINT = 31.4  # AB magnitude of 1 nJy: 8.9 + 22.5
 
 _STRUCTURE = ("asymmetry", "gini", "m20")
 _SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentration")
@@ -283,7 +283,7 @@ def measure_flux(
     flux, variance, unseen = _light_in(planes, each_shown, belief, sky.used)  # (N, B)
     by_model = (model.spread[:, None].square() + (MODEL_ERROR * unseen).square()) * flux.square()
     flux_error = ((grain[:, None] * sky.noise).square() * variance + by_model).detach().sqrt().clamp_min(_LEAST_ERROR)
-    magnitude = ZERO_POINT - 2.5 * torch.log10(flux.maximum(_FAINTEST * flux_error))
+    magnitude = AB_ZERO_POINT - 2.5 * torch.log10(flux.maximum(_FAINTEST * flux_error))
     magnitude_error = 2.5 / math.log(10) * flux_error / flux.detach().maximum(_FAINTEST * flux_error)
 
     # The galaxy as observed, with the model where noise, neighbours and the border hide it.

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGY_NAMES
+from config_physics import AB_ZERO_POINT, MORPHOLOGY_NAMES
 from galaxies.compute.seeded_noise import standard_normal
 from galaxies.mock_survey import band_population
 from galaxies.mock_survey.band_population import Frame
@@ -33,7 +33,6 @@ from galaxies.mock_survey.sersic import SersicTransform
 from galaxies.telescope.fourier import FourierGrid, fft_size
 from galaxies.telescope.observing import Noise, gathered, noisy
 from galaxies.telescope.psf import AIRY, Psf, profile_of
-from galaxies.telescope.surveys import AB_ZERO_POINT
 
 _KNOWN = ("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc")
 _WELL_SAMPLED = 2.5  # pixels in a PSF's width, from which a large frame needs no finer ones

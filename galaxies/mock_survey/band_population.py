@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from config_physics import AB_ZERO_POINT
 from galaxies.common.cosmology import arcsec_per_kpc, distance_modulus
 from galaxies.common.errors import UserError
 from galaxies.mock_survey import population, spectra
@@ -24,7 +25,7 @@ from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.galaxy_table import BandExposure, BandTable, Palette, Structure, joined
 from galaxies.mock_survey.structure import normal_within
 from galaxies.telescope.psf import KOLMOGOROV
-from galaxies.telescope.surveys import AB_ZERO_POINT, Survey
+from galaxies.telescope.surveys import Survey
 
 REDSHIFT_RANGE = (0.03, 0.8)
 MIN_SIGNAL_TO_NOISE = 40.0  # of the light within the half-light radius, in the reference band

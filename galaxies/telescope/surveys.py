@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from config_physics import AB_ZERO_POINT
 from galaxies.common.errors import UserError, shown
 from galaxies.telescope.psf import AIRY, KOLMOGOROV
 
-AB_ZERO_POINT = 31.4  # AB magnitude of a nanojansky (Oke & Gunn 1983)
 _IN_SPACE = ("COSMOS", "Euclid_NISP", "Euclid_VIS", "Roman_WFI", "Roman_WFI_Deep")
 # Half-power edges in nanometres of filters that lie alone or over others, which their neighbours say nothing about.
 _WIDE_FILTERS = {

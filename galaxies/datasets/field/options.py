@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--catalogue", type=Path, metavar="FILE", help=about)
     about = (
         "names of the catalogue's columns, such as ra=ALPHA_J2000,dec=DELTA_J2000,redshift=z_spec; other names make "
-        "further columns of numbers"
+        "further columns of numbers (default: columns are called by these names)"
     )
     add("--columns", type=column_names, default={}, metavar="NAME=COLUMN", help=about)
     about = "x and y of the first pixel's centre in the catalogue: 1 as in FITS and SExtractor, or 0 (default: 1)"

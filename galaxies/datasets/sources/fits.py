@@ -69,7 +69,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="what the table's columns are called: object_id, morphology, image (file name), hdu (number from 0, or "
         "name), psf_image, psf_hdu, redshift, stellar_mass and other attributes, pixel_scale, zero_point, psf_fwhm, "
         "noise or noise_variance of a pixel in the files' unit (also with _BAND); any other name makes "
-        "a further column of numbers",
+        "a further column of numbers (default: columns are called by these names)",
     )
     parser.add_argument(
         "--bands",
