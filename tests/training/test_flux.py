@@ -23,6 +23,7 @@ from galaxies.training.health import check_samples
 from galaxies.training.learner import Drawn
 from galaxies.training.starting import Start, take_over
 from tests.conftest import differences, make_trainer, records_of, write_flux_dataset
+from tests.training.copying_sampler import CopyingSampler
 
 BANDS = ("g", "r", "i", "z")
 CLASSES = ("disc", "ring")
@@ -163,6 +164,26 @@ def test_real_galaxies_cost_photometry_little(data, tmp_path):
         for images in (batch.images, batch.images.roll(1, 0))
     )
     assert 0 < real < 0.01 and other > 5 * real  # the true values, and those of other galaxies
+
+
+def test_a_new_run_learns_the_noise_of_its_data(data, tmp_path):
+    learner = make_trainer(data, tmp_path, **settings_of(data)).learner
+    grains = [learner.generator.grain, learner.average.module.grain]
+    assert torch.equal(grains[0].scatter, grains[1].scatter)
+    # Noise differs within 10 % from galaxy to galaxy; a layer that has measured nothing takes all for alike.
+    assert all(0.03 < part < 0.15 for part in grains[0].scatter.diagonal().tolist())
+    assert grains[0].strength.tolist() == pytest.approx([20, 40, 60, 80], rel=0.06)
+
+
+def test_check_of_perfect_galaxies_of_flux_finds_little_error(data):
+    sampler = CopyingSampler(data, ("magnitude_r", "redshift"))
+    real = {k: sampler.images[sampler.population.classes == k] for k in range(2)}
+    report = check_samples(sampler, real)
+    assert report["measured_mae_magnitude_r"] < 0.12 and report["unmeasurable"] == 0
+    assert "measured_mae_redshift" not in report
+    assert all(0.6 < report[f"diversity_{name}"] < 1.5 for name in CLASSES)
+    sampler.images[::2, 1] = 0  # a band without light has no magnitude, and no error of one
+    assert check_samples(sampler, real)["measured_mae_magnitude_r"] < 0.12
 
 
 def start_of(trainer, tmp_path):
