@@ -9,8 +9,8 @@ PSFs that are a Gaussian and a Moffat profile. A minute of one core.
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from galaxies.command_line import Parser, run_script
 from galaxies.measure.flux import FluxPhotometry, measure_flux
 from galaxies.measure.flux_model import psf_width
 from galaxies.measure.photometry import NO_SOURCE
@@ -106,12 +107,13 @@ def bias_and_scatter(errors: np.ndarray) -> tuple[float, float]:
     return middle, 1.4826 * float(np.median(np.abs(errors - middle)))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--count", type=int, default=200, metavar="N", help="galaxies (default: 200)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the galaxies (default: 1)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
     for moffat in (False, True):
         truth = draw(options.count, options.seed, moffat)
         print(
@@ -129,5 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    run_script(main)

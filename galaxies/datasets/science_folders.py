@@ -183,6 +183,8 @@ class Folder:
 def science_files(path: Path) -> list[Path]:
     """Return the FITS files of a folder and the folders in it, by name; hidden ones are passed over.
 
+    A pipe or a device of such a name is among them, so that reading refuses it by name.
+
     Raises
     ------
     UserError
@@ -192,7 +194,7 @@ def science_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path} does not exist: name a folder of FITS files, or one file")
-    files = (file for file in path.rglob("*") if _ENDING.search(file.name) and file.is_file())
+    files = (file for file in path.rglob("*") if _ENDING.search(file.name) and not file.is_dir())
     return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 

@@ -25,7 +25,9 @@ def power_spectrum(images: Tensor) -> Tensor:
     """
     side = images.shape[-1]
     if images.ndim != 4 or images.shape[2] != side or not images.is_floating_point():
-        raise ValueError(f"images must have the shape (N, B, S, S) and floating point, not {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be of shape (N, B, S, S) and floating-point, not {tuple(images.shape)} {images.dtype}"
+        )
     if side < 64:
         raise ValueError(f"images must have at least 64 pixels a side to hold 32 cycles, not {side}")
     window = torch.hann_window(side + 1, periodic=False, dtype=torch.float64)

@@ -154,7 +154,7 @@ def _judged(report: Report) -> list[Verdict]:
     """Look at the judge's mean squared error in slider ranges over the attributes that it can tell on real galaxies."""
     errors: list[float | None] = []
     rows = {row.name: row for row in report.checkpoint.rows()}
-    for name in report.control.instruments:
+    for name in (name for name in report.control.instruments if name in rows):
         on_real = agreement_of(report.control.instruments, name, "judge")
         if isinstance(on_real, LeftOut) or (on_real.r2.value or 0) <= _TOLD:
             continue

@@ -10,7 +10,9 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.sources.labelled import read_labels
 from galaxies.generation.requests import read_requests
 from galaxies.training import runs
-from tests.conftest import ROOT, render_galaxies
+from tests.conftest import ROOT, flux_galaxies, render_galaxies
 from tests.test_prepare_data import make_gz2
 
 pytestmark = pytest.mark.filterwarnings("default")  # as for users, to whom a warning is no error
@@ -127,8 +129,21 @@ def sandbox(trained, dataset_path, tmp_path_factory):
     (folder / "requests.csv").write_text("morphology,size\nspiral,0.12\nmerger,\n")
     (folder / "report.json").write_text("{}")
     (folder / "empty").mkdir()
+    write_fits(folder)
     make_gz2(folder / "files")
     return folder
+
+
+def write_fits(folder: Path) -> None:
+    """Write a cutout of three bands, its table, and a frame of one band, of which headers tell all."""
+    from astropy.io import fits
+
+    images, values = flux_galaxies(1, ("g", "r", "z"))
+    cards = {"BUNIT": "nJy", "BANDS": "grz", "PIXSCALE": values["pixel_scale"][0]}
+    (folder / "cutouts").mkdir()
+    fits.PrimaryHDU(images[0], fits.Header(cards)).writeto(folder / "cutouts/0.fits")
+    (folder / "objects.csv").write_text("object_id,redshift\n0,0.1\n")
+    fits.PrimaryHDU(np.tile(images[0, 1], (4, 4)), fits.Header(cards | {"BANDS": "r"})).writeto(folder / "frame.fits")
 
 
 @pytest.fixture
@@ -208,6 +223,8 @@ RIGHT = {
     ("prepare_data.py", "galaxy-zoo"): "--table labels.csv --images pictures --out new",
     ("prepare_data.py", "galaxy10"): "--path files --out new",
     ("prepare_data.py", "labelled"): "--images pictures --labels labels.csv --out new --workers 1",
+    ("prepare_data.py", "fits"): "--images cutouts --catalogue objects.csv --out new",
+    ("prepare_data.py", "field"): "--frames frame.fits --bands r --min-snr 5 --out new",
     ("prepare_data.py", "simulated"): "--count 8 --out new",
     ("prepare_data.py", "join"): "--inputs data/only data/only --out new",
     ("release_checkpoint.py", ""): "--checkpoint good.pt --report reports --data data/only --credit us --out new",
@@ -299,6 +316,9 @@ KEPT = {
     "damaged",
     "empty",
     "pictures",
+    "cutouts",
+    "objects.csv",
+    "frame.fits",
     "labels.csv",
     "requests.csv",
     "report.json",

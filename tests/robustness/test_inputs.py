@@ -9,11 +9,13 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 from galaxies.storage.checkpoint import load_checkpoint
-from tests.robustness.test_fuzz import PARSERS, run
+from tests.robustness.test_fuzz import PARSERS, run, write_fits
 from tests.test_prepare_data import make_gz2
 from tests.validation.reports import old_plain
 
@@ -25,6 +27,9 @@ pytestmark = [
 _RELEASE = "release_checkpoint.py --checkpoint run/latest.pt --report report --data data --credit us --out new"
 _GENERATE = "generate_from_checkpoint.py --checkpoint run/latest.pt --count 2 --out new"
 _LABELLED = "prepare_data.py labelled --images pictures --labels labels.csv --workers 1 --out new --allow-empty-class"
+_FITS = "prepare_data.py fits --images cutouts --catalogue objects.csv --out new"
+_FIELD = "prepare_data.py field --frames frame.fits --bands r --min-snr 5 --out new"
+_MEASURE = "evaluate.py measure cutouts/0.fits --out new/table.csv"
 _VGG = "galaxy.py --data data --perceptual vgg16 --perceptual-weight 1 --vgg-weights vgg.pt --dry-run"
 _DATASET = ("data/manifest.json", "data/images.npy", "data/catalogue.csv")
 
@@ -50,6 +55,18 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("--path", "prepare_data.py galaxy10 --path galaxy10.h5 --out new", ("galaxy10.h5",)),
     ("--table", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --out new", ("votes.csv",)),
     ("--images", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --out new", ()),  # as of labelled
+    ("--images", _FITS, ("cutouts/0.fits", "cutouts")),
+    ("--catalogue", _FITS, ("objects.csv",)),
+    ("--psf", f"{_FITS} --psf psf.fits", ("psf.fits",)),
+    ("--masks", f"{_FITS} --masks masks", ("masks/0.fits",)),
+    ("--weights", f"{_FITS} --weights masks", ("masks/0.fits",)),
+    ("--frames", _FIELD, ("frame.fits",)),
+    ("--mask", f"{_FIELD} --mask bad.fits", ("bad.fits",)),
+    ("--weight", f"{_FIELD} --weight bad.fits", ("bad.fits",)),
+    ("--catalogue", f"{_FIELD} --catalogue objects.csv", ("objects.csv",)),
+    ("--mask", f"{_MEASURE} --mask masks/0.fits", ("masks/0.fits",)),
+    ("--weight", f"{_MEASURE} --weight masks/0.fits", ("masks/0.fits",)),
+    ("--psf", f"{_MEASURE} --psf psf.fits", ("psf.fits",)),
     ("--inputs", "prepare_data.py join --inputs data data2 --out new", _DATASET),
     ("--checkpoint", _RELEASE, ("run/latest.pt", "run/metrics.jsonl")),
     ("--report", _RELEASE, ("report/report.json",)),
@@ -110,6 +127,15 @@ def whole(trained, dataset_path, tmp_path_factory):
     for name in ("vgg.pt", "galaxy10.h5", "votes.csv"):
         (folder / name).write_bytes(b"")
     make_gz2(folder / "files")
+    write_fits(folder)
+    (folder / "masks").mkdir()
+    psf = np.exp(-0.5 * (np.hypot(*(np.indices((15, 15)) - 7)) / 1.7) ** 2).astype(np.float32)
+    for name, values in (
+        ("masks/0.fits", np.ones((64, 64), np.int16)),
+        ("bad.fits", np.ones((256, 256), np.int16)),
+        ("psf.fits", np.stack([psf] * 3)),
+    ):
+        fits.PrimaryHDU(values).writeto(folder / name)
     return folder
 
 

@@ -317,6 +317,8 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         print(f"bands {', '.join(bands)}, as {next(iter(folder.galaxies[0].sky.values())).name} says")
     if folder.strays:
         print(f"{len(folder.strays)} maps belong to no image, such as {folder.strays[0]}")
+    for _, maps in beside:
+        _say_without(folder, maps)
     layout = DataLayout("flux", tuple(FluxBand(name, _wavelength(name)) for name in bands), (NO_CLASS,))
     catalogue = None
     if options.catalogue:
@@ -372,6 +374,20 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
             most_missing=1.0,  # of what a frame is larger than its cutout; the cutout's own pixels are looked at here
             say=lambda: _say(reader),
         )
+
+
+def _say_without(folder: Folder, maps: Path) -> None:
+    """Say how many images have no map in a folder that was named for maps, and refuse it where that is all of them."""
+    below = maps.resolve()
+    without = [
+        galaxy.name
+        for galaxy in folder.galaxies
+        if not any(below in (file.resolve(), *file.resolve().parents) for _, _, file in galaxy.maps)
+    ]
+    if len(without) == len(folder.galaxies):
+        raise UserError(f"{maps} holds no map that is called as an image of {folder.path}")
+    if without:
+        print(f"{len(without)} images have no map in {maps}, such as {shown(without[0])}")
 
 
 _OF_CATALOGUES = frozenset(("redshift", "petro_r50_kpc", "absolute_magnitude", "stellar_mass"))

@@ -282,6 +282,18 @@ def test_maps_in_folders_of_their_own(tmp_path):
 # Frames
 
 
+def test_maps_that_are_missing_are_said(tmp_path, capsys):
+    write_cubes(tmp_path / "in", 3)
+    (tmp_path / "masks").mkdir()
+    options = "--images", tmp_path / "in", "--masks", tmp_path / "masks", "--unit", "nJy"
+    with pytest.raises(UserError, match=r"masks holds no map that is called as an image of .*in"):
+        prepare(tmp_path, *options)
+    name = sorted((tmp_path / "in").iterdir())[1].name
+    fits.PrimaryHDU(np.zeros((SIDE, SIDE), "i2")).writeto(tmp_path / "masks" / name)
+    prepare(tmp_path, *options)
+    assert "2 images have no map in" in capsys.readouterr().out
+
+
 def test_a_large_cutout_is_resampled_or_cropped(tmp_path):
     (tmp_path / "in").mkdir()
     rng = np.random.default_rng(3)
