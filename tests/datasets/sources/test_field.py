@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from galaxies.common.errors import UserError
 from galaxies.datasets.field import detection
+from galaxies.datasets.sources.field import _bands_of
 from prepare_data import main
 from tests.datasets.field.made_fields import FWHM, HALF_LIGHT, make_field, picture, sky_header, write_frame
 
@@ -71,6 +73,13 @@ def out(frames, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(out):
     return read(out)
+
+
+def test_bands_that_options_name_are_found_by_their_places():
+    frames = [SimpleNamespace(band=band) for band in ("u", "g", "r")]
+    assert _bands_of(["r", "u"], frames, "--detect") == [2, 0] and _bands_of(None, frames, "--detect") == [0, 1, 2]
+    with pytest.raises(UserError, match="--detect names 'z', and the bands are u, g, r"):
+        _bands_of(["g", "z"], frames, "--detect")
 
 
 def test_finds_the_galaxies_and_leaves_the_stars(prepared):
