@@ -54,7 +54,7 @@ class NotAnArchiveError(ValueError):
     """A file that is no archive of `torch.save`, is incomplete, or would run code."""
 
 
-def read_tensor_file(file: IO[bytes], values: bool = True) -> Any:
+def read_tensor_file(file: IO[bytes], values: bool) -> Any:
     """Read a whole file of `torch.save`.
 
     Parameters
