@@ -84,6 +84,7 @@ def test_bands_that_options_name_are_found_by_their_places():
 
 def test_finds_the_galaxies_and_leaves_the_stars(prepared):
     catalogue, _, manifest = prepared
+    assert manifest["source"].endswith("r.fits")
     index, apart = nearest(catalogue)
     assert sorted(index) == np.flatnonzero(~FIELD.is_star & whole()).tolist()
     assert apart.max() < 0.25
@@ -242,6 +243,7 @@ def test_a_catalogue_of_the_sky_says_where_and_what(sky_frames, tmp_path):
     assert np.allclose(catalogue["redshift"], [place[k] / 100 + 0.1 for k in index])
     assert np.allclose(catalogue["line"], [place[k] * 1.5 for k in index])
     assert manifest["classes"] == ["disk", "round"]
+    assert manifest["source"].endswith(f"r.fits with {tmp_path / 'table.csv'}")
     assert np.allclose(
         catalogue[["ra", "dec"]], np.stack(sky_positions(catalogue["x"] - 1, catalogue["y"] - 1), 1), atol=1e-5
     )
