@@ -9,7 +9,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import DATASET, output_folder
 from galaxies.common.signals import exits_when_terminated
+from galaxies.datasets.growing_array import GrowingArray
 from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.tables.identifiers import check_ids
 
@@ -113,7 +114,8 @@ class DatasetWriter:
         self._known_ids: set[str] = set()
         self._morphologies: list[str] = []
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in (*layout.columns, *extra_columns)}
-        self._psfs: list[np.ndarray] = []
+        self._psfs: GrowingArray | None = None
+        self._last_psf = np.empty(0, np.float32)
         self._rejected: list[tuple[str, str, str]] = []
 
     def __enter__(self) -> DatasetWriter:
@@ -121,10 +123,10 @@ class DatasetWriter:
             stack.enter_context(exits_when_terminated())
             folder = output_folder(self.out, DATASET, _FILES, self.inputs, overwrite=self.overwrite)
             self._partial = stack.enter_context(folder)
-            with plain_errors(self.out):
-                self._images = (self._partial / "images.npy").open("w+b")
-            stack.callback(self._close)
-            self._write_header(0)
+            shape = (len(self.layout.bands), self.image_size, self.image_size)
+            self._images = GrowingArray(self._partial / "images.npy", self.layout.dtype, shape, self.out)
+            stack.callback(self._images.close)
+            self._files = stack.enter_context(ExitStack())
             self._on_leaving = stack.pop_all()
         return self
 
@@ -132,10 +134,6 @@ class DatasetWriter:
     def folder(self) -> Path:
         """The hidden folder that becomes the dataset, for files of a source that are to stand in it too."""
         return self._partial
-
-    def _close(self) -> None:
-        with suppress(OSError):  # on a full disk, closing tries to write once more
-            self._images.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -200,8 +198,7 @@ class DatasetWriter:
                 raise UserError(f"object id {object_id} occurs twice: every galaxy may have one image")
             self._known_ids.add(object_id)
         values = dict(values) if psfs is None else {**values, "psf": self._add_psfs(psfs, len(images))}
-        with plain_errors(self.out):
-            self._images.write(np.ascontiguousarray(images).data)
+        self._images.append(images)
         self._object_ids.extend(object_ids)
         self._morphologies.extend(morphologies)
         unknown = np.full(len(images), np.nan)
@@ -211,29 +208,25 @@ class DatasetWriter:
     def _add_psfs(self, psfs: np.ndarray, count: int) -> np.ndarray:
         """Keep PSFs, the same one but once; return the row of each image's in `psfs.npy`."""
         side = psfs.shape[-1]
-        first = self._psfs[0].shape if self._psfs else (len(self.layout.bands), side, side)
+        first = self._psfs.shape if self._psfs else (len(self.layout.bands), side, side)
         if not self.layout.is_flux or psfs.dtype != np.float32 or psfs.shape[1:] != first or side > _MOST_PSF_PX:
             raise ValueError(f"PSFs are {psfs.shape} {psfs.dtype}, not (N, {', '.join(map(str, first))}) float32")
         if len(psfs) not in (1, count) or not np.allclose(psfs.sum((2, 3), np.float64), 1, atol=1e-3):
             raise ValueError("there is not one PSF for each image, or its sum is not 1")
+        if self._psfs is None:
+            self._psfs = GrowingArray(self._partial / _PSFS, np.dtype("<f4"), first, self.out)
+            self._files.callback(self._psfs.close)
         places = []
         for psf in psfs:
-            if not (self._psfs and np.array_equal(self._psfs[-1], psf)):
-                self._psfs.append(psf.copy())
-            places.append(len(self._psfs) - 1)
+            if not np.array_equal(self._last_psf, psf):
+                self._psfs.append(psf[None])
+                self._last_psf = psf.copy()
+            places.append(self._psfs.count - 1)
         return np.resize(np.array(places, np.float64), count)
 
     def reject(self, name: str, reason: str, detail: str = "") -> None:
         """Record a picture that is left out, for the manifest, and in words what was found, where that says more."""
         self._rejected.append((name, reason, detail))
-
-    def _write_header(self, count: int) -> None:
-        """Write the .npy header; numpy pads it so that its length does not depend on the count."""
-        shape = (count, len(self.layout.bands), self.image_size, self.image_size)
-        header = {"descr": self.layout.dtype.str, "fortran_order": False, "shape": shape}
-        with plain_errors(self.out):
-            self._images.seek(0)
-            np.lib.format.write_array_header_1_0(self._images, header)
 
     def _finish(self) -> None:
         counts = Counter(self._morphologies)
@@ -247,13 +240,10 @@ class DatasetWriter:
                 f"class {empty[0]} has no image: add some, or go on with --allow-empty-class if that is meant"
             )
         splits = [split_of(object_id) for object_id in self._object_ids]
-        self._write_header(len(self._object_ids))
+        self._images.finish()
+        if self._psfs:
+            self._psfs.finish()
         with plain_errors(self.out):
-            _sync_and_close(self._images)
-            if self._psfs:
-                with (self._partial / _PSFS).open("wb") as file:
-                    np.lib.format.write_array(file, np.stack(self._psfs).astype("<f4"), allow_pickle=False)
-                    _sync_and_close(file)
             known = self._write_catalogue(splits)
             self.manifest = self._make_manifest(splits, known)
             # A file name that is no text in any encoding can stand in a command line.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from galaxies.common.cosmology import arcsec_per_kpc
-from galaxies.common.durable_files import plain_errors, sha256_of
+from galaxies.common.durable_files import sha256_of
+from galaxies.datasets.growing_array import GrowingArray
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.writing import DatasetWriter, split_of
 from galaxies.measure.flux import flux_attributes, measure_flux
@@ -80,13 +81,17 @@ def write_band_dataset(
     )
     survey = BandSurvey(seed, frame, device, with_intrinsic=lambda object_id: split_of(object_id) == INTRINSIC_SPLIT)
     with writer, tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
-        with _Planes(writer.folder / INTRINSIC_FILE, out) as intrinsic:
+        side = frame.image_size * survey.oversampling
+        shape = (len(layout.bands), side, side)
+        intrinsic = GrowingArray(writer.folder / INTRINSIC_FILE, layout.dtype, shape, out)
+        with closing(intrinsic):
             for batch in survey.batches(count, blocks_at_once(survey.device, frame.image_size)):
                 values = {name: values for name, values in batch.truth.items() if name in (*layout.columns, *extra)}
                 values |= _measured(batch, layout, device)
                 writer.append(batch.images, batch.object_ids, batch.morphologies, values)
                 intrinsic.append(batch.intrinsic)
                 bar.update(len(batch.images))
+            intrinsic.finish()
         writer.provenance["intrinsic"] = {
             "file": INTRINSIC_FILE,
             "split": INTRINSIC_SPLIT,
@@ -138,40 +143,3 @@ def _measured(batch: BandGalaxies, layout: DataLayout, device: str) -> dict[str,
     values["flag"] = photometry.flag.double().cpu().numpy()
     values["masked"] = np.zeros(len(images))
     return values
-
-
-class _Planes:
-    """An .npy file of float32 images that grows by blocks; `out` is what messages name."""
-
-    def __init__(self, path: Path, out: Path) -> None:
-        self._out = out
-        self._shape: tuple[int, ...] = (0, 0, 0, 0)
-        with plain_errors(out):
-            self._file = path.open("w+b")
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """Write the header; numpy pads it so that its length does not depend on the count."""
-        with plain_errors(self._out):
-            self._file.seek(0)
-            header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
-            np.lib.format.write_array_header_1_0(self._file, header)
-
-    def append(self, images: np.ndarray) -> None:
-        """Add images (n, B, S, S)."""
-        self._shape = (self._shape[0] + len(images), *images.shape[1:])
-        with plain_errors(self._out):
-            self._file.write(np.ascontiguousarray(images, np.float32).data)
-
-    def __enter__(self) -> _Planes:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._write_header()
-                with plain_errors(self._out):
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-        finally:
-            self._file.close()

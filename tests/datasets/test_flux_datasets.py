@@ -74,6 +74,22 @@ def test_one_psf_for_all_is_kept_once(data):
     assert set(data.catalogue["psf"]) == {0}
 
 
+def test_a_psf_of_each_galaxy_is_kept_in_order(tmp_path, data):
+    rng = np.random.default_rng(0)
+    psfs = rng.random((5, 3, 9, 9), np.float32)
+    psfs /= psfs.sum((2, 3), keepdims=True)
+    images = np.zeros((6, 3, 64, 64), np.float32)
+    with DatasetWriter(tmp_path / "d", 64, 1.0, {}, layout=data.layout) as writer:
+        writer.append(images[:3], ["a", "b", "c"], ["galaxy"] * 3, {}, psfs[[0, 1, 1]])
+        writer.append(images[:1], ["d"], ["galaxy"], {}, psfs[1:2])
+        writer.append(images[:2], ["e", "f"], ["galaxy"] * 2, {}, psfs[[2, 0]])
+        with pytest.raises(ValueError, match="PSFs are"):
+            writer.append(images[:1], ["g"], ["galaxy"], {}, np.full((1, 3, 5, 5), 1 / 25, np.float32))
+    read = PreparedDataset.open(tmp_path / "d")
+    np.testing.assert_array_equal(read.psfs(np.arange(6)), psfs[[0, 1, 1, 1, 2, 0]])
+    assert len(np.load(tmp_path / "d/psfs.npy", mmap_mode="r")) == 4  # what is the same in a row is kept once
+
+
 @pytest.mark.parametrize(
     ("images", "wrong"),
     [
