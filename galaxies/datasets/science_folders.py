@@ -190,9 +190,9 @@ def science_files(path: Path) -> list[Path]:
     UserError
         If it does not exist.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return [path]
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"{path} does not exist: name a folder of FITS files, or one file")
     files = (file for file in path.rglob("*") if _ENDING.search(file.name) and not file.is_dir())
     return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(path).parts))

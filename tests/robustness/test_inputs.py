@@ -93,6 +93,8 @@ _REFUSALS = (
     "holds neither",
     "no JPEG or PNG image",
     "holds no picture",
+    "holds no FITS file",
+    "holds no map",
 )
 
 

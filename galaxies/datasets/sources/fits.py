@@ -378,11 +378,10 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
 
 def _say_without(folder: Folder, maps: Path) -> None:
     """Say how many images have no map in a folder that was named for maps, and refuse it where that is all of them."""
-    below = maps.resolve()
     without = [
         galaxy.name
         for galaxy in folder.galaxies
-        if not any(below in (file.resolve(), *file.resolve().parents) for _, _, file in galaxy.maps)
+        if not any(maps in (file, *file.parents) for _, _, file in galaxy.maps)  # as named: files may be links
     ]
     if len(without) == len(folder.galaxies):
         raise UserError(f"{maps} holds no map that is called as an image of {folder.path}")

@@ -289,7 +289,11 @@ def test_maps_that_are_missing_are_said(tmp_path, capsys):
     with pytest.raises(UserError, match=r"masks holds no map that is called as an image of .*in"):
         prepare(tmp_path, *options)
     name = sorted((tmp_path / "in").iterdir())[1].name
-    fits.PrimaryHDU(np.zeros((SIDE, SIDE), "i2")).writeto(tmp_path / "masks" / name)
+    fits.PrimaryHDU(np.zeros((SIDE, SIDE), "i2")).writeto(tmp_path / "elsewhere.fits")
+    try:
+        (tmp_path / "masks" / name).symlink_to(tmp_path / "elsewhere.fits")
+    except OSError:  # Windows asks for a right to make links
+        (tmp_path / "elsewhere.fits").rename(tmp_path / "masks" / name)
     prepare(tmp_path, *options)
     assert "2 images have no map in" in capsys.readouterr().out
 
