@@ -27,7 +27,7 @@ from galaxies.command_line import (
     run_script,
     solver_settings,
 )
-from galaxies.common.parsing import finite_number, whole_number
+from galaxies.common.parsing import finite_number, finite_numbers, positive_number, positive_numbers, whole_number
 from galaxies.validation import commands
 
 _NEEDED = ("scipy", "sklearn", "matplotlib", "jinja2")
@@ -173,20 +173,22 @@ def _add_flux(parser: argparse.ArgumentParser) -> None:
     )
     of_bands = "; one value, or one a band (default: as the header says)"
     flux.add_argument("--bands", type=_texts, metavar="A,B", help="bands in the order of the planes, such as g,r,z")
-    flux.add_argument("--zero-point", type=_numbers, metavar="MAG", help=f"AB magnitude of a value of 1{of_bands}")
+    flux.add_argument(
+        "--zero-point", type=finite_numbers, metavar="MAG", help=f"AB magnitude of a value of 1{of_bands}"
+    )
     flux.add_argument(
         "--unit", type=_texts, metavar="UNIT", help=f"unit of the values, such as nJy or MJy/sr{of_bands}"
     )
-    flux.add_argument("--pixel-scale", type=_positive, metavar="ARCSEC", help=f"side of a pixel{of_bands}")
+    flux.add_argument("--pixel-scale", type=positive_numbers, metavar="ARCSEC", help=f"side of a pixel{of_bands}")
     flux.add_argument(
         "--psf-fwhm",
-        type=_positive,
+        type=positive_numbers,
         metavar="ARCSEC",
         help=f"width of the point spread function at half its peak{of_bands}",
     )
     flux.add_argument(
         "--flux-pixel",
-        type=_one_positive,
+        type=positive_number,
         metavar="ARCSEC",
         help="side of the pixels that values are the flux of, where the file was interpolated to another scale and the "
         "flux was not divided: 0.262 for cutouts of the Legacy Surveys (default: that of its pixels)",
@@ -196,23 +198,6 @@ def _add_flux(parser: argparse.ArgumentParser) -> None:
 
 def _texts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(finite_number(part.strip()) for part in text.split(","))
-
-
-def _positive(text: str) -> tuple[float, ...]:
-    values = _numbers(text)
-    if any(value <= 0 for value in values):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return values
-
-
-def _one_positive(text: str) -> float:
-    if not (value := finite_number(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def _redshift(text: str) -> float:

@@ -21,7 +21,6 @@ from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
-from galaxies.images.bands import band_in
 from galaxies.measure import photometry
 from galaxies.storage.metrics_log import read_metrics
 from galaxies.training.trainer import Trainer
@@ -203,7 +202,7 @@ def write_flux_dataset(
     images, values = flux_galaxies(count, bands, seed, side)
     if not tell_noise:
         values = {name: column for name, column in values.items() if not name.startswith("noise_")}
-    layout = DataLayout("flux", tuple(FluxBand(name, band_in(name).wavelength) for name in bands), classes)
+    layout = DataLayout("flux", tuple(map(FluxBand.named, bands)), classes)
     radius = np.hypot(*(np.indices((15, 15)) - 7))
     psf = np.exp(-0.5 * (radius / 1.7) ** 2) / np.exp(-0.5 * (radius / 1.7) ** 2).sum()
     shared = np.broadcast_to(psf, (1, len(bands), 15, 15)).astype(np.float32) if psfs else None

@@ -21,6 +21,23 @@ def finite_number(text: str) -> float:
     return value
 
 
+def finite_numbers(text: str) -> tuple[float, ...]:
+    """Read an option's numbers, separated by commas."""
+    return tuple(finite_number(part.strip()) for part in text.split(","))
+
+
+def positive_number(text: str) -> float:
+    """Read an option's number above 0."""
+    if not (value := finite_number(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def positive_numbers(text: str) -> tuple[float, ...]:
+    """Read an option's numbers above 0, separated by commas."""
+    return tuple(positive_number(part.strip()) for part in text.split(","))
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Return a reader of an option's whole number between two limits, both allowed."""
 

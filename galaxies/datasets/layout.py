@@ -24,6 +24,7 @@ from config_physics import (
     attribute_of,
     bands_of_attribute,
 )
+from galaxies.images.bands import band_in
 
 # Columns of numbers beside the attributes. Scale, noise and blur say how a galaxy was observed, a band each.
 _DISPLAY_COLUMNS = ("pixel_scale",)
@@ -59,6 +60,12 @@ class FluxBand:
 
     name: str
     wavelength_nm: float = math.nan
+
+    @classmethod
+    def named(cls, name: str) -> FluxBand:
+        """Return a band with the wavelength that its name tells, roughly."""
+        known = band_in(name)
+        return cls(name, known.wavelength if known else math.nan)
 
 
 @dataclass(frozen=True)

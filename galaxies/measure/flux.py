@@ -41,8 +41,7 @@ from galaxies.measure.flux_model import (
 )
 from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise
 from galaxies.measure.frame import corner_mask, pixel_grid
-from galaxies.measure.photometry import FLAG_BITS as PHOTOMETRY_FLAG_BITS
-from galaxies.measure.photometry import NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
+from galaxies.measure.photometry import MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
 from galaxies.measure.sersic_mixtures import sersic_mixtures
 from galaxies.measure.sky import Sky
 from galaxies.measure.source import Source, find_source, half_turned
@@ -56,9 +55,6 @@ from galaxies.measure.structure import (
     radii_of,
 )
 from galaxies.measure.structure import measure_structure as structure_of
-
-MISSING_PIXELS = 16  # the galaxy has pixels without a value, which were filled from its other side
-FLAG_BITS = {**PHOTOMETRY_FLAG_BITS, MISSING_PIXELS: "pixels of the galaxy without a value"}
 
 _STRUCTURE = ("asymmetry", "gini", "m20")
 _SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentration")
@@ -107,7 +103,7 @@ class FluxPhotometry(NamedTuple):
     noise : Tensor, (N, B)
         Standard deviation from pixel to pixel, nJy: as given, else as measured.
     flag : Tensor, (N,), int64
-        Sum of `FLAG_BITS`; 0 is a good measurement.
+        Sum of `LIGHT_FLAG_BITS`; 0 is a good measurement.
     """
 
     flux: Tensor

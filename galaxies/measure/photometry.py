@@ -25,12 +25,15 @@ NO_SOURCE = 1  # nothing significant near the centre; the values mean nothing
 TOUCHES_EDGE = 2  # the frame's outermost pixels hold a noticeable part of the light; the size is a lower limit
 NEGATIVE_FLUX = 4  # the source, or its red, green or blue plane alone, holds no light above the sky; colors are limits
 NOT_CONVERGED = 8  # of the structure: no Petrosian radius within the frame, or no centre of asymmetry near the centroid
+MISSING_PIXELS = 16  # the galaxy has pixels without a value
 FLAG_BITS = {
     NO_SOURCE: "no source near the centre",
     TOUCHES_EDGE: "the source touches the edge of the frame",
     NEGATIVE_FLUX: "no light above the sky in a plane",
     NOT_CONVERGED: "no centre or radius of the structure",
 }
+# Those of light that may have pixels without a value, as displays never do.
+LIGHT_FLAG_BITS = {**FLAG_BITS, MISSING_PIXELS: "pixels of the galaxy without a value"}
 
 _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a defect and no galaxy
 _EDGE_LIGHT = 0.0025  # part of the light in the outermost pixels from which on the galaxy is called cut off

@@ -16,7 +16,7 @@ from galaxies.common.errors import UserError, shown
 from galaxies.compute.cores import stream_on_cores
 from galaxies.images.reading import Picture, read_picture
 from galaxies.measure.counts import level_counts
-from galaxies.measure.photometry import FLAG_BITS
+from galaxies.measure.photometry import MISSING_PIXELS
 from galaxies.measure.statistics_table import STATISTIC_NAMES, STATISTICS, Measured, Statistic, measure_images
 
 _CENTRE = tuple(Statistic(name, name, "frame widths", "photometry") for name in ("centroid_x", "centroid_y"))
@@ -24,8 +24,6 @@ _REACH = 3.0  # half-light radii within which a pixel is the galaxy's: 97 % of t
 _NOWHERE = 0.1  # frame widths that stand for the radius of a galaxy that is not seen
 _TOGETHER = 16  # files that a core reads and measures at a time
 _KINDS = (".png", ".jpg", ".jpeg", ".fits", ".fit", ".fts")  # what is looked for in folders, by the ends of names
-MISSING_PIXELS = 16  # the galaxy has pixels without a value
-FILE_FLAG_BITS = {**FLAG_BITS, MISSING_PIXELS: "pixels of the galaxy without a value"}
 _PACKED = (".gz", ".bz2", ".fz")  # further ends that FITS files come with
 
 
@@ -42,7 +40,7 @@ class MeasuredPicture(NamedTuple):
     note : str
         What was done to the picture before it was measured, in words; empty for nothing.
     measured : Measured
-        Of one image; the flag is a sum of `FILE_FLAG_BITS`. A color that the file cannot tell is NaN.
+        Of one image; the flag is a sum of `LIGHT_FLAG_BITS`. A color that the file cannot tell is NaN.
     """
 
     path: Path

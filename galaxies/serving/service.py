@@ -24,7 +24,7 @@ from galaxies.generation.catalogue import catalogue_of
 from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
-from galaxies.measure import flux, photometry
+from galaxies.measure import photometry
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.statistics_table import Measured
 from galaxies.serving.answers import VERDICTS, AttributeReport, Facts, MorphologyFacts, Tile, Verdict
@@ -93,7 +93,7 @@ class GalaxyService:
         self.model, self.sampler, self.attributes = model, model.sampler, model.sampler.attributes
         config = self.sampler.config
         self.served = Served(self.attributes, config.classes)
-        self.flag_bits = flux.FLAG_BITS if config.kind == "flux" else photometry.FLAG_BITS
+        self.flag_bits = photometry.LIGHT_FLAG_BITS if config.kind == "flux" else photometry.FLAG_BITS
         self.fingerprint = model.fingerprint()
         self._kept: BoundedCache[Galaxy] = BoundedCache(_GALAXY_BYTES)
         self._threads = torch.get_num_threads()

@@ -122,7 +122,8 @@ def measure(names: Sequence[Path], out: Path) -> int:
     """
     from tqdm import tqdm
 
-    from galaxies.measure.picture_files import FILE_FLAG_BITS, UnmeasuredPicture, find_pictures, measure_files
+    from galaxies.measure.photometry import LIGHT_FLAG_BITS
+    from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measure_files
     from galaxies.measure.statistics_table import STATISTICS
 
     named = find_pictures(names)
@@ -142,7 +143,7 @@ def measure(names: Sequence[Path], out: Path) -> int:
                 None if s.display and not picture.display else picture.measured.values[s.name][0] for s in STATISTICS
             ]
             flag = int(picture.measured.flags[0])
-            remarks = [picture.note, *(text for bit, text in FILE_FLAG_BITS.items() if flag & bit)]
+            remarks = [picture.note, *(text for bit, text in LIGHT_FLAG_BITS.items() if flag & bit)]
             cells = ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
             row = [str(picture.path), picture.side_px, *cells, flag, "; ".join(filter(None, remarks))]
             file.write(_csv([row]))
@@ -156,7 +157,7 @@ def measure(names: Sequence[Path], out: Path) -> int:
 
 def measure_flux(names: Sequence[Path], out: Path, options: FluxOptions) -> int:
     """Measure FITS files in physical units, and write a CSV file with a row for each; see `measure`."""
-    from galaxies.measure.flux import FLAG_BITS
+    from galaxies.measure.photometry import LIGHT_FLAG_BITS
     from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures
     from galaxies.validation.flux_files import bands_of, columns_of, measure_flux_files
 
@@ -177,7 +178,7 @@ def measure_flux(names: Sequence[Path], out: Path, options: FluxOptions) -> int:
                 bad.append(galaxy)
                 file.write(_csv([[str(galaxy.path), *nothing, galaxy.reason]]))
                 continue
-            remarks = [*galaxy.remarks, *(text for bit, text in FLAG_BITS.items() if galaxy.flag & bit)]
+            remarks = [*galaxy.remarks, *(text for bit, text in LIGHT_FLAG_BITS.items() if galaxy.flag & bit)]
             cells = ["" if math.isnan(galaxy.values[name]) else f"{galaxy.values[name]:.6g}" for name in columns]
             file.write(_csv([[str(galaxy.path), *cells, galaxy.flag, "; ".join(remarks)]]))
         total = len(paths) + len(named.without)

@@ -21,7 +21,7 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.images.composites import LuptonComposite
 from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch
 from galaxies.measure import photometry
-from galaxies.measure.flux import FLAG_BITS, flux_attributes, measure_flux
+from galaxies.measure.flux import flux_attributes, measure_flux
 from galaxies.measure.statistics_table import STATISTICS, Measured, Statistic, measure_images
 from galaxies.measure.with_statmorph import read_flux_with_statmorph, read_with_statmorph
 
@@ -59,7 +59,7 @@ class Viewer:
         self.layout = layout
         self._softening, self._pixel_scale, self._psf_fwhm = softening, pixel_scale, psf_fwhm
         self.statistics = statistics_of(layout.kind, layout.band_names)
-        self.flag_bits: dict[int, str] = FLAG_BITS if layout.is_flux else photometry.FLAG_BITS
+        self.flag_bits: dict[int, str] = photometry.LIGHT_FLAG_BITS if layout.is_flux else photometry.FLAG_BITS
 
     @classmethod
     def of_dataset(cls, data: PreparedDataset) -> Viewer:

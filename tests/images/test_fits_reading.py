@@ -16,7 +16,8 @@ from galaxies.common.errors import UserError
 from galaxies.images import reading
 from galaxies.images.fits_reading import unpacked
 from galaxies.images.reading import read_picture
-from galaxies.measure.picture_files import MISSING_PIXELS, measure_files
+from galaxies.measure.photometry import MISSING_PIXELS
+from galaxies.measure.picture_files import measure_files
 
 fits = pytest.importorskip("astropy.io.fits")
 SIDE = 72

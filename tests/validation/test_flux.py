@@ -14,7 +14,7 @@ from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.measure import with_statmorph
-from galaxies.measure.flux import MISSING_PIXELS
+from galaxies.measure.photometry import MISSING_PIXELS
 from galaxies.validation import judge
 from galaxies.validation.comparison import groups_of, look_for_copies, power_ratio
 from galaxies.validation.feature_spaces import RandomFeatures, add_noise, blur

@@ -9,7 +9,7 @@ import torch
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.measure.flux import FLAG_BITS
+from galaxies.measure.photometry import LIGHT_FLAG_BITS
 from galaxies.validation import evaluation, subject
 from galaxies.validation.commands import _json
 from galaxies.validation.report import plots
@@ -90,7 +90,7 @@ def test_real_and_generated_flux_are_compared_as_sets(found):
     assert not isinstance(realism.statistics.table["magnitude_r"][ALL], LeftOut)
     assert realism.features["statistics"].features == len(statistics_of("flux", BANDS))
     assert not isinstance(realism.power.groups[ALL], LeftOut)
-    assert set(honesty.flags.test) == set(FLAG_BITS.values())
+    assert set(honesty.flags.test) == set(LIGHT_FLAG_BITS.values())
     assert honesty.copies.generated > 0 and 0.3 < honesty.variety[ALL].pixels < 3
 
 

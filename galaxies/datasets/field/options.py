@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from config_physics import BAND_NAME
+from galaxies.common.parsing import finite_number
 from galaxies.datasets.science_catalogue import column_names
 
 _LEAST_BOX_PX = 16
@@ -81,25 +81,15 @@ def _names_of_bands(text: str) -> list[str]:
     return names
 
 
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number")
-    return value
-
-
 def _magnitudes(text: str) -> list[float]:
-    values = [_number(word) for word in _words(text)]
+    values = [finite_number(word) for word in _words(text)]
     if wrong := [value for value in values if abs(value) > 100]:
         raise argparse.ArgumentTypeError(f"{wrong[0]:g} is no magnitude")
     return values
 
 
 def _positive_number(text: str) -> float:
-    value = _number(text)
+    value = finite_number(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value

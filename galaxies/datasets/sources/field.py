@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -128,8 +127,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
 
 
 def _bands(field: _Field) -> tuple[FluxBand, ...]:
-    known = [(plane.band, band_in(plane.band)) for plane in field.planes]
-    return tuple(FluxBand(name, band.wavelength if band is not None else math.nan) for name, band in known)
+    return tuple(FluxBand.named(plane.band) for plane in field.planes)
 
 
 # Frames

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from config_physics import BAND_NAME, MOST_BANDS
 from galaxies.common.errors import UserError, shown
-from galaxies.common.parsing import finite_number
+from galaxies.common.parsing import finite_numbers, positive_number, positive_numbers
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.preparing import FluxSource
 from galaxies.datasets.science_catalogue import NO_CLASS, Catalogue, column_names, read_catalogue
@@ -27,7 +26,6 @@ from galaxies.datasets.science_cutouts import (
     psf_size,
 )
 from galaxies.datasets.science_folders import Folder, GalaxyFiles, science_files, without_ending
-from galaxies.images.bands import band_in
 from galaxies.images.fits_science import Maps, UnusableImageError, images_by_kind, named_planes, science_file
 
 if TYPE_CHECKING:
@@ -79,15 +77,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     of_bands = "; one value, or one a band (default: as the header says)"
     parser.add_argument(
-        "--zero-point", type=_numbers, metavar="MAG", help=f"AB magnitude of a value of 1 in the files{of_bands}"
+        "--zero-point", type=finite_numbers, metavar="MAG", help=f"AB magnitude of a value of 1 in the files{of_bands}"
     )
     parser.add_argument(
         "--unit", type=_texts, metavar="UNIT", help=f"unit of the values, such as nJy, MJy/sr, nanomaggy{of_bands}"
     )
-    parser.add_argument("--pixel-scale", type=_positive_numbers, metavar="ARCSEC", help=f"side of a pixel{of_bands}")
+    parser.add_argument("--pixel-scale", type=positive_numbers, metavar="ARCSEC", help=f"side of a pixel{of_bands}")
     parser.add_argument(
         "--flux-pixel",
-        type=_positive,
+        type=positive_number,
         metavar="ARCSEC",
         help="side of the pixels that values are the flux of, where files were interpolated to another scale and the "
         "flux was not divided: 0.262 for cutouts of the Legacy Surveys (default: that of the files' pixels)",
@@ -99,10 +97,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="FITS file of the point spread function, an image a band; or an extension a galaxy, which column psf_hdu "
         "names",
     )
-    parser.add_argument("--psf-scale", type=_positive, metavar="ARCSEC", help="side of its pixels (default: as images)")
+    parser.add_argument(
+        "--psf-scale", type=positive_number, metavar="ARCSEC", help="side of its pixels (default: as images)"
+    )
     parser.add_argument(
         "--psf-fwhm",
-        type=_positive_numbers,
+        type=positive_numbers,
         metavar="ARCSEC",
         help=f"width of the point spread function at half its peak{of_bands}",
     )
@@ -135,7 +135,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "in as sky (default: resample)",
     )
     parser.add_argument(
-        "--scale", type=_positive, metavar="ARCSEC", help="resample every cutout to pixels of this side, then crop"
+        "--scale",
+        type=positive_number,
+        metavar="ARCSEC",
+        help="resample every cutout to pixels of this side, then crop",
     )
     parser.add_argument(
         "--sky",
@@ -153,20 +156,6 @@ def _band_names(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names) or len(names) > MOST_BANDS:
         raise argparse.ArgumentTypeError(f"it takes up to {MOST_BANDS} different bands")
     return names
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(finite_number(part.strip()) for part in text.split(","))
-
-
-def _positive(text: str) -> float:
-    if not (value := finite_number(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _positive_numbers(text: str) -> tuple[float, ...]:
-    return tuple(_positive(part.strip()) for part in text.split(","))
 
 
 def _texts(text: str) -> tuple[str, ...]:
@@ -319,7 +308,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         print(f"{len(folder.strays)} maps belong to no image, such as {folder.strays[0]}")
     for _, maps in beside:
         _say_without(folder, maps)
-    layout = DataLayout("flux", tuple(FluxBand(name, _wavelength(name)) for name in bands), (NO_CLASS,))
+    layout = DataLayout("flux", tuple(map(FluxBand.named, bands)), (NO_CLASS,))
     catalogue = None
     if options.catalogue:
         measured = [name for name in layout.attributes if name not in _OF_CATALOGUES]
@@ -390,11 +379,6 @@ def _say_without(folder: Folder, maps: Path) -> None:
 
 
 _OF_CATALOGUES = frozenset(("redshift", "petro_r50_kpc", "absolute_magnitude", "stellar_mass"))
-
-
-def _wavelength(name: str) -> float:
-    found = band_in(name)
-    return found.wavelength if found else math.nan
 
 
 def _skies_left(galaxies: Sequence[Galaxy], wanted: Wanted) -> list[bool]:
