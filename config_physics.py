@@ -206,9 +206,14 @@ _FLUX_ROWS = (
               "how unevenly the light is spread over the pixels (Lotz et al. 2004, eq. 6)", plausible=(-0.01, 1.0)),
     Attribute("m20", "M20", "", -2.5, -0.5, "flux",
               "second moment of the brightest fifth of the light (Lotz et al. 2004, eq. 8)", plausible=(-6.0, 0.0)),
+    Attribute("inclination", "Inclination", "deg", 0.0, 90.0, "catalogue",
+              "of a disc, 0 face-on and 90 edge-on (Hubble 1926); unknown of galaxies that are none",
+              plausible=(0.0, 90.0)),
 )
 # fmt: on
 FLUX_ATTRIBUTES = {row.name: row for row in _FLUX_ROWS}
+# What a catalogue of galaxies in flux may tell.
+FLUX_CATALOGUE_ATTRIBUTES = (*CATALOGUE_ATTRIBUTES, *(a.name for a in _FLUX_ROWS if a.source == "catalogue"))
 _OF_A_BAND = re.compile(rf"(magnitude|surface_brightness)_({BAND_NAME.pattern})")
 _OF_TWO_BANDS = re.compile(rf"color_({BAND_NAME.pattern})_({BAND_NAME.pattern})")
 

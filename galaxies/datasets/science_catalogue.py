@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
+from config_physics import FLUX_CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
 from galaxies.common.errors import UserError, shown
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
@@ -96,7 +96,7 @@ def read_catalogue(
     ):
         raise UserError(f"--columns {wrong}={columns[wrong]}: {wrong} is measured on the images, so leave it out")
     per_band = [f"{name}_{band}" for name in _PER_BAND for band in bands]
-    known = ("object_id", "morphology", *_TEXTS, *CATALOGUE_ATTRIBUTES, *_PER_BAND, *per_band)
+    known = ("object_id", "morphology", *_TEXTS, *FLUX_CATALOGUE_ATTRIBUTES, *_PER_BAND, *per_band)
     names = {name: name for name in known if name not in measured} | dict(columns)
     wanted = {column.lower() for column in names.values()}
     tables = [read_table(file, wanted) for file in files]
@@ -124,7 +124,7 @@ def read_catalogue(
         quantity = _quantity(name)
         values = np.append(readers[k].read(column, quantity), np.nan)  # the last for those that are not there
         rows[name] = values[places[k]]
-        if name in CATALOGUE_ATTRIBUTES:
+        if name in FLUX_CATALOGUE_ATTRIBUTES:
             attributes.append(name)
         elif quantity is _ANY_NUMBER:
             extras.append(name)
@@ -164,7 +164,7 @@ def _places_in(ids: pd.Series, other: pd.Series) -> np.ndarray:
 
 
 def _quantity(name: str) -> Quantity:
-    if name in CATALOGUE_ATTRIBUTES:
+    if name in FLUX_CATALOGUE_ATTRIBUTES:
         return Quantity.of(name)
     for start, quantity in _PER_BAND.items():
         if name == start or name.startswith(f"{start}_"):

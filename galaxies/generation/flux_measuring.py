@@ -24,7 +24,7 @@ _ALWAYS = ("size_arcsec", "ellipticity")
 def is_measured(name: str, bands: tuple[str, ...]) -> bool:
     """Tell whether photometry reads an attribute off flux in these bands; a color in either direction."""
     named = bands_of_attribute(name)
-    return name in flux_attributes(bands) or (bool(named) and set(named) <= set(bands))
+    return name == "inclination" or name in flux_attributes(bands) or (bool(named) and set(named) <= set(bands))
 
 
 def measured_names(config: Config) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ from galaxies.measure.flux_model import (
 )
 from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise
 from galaxies.measure.frame import corner_mask, pixel_grid
+from galaxies.measure.inclination import inclination_of
 from galaxies.measure.photometry import MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
 from galaxies.measure.sersic_mixtures import sersic_mixtures
 from galaxies.measure.sky import Sky
@@ -125,13 +126,17 @@ class FluxPhotometry(NamedTuple):
     flag: Tensor
 
     def attribute(self, name: str, bands: Sequence[str]) -> Tensor:
-        """Return the values (N,) of an attribute by its name, one of `flux_attributes(bands)` or a color turned round.
+        """Return the values (N,) of an attribute by its name.
+
+        One of `flux_attributes(bands)`, a color turned round, or `inclination`, which means something of discs alone.
 
         Raises
         ------
         KeyError
             If photometry does not measure an attribute of that name in these bands.
         """
+        if name == "inclination":
+            return inclination_of(1 - self.ellipticity)
         if name in (*_SHAPES, *_STRUCTURE):
             return getattr(self, name)
         quantity, places = _parts(name, bands)
@@ -146,7 +151,7 @@ class FluxPhotometry(NamedTuple):
         error; a fainter one is a limit. What was not asked for is unknown.
         """
         seen = (self.flag & NO_SOURCE == 0) & self.attribute(name, bands).isfinite()
-        if name in (*_SHAPES, *_STRUCTURE):
+        if name in (*_SHAPES, *_STRUCTURE, "inclination"):
             return seen
         places = _parts(name, bands)[1]
         for place in places:

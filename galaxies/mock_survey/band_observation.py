@@ -24,7 +24,7 @@ from galaxies.compute.seeded_noise import standard_normal
 from galaxies.mock_survey import band_population
 from galaxies.mock_survey.band_population import Frame
 from galaxies.mock_survey.classes import draw_light, mock_class
-from galaxies.mock_survey.galaxy_table import BandTable, changed, given
+from galaxies.mock_survey.galaxy_table import BandTable, Structure, changed, given
 from galaxies.mock_survey.light import WET_MERGER, Grid, draw_particles, meet
 from galaxies.mock_survey.light_transforms import half_light_radius, transformed
 from galaxies.mock_survey.observation import BLOCK, stream_of
@@ -62,8 +62,9 @@ class BandGalaxies:
     truth : dict of str to ndarray, (N,), float64
         redshift, absolute_magnitude (r at rest), stellar_mass (log10 solar masses), petro_r50_kpc, pixel_scale
         (arcseconds), and those that only a simulation knows: true_half_light_radius (arcseconds, before seeing, of the
-        circle about the light's centroid, in the band nearest to r), true_axis_ratio (of the disc or the spheroid; in
-        a merger, the primary's), and true_magnitude_<band> (AB, of all of the light).
+        circle about the light's centroid, in the band nearest to r), true_axis_ratio and true_position_angle (of the
+        disc or the spheroid; in a merger, the primary's; degrees in [0, 180) from +x towards +y), true_inclination
+        (degrees, 0 face-on, NaN where the galaxy is no disc), and true_magnitude_<band> (AB, of all of the light).
     """
 
     images: np.ndarray
@@ -74,6 +75,13 @@ class BandGalaxies:
     psf_fwhm: np.ndarray
     noise: np.ndarray
     truth: dict[str, np.ndarray]
+
+
+def _orientation(structure: Structure[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what is known of how galaxies lie, (N,) in degrees; of pairs, the first spheroid's major axis."""
+    angle = structure.position_angle if structure.pair is None else structure.pair.spheroid_angle[:, 0]
+    inclination = np.full(len(angle), np.nan) if structure.inclination is None else structure.inclination
+    return {"true_inclination": np.degrees(inclination), "true_position_angle": np.degrees(angle) % 180}
 
 
 def _none(object_id: str) -> bool:
@@ -145,6 +153,7 @@ class BandSurvey:
             known = {name: getattr(table, name) for name in _KNOWN}
             known |= {"psf_fwhm": table.exposure.psf_fwhm, "noise": table.exposure.sky_noise}
             known |= {"true_axis_ratio": table.structure.axis_ratio.copy()}
+            known |= _orientation(table.structure)
             kinds = mock_class(morphology).kinds(table.structure)
             for kind in sorted(set(kinds)):
                 chosen = np.flatnonzero(kinds == kind)
@@ -202,6 +211,7 @@ class BandSurvey:
             truth["true_half_light_radius"] = half_light_radius(source, wide_field, wide)
         if pair is not None:
             truth["true_axis_ratio"] = pair.axis_ratio[:, 0]
+            truth["true_position_angle"] = torch.rad2deg(pair.position_angle[:, 0]).remainder(180)
         place = p.exposure.centre * self.frame.pixel_scale
         gathering = field.square() * field.shift(place[:, 0], place[:, 1])  # by the fine pixels
         source = centred * gathering[:, None]

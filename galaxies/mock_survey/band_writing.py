@@ -26,7 +26,8 @@ INTRINSIC_FILE, INTRINSIC_SPLIT = "intrinsic.npy", "test"
 def truth_columns(frame: Frame) -> tuple[str, ...]:
     """Return the columns of the catalogue that only a simulation can fill."""
     magnitudes = (f"true_magnitude_{band.name}" for band in frame.survey.bands)
-    return ("true_half_light_radius", "true_axis_ratio", *magnitudes)
+    shapes = ("true_axis_ratio", "true_inclination", "true_position_angle")
+    return ("true_half_light_radius", *shapes, *magnitudes)
 
 
 def layout_of(frame: Frame) -> DataLayout:
@@ -88,6 +89,7 @@ def write_band_dataset(
             for batch in survey.batches(count, blocks_at_once(survey.device, frame.image_size)):
                 values = {name: values for name, values in batch.truth.items() if name in (*layout.columns, *extra)}
                 values |= _measured(batch, layout, device)
+                values["inclination"] = batch.truth["true_inclination"]
                 writer.append(batch.images, batch.object_ids, batch.morphologies, values)
                 intrinsic.append(batch.intrinsic)
                 bar.update(len(batch.images))

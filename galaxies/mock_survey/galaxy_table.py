@@ -109,11 +109,11 @@ class Pair(Generic[Column]):
 class Structure(Generic[Column]):
     """Shapes, whatever the distance: (N,) unless said otherwise.
 
-    position_angle of the major axis; axis_ratio of the disc or the spheroid (in a merger, the primary's); old, 1 where
-    all stars are. bulge_n, Sersic index, of a pair (N, 2); bulge_fraction of the light in r; bulge_size, its
-    half-light radius over the disc's scale length; bulge_axis_ratio. Beside these the class's own columns, and None
-    for those that it does not have; `other` is a table that a class brings along
-    itself (see `classes.py`), for columns that none of these has.
+    position_angle of the major axis; axis_ratio of the disc or the spheroid (in a merger, the primary's); inclination
+    of the disc, 0 face-on, None of classes with none or two; old, 1 where all stars are. bulge_n, Sersic index, of a
+    pair (N, 2); bulge_fraction of the light in r; bulge_size, its half-light radius over the disc's scale length;
+    bulge_axis_ratio. Beside these the class's own columns, and None for those that it does not have; `other` is a table
+    that a class brings along itself (see `classes.py`), for columns that none of these has.
     """
 
     position_angle: Column
@@ -127,6 +127,7 @@ class Structure(Generic[Column]):
     edge_on: EdgeOnDisc[Column] | None = None
     pair: Pair[Column] | None = None
     other: Any = None
+    inclination: Column | None = None
 
 
 @dataclass

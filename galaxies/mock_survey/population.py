@@ -93,6 +93,7 @@ def draw_structure(morphology: str, count: int, rng: np.random.Generator) -> Str
         edge_on=shape.edge_on,
         pair=shape.pair,
         other=shape.other,
+        inclination=shape.inclination,
     )
 
 

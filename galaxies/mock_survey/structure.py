@@ -15,6 +15,7 @@ from galaxies.mock_survey.galaxy_table import EdgeOnDisc, Pair, SpiralDisc
 
 NUM_KNOTS = 40
 NUM_WAVES = 6
+DISC_THICKNESS = 0.15  # axis ratio of a disc from the side, in Hubble's relation
 _EDGE_ON_RATIO = math.pi / 6  # root mean square height over length of K1 sech^2 discs, for z0 = h
 
 
@@ -38,7 +39,17 @@ class Shape(NamedTuple):
     edge_on: EdgeOnDisc[np.ndarray] | None = None
     pair: Pair[np.ndarray] | None = None
     other: Any = None
+    inclination: np.ndarray | None = None  # radians; no discs, if left out
     bulge_growth: float = 1.0  # of the bulge over those of other classes
+
+
+def inclination_of(axis_ratio: np.ndarray) -> np.ndarray:
+    """Return the inclination in radians, 0 face-on, of discs as thick as `DISC_THICKNESS`, by their b/a.
+
+    cos^2 i = (q^2 - q0^2) / (1 - q0^2): Hubble 1926, ApJ 64, 321. A flatter disc than that is edge-on.
+    """
+    squared = (axis_ratio**2 - DISC_THICKNESS**2) / (1 - DISC_THICKNESS**2)
+    return np.arccos(np.sqrt(squared.clip(0, 1)))
 
 
 def elliptical_shape(count: int, rng: np.random.Generator) -> Shape:
@@ -61,9 +72,11 @@ def edge_on_shape(count: int, rng: np.random.Generator) -> Shape:
     bulge = rng.beta(1.2, 2.2, count)
     thickness = rng.uniform(0.18, 0.52, count)  # z0 / h
     inclined = (rng.random(count) < 0.5).astype(np.float64)  # an ellipse
+    axis_ratio = np.where(inclined > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * thickness)
     return Shape(
         bulge_n=bulge_n,
-        axis_ratio=np.where(inclined > 0, rng.uniform(0.23, 0.62, count), _EDGE_ON_RATIO * thickness),
+        axis_ratio=axis_ratio,
+        inclination=np.where(inclined > 0, inclination_of(axis_ratio), math.pi / 2),
         bulge_fraction=np.where(inclined > 0, 0.07 + 0.3 * bulge, 0.01 + 0.11 * bulge),
         edge_on=EdgeOnDisc(
             thickness=thickness,
@@ -86,7 +99,8 @@ def spiral_shape(count: int, rng: np.random.Generator) -> Shape:
     return Shape(
         bulge_n=bulge_n,
         bulge_fraction=bulge_fraction,
-        axis_ratio=np.sqrt(0.15**2 + (1 - 0.15**2) * cos_i**2),  # Hubble (1926), for discs of that thickness
+        axis_ratio=np.sqrt(DISC_THICKNESS**2 + (1 - DISC_THICKNESS**2) * cos_i**2),  # Hubble (1926)
+        inclination=np.arccos(cos_i),
         spiral=SpiralDisc(
             num_arms=arms,
             pitch=np.radians(rng.uniform(9, 26, count)),

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import pandas as pd
 
-from config_physics import ATTRIBUTES
+from config_physics import attribute_table
 from galaxies.common.errors import UserError, shown
 from galaxies.tables.reading import Table
 
@@ -50,7 +50,7 @@ class Quantity(NamedTuple):
     @classmethod
     def of(cls, attribute: str) -> Quantity:
         """Return what an attribute of `config_physics` can be."""
-        known = ATTRIBUTES[attribute]
+        (known,) = attribute_table((attribute,))
         return cls(known.plausible, (known.low, known.high))
 
 

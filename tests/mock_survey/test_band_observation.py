@@ -157,8 +157,42 @@ def test_classes_take_turns_and_all_columns_are_known(batch):
     assert set(batch.truth) == {
         *("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc", "pixel_scale", "true_axis_ratio"),
         *("true_half_light_radius", "true_magnitude_g", "true_magnitude_r", "true_magnitude_z"),
+        *("true_inclination", "true_position_angle"),
     }
-    assert all(np.isfinite(values).all() for values in batch.truth.values())
+    assert all(np.isfinite(values).all() for name, values in batch.truth.items() if name != "true_inclination")
+
+
+def test_discs_alone_are_inclined_and_as_flat_as_that_makes_them(batch):
+    inclination, q = (batch.truth[name] for name in ("true_inclination", "true_axis_ratio"))
+    kind = np.array(batch.morphologies)
+    assert np.isfinite(inclination).tolist() == np.isin(kind, ("spiral", "edge-on")).tolist()
+    spirals, edge_on = kind == "spiral", kind == "edge-on"
+    cosine, sine = np.cos(np.radians(inclination[spirals])), np.sin(np.radians(inclination[spirals]))
+    np.testing.assert_allclose(q[spirals], np.sqrt(cosine**2 + (0.15 * sine) ** 2), rtol=1e-6)  # Hubble 1926
+    assert (inclination[spirals] > 0).all()
+    assert (inclination[spirals] < 68).all()
+    assert (inclination[edge_on] > 52).all()
+    assert (inclination[edge_on] == 90).any()
+    shows_a_face = inclination[edge_on & (inclination < 90)]
+    np.testing.assert_allclose(
+        q[edge_on & (inclination < 90)] ** 2,
+        np.cos(np.radians(shows_a_face)) ** 2 * (1 - 0.15**2) + 0.15**2,
+        rtol=1e-6,
+    )
+
+
+def test_position_angles_are_those_of_the_light(batch):
+    y, x = np.mgrid[:128, :128] - 63.5
+    flat = np.flatnonzero((batch.truth["true_axis_ratio"] < 0.6) & (np.array(batch.morphologies) != "merger"))
+    assert len(flat) >= 4
+    for row in flat:
+        light = batch.intrinsic[row, 1].astype(np.float64)
+        dx, dy = (t - (light * t).sum() / light.sum() for t in (x, y))
+        xx, yy, xy = ((light * t).sum() for t in (dx * dx, dy * dy, dx * dy))
+        found = np.degrees(np.arctan2(2 * xy, xx - yy) / 2)
+        expected = batch.truth["true_position_angle"][row]
+        assert 0 <= expected < 180
+        assert abs((found - expected + 90) % 180 - 90) < 8
 
 
 def test_a_large_frame_needs_no_finer_pixels_unless_the_psf_does(lsst):

@@ -62,8 +62,13 @@ def test_the_images_are_those_of_the_survey(folder, batch):
 
 def test_the_catalogue_has_the_truth_and_what_was_measured(folder, batch):
     table = pd.read_csv(folder / "catalogue.csv", dtype={"object_id": str})
-    for name in ("redshift", "stellar_mass", "true_magnitude_z", "true_magnitude_g", "true_half_light_radius"):
+    names = ("redshift", "stellar_mass", "true_magnitude_z", "true_half_light_radius", "true_position_angle")
+    for name in (*names, "true_magnitude_g", "true_inclination"):
         np.testing.assert_allclose(table[name], batch.truth[name], rtol=1e-5)
+    assert table["inclination"].equals(table["true_inclination"])
+    data = PreparedDataset.open(folder)
+    assert data.settings(("inclination",))["attribute_ranges"][1] >= 90
+    assert np.isnan(data.attributes(("inclination",), np.arange(4))).tolist() == [[False], [True], [True], [False]]
     alone = table[(table["morphology"] != "merger") & (table["flag"] == 0)]
     for name in ("z", "g"):
         assert (alone[f"magnitude_{name}"] - alone[f"true_magnitude_{name}"]).abs().median() < 0.08

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from config_physics import CATALOGUE_ATTRIBUTES
+from config_physics import FLUX_CATALOGUE_ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.common.reading import MissingError, open_regular
 from galaxies.datasets.field.detection import Sources
@@ -30,7 +30,7 @@ _NAMES = {
     "y": ("y", "y_image"),
     "morphology": ("morphology",),
     "star": ("star", "class_star"),
-    **{name: (name,) for name in CATALOGUE_ATTRIBUTES},
+    **{name: (name,) for name in FLUX_CATALOGUE_ATTRIBUTES},
 }
 _STRIP_ROWS = 256
 _ANYWHERE = Quantity((-1e9, 1e9), (-1e9, 1e9))
@@ -135,9 +135,9 @@ def read_positions(
     if "star" in found:
         is_star = _stars(table, found["star"], numbers)[rows]
     values = {}
-    for name in (*CATALOGUE_ATTRIBUTES, *(name for name in columns if name not in _NAMES)):
+    for name in (*FLUX_CATALOGUE_ATTRIBUTES, *(name for name in columns if name not in _NAMES)):
         if name in found:
-            quantity = Quantity.of(name) if name in CATALOGUE_ATTRIBUTES else _ANY_NUMBER
+            quantity = Quantity.of(name) if name in FLUX_CATALOGUE_ATTRIBUTES else _ANY_NUMBER
             values[name] = numbers.read(found[name], quantity)[rows]
     numbers.say()
     return Positions(x[rows], y[rows], ids, morphologies, is_star, classes, values, len(table))

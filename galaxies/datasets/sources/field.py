@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from config_physics import BAND_NAME, CATALOGUE_ATTRIBUTES, MOST_BANDS
+from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS
 from galaxies.common.errors import UserError, shown
 from galaxies.datasets.field.cutouts import centred_area, cut, section_order
 from galaxies.datasets.field.detection import SourceMap, Sources, detect
@@ -100,7 +100,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         for line in _summary(field, skies, psfs):
             print(line)
         print("; ".join(f"{count} {what}" for what, count in counts.items()))
-        own = [] if catalogue is None else [name for name in catalogue.values if name not in CATALOGUE_ATTRIBUTES]
+        own = [] if catalogue is None else [name for name in catalogue.values if name not in FLUX_CATALOGUE_ATTRIBUTES]
         provenance = {
             "source": f"{', '.join(str(frame.path) for frame in field.frames)}"
             + (f" with {options.catalogue}" if options.catalogue else ""),
