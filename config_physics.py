@@ -606,6 +606,14 @@ class Config:
         count = len(self.attributes)
         return len(self.classes), count, count if self.condition_mask else 0
 
+    def condition_places(self, name: str) -> tuple[int, int] | None:
+        """Return the places of an attribute's value and known-flag in the condition vector, None without either."""
+        if name not in self.attributes or not self.condition_mask:
+            return None
+        first, count, _ = self.condition_parts
+        place = first + self.attributes.index(name)
+        return place, place + count
+
     @property
     def condition_dim(self) -> int:
         """Length of the condition vector."""

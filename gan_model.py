@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from config_physics import BANDS, Config
 from galaxies.images.resampling import Double, Halve, doubled
 from galaxies.networks.flux_grain import NoisyGenerator
-from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, symmetrize, turn_onto_sky
+from galaxies.networks.galaxy_frame import DiscInclination, GalaxyFrame, Pose, symmetrize, turn_onto_sky
 from galaxies.networks.layers import (
     ImageGenerator,
     PaddedConv2d,
@@ -117,6 +117,10 @@ class FrameGenerator(ImageGenerator):
     the patterns' shape, and scale and shift of every map (FiLM), which `batch_norm` normalises before. Other parameters
     as for `Generator`, with at least three noise values.
 
+    Where the condition tells how a disc is inclined, the patterns are those of the disc seen so: their axis ratio is
+    the one of that inclination, and nothing else of their shape knows of it, so that a galaxy that is seen from
+    another side has the same arms and the same extent along its major axis.
+
     References
     ----------
     Perez et al. 2018, arXiv:1709.07871 (FiLM); de Vries et al. 2017, arXiv:1707.00683 (conditional batch
@@ -132,9 +136,11 @@ class FrameGenerator(ImageGenerator):
         batch_norm: bool = True,
         num_bands: int = len(BANDS),
         bounded: bool = True,
+        inclination: DiscInclination | None = None,
     ) -> None:
         super().__init__()
         self.noise_dim, self.map_size, self.bounded = latent_dim, image_size // 2, bounded
+        self.inclination = inclination
         channels = _coarse_to_fine(width, self.map_size)
         inputs, style = latent_dim + condition_dim, 2 * width
         self.style = style_network(inputs, style)
@@ -160,12 +166,19 @@ class FrameGenerator(ImageGenerator):
             maps = block(doubled(maps), style)
         turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes)
         # Rounded and laid out as convolutions read them in one go.
-        parts = (part.to(maps.dtype, memory_format=torch.channels_last) for part in (turned, self.frame(style, pose)))
+        patterns = self._patterns(z, condition, style, pose)
+        parts = (part.to(maps.dtype, memory_format=torch.channels_last) for part in (turned, patterns))
         maps = self.refine(self.join(torch.cat([*parts], 1), style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.
         maps = doubled(self.thin(maps))
         images = self.paint(F.leaky_relu(maps, 0.2))
         return torch.tanh(images) if self.bounded else images
+
+    def _patterns(self, z: Tensor, condition: Tensor, style: Tensor, pose: Pose) -> Tensor:
+        if self.inclination is None:
+            return self.frame(style, pose)
+        face_on = self.style(torch.cat([z, self.inclination.left_out(condition)], 1))
+        return self.frame(face_on, pose, self.inclination.axis_ratio(condition))
 
 
 _SYMMETRIC_PART = 0.75  # of the maps in the galaxy's frame; the rest are free, for mergers and neighbours
@@ -489,7 +502,9 @@ def _init_dcgan(module: nn.Module) -> None:
 
 # Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
 GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
-    "frame": lambda config: FrameGenerator(*_generator_shape(config), config.batch_norm, *_planes(config)),
+    "frame": lambda config: FrameGenerator(
+        *_generator_shape(config), config.batch_norm, *_planes(config), _inclination(config)
+    ),
     "residual": lambda config: ResidualGenerator(*_generator_shape(config), *_planes(config)),
     "resize": lambda config: Generator(*_generator_shape(config), "resize", *_planes(config)),
     "transposed": lambda config: Generator(*_generator_shape(config), "transposed", *_planes(config)),
@@ -529,6 +544,15 @@ def _generator_shape(config: Config) -> tuple[int, int, int, int]:
 def _planes(config: Config) -> tuple[int, bool]:
     """Return how many planes a generator draws, and whether they are bounded."""
     return config.num_bands, config.kind == "display"
+
+
+def _inclination(config: Config) -> DiscInclination | None:
+    """Return what the condition says of how discs are inclined, None if that is nothing."""
+    places = config.condition_places("inclination")
+    if places is None:
+        return None
+    row = config.attribute_rows[config.attributes.index("inclination")]
+    return DiscInclination(*places, row.low, row.high)
 
 
 def _discriminator_shape(config: Config) -> tuple[int, int, int]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gan_model import FrameGenerator, ProjectionDiscriminator, generator_loss, gradient_penalty
+from config_physics import Config
+from galaxies.datasets.conditions import condition_vector
+from galaxies.measure.inclination import axis_ratio_of
+from galaxies.networks.galaxy_frame import DiscInclination
+from gan_model import FrameGenerator, ProjectionDiscriminator, build_gan_generator, generator_loss, gradient_penalty
+
+FLUX = {"kind": "flux", "bands": ("g", "r"), "softening": (1.0, 1.0), "pixel_scale": 0.2, "psf_fwhm": (0.8, 0.8)}
 
 
 def random(*shape, seed=0):
@@ -182,3 +188,33 @@ def test_gradient_penalty_is_a_mean_over_independent_images(discriminator):
         image = images[index : index + 1].detach().requires_grad_()
         alone.append(gradient_penalty(discriminator(image, condition[index : index + 1]), image))
     torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-3, atol=1e-6)
+
+
+@torch.no_grad()
+def test_what_a_disc_is_does_not_depend_on_the_side_from_which_it_is_seen():
+    torch.manual_seed(0)
+    config = Config(attributes=("size_arcsec", "inclination"), width=8, latent_dim=16, pixel_noise=False, **FLUX)
+    generator = build_gan_generator(config).eval()
+    torch.nn.init.normal_(generator.frame.place.weight, 0, 0.02)
+    drawn = []
+    generator.frame.register_forward_hook(lambda frame, given, planes: drawn.append(planes))
+    noise = random(3, 16)
+    noise[:, :3] = torch.tensor([1.0, 0.0, 1.0])  # lying along x
+    values = torch.tensor([[1.0, degrees] for degrees in (20.0, 75.0, float("nan"))])
+    conditions = condition_vector(torch.zeros(3, dtype=torch.int64), values, config)[0]
+    images = [generator(noise, one.expand(3, -1)) for one in conditions]
+    face_on, inclined, unknown = drawn
+    # Along the major axis through the centre nothing changes, across it the disc is flatter.
+    ratio = axis_ratio_of(torch.tensor([20.0, 75.0]))
+    for galaxy in range(3):
+        thick, thin = (one[galaxy, 3].sum(0) for one in (face_on, inclined))  # of a Gaussian
+        torch.testing.assert_close(thin / thick, (ratio[1] / ratio[0]).expand(32), rtol=0.015, atol=0)
+    assert (unknown - face_on).abs().max() > 0.05
+    assert (images[0] - images[1]).abs().max() > 1e-4
+
+
+def test_only_runs_that_are_told_of_unknown_values_know_when_a_disc_is_inclined():
+    told = Config(attributes=("redshift", "inclination"), attribute_ranges=(0.0, 1.0, 5.0, 90.0), **FLUX)
+    assert build_gan_generator(told).network.inclination == DiscInclination(5, 7, 5.0, 90.0)
+    for settings in ({"attributes": ("redshift",)}, {"attributes": ("inclination",), "condition_mask": False}):
+        assert build_gan_generator(Config(**settings, **FLUX)).network.inclination is None

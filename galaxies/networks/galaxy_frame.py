@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galaxies.images.resampling import fold, look_up
+from galaxies.measure.inclination import axis_ratio_of
 
 # exp(-k (r / h)^p), as (k, p): exponential discs, a Gaussian core, and a cusp with n = 2 (Sersic 1963).
 _PROFILES = ((0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (0.5, 2.0), (3.67, 0.5))
@@ -58,6 +59,34 @@ class Pose:
         """
         cosine, sine, hand = (_per_image(t) for t in (self.cosine, self.sine, self.hand))
         return hand * (cosine * x + sine * y), cosine * y - sine * x
+
+
+class DiscInclination(NamedTuple):
+    """What a condition vector says of how discs are inclined.
+
+    Attributes
+    ----------
+    value, flag : int
+        Where in the vector the scaled inclination is, and whether it is known.
+    low, high : float
+        Degrees of the scaled values 0 and 1.
+    """
+
+    value: int
+    flag: int
+    low: float
+    high: float
+
+    def axis_ratio(self, condition: Tensor) -> Tensor:
+        """Return the axis ratios (N,) of discs by conditions (N, C), NaN where no inclination is known."""
+        degrees = self.low + condition[:, self.value].float() * (self.high - self.low)
+        ratio = axis_ratio_of(degrees.clamp(0, 90))
+        return torch.where(condition[:, self.flag] > 0, ratio, torch.nan)
+
+    def left_out(self, condition: Tensor) -> Tensor:
+        """Return the conditions (N, C) without it, as if it were unknown."""
+        places = torch.arange(condition.shape[1], device=condition.device)
+        return torch.where((places == self.value) | (places == self.flag), 0.0, condition)
 
 
 def _per_image(values: Tensor) -> Tensor:
@@ -107,17 +136,23 @@ class GalaxyFrame(nn.Module):
         for name, value in (constants | _Constants.make()._asdict()).items():
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, style: Tensor, pose: Pose) -> Tensor:
-        """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim)."""
+    def forward(self, style: Tensor, pose: Pose, axis_ratio: Tensor | None = None) -> Tensor:
+        """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim).
+
+        The main body has the `axis_ratio` (N,) where that is given and not NaN, whatever its style.
+        """
         with torch.autocast(style.device.type, enabled=False):
             given = _GAIN * self.place(style.float())
             # Of the main body and of the companion, (N, 2) each; the last is winding, and an angle.
-            log_scale, axis_ratio, x, y, last = given.unflatten(1, (2, 5)).unbind(2)
+            log_scale, flatness, x, y, last = given.unflatten(1, (2, 5)).unbind(2)
             (x, companion_x), (y, companion_y), (winding, angle) = (t.unbind(1) for t in (x, y, last))
             major = self.scales * log_scale.clamp(-3, 3).exp()
             # By columns: a processor's sigmoid of many values at a time differs in the last bit, and releases do not.
-            rounded = zip(axis_ratio.unbind(1), (0.5, 1.0), strict=True)
-            minor = major * torch.stack([torch.sigmoid(t + least) for t, least in rounded], 1).clamp_min(0.05)
+            rounded = zip(flatness.unbind(1), (0.5, 1.0), strict=True)
+            own, companion = (torch.sigmoid(t + least).clamp_min(0.05) for t, least in rounded)
+            if axis_ratio is not None:
+                own = torch.where(axis_ratio.isnan(), own, axis_ratio)
+            minor = major * torch.stack([own, companion], 1)
             # m arms follow m (azimuth - ln r cot p), with p the pitch angle; cot p = 2 at the start is 27 degrees.
             cotangent = 2 * winding.clamp(-2, 1.2).exp()
             (major, companion_major), (minor, companion_minor) = major.unbind(1), minor.unbind(1)

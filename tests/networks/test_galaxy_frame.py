@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from galaxies.networks import galaxy_frame
-from galaxies.networks.galaxy_frame import GalaxyFrame, Pose, frame_axes, symmetrize, turn_onto_sky
+from galaxies.networks.galaxy_frame import DiscInclination, GalaxyFrame, Pose, frame_axes, symmetrize, turn_onto_sky
 
 UPRIGHT = torch.tensor([[1.0, 0.0, 1.0]])
 QUARTER = torch.tensor([[0.0, 1.0, 1.0]])
@@ -127,6 +127,26 @@ def test_style_moves_scale_and_axis_ratio():
     assert larger[1] > 1.1 * usual[1]
     assert flatter[0] == pytest.approx(usual[0], rel=0.05)
     assert flatter[1] < 0.7 * usual[1]
+
+
+def test_a_disc_is_as_flat_as_its_inclination_makes_it_and_as_long():
+    frame, style = still_frame(64), torch.zeros(4, 4)
+    seen = DiscInclination(value=1, flag=2, low=10.0, high=90.0)
+    condition = torch.tensor([[7.0, (degrees - 10) / 80, 1.0] for degrees in (10.0, 60.0, 80.0)] + [[7.0, 0.0, 0.0]])
+    planes = frame(style, Pose.from_noise(UPRIGHT.expand(4, -1)), seen.axis_ratio(condition))
+    assert torch.equal(planes[3:], frame(style[:1], Pose.from_noise(UPRIGHT)))
+    x, y = frame_axes(64)
+    disc = planes[:, 2]
+    long, short = (((disc * t * t).sum((1, 2)) / disc.sum((1, 2))).sqrt() for t in (x, y))
+    torch.testing.assert_close(long[:3], long[:1].expand(3), rtol=0.03, atol=0)
+    angle = torch.deg2rad(torch.tensor([10.0, 60.0, 80.0]))
+    expected = (angle.cos() ** 2 + (0.15 * angle.sin()) ** 2).sqrt()  # Hubble 1926
+    torch.testing.assert_close(short[:3] / long[:3], expected, rtol=0.06, atol=0)
+    torch.testing.assert_close(seen.axis_ratio(condition)[:3], expected)
+    beyond = torch.tensor([[0.0, 1.3, 1.0], [0.0, -0.5, 1.0]])  # by noise on what is told
+    assert seen.axis_ratio(beyond).tolist() == pytest.approx([0.15, 1.0])
+    assert seen.left_out(condition)[:, 0].tolist() == [7.0] * 4
+    assert seen.left_out(condition)[:, 1:].abs().max() == 0
 
 
 def test_the_gradient_of_the_planes_is_that_of_finite_differences():
