@@ -30,11 +30,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, attribute_of
+from config_physics import ATTRIBUTES, FLUX_ATTRIBUTES, MORPHOLOGY_NAMES, Attribute, attribute_of
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, whole_number
-from galaxies.generation.request_values import attribute_value, count_value, given_twice, seed_value
+from galaxies.generation.request_values import angle_value, attribute_value, count_value, given_twice, seed_value
 
 _FORMATS = ("png", "npz", "fits")
 _SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
     formats = _formats(options.format or "png")
     given = _given(options)
-    if options.requests is not None and (given or options.morphology or options.count is not None):
+    alike = options.morphology or options.count is not None or options.position_angle is not None
+    if options.requests is not None and (given or alike):
         raise UserError("--requests lists every image: it cannot be combined with --morphology, --count or attributes")
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
@@ -70,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.requests is not None:
         requests = read_requests(options.requests, names, options.seed, classes)
     else:
-        requests = requests_alike(options.morphology, given, names, options.seed, options.count or 16, classes)
+        count, angle = options.count or 16, options.position_angle
+        requests = requests_alike(options.morphology, given, names, options.seed, count, classes, angle)
+    if requests.position_angles is not None:
+        sampler.check_turns()
     in_shards = options.shard_size is not None or len(requests) > _SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
         raise UserError(
@@ -104,7 +108,7 @@ def _parser() -> Parser:
         help=f"class: {', '.join(MORPHOLOGY_NAMES)}, or those of the run's own data; of one class it may be left out",
     )
     group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
-    for attribute in ATTRIBUTES.values():
+    for attribute in _attributes_with_options():
         unit = f" [{attribute.unit}]" if attribute.unit else ""
         group.add_argument(
             f"--{attribute.name.replace('_', '-')}",
@@ -114,6 +118,14 @@ def _parser() -> Parser:
             metavar="VALUE",
             help=f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}",
         )
+    group.add_argument(
+        "--position-angle",
+        type=angle_value,
+        action=_Once,
+        metavar="DEG",
+        help="of the major axis [deg], -360 to 360 from +x (along rows) towards +y (down columns), of "
+        "generators that turn galaxies onto the sky last: the same galaxies, turned (default: the seeds decide)",
+    )
     group.add_argument(
         "--set",
         action="append",
@@ -151,9 +163,14 @@ def _parser() -> Parser:
     return parser
 
 
+def _attributes_with_options() -> list[Attribute]:
+    return [*ATTRIBUTES.values(), FLUX_ATTRIBUTES["inclination"]]
+
+
 def _given(options: argparse.Namespace) -> dict[str, float]:
     """Return the attributes that are set, by options of their own or by --set."""
-    given = {name: getattr(options, name) for name in ATTRIBUTES if getattr(options, name) is not None}
+    names = [attribute.name for attribute in _attributes_with_options()]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for text in options.set or ():
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
@@ -181,7 +198,8 @@ class _Once(argparse.Action):
 
 def _with_values(argv: Sequence[str]) -> list[str]:
     """Join an attribute's option with its value, which argparse takes for an option if it is -1e-3 or -inf."""
-    options = {f"--{name.replace('_', '-')}" for name in ATTRIBUTES} | {"--seed", "--count"}
+    options = {f"--{attribute.name.replace('_', '-')}" for attribute in _attributes_with_options()}
+    options |= {"--seed", "--count", "--position-angle"}
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] in options and word.startswith("-") and not word.startswith("--"):

@@ -37,6 +37,7 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
         next block while this one is dealt with.
     catalogue : DataFrame, K rows
         seed, morphology, ``requested_<attribute>`` (drawn ones included; empty where unknown), ``set_by_user``,
+        ``requested_position_angle`` (degrees) where one is asked for,
         ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy, or in flux where the
         value means nothing), of flux also each band's magnitude and what else a catalogue has, measurement ``flag``,
         ``supported``, ``support`` (one of `VERDICTS`), and ``nearest_real``, the distance to the nearest real galaxy of
@@ -49,7 +50,7 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
 def _begin_block(sampler: GalaxySampler, block: Requests) -> Callable[[], tuple[Tensor, pd.DataFrame]]:
     """Begin to generate and measure a block of requests, and return what waits for its images and catalogue."""
     values = sampler.complete_all(block.classes, block.values, block.seeds)
-    drawn = sampler.draw(block.classes, values, block.seeds)
+    drawn = sampler.draw(block.classes, values, block.seeds, block.position_angles)
     measured, images = sampler.measure.begin(drawn), to_host(drawn)
 
     def finish() -> tuple[Tensor, pd.DataFrame]:
@@ -83,6 +84,8 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     for name in measured.values:
         if name not in sampler.config.attributes and sampler.config.kind == "flux":
             columns[f"measured_{name}"] = measured.values[name].astype(np.float32)
+    if requests.position_angles is not None:
+        columns["requested_position_angle"] = requests.position_angles.numpy()
     given, pattern = requests.values.isfinite().unique(dim=0, return_inverse=True)
     labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in given]
     columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]

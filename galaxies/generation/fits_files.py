@@ -112,6 +112,8 @@ def write_fits(
                     float(f"{value:.7g}"),
                     prefix if facts.is_flux else f"{prefix} {attribute.name}",
                 )
+    if math.isfinite(angle := row.get("requested_position_angle", math.nan)):
+        header["POSANG"] = (float(f"{angle:.7g}"), "requested of the major axis, deg from +x to +y")
     header["FLAG"] = (int(row["flag"]), f"0: sound measurement; see {'flux' if facts.is_flux else 'photometry'}.py")
     header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
     header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")

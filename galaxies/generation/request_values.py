@@ -15,6 +15,7 @@ from config_physics import MORPHOLOGY_NAMES, attribute_of, attribute_table, morp
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, MAX_SEED, NUMBER_FORM, WHOLE_FORM
 
+POSITION_ANGLE = "position_angle"  # beside the attributes: no network is told of it
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 
 
@@ -85,6 +86,27 @@ def whole_value(name: str, value: Any, low: int, high: int) -> int:
         allowed = f"{low} to {high}"
         raise RequestError(f"{name} is {shown(text)}: it takes a whole number from {allowed}", name, allowed)
     return int(text)
+
+
+def angle_value(value: Any) -> float:
+    """Return the position angle in degrees, from +x towards +y, that a galaxy's major axis is asked to have.
+
+    Parameters
+    ----------
+    value : str or real number
+        -360 to 360; half a turn makes a difference, for a galaxy is not the same after it.
+
+    Raises
+    ------
+    RequestError
+        If it is no number, or beyond that.
+    """
+    text = _text(POSITION_ANGLE, value)
+    if not (NUMBER_FORM.fullmatch(text) and -360 <= float(text) <= 360):
+        allowed = "-360 to 360"
+        sentence = f"{POSITION_ANGLE} is {shown(text)}: it takes a number from {allowed} deg"
+        raise RequestError(sentence, POSITION_ANGLE, allowed)
+    return float(text) + 0.0
 
 
 def class_index(value: Any, classes: Sequence[str] = MORPHOLOGY_NAMES) -> int:

@@ -17,7 +17,9 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.request_values import (
+    POSITION_ANGLE,
     RequestError,
+    angle_value,
     attribute_value,
     check_known,
     class_index,
@@ -45,24 +47,31 @@ class Requests:
     values : Tensor, (N, A), float32
         Physical units, NaN for what is unset.
     seeds : sequence or array of int, N
+    position_angles : Tensor, (N,), float32, optional
+        Of the major axes, degrees from +x towards +y, NaN or left out where the seed decides.
     """
 
     classes: Tensor
     values: Tensor
     seeds: Sequence[int] | np.ndarray
+    position_angles: Tensor | None = None
 
     @classmethod
-    def alike(cls, class_index: int, values: Sequence[float], seed: int, count: int) -> Requests:
+    def alike(
+        cls, class_index: int, values: Sequence[float], seed: int, count: int, position_angle: float | None = None
+    ) -> Requests:
         """Ask for `count` images of one class with the same values (A), of consecutive seeds; takes no memory."""
         one = torch.tensor(values, dtype=torch.float32)
-        return cls(torch.tensor(class_index).expand(count), one.expand(count, -1), range(seed, seed + count))
+        angles = None if position_angle is None else torch.tensor(position_angle).expand(count)
+        return cls(torch.tensor(class_index).expand(count), one.expand(count, -1), range(seed, seed + count), angles)
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def part(self, start: int, stop: int) -> Requests:
         """Return the requests from `start` to before `stop`."""
-        return Requests(self.classes[start:stop], self.values[start:stop], self.seeds[start:stop])
+        angles = None if self.position_angles is None else self.position_angles[start:stop]
+        return Requests(self.classes[start:stop], self.values[start:stop], self.seeds[start:stop], angles)
 
     def blocks(self, size: int) -> Iterator[Requests]:
         """Go through all requests, `size` at a time."""
@@ -74,7 +83,9 @@ class Requests:
         digest = hashlib.sha256()
         for block in self.blocks(_BLOCK):
             digest.update(np.asarray(block.seeds, np.int64).tobytes())
-            for part in (block.classes, block.values):
+            for part in (block.classes, block.values, block.position_angles):
+                if part is None:
+                    continue
                 digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
@@ -119,6 +130,7 @@ def requests_alike(
     seed: int,
     count: int,
     classes: Sequence[str] = MORPHOLOGY_NAMES,
+    position_angle: float | None = None,
 ) -> Requests:
     """Ask for images that differ by their seeds alone.
 
@@ -134,6 +146,8 @@ def requests_alike(
         Seed of the first image, and how many there are.
     classes : sequence of str
         Of the checkpoint.
+    position_angle : float, optional
+        Of the major axes, degrees; left out, each seed decides.
 
     Raises
     ------
@@ -143,7 +157,8 @@ def requests_alike(
     check_known(list(given), names)
     values = [attribute_value(name, given[name]) if name in given else math.nan for name in names]
     chosen = _only_class(classes) if morphology is None else class_index(morphology, classes)
-    return Requests.alike(chosen, values, seed_value(seed), count_value(count))
+    angle = None if position_angle is None else angle_value(position_angle)
+    return Requests.alike(chosen, values, seed_value(seed), count_value(count), angle)
 
 
 def _only_class(classes: Sequence[str]) -> int:
@@ -161,7 +176,7 @@ def read_requests(
     ----------
     path : Path
         Columns ``morphology`` (may be left out where there is one class only), any of `names` (physical units, empty:
-        unset), and optionally ``seed``; see `read_table`.
+        unset), and optionally ``seed`` and ``position_angle`` (degrees); see `read_table`.
     names : sequence of str
         Attributes of the checkpoint.
     seed : int
@@ -176,7 +191,7 @@ def read_requests(
     """
     columns = {name: name.lower() for name in names}  # as tables are read
     needed = ("morphology",) if len(classes_known) > 1 else ()
-    table = read_table(path, ("morphology", "seed", *columns.values()), needed)
+    table = read_table(path, ("morphology", "seed", POSITION_ANGLE, *columns.values()), needed)
     try:
         check_known(table.others, names)
     except RequestError as error:
@@ -188,6 +203,9 @@ def read_requests(
     if repeated := [names[place] for place, column in wanted if list(columns.values()).count(column) > 1]:
         raise UserError(f"{path}: a column may be {' or '.join(repeated)}, which differ by capital letters alone")
     cells = {place: number_texts(table, column) for place, column in wanted}
+    angles = None
+    if POSITION_ANGLE in table.cells:
+        angles, given_angles = np.full(len(table), np.nan, np.float32), number_texts(table, POSITION_ANGLE)
     given_seeds = table.cells["seed"].str.strip() if "seed" in table.cells else [""] * len(table)
     labels = list(table.cells["morphology"]) if "morphology" in table.cells else [classes_known[0]] * len(table)
     for row, label in enumerate(labels):
@@ -196,11 +214,14 @@ def read_requests(
             for place, texts in cells.items():
                 if texts[row]:
                     values[row, place] = attribute_value(names[place], texts[row])
+            if angles is not None and given_angles[row]:
+                angles[row] = angle_value(given_angles[row])
             if given_seeds[row]:
                 seeds[row] = seed_value(given_seeds[row])
         except UserError as error:
             raise UserError(f"{path}, row {table.rows[row]}: {error}") from None
-    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds)
+    turned = None if angles is None else torch.from_numpy(angles)
+    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds, turned)
 
 
 def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:

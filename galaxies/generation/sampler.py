@@ -34,10 +34,11 @@ from galaxies.generation.build import (
 from galaxies.generation.exact_kernels import exactly
 from galaxies.generation.fits_files import ImageFacts
 from galaxies.generation.flux_measuring import FluxMeasurer
-from galaxies.generation.request_values import attribute_value, class_index, seed_value
+from galaxies.generation.request_values import POSITION_ANGLE, RequestError, attribute_value, class_index, seed_value
 from galaxies.generation.solvers import Solver
 from galaxies.images.composites import pictures_of_run
 from galaxies.networks.layers import ImageGenerator
+from galaxies.networks.turning import at_position_angle
 from galaxies.storage.release import load_state
 from physics_model import FluxScale, is_measured
 
@@ -254,7 +255,29 @@ class GalaxySampler:
         known_class = torch.bincount(self.population.classes, minlength=len(self.config.classes)) > 0
         return (inside | values.isnan()).all(1) & known_class[classes]
 
-    def generate(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
+    def check_turns(self) -> None:
+        """Refuse position angles where the generator turns nothing.
+
+        Raises
+        ------
+        UserError
+            If it does not turn galaxies as its last step, see `ImageGenerator.turns`.
+        """
+        if not self.network.turns:
+            raise RequestError(
+                "position_angle is no request of this checkpoint, whose generator does not turn galaxies onto the sky "
+                "as its last step: leave it out",
+                POSITION_ANGLE,
+                "left out",
+            )
+
+    def generate(
+        self,
+        classes: Tensor,
+        values: Tensor,
+        seeds: Sequence[int] | np.ndarray,
+        position_angles: Tensor | None = None,
+    ) -> Tensor:
         """Generate one image for each request.
 
         Parameters
@@ -264,6 +287,9 @@ class GalaxySampler:
             Physical units, NaN where unknown.
         seeds : sequence or array of int, N
             Image k depends on the network, on its condition and on seeds[k] alone.
+        position_angles : Tensor, (N,), float32, optional
+            Of the major axes, degrees from +x towards +y, NaN where the seed decides. The galaxies are the same ones at
+            any angle.
 
         Returns
         -------
@@ -278,21 +304,33 @@ class GalaxySampler:
         self._check(classes, values, seeds)
         count = len(classes)
         if count <= self.block or self.blocks_ahead == 0:
-            return self.draw(classes, values, seeds).cpu()
+            return self.draw(classes, values, seeds, position_angles).cpu()
         blocks = [slice(start, start + self.block) for start in range(0, count, self.block)]
-        begun = (to_host(self.draw(classes[rows], values[rows], seeds[rows])) for rows in blocks)
+        angles = [None if position_angles is None else position_angles[rows] for rows in blocks]
+        begun = (
+            to_host(self.draw(classes[rows], values[rows], seeds[rows], some))
+            for rows, some in zip(blocks, angles, strict=True)
+        )
         images = self._empty(count, torch.device("cpu"))
         for rows, (part,) in zip(blocks, finished(begun, self.blocks_ahead), strict=True):
             images[rows] = part
         return images
 
-    def draw(self, classes: Tensor, values: Tensor, seeds: Sequence[int] | np.ndarray) -> Tensor:
-        """Do as `generate`, but check nothing, and leave the images on the device; CUDA may be at work on them."""
+    def draw(
+        self,
+        classes: Tensor,
+        values: Tensor,
+        seeds: Sequence[int] | np.ndarray,
+        position_angles: Tensor | None = None,
+    ) -> Tensor:
+        """Do as `generate`, but check no request, and leave the images on the device; CUDA may be at work on them."""
+        if position_angles is not None:
+            self.check_turns()
         told = condition_vector(classes, values, self.config)
         numbers = np.asarray(seeds, np.int64)
         with self._alone, exactly(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
-            return run(numbers, told)
+            return run(numbers, told, position_angles)
 
     @property
     def kind_of_device(self) -> str:
@@ -329,11 +367,14 @@ class GalaxySampler:
         """Return images (K, B, S, S) of networks as datasets have them: uint8, or float32, nJy a pixel."""
         return to_uint8(drawn) if self._scale is None else self._scale.stretch.flux(drawn.float())
 
-    def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
+    def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor], angles: Tensor | None = None) -> Tensor:
         images = self._empty(len(seeds), self.engine.device)
 
         def work(rows: slice) -> None:
-            drawn = self._draw_chunk(self._noise(seeds[rows]), seeds[rows], [part[rows] for part in told])
+            noise = self._noise(seeds[rows])
+            if angles is not None:
+                noise = at_position_angle(noise, angles[rows])
+            drawn = self._draw_chunk(noise, seeds[rows], [part[rows] for part in told])
             pixels = self._pixels(drawn)
             if not (drawn.isfinite() & pixels.isfinite()).all():  # on an accelerator that would have to be waited for
                 raise UserError(
@@ -347,11 +388,12 @@ class GalaxySampler:
     def _chunks(self, count: int) -> list[slice]:
         return [slice(start, min(start + self._chunk, count)) for start in range(0, count, self._chunk)]
 
-    def _on_accelerator(self, seeds: np.ndarray, told: Sequence[Tensor]) -> Tensor:
+    def _on_accelerator(self, seeds: np.ndarray, told: Sequence[Tensor], angles: Tensor | None = None) -> Tensor:
         """Generate without waiting for the device."""
         device = self.engine.device
         images, there = self._empty(len(seeds), device), [to_device(part, device) for part in told]
         numbers = to_device(torch.from_numpy(seeds), device) if self._noise_on_device else None
+        turned = None if angles is None else to_device(angles, device)
         for rows in self._chunks(len(seeds)):
             chosen: np.ndarray | Tensor
             if numbers is None:
@@ -360,6 +402,8 @@ class GalaxySampler:
             else:
                 chosen = fill_up(numbers[rows], self._chunk)
                 noise = self._run("noise", self._noise, chosen)[: rows.stop - rows.start]
+            if turned is not None:
+                noise = at_position_angle(noise, turned[rows])
             images[rows] = self._pixels(self._draw_chunk(noise, chosen, [part[rows] for part in there]))
         return images
 

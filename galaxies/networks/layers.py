@@ -16,9 +16,13 @@ class ImageGenerator(nn.Module):
     ----------
     noise_dim : int
         How many standard normal numbers an image takes.
+    turns : bool
+        Whether it paints every galaxy lying along x, and the first numbers only say how it is turned onto the sky: see
+        `networks.turning`.
     """
 
     noise_dim: int
+    turns: bool = False
 
 
 def style_network(inputs: int, style: int) -> nn.Sequential:
