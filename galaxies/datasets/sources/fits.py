@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from config_physics import BAND_NAME, MOST_BANDS
+from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import finite_numbers, positive_number, positive_numbers
 from galaxies.datasets.layout import DataLayout, FluxBand
@@ -311,7 +311,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
     layout = DataLayout("flux", tuple(map(FluxBand.named, bands)), (NO_CLASS,))
     catalogue = None
     if options.catalogue:
-        measured = [name for name in layout.attributes if name not in _OF_CATALOGUES]
+        measured = [name for name in layout.attributes if name not in FLUX_CATALOGUE_ATTRIBUTES]
         catalogue = read_catalogue(options.catalogue, options.columns, bands, measured)
         layout = DataLayout("flux", layout.bands, catalogue.classes)
     elif options.columns:
@@ -376,9 +376,6 @@ def _say_without(folder: Folder, maps: Path) -> None:
         raise UserError(f"{maps} holds no map that is called as an image of {folder.path}")
     if without:
         print(f"{len(without)} images have no map in {maps}, such as {shown(without[0])}")
-
-
-_OF_CATALOGUES = frozenset(("redshift", "petro_r50_kpc", "absolute_magnitude", "stellar_mass"))
 
 
 def _skies_left(galaxies: Sequence[Galaxy], wanted: Wanted) -> list[bool]:

@@ -455,6 +455,7 @@ def test_catalogues_of_any_kind(tmp_path, form):
     astropy_table = pytest.importorskip("astropy.table")
     folder = write_cubes(tmp_path / "in", 2, 1.0, BUNIT="nJy")
     columns = {"ID": np.array([2, 1]), "Z_Best": [0.25, 0.75], "Type": ["disk", "bulge"], "n_sersic": [1.0, 4.0]}
+    columns |= {"Inclination": [90.0, -99.0]}
     file = tmp_path / f"t.{form}"
     if form == "parquet":
         pytest.importorskip("pyarrow")
@@ -469,6 +470,8 @@ def test_catalogues_of_any_kind(tmp_path, form):
     assert made.rows["redshift"].tolist() == [0.25, 0.75]
     assert made.rows["morphology"].tolist() == ["disk", "bulge"]
     assert made.rows["sersic"].tolist() == [1, 4]
+    assert made.rows["inclination"].fillna(-1).tolist() == [90, -1]
+    assert made.manifest["units"]["inclination"] == "deg"
     # 3.910 and 7.338 kpc an arcsecond at these redshifts, for H0 = 70 km/s/Mpc and a matter density of 0.3 (astropy).
     scale = made.rows["size_kpc"] / made.rows["size_arcsec"]
     assert scale.to_numpy() == pytest.approx([3.910, 7.338], rel=1e-3)
