@@ -80,10 +80,10 @@ def turned_light(light: Tensor, pose: Pose) -> Tensor:
     middle = torch.arange(side, device=light.device, dtype=light.dtype) - (side - 1) / 2
     lean = -across / (1 + along)  # - tan of half the angle
     light = F.pad(light, (margin, margin))
-    light = _moved(light, lean[:, None] * middle)
+    light = _moved(light, lean[:, None] * middle, 3)
     wide = torch.arange(light.shape[-1], device=light.device, dtype=light.dtype) - (light.shape[-1] - 1) / 2
-    light = _moved(light.transpose(2, 3), across[:, None] * wide).transpose(2, 3)
-    light = _moved(light, lean[:, None] * middle)[..., margin:-margin]
+    light = _moved(light, across[:, None] * wide, 2)
+    light = _moved(light, lean[:, None] * middle, 3)[..., margin:-margin]
     light = torch.where(_wide(sideways), light.rot90(-1, (2, 3)), light)
     return torch.where(_wide(backwards), light.flip(2, 3), light)
 
@@ -93,35 +93,35 @@ def _wide(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def _moved(planes: Tensor, by: Tensor) -> Tensor:
-    """Move row r of planes (N, B, R, W) by `by[:, r]` pixels (N, R) to the right, each row as a whole."""
-    return cast(Tensor, _Shift.apply(planes, by))
+def _moved(planes: Tensor, by: Tensor, dim: int) -> Tensor:
+    """Move lines of planes (N, B, H, W) along a dimension, 2 or 3, each as a whole.
+
+    `by`, (N, W) or (N, H), are pixels towards larger indices. What enters is dark.
+    """
+    return cast(Tensor, _Shift.apply(planes, by, dim))
 
 
 class _Shift(torch.autograd.Function):
-    """Move rows by linear interpolation. Its adjoint is the same the other way, and needs no sums in any order."""
+    """Move lines by linear interpolation. Its adjoint is the same the other way, and needs no sums in any order."""
 
     @staticmethod
-    def forward(planes: Tensor, by: Tensor) -> Tensor:
+    def forward(planes: Tensor, by: Tensor, dim: int) -> Tensor:
+        length = planes.shape[dim]
         whole = by.floor()
-        part = (by - whole)[:, None, :, None]
-        width = planes.shape[-1]
-        place = torch.arange(width, device=planes.device) - whole.long()[..., None]  # (N, R, W)
-        left = _taken(planes, place)
-        return left + part * (_taken(planes, place - 1) - left)
+        part = (by - whole)[:, None].unsqueeze(dim)
+        # Of the pixels and one before them, with a dark one at either end.
+        place = torch.arange(length + 1, device=planes.device).view((-1, 1) if dim == 2 else (1, -1))
+        place = (place - whole.long().unsqueeze(dim - 1)).clamp_(0, length + 1)
+        padded = F.pad(planes, (1, 1) if dim == 3 else (0, 0, 1, 1))
+        taken = padded.gather(dim, place[:, None].expand(-1, planes.shape[1], -1, -1))
+        return torch.lerp(taken.narrow(dim, 1, length), taken.narrow(dim, 0, length), part)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        _, by, ctx.dim = inputs
+        ctx.save_for_backward(by)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (by,) = ctx.saved_tensors
-        return cast(Tensor, _Shift.apply(gradient, -by)), None
-
-
-def _taken(planes: Tensor, place: Tensor) -> Tensor:
-    """Return the values of rows of planes (N, B, R, W) at places (N, R, W), 0 beyond their ends."""
-    inside = (place >= 0) & (place < planes.shape[-1])
-    index = place.clamp(0, planes.shape[-1] - 1)[:, None].expand_as(planes)
-    return planes.gather(3, index) * inside[:, None]
+        return cast(Tensor, _Shift.apply(gradient, -by, ctx.dim)), None, None
