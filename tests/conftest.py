@@ -11,11 +11,13 @@ import itertools
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
 from galaxies.datasets.layout import DataLayout, FluxBand
@@ -23,6 +25,7 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure import photometry
 from galaxies.storage.metrics_log import read_metrics
+from galaxies.training import trainer as trainer_module
 from galaxies.training.trainer import Trainer
 from tests import kill_jobs
 
@@ -210,6 +213,14 @@ def write_flux_dataset(
     with DatasetWriter(path, side, 1.0, {"source": "test", "rule": "none"}, layout=layout) as writer:
         writer.append(images, [f"{seed}-{k}" for k in range(count)], names, values, shared)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves() -> Iterator[None]:
+    """Leave out matplotlib's half second at the end of each training in this process; scripts' own processes draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "curves_picture", lambda charts, title: Image.new("RGB", (8, 8)))
+        yield
 
 
 @pytest.fixture(scope="session")

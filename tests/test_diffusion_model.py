@@ -394,7 +394,7 @@ def test_hidden_weights_are_those_whose_sums_grow_with_the_width():
 def moved_maps(width: int, share: float, noise: torch.Tensor) -> float:
     """Return how much the last maps of a new network change in four steps of Adam, root mean square."""
     torch.manual_seed(0)
-    network = ContextUnet(12, width, num_blocks=1)
+    network = ContextUnet(12, width, noise.shape[-1], num_blocks=1)
     seen = []
     network.leave.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
     engine = Engine.choose("cpu", "fp32")
@@ -408,7 +408,8 @@ def moved_maps(width: int, share: float, noise: torch.Tensor) -> float:
 
 
 def test_what_a_step_does_to_the_maps_does_not_grow_with_the_width(noise):
-    # The coordinate check of Yang et al. (2022), figure 5: eight times the width, and twelve times the change.
+    # The coordinate check of Yang et al. (2022), figure 5: eight times the width, and far more than that the change.
+    noise = noise[..., :32, :32]
     narrow = moved_maps(8, 1.0, noise)
     assert moved_maps(64, 1.0, noise) > 5 * narrow
     assert 0.4 * narrow < moved_maps(64, 8 / 64, noise) < 1.2 * narrow

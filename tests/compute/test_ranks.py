@@ -19,7 +19,7 @@ from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import DeviceBatches
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.metrics_log import read_metrics
-from tests.conftest import MODERN, ROOT, run_script
+from tests.conftest import MODERN, ROOT, fork_script
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a resolvable host name there")
 
@@ -68,7 +68,7 @@ def train_twice(tmp_path_factory, dataset_path, *more):
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     options = ["--data", dataset_path, "--run", "r", *OPTIONS, *more]
     processes = start_ranks(2, *options, "--batch-size", 16, cwd=two)
-    result = run_script("galaxy.py", *options, "--batch-size", 32, cwd=one)
+    result = fork_script("galaxy.py", *options, "--batch-size", 32, cwd=one)
     assert result.returncode == 0, result.stderr
     return one, two, finish(processes)
 
@@ -147,7 +147,7 @@ def test_only_rank_0_speaks_and_writes(one_and_two):
 
 def test_a_run_goes_on_with_another_number_of_ranks(one_and_two):
     _, two, _ = one_and_two
-    result = run_script("resume_training.py", "--run", "r", "--epochs", 2, cwd=two)
+    result = fork_script("resume_training.py", "--run", "r", "--epochs", 2, cwd=two)
     assert result.returncode == 0, result.stderr
     assert load_checkpoint(two / "checkpoints/r/latest.pt")["epoch"] == 2
 

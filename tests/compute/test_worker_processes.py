@@ -11,21 +11,11 @@ import sys
 import time
 
 import pytest
-import torch
 
 from galaxies.common.errors import UserError
 from galaxies.compute.worker_processes import stream_on_processes
+from tests.compute.process_work import place_of
 from tests.conftest import ROOT
-
-
-def place_of(item: int) -> tuple[int, int, int, bool]:
-    """Say who worked on an item, and how it is set up; raise or die where the item says so."""
-    if item < 0:
-        raise UserError(f"item {item} cannot be read")
-    if item == 1000:
-        os._exit(9)
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    return item, os.getpid(), torch.get_num_threads(), ignored
 
 
 def children() -> list:
@@ -62,7 +52,7 @@ def test_processes_end_with_a_parent_that_is_killed():
     code = (
         "import time\n"
         "from galaxies.compute.worker_processes import stream_on_processes\n"
-        "from tests.compute.test_worker_processes import place_of\n"
+        "from tests.compute.process_work import place_of\n"
         "found = stream_on_processes(place_of, range(10**6), 1, 'count')\n"
         "print(next(found)[1], flush=True)\n"
         "time.sleep(60)\n"
