@@ -151,12 +151,13 @@ class SkyLevel(NamedTuple):
 
 
 class _Band(NamedTuple):
-    """One band of a galaxy in nJy: values and errors (H, W), arcseconds a pixel, header."""
+    """One band of a galaxy in nJy: values and errors (H, W), arcseconds a pixel, header, its plane in the image."""
 
     values: np.ndarray
     error: np.ndarray | None
     scale: float
     header: Mapping[str, Any]
+    plane: int
 
 
 class CutoutReader:
@@ -210,7 +211,8 @@ class CutoutReader:
         if hits := sum(sky.hits for sky in skies):
             self._said.add("with single pixels that stand out as no galaxy's do, taken as bad")
             self.hits += hits
-        bands = [self._in_nanojansky(galaxy, k, paths[k], sky) for k, sky in enumerate(skies)]
+        planes = [plane for _, _, plane, _ in found]
+        bands = [self._in_nanojansky(galaxy, k, paths[k], planes[k], sky) for k, sky in enumerate(skies)]
         cutout = self._framed(galaxy, bands, own_psfs)
         self.remarks.update(self._said)
         return cutout
@@ -280,7 +282,7 @@ class CutoutReader:
 
     # Units
 
-    def _in_nanojansky(self, galaxy: Galaxy, k: int, path: Path, sky: Sky) -> _Band:
+    def _in_nanojansky(self, galaxy: Galaxy, k: int, path: Path, plane: int, sky: Sky) -> _Band:
         band = self.wanted.bands[k]
         where = f"{path}, band {band}" if len(self.wanted.bands) > 1 else str(path)
         said = pixel_scale_of(sky.header)
@@ -320,7 +322,7 @@ class CutoutReader:
             variance = _number(galaxy, "noise_variance", band)
             given = _first(_number(galaxy, "noise", band), None if variance is None else math.sqrt(variance))
             error = None if given is None else np.full(values.shape, given)
-        return _Band(values * factor, None if error is None else error * factor, scale, sky.header)
+        return _Band(values * factor, None if error is None else error * factor, scale, sky.header, plane)
 
     # One frame for all bands
 
@@ -380,7 +382,7 @@ class CutoutReader:
                     self._said.add("whose PSF has pixels of another size, and is brought to the image's")
                 of_frame.append((psf, scale / own))
                 given = _first(given, fwhm_px(psf, "its PSF") * own)
-            fwhm[k] = _first(given, psf_fwhm_said(band.header, band.scale), math.nan)
+            fwhm[k] = _first(given, psf_fwhm_said(band.header, band.scale, band.plane), math.nan)
         return FluxCutout(image, scale, noise, fwhm, of_frame, missing)
 
     # Point spread functions

@@ -363,8 +363,8 @@ def plain_band(text: str) -> str:
 
 
 def band_key(name: str) -> str:
-    """Return what two names of one band share: filters of space telescopes in any case, others as they are."""
-    return name.upper() if len(name) > 2 else name
+    """Return what two names of one band share: longer ones in any case (Ks is ks), letters as they are (I is not i)."""
+    return name.upper() if len(name) > 1 else name
 
 
 def read_sky(
@@ -466,11 +466,16 @@ def _has_no_name(image: Image) -> bool:
 _WIDTH_CARDS = ("PSF_FWHM", "PSFFWHM", "FWHM", "SEEING", "MEANFWHM", "AVG_FWHM")
 
 
-def psf_fwhm_said(header: Mapping[str, Any], pixel_scale: float) -> float | None:
-    """Return the full width at half maximum in arcseconds if a card says it and its comment says the unit."""
+def psf_fwhm_said(header: Mapping[str, Any], pixel_scale: float, plane: int = 0) -> float | None:
+    """Return the full width at half maximum in arcseconds if a card says it and its comment says the unit.
+
+    A card of the plane, FWHM1 for the first, goes before one of the whole image; it is only read where the image itself
+    has it, since a primary header could number anything else.
+    """
     of_cards = header.maps if isinstance(header, ChainMap) else [header]
-    for card in _WIDTH_CARDS:
-        owner: Any = next((each for each in of_cards if card in each), None)
+    of_plane = f"FWHM{plane + 1}"
+    for card in (of_plane, *_WIDTH_CARDS):
+        owner: Any = next((each for each in of_cards[: 1 if card == of_plane else None] if card in each), None)
         if owner is None:
             continue
         try:

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import generate_from_checkpoint
+import prepare_data
 from galaxies.common.errors import UserError
 from galaxies.datasets.conditions import condition_vector
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.catalogue import generate_blocks, write_pictures
 from galaxies.generation.requests import read_requests, requests_alike, uniform_requests
 from galaxies.generation.sampler import GalaxySampler
@@ -284,6 +286,21 @@ def test_command_writes_flux(checkpoint, tmp_path, capsys):
     picture = np.asarray(Image.open(out / "images/galaxy_00001.png"))
     assert np.array_equal(picture[::-1], pixels[0].permute(1, 2, 0).numpy())
     assert "2 galaxies in" in capsys.readouterr().out
+
+
+def test_what_is_generated_is_read_back_as_data(tmp_path):
+    pytest.importorskip("astropy")
+    checkpoint = write_flux_checkpoint(tmp_path / "run/flux/latest.pt")  # which knows widths, and no images, of its PSF
+    out = tmp_path / "out"
+    command(checkpoint, out, "--morphology", "disc", "--set", "magnitude_r=20", "--count", "2", "--format", "fits,npz")
+    options = ["--images", str(out / "images"), "--bands", ",".join(BANDS), "--out", str(tmp_path / "again")]
+    prepare_data.main(["fits", *options])
+    data = PreparedDataset.open(tmp_path / "again")
+    assert [band.name for band in data.layout.bands] == list(BANDS)
+    assert data.catalogue["pixel_scale"].to_list() == pytest.approx([0.2, 0.2])
+    assert data.catalogue["psf_fwhm_g"].to_list() == [0.8, 0.8] and data.catalogue["psf_fwhm_r"].to_list() == [0.7, 0.7]
+    with np.load(out / "images.npz") as archive:
+        assert np.asarray(data.images) == pytest.approx(archive["images"], rel=1e-5, abs=1e-4)
 
 
 def test_shards_of_flux_are_float32(checkpoint, tmp_path):

@@ -321,6 +321,16 @@ def test_views_in_any_order_of_one_storage_are_read_as_they_were(tmp_path):
         assert value.dtype == content[name].dtype
 
 
+def test_numbers_of_every_kind_are_read_as_they_were(tmp_path):
+    kinds = (torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.int64, torch.int32, torch.int16)
+    content = {str(kind): torch.tensor([-3, 0, 100]).to(kind) for kind in (*kinds, torch.int8)}
+    content["uint8"] = torch.tensor([0, 200, 255], dtype=torch.uint8)
+    save_checkpoint(tmp_path / "a.pt", content)
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    for name, value in content.items():
+        assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value), name
+
+
 def test_a_tensor_that_claims_more_than_its_bytes_is_refused(tmp_path):
     save_checkpoint(tmp_path / "a.pt", {"w": torch.ones(7, 11)})
     # The pickle says 77 values in a byte, and the file has them.

@@ -10,11 +10,13 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure.photometry import LIGHT_FLAG_BITS
+from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.validation import evaluation, subject
 from galaxies.validation.commands import _json
 from galaxies.validation.report import plots
 from galaxies.validation.report.contents import ALL, LeftOut
 from galaxies.validation.report.figures import headline
+from galaxies.validation.report.model_card import write_card
 from galaxies.validation.report.page import build_page
 from galaxies.validation.report.report_file import from_plain, to_plain
 from galaxies.validation.targets import verdicts
@@ -106,6 +108,20 @@ def test_page_and_plots_show_flux(found):
     assert strip.dtype == np.uint8 and strip[:, :64].std() > 5
     multiples = plots.plot_multiples(found.report, found.pictures, plots.THEMES["light"]).axes[0]
     assert [text.get_text() for text in multiples.get_yticklabels()] == [s.label for s in statistics_of("flux", BANDS)]
+
+
+def test_a_card_of_flux_speaks_of_flux(found, tmp_path):
+    state = load_checkpoint(write_flux_checkpoint(tmp_path / "run/latest.pt"))
+    facts = {"precision": "float16", "half_precision_difference": {"most": 0.04713, "mean": 0.01}, "credit": "me"}
+    facts |= {"steps": 7, "images_per_step": 16, "minutes": {"predictor": 1.0, "generator": 2.0}, "machine": None}
+    manifest = {"count": 290, "counts": {"train": {"disc": 100, "early-type": 99}}, "sha256": {"images.npy": "0"}}
+    write_card(tmp_path / "card.md", state, "a test", facts, manifest, found.report, 1000)
+    card = " ".join((tmp_path / "card.md").read_text(encoding="utf-8").split())
+    limits = card.partition("## Limits")[2]
+    assert "in nJy and magnitudes AB, in the bands g, r, i, Ks" in limits and "at 0.2 arcsec a pixel" in limits
+    assert "stretched" not in limits and "Galaxy Zoo" not in limits and "is an extrapolation" in limits
+    assert "at most 0.047 of 255 levels of the stretched image" in card
+    assert "100 disc, 99 early type" in card and "`bands` g r i Ks" in card and "&#39;" not in card
 
 
 def test_a_catalogue_of_photometrys_own_readings_teaches_nothing():

@@ -660,6 +660,23 @@ def test_errors_belong_to_the_image_of_their_version_and_the_psf_to_its_comment(
     assert "psf_fwhm_F814W" not in made.rows or np.isnan(made.rows["psf_fwhm_F814W"][0])
 
 
+def test_each_plane_of_a_cube_may_have_a_width_of_its_own(tmp_path):
+    cubes = write_cubes(tmp_path / "in", 1, 1.0, BUNIT="nJy")
+    for number, (width, comment) in enumerate([(0.9, "arcsec"), (3.0, "pixel"), (7.0, "of stars")], 1):
+        fits.setval(cubes / "cutout_1.fits", f"FWHM{number}", value=width, comment=comment)
+    made = prepare(tmp_path, "--images", tmp_path / "in", "--bands", "z,r,g")
+    assert made.rows["psf_fwhm_g"][0] == pytest.approx(0.9)
+    assert made.rows["psf_fwhm_r"][0] == pytest.approx(3 * SCALE)
+    assert "psf_fwhm_z" not in made.rows or np.isnan(made.rows["psf_fwhm_z"][0])
+    # What a primary header numbers are no planes of an image in an extension.
+    units = [fits.PrimaryHDU(header=fits.Header([("FWHM1", 5.0, "arcsec")]))]
+    units += [fits.ImageHDU(galaxy(1, band)[0], sky_header(BUNIT="nJy"), name=band) for band in "gr"]
+    (tmp_path / "other").mkdir()
+    fits.HDUList(units).writeto(tmp_path / "other" / "a.fits")
+    made = prepare(tmp_path, "--images", tmp_path / "other", "--bands", "g,r")
+    assert "psf_fwhm_g" not in made.rows or np.isnan(made.rows["psf_fwhm_g"][0])
+
+
 @pytest.mark.parametrize(
     ("cards", "said"),
     [
