@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "models": _BELOW_MODELS,
     "generation": _BELOW_GENERATION,
     "training": (*_BELOW_GENERATION, "generation"),  # never validation: it would be trained to please its judge
-    "validation": (*_BELOW_GENERATION, "generation"),  # never training
+    "mock_field": ("compute", "images", "measure", "telescope", "tables", "mock_survey", "generation"),
+    "validation": (*_BELOW_GENERATION, "generation", "mock_field"),  # never training
     "serving": ("images", "measure", "telescope", "storage", "generation"),
 }
 MODELS = ("gan_model", "diffusion_model", "physics_model")
