@@ -6,11 +6,13 @@
     python evaluate.py measure cube.fits --psf psf.fits --zero-point 22.5 --out magnitudes.csv
     python evaluate.py validate --data data/gz2
     python evaluate.py augmentation --checkpoint checkpoints/first/latest.pt --data data/gz2 --rare merger
+    python evaluate.py field fields/lsst --compare-exposures 30,300,3000 --out reports/lsst
 
 `report` writes report.html, which needs nothing else to be read, report.json with every number, and the plots as PNG.
 `compare` lays the main figures of several reports side by side. `measure` measures pictures of any origin. `validate`
 checks that the distances which the report relies on grow when real galaxies are damaged. `augmentation` tries whether
-generated galaxies help a classifier that knows few real ones of a rare class.
+generated galaxies help a classifier that knows few real ones of a rare class. `field` says what of a mock field is
+found, and how deep to go for more.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from galaxies.validation import commands
 _NEEDED = ("scipy", "sklearn", "matplotlib", "jinja2")
 _FOR_STATMORPH = ("statmorph", "photutils")
 _MOST_IMAGES = 100_000
+_MOST_EXPOSURES = 20
 _FLUX_OPTIONS = (
     *(
         "mask",
@@ -48,6 +51,13 @@ _FLUX_OPTIONS = (
         "redshift",
     ),
 )
+_FIELD = """Say what of a mock field (observe.py field) is found and how well it is measured.
+
+Sources are detected with sep in the reference band and matched to the true ones. Said are completeness and purity
+against magnitude and size, photometric bias and scatter, the blended part, and shape noise, with their errors; with
+--out as JSON, as a CSV table, as a page and as plots. --compare-exposures draws new noise for other depths and finds
+the exposure at which nine of ten bright galaxies have their morphology measured; docs/surveys.md tells what that means.
+"""
 _MEASURE = """Measure pictures, one galaxy each.
 
 A picture that cannot be measured gets a row without values, whose remark says why. The exit status is 0 if all were
@@ -145,6 +155,53 @@ def _parser() -> Parser:
     )
     rare.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
     rare.set_defaults(run=_augmentation)
+
+    field = parsers.add_parser("field", help="say what of a mock field is found", description=_FIELD)
+    field.add_argument("field", type=Path, metavar="DIR", help="folder of a mock field, by observe.py field")
+    field.add_argument(
+        "--compare-exposures",
+        type=_exposures,
+        default=(),
+        metavar="S,S",
+        help="seconds, in every band; evaluate the field with new noise for each, too (default: none)",
+    )
+    field.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=5.0,
+        metavar="X",
+        help="signal-to-noise ratio of a source's peak, as of a point source (1 to 1000, default: 5)",
+    )
+    field.add_argument(
+        "--shape-snr",
+        type=positive_number,
+        default=10.0,
+        metavar="X",
+        help="signal-to-noise ratio of the flux of galaxies whose shapes count (default: 10)",
+    )
+    field.add_argument(
+        "--morphology-limit",
+        type=finite_number,
+        default=24.0,
+        metavar="MAG",
+        help="faintest AB magnitude, in the reference band, of galaxies whose morphology is asked for (default: 24)",
+    )
+    field.add_argument(
+        "--most",
+        type=whole_number(1, _MOST_IMAGES),
+        default=2000,
+        metavar="N",
+        help="galaxies to measure on cutouts at each depth, for shapes and for morphology each (default: 2000)",
+    )
+    field.add_argument(
+        "--seed",
+        type=whole_number(0, 2**31 - 1),
+        default=0,
+        metavar="N",
+        help="seed of new noise, and of which galaxies are measured (default: 0)",
+    )
+    field.add_argument("--out", type=Path, metavar="DIR", help="also write tables, a page and plots into this folder")
+    field.set_defaults(run=_field)
     return parser
 
 
@@ -198,6 +255,23 @@ def _add_flux(parser: argparse.ArgumentParser) -> None:
 
 def _texts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
+
+
+def _exposures(text: str) -> tuple[float, ...]:
+    """Read exposure times in seconds, a thousandth of one to ten thousand years."""
+    seconds = positive_numbers(text)
+    for value in seconds:
+        if not 1e-3 <= value <= 1e11:
+            raise argparse.ArgumentTypeError(f"{value:g} is no exposure from 0.001 to 1e11 seconds")
+    if len(seconds) > _MOST_EXPOSURES:
+        raise argparse.ArgumentTypeError(f"{len(seconds)} exposures are more than {_MOST_EXPOSURES}")
+    return seconds
+
+
+def _threshold(text: str) -> float:
+    if not 1 <= (value := finite_number(text)) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and 1000")
+    return value
 
 
 def _redshift(text: str) -> float:
@@ -267,6 +341,14 @@ def _augmentation(options: argparse.Namespace) -> None:
         options.device,
         options.out,
     )
+
+
+def _field(options: argparse.Namespace) -> None:
+    need_packages("sep", "astropy", "scipy", *(("matplotlib",) if options.out else ()))
+    from galaxies.validation.field_evaluation import FieldSettings  # here, since it imports torch
+
+    settings = FieldSettings(options.threshold, options.shape_snr, options.morphology_limit, options.most, options.seed)
+    commands.field(options.field, options.compare_exposures, options.out, settings)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import (
     DATASET,
+    FIELD_EVALUATION,
     GALAXY_ZOO,
     KINDS,
     PICTURES,
@@ -32,6 +33,7 @@ from galaxies.mock_survey import writing
 from studies import ablation, families, noise_schedules, realism, solvers, train_release, widths
 from studies.runs import STUDY
 from tests.conftest import TINY, tree_of, write_dataset
+from tests.validation.mock_fields import Source, light_of, write_field
 
 THESIS = b"years of work"
 # What tells a folder of each kind, and nothing more.
@@ -42,6 +44,7 @@ TELLS = {
     SAMPLE_GRIDS: {"epoch_0001.png": "PNG"},
     RELEASE: {"generator.json": '{"config": {}, "attributes": [], "provenance": {}}'},
     REPORT: {"report.json": '{"format_version": 2, "checkpoint": {}, "data": {}}'},
+    FIELD_EVALUATION: {"evaluation.json": '{"format_version": 1, "survey": "LSST", "of_folder": {}}'},
     PICTURES: {"catalogue.csv": "file,seed,morphology\n"},
     SHARDS: {"request.json": '{"count": 1, "shard_size": 1, "requests": ""}'},
 }
@@ -88,6 +91,7 @@ FOLDERS = {
         ("request.json", "grid.png", "images_00001.npy", "catalogue_00000.csv"),
     ),
     "report": Writer(evaluate.main, "report --checkpoint {c} --data {d} --out {out}", REPORT, REPORT.files),
+    "field": Writer(evaluate.main, "field {f} --most 2 --out {out}", FIELD_EVALUATION, ("evaluation.json",)),
     "release": Writer(
         release_checkpoint.main,
         "--checkpoint {c} --report {r} --data {d} --credit x --out {out}",
@@ -124,11 +128,14 @@ def inputs(trained, untrained, dataset_path, tmp_path_factory) -> dict[str, Path
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "pictures").mkdir()
     write_labelled(folder / "pictures")
+    sources = [Source(40, 40, 1000.0, 0.5)]
+    write_field(folder / "field", sources, light_of(sources, 80, 80), 1.0)
     return {
         "c": trained / "checkpoints/tiny/latest.pt",
         "diffusion": untrained["diffusion"],
         "d": dataset_path,
         "p": folder / "pictures",
+        "f": folder / "field",
         "r": Path(__file__).parent / "validation/report_of_format_1.json",
     }
 

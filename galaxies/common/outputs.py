@@ -182,6 +182,11 @@ REPORT = Kind(
     ),
     lambda folder: has_entries("format_version", "checkpoint", "data")(folder / "report.json"),
 )
+FIELD_EVALUATION = Kind(
+    "an evaluation of a mock field",
+    ("evaluation.json", "evaluation.csv", "evaluation.md", "completeness.png", "photometry.png", "depth.png"),
+    lambda folder: has_entries("format_version", "survey", "of_folder")(folder / "evaluation.json"),
+)
 PICTURES = Kind(
     "generated galaxies",
     ("grid.png", "catalogue.csv", "images.npz", "images/galaxy_[0-9]*.png", "images/galaxy_[0-9]*.fits"),
@@ -193,7 +198,7 @@ SHARDS = Kind(
     ("request.json", "grid.png", "images_[0-9]*.npy", "catalogue_[0-9]*.csv"),
     lambda folder: has_entries("count", "shard_size", "requests")(folder / "request.json"),
 )
-KINDS = (DATASET, GALAXY_ZOO, RUN, SAMPLE_GRIDS, RELEASE, REPORT, PICTURES, SHARDS)
+KINDS = (DATASET, GALAXY_ZOO, RUN, SAMPLE_GRIDS, RELEASE, REPORT, FIELD_EVALUATION, PICTURES, SHARDS)
 
 
 def check_folder(

@@ -17,6 +17,7 @@ from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import (
+    FIELD_EVALUATION,
     REPORT,
     begins_with,
     check_file,
@@ -30,6 +31,7 @@ from galaxies.common.signals import exits_when_terminated
 
 if TYPE_CHECKING:
     from galaxies.measure.picture_files import UnmeasuredPicture
+    from galaxies.validation.field_evaluation import FieldSettings
     from galaxies.validation.flux_files import FluxOptions
 
 # What tells the JSON files of `validate` and of `augmentation`.
@@ -287,6 +289,37 @@ def augmentation(
         print(f"N = {count:>4}  generated over turned copies: {verdict(rates['balanced_accuracy'])}")
     if out:
         write_output(out, _json(result), _GAINS, (checkpoint,))
+
+
+def field(path: Path, exposures: Sequence[float], out: Path | None, settings: FieldSettings) -> None:
+    """Evaluate a mock field, print what was found in one line, and write all of it into the folder `out`, if any.
+
+    Raises
+    ------
+    UserError
+        If it is no field, has no galaxies, or its files are damaged.
+    """
+    names = [name for name in FIELD_EVALUATION.files if exposures or name != "depth.png"]
+    if out:
+        check_folder(out, FIELD_EVALUATION, names, (path,))  # before the work
+    from galaxies.mock_field.field_folder import MockField
+    from galaxies.validation.field_evaluation import evaluate_field
+    from galaxies.validation.field_page import COLUMNS, page, rows_of, summary
+
+    result = evaluate_field(MockField(path), exposures, settings)
+    if out:
+        from galaxies.validation.field_plots import draw_evaluation
+
+        plots = draw_evaluation(result)
+        with output_folder(out, FIELD_EVALUATION, names, (path,)) as folder, plain_errors(out):
+            for name, content in plots.items():
+                (folder / name).write_bytes(content)
+            (folder / "evaluation.json").write_bytes(_json(result))
+            (folder / "evaluation.csv").write_bytes(_csv([list(COLUMNS), *rows_of(result)]))
+            (folder / "evaluation.md").write_bytes(page(result).encode(errors="backslashreplace"))
+    print(summary(result))
+    if out:
+        print(f"wrote {out / 'evaluation.md'}")
 
 
 def _json(values: dict[str, Any]) -> bytes:

@@ -61,6 +61,8 @@ def test_each_kind_is_told_by_what_stands_in_it(dataset, pictures, trained, tmp_
     (tmp_path / "shards/request.json").write_text('{"format_version": 1, "count": 2, "shard_size": 1, "requests": ""}')
     (tmp_path / "report").mkdir()
     (tmp_path / "report/report.json").write_text('{"format_version": 2, "checkpoint": {}, "data": {}}')
+    (tmp_path / "field").mkdir()
+    (tmp_path / "field/evaluation.json").write_text('{"format_version": 1, "survey": "LSST", "of_folder": {}}')
     (tmp_path / "survey").mkdir()
     (tmp_path / "survey/truth.csv").write_text("object_id,morphology,redshift\n")
     release = Path(__file__).parents[2] / "checkpoints/released/gan"
@@ -71,6 +73,7 @@ def test_each_kind_is_told_by_what_stands_in_it(dataset, pictures, trained, tmp_
         outputs.SAMPLE_GRIDS: trained / "samples/tiny",
         outputs.SHARDS: tmp_path / "shards",
         REPORT: tmp_path / "report",
+        outputs.FIELD_EVALUATION: tmp_path / "field",
         outputs.GALAXY_ZOO: tmp_path / "survey",
         outputs.RELEASE: release,
     }

@@ -17,6 +17,7 @@ from PIL import Image
 from galaxies.storage.checkpoint import load_checkpoint
 from tests.robustness.test_fuzz import PARSERS, run, write_fits
 from tests.test_prepare_data import make_gz2
+from tests.validation.mock_fields import Source, light_of, write_field
 from tests.validation.reports import old_plain
 
 pytestmark = [
@@ -77,6 +78,7 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("runs", "evaluate.py compare report report2/report.json", ("report2/report.json", "report/report.json")),
     ("images", "evaluate.py measure pictures/0.png --out new/table.csv", ("pictures/0.png",)),
     ("--data", "evaluate.py validate --data data", _DATASET),
+    ("field", "evaluate.py field field --most 2", ("field/field.json", "field/r.fits", "field/truth.fits")),
     ("--checkpoint", "evaluate.py augmentation --checkpoint run/latest.pt --data data", ("run/latest.pt",)),
     ("--data", "evaluate.py augmentation --checkpoint run/latest.pt --data data", _DATASET),
 ]
@@ -130,6 +132,8 @@ def whole(trained, dataset_path, tmp_path_factory):
         (folder / name).write_bytes(b"")
     make_gz2(folder / "files")
     write_fits(folder)
+    sources = [Source(40, 40, 1000.0, 0.5)]
+    write_field(folder / "field", sources, light_of(sources, 80, 80), 1.0)
     (folder / "masks").mkdir()
     psf = np.exp(-0.5 * (np.hypot(*(np.indices((15, 15)) - 7)) / 1.7) ** 2).astype(np.float32)
     for name, values in (

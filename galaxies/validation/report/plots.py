@@ -47,18 +47,19 @@ def draw_all(report: Report, pictures: Pictures) -> dict[str, dict[str, bytes]]:
         for theme, colors in THEMES.items():
             figure = plot(report, pictures, colors)
             if figure is not None:
-                drawn.setdefault(name, {})[theme] = _png(figure)
+                drawn.setdefault(name, {})[theme] = png_of(figure)
     return drawn
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
     buffer = io.BytesIO()
     # No date and no version in the file: the same numbers give the same bytes.
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _panels(count: int, columns: int, size: tuple[float, float], colors: dict[str, str]) -> tuple[Figure, list[Any]]:
+def panels(count: int, columns: int, size: tuple[float, float], colors: dict[str, str]) -> tuple[Figure, list[Any]]:
     """Return a figure in the theme's colours and its axes, of which `count` are shown."""
     from matplotlib.figure import Figure
 
@@ -82,7 +83,8 @@ def _panels(count: int, columns: int, size: tuple[float, float], colors: dict[st
     return figure, axes[:count]
 
 
-def _legend(axis: Any, colors: dict[str, str], **options: Any) -> None:
+def legend(axis: Any, colors: dict[str, str], **options: Any) -> None:
+    """Add a legend, if anything of the axis has a name."""
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, labelcolor=colors["ink"], fontsize=8, **options)
 
@@ -100,7 +102,7 @@ def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
     if not present:
         return None
     columns = 10
-    figure, axes = _panels(2 * len(present), 1, (11, 1.22), colors)
+    figure, axes = panels(2 * len(present), 1, (11, 1.22), colors)
     for row, axis in enumerate(axes):
         index, galaxies = present[row // 2], made if row % 2 else real
         chosen = galaxies.images[np.flatnonzero(galaxies.classes == index)[:columns]]
@@ -134,7 +136,7 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
     ]
     if not shown:
         return None
-    figure, axes = _panels(len(shown), 3, (3.7, 3.4), colors)
+    figure, axes = panels(len(shown), 3, (3.7, 3.4), colors)
     for axis, (column, attribute, instrument, measured) in zip(axes, shown, strict=True):
         requested = galaxies.values[:_POINTS, column]
         for index, name in enumerate(report.data.classes):
@@ -145,7 +147,7 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
         axis.set_title(f"{attribute.label}, by {instrument}")
         axis.set_xlabel(f"requested{f' [{attribute.unit}]' if attribute.unit else ''}")
         axis.set_ylabel("measured")
-    _legend(axes[0], colors, handletextpad=0.1, markerscale=2)
+    legend(axes[0], colors, handletextpad=0.1, markerscale=2)
     return figure
 
 
@@ -154,7 +156,7 @@ def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -
     shown = {name: cell for name, cell in report.control.classes.items() if not isinstance(cell, LeftOut)}
     if not shown:
         return None
-    figure, axes = _panels(len(shown), 3, (3.7, 3.4), colors)
+    figure, axes = panels(len(shown), 3, (3.7, 3.4), colors)
     titles = {"real": "real test galaxies", "test": "generated, as the test split", "uniform": "generated, uniform"}
     for axis, (name, entry) in zip(axes, shown.items(), strict=True):
         shares = np.array(entry.confusion)
@@ -174,7 +176,7 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
     """Draw the distribution of every statistic of real and generated galaxies."""
     real, made = pictures.galaxies.real.measured.values, pictures.galaxies.test.measured.values
     statistics = statistics_of(report.data.kind, report.data.bands)
-    figure, axes = _panels(len(statistics), 5, (2.5, 1.9), colors)
+    figure, axes = panels(len(statistics), 5, (2.5, 1.9), colors)
     for axis, statistic in zip(axes, statistics, strict=True):
         both = [values[statistic.name][np.isfinite(values[statistic.name])] for values in (real, made)]
         together = np.concatenate(both)
@@ -188,7 +190,7 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
         axis.set_title(statistic.label, fontsize=9)
         axis.set_yticks([])
         axis.set_xlabel(statistic.unit)
-    _legend(axes[0], colors)
+    legend(axes[0], colors)
     return figure
 
 
@@ -198,7 +200,7 @@ def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -
 
     table = report.realism.statistics.table
     statistics = statistics_of(report.data.kind, report.data.bands)
-    figure, (axis,) = _panels(1, 1, (8.4, 0.29 * len(table) + 1.2), colors)
+    figure, (axis,) = panels(1, 1, (8.4, 0.29 * len(table) + 1.2), colors)
     for group, color in _group_colors(colors["ink"], report.data.classes).items():
         cells = [(k, table[s.name][group]) for k, s in enumerate(statistics)]
         points = [(c.w1.multiple, k) for k, c in cells if not isinstance(c, LeftOut) and c.w1.multiple]
@@ -216,7 +218,7 @@ def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_locator(NullLocator())
-    _legend(axis, colors, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
+    legend(axis, colors, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
     return figure
 
 
@@ -226,7 +228,7 @@ def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Fi
     shown = {group: cell for group, cell in power.groups.items() if not isinstance(cell, LeftOut)}
     if not shown:
         return None
-    figure, (axis,) = _panels(1, 1, (8.4, 3.6), colors)
+    figure, (axis,) = panels(1, 1, (8.4, 3.6), colors)
     if ALL in shown:
         axis.fill_between(power.cycles, *shown[ALL].floor, color=colors["real"], alpha=0.3, lw=0)
         axis.fill_between(power.cycles, *shown[ALL].interval, color=_MADE, alpha=0.3, lw=0)
@@ -240,7 +242,7 @@ def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Fi
     axis.set_xticks(ticks, ticks)
     axis.set_xlabel("spatial frequency [cycles a frame]; grey: two halves of the real galaxies")
     axis.set_ylabel("power, generated / real")
-    _legend(axis, colors)
+    legend(axis, colors)
     return figure
 
 
@@ -249,7 +251,7 @@ def plot_validation(report: Report, pictures: Pictures, colors: dict[str, str]) 
     checks = report.validation
     if isinstance(checks, LeftOut):
         return None
-    figure, axes = _panels(len(checks.damages), 4, (2.9, 2.7), colors)
+    figure, axes = panels(len(checks.damages), 4, (2.9, 2.7), colors)
     for axis, (damage, entry) in zip(axes, checks.damages.items(), strict=True):
         for index, (space, cells) in enumerate(checks.spaces.items()):
             values = np.array(cells[damage]["frechet"].values)
@@ -258,7 +260,7 @@ def plot_validation(report: Report, pictures: Pictures, colors: dict[str, str]) 
         axis.set_title({"single": "one image", "class": "a class missing"}.get(damage, damage))
         axis.set_xlabel(entry.label)
     axes[0].set_ylabel("Fréchet distance / undamaged")
-    _legend(axes[0], colors)
+    legend(axes[0], colors)
     return figure
 
 
@@ -273,13 +275,13 @@ def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> F
     found = pictures.nearest
     if found is None:
         return None
-    figure, axes = _panels(2, 2, (5.4, 2.6), colors)
+    figure, axes = panels(2, 2, (5.4, 2.6), colors)
     edges = np.linspace(0, np.percentile(np.concatenate([found.generated, found.held_out]), 99.5), 41)
     _density(axes[0], found.held_out, edges, color=colors["real"], alpha=0.45, label="held-out real")
     _density(axes[0], found.generated, edges, histtype="step", color=_MADE, lw=1.5, label="generated")
     axes[0].set_yticks([])
     axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")
-    _legend(axes[0], colors)
+    legend(axes[0], colors)
     made, nearest = map(pictures.viewer.pictures, found.pairs)
     rows = [np.concatenate(list(part.permute(0, 2, 3, 1).numpy()), 1) for part in (made, nearest)]
     axes[1].imshow(np.concatenate(rows, 0), interpolation="lanczos")
