@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from galaxies.datasets.flux_preparing import filled_in, sky_noise
+from galaxies.datasets import flux_preparing
+from galaxies.datasets.flux_preparing import FluxBlock, filled_in, sky_noise
+from galaxies.datasets.layout import DataLayout, FluxBand
 
 SIDE = 64
 
@@ -33,6 +35,12 @@ def test_noise_of_an_empty_sky(sigma, smooth):
     assert found.shape == (8, 1)
     assert np.median(found) == pytest.approx(sigma, rel=0.03)
     assert np.abs(found / sigma - 1).max() < 0.15
+
+
+def test_noise_is_unbiased_although_what_lies_far_out_is_cut_off():
+    """A normal distribution that is cut at three standard deviations has 0.98658 of its own."""
+    found = sky_noise(np.random.default_rng(5).standard_normal((150, 2, SIDE, SIDE)))
+    assert found.mean() == pytest.approx(1, abs=0.006)
 
 
 def test_noise_beside_a_galaxy_a_star_and_a_sky_that_was_left_in():
@@ -91,3 +99,54 @@ def test_noise_that_is_filled_in_is_shared_by_neighbours_as_around_it():
     white = noise_of(2.0, 8, 1).astype(np.float32)
     white[0, 0, :30] = np.nan
     assert abs(neighbours(filled_in(white, np.full((1, 1), 2.0), ["a"])[0, 0, :22])) < 0.07
+
+
+# What is measured
+
+
+LAYOUT = DataLayout("flux", tuple(map(FluxBand.named, "gr")), ("galaxy",))
+
+
+def block(images, **more):
+    count = len(images)
+    names = [str(k) for k in range(count)]
+    return FluxBlock(images.astype(np.float32), names, ["galaxy"] * count, np.full(count, 0.2), **more)
+
+
+def bright(count=2, noise=2.0):
+    """Return galaxies (n, 2, S, S) of 20,000 and 40,000 nJy."""
+    planes = [galaxy(flux, 4, count) + noise_of(noise, k, count) for k, flux in enumerate((20_000, 40_000))]
+    return np.concatenate(planes, 1)
+
+
+def test_photometry_is_told_which_pixels_are_filled_in_and_not_which_the_frame_adds(monkeypatch):
+    images = bright(3)
+    images[0, 1, 30:33, 40:42] = np.nan  # bad in one band
+    images[1, :, :5] = images[1, :, -5:] = np.nan  # a cutout of 54 lines in the middle of the frame
+    images[1, 0, 20, 20] = np.nan
+    images[2, :, :5] = np.nan  # the edge of a survey
+    masks, measure_flux = [], flux_preparing.measure_flux
+
+    def measured(planes, *scale, mask=None, **more):
+        masks.append(mask)
+        return measure_flux(planes, *scale, mask=mask, **more)
+
+    monkeypatch.setattr(flux_preparing, "measure_flux", measured)
+    found, values = flux_preparing._measured(block(images), LAYOUT)
+    wanted = np.zeros((3, SIDE, SIDE), bool)
+    wanted[0, 30:33, 40:42] = wanted[1, 20, 20] = wanted[2, :5] = True
+    assert (masks[0].numpy() == wanted).all()
+    assert np.isfinite(found).all()
+    assert values["masked"] == pytest.approx([6 / 2 / SIDE**2, (10 * SIDE + 0.5) / SIDE**2, 5 / SIDE])
+    flux_preparing._measured(block(bright()), LAYOUT)
+    assert masks[1] is None
+
+
+def test_what_is_not_seen_in_a_band_has_no_magnitude_there():
+    images = bright()
+    images[0, 0] = noise_of(2.0, 9, 1)[0, 0]  # nothing in g
+    _, values = flux_preparing._measured(block(images, noise=np.full((2, 2), 2.0)), LAYOUT)
+    assert np.isnan(values["magnitude_g"]).tolist() == [True, False]
+    assert np.isnan(values["color_g_r"]).tolist() == [True, False]
+    assert values["magnitude_r"] == pytest.approx([31.4 - 2.5 * np.log10(40_000)] * 2, abs=0.05)
+    assert values["magnitude_g"][1] == pytest.approx(31.4 - 2.5 * np.log10(20_000), abs=0.05)

@@ -3,16 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from galaxies.datasets.field import stars
+from galaxies.datasets.field.detection import Sources
 from galaxies.datasets.field.stars import (
     GALAXY,
     STAR,
     UNCLEAR,
     Locus,
     Shapes,
+    _beside_star,
     _in_one_band,
     _psf_of,
     classify,
     find_locus,
+    tell_apart,
 )
 
 RNG = np.random.default_rng(0)
@@ -117,3 +121,65 @@ def test_psf_is_that_of_galsims_stars(fwhm, beta):
     assert np.abs(psf.image - true / true.sum()).sum() < 0.05
     assert psf.image.sum() == pytest.approx(1, abs=1e-5)
     assert psf.num_stars == 25
+
+
+# Where sources lie close to each other
+
+
+def sources(*rows):
+    """Return sources by (x, y, snr, area, blended) each."""
+    x, y, snr, area, blended = (np.array(column) for column in zip(*rows, strict=True))
+    width = np.ones(len(x))
+    return Sources(x.astype(float), y.astype(float), width, width, snr, area, blended, np.zeros(len(x), bool))
+
+
+def test_what_lies_on_the_halo_of_a_much_brighter_star_is_unclear():
+    area = round(np.pi * 10**2)  # a radius of 10 pixels, of which 1.2 count
+    found = sources(
+        (100, 100, 1000.0, area, False),  # the star
+        (111.5, 100, 290.0, 20, False),  # within 12 pixels, and less than 0.3 of it
+        (100, 112.5, 290.0, 20, False),  # beyond
+        (93, 93, 310.0, 20, False),  # too bright for a piece of it
+        (100, 95, 100.0, 20, False),  # told to be a star
+        (300, 300, 299.0, area, False),  # a star whose halo drowns in the noise
+        (305, 300, 20.0, 20, False),
+        (500, 500, 2000.0, area, False),  # a galaxy, which has no such halo
+        (505, 500, 20.0, 20, False),
+    )
+    kinds = np.array([STAR, GALAXY, GALAXY, GALAXY, STAR, STAR, GALAXY, GALAXY, GALAXY])
+    assert np.flatnonzero(_beside_star(found, kinds)).tolist() == [1]
+    assert not _beside_star(found, np.full(9, GALAXY)).any()
+
+
+def test_of_a_source_that_another_lies_near_the_core_tells_what_it_is(monkeypatch):
+    """The widths here are 2.35 pixels, so that neighbours count within 7."""
+    area = round(np.pi * 3**2)
+    found = sources(
+        (100, 100, 100.0, area, False),  # by both: a star
+        (200, 100, 100.0, area, False),  # alone, wide as a whole: a galaxy whatever its core says
+        (300, 100, 100.0, area, False),  # two stars near each other, wide as a whole
+        (306, 100, 100.0, area, False),
+        (400, 100, 100.0, area, True),  # blended, with a core as wide as a galaxy's
+        (500, 100, 100.0, area, True),  # blended, with a star's
+        (600, 100, 100.0, area, True),  # blended, without a core
+        (700, 100, 100.0, area, False),  # alone, without one
+        (800, 100, 1000.0, area, False),  # a bright star, and what lies on its halo
+        (800, 103, 100.0, area, False),
+    )
+    whole = [2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 3.0]
+    cores = [1.0, 1.0, 1.0, 1.0, 1.3, 1.0, np.nan, np.nan, 1.0, 1.3]
+    apertures = []
+
+    def measured(planes, skies, sources, aperture):
+        apertures.append(aperture)
+        radius = whole if len(apertures) == 1 else cores
+        return shapes([[r] * 2 for r in radius], [[100.0] * 2] * len(radius))
+
+    lines = iter([LINE, LINE, LINE._replace(radius=1.0), LINE._replace(radius=1.0)])
+    monkeypatch.setattr(stars, "measure_shapes", measured)
+    monkeypatch.setattr(stars, "find_locus", lambda *_: next(lines))
+    _, loci, kinds, excess = tell_apart([], [], found, [None, None])
+    assert apertures[1] == apertures[0] / 2
+    S, G, U = STAR, GALAXY, UNCLEAR  # noqa: N806
+    assert kinds.tolist() == [S, G, S, S, G, S, U, G, S, U]
+    assert loci == [LINE, LINE] and excess[1] == pytest.approx(0.5)

@@ -379,3 +379,19 @@ def test_cosmic_rays_are_no_galaxies(tmp_path):
     catalogue, _, manifest = prepare(tmp_path / "out", files, "--pixel-scale", "0.3", bands="g,r,i", zero_point="31.4")
     assert nearest(catalogue, field)[1].max() < 0.3
     assert manifest["sources"]["in one band only, as cosmic rays are"] >= 1
+
+
+def test_stars_side_by_side_are_no_galaxy(tmp_path):
+    """Of equal brightness, 6.5 pixels apart: each spreads into the other's aperture, and is as wide as a galaxy."""
+    pairs = np.arange(6)  # of the first stars
+    assert FIELD.is_star[pairs].all()
+    beside = FIELD._replace(
+        x=np.append(FIELD.x, FIELD.x[pairs] + 6.5),
+        y=np.append(FIELD.y, FIELD.y[pairs]),
+        sigma=np.append(FIELD.sigma, np.zeros(len(pairs))),
+        flux=np.concatenate([FIELD.flux, FIELD.flux[pairs]]),
+    )
+    frames = write_frames(tmp_path, beside)
+    catalogue, _, _ = prepare(tmp_path / "made", frames, "--pixel-scale", str(SCALE))
+    index, _ = nearest(catalogue, beside)
+    assert sorted(index) == np.flatnonzero(~beside.is_star & whole(beside)).tolist()
