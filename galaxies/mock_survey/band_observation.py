@@ -32,7 +32,8 @@ from galaxies.mock_survey.population import class_of
 from galaxies.mock_survey.sersic import SersicTransform
 from galaxies.telescope.fourier import FourierGrid, fft_size
 from galaxies.telescope.observing import Noise, gathered, noisy
-from galaxies.telescope.psf import AIRY, Psf, profile_of
+from galaxies.telescope.profiles import AIRY, profile_of
+from galaxies.telescope.psf import Psf
 
 _KNOWN = ("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc")
 _WELL_SAMPLED = 2.5  # pixels in a PSF's width, from which a large frame needs no finer ones

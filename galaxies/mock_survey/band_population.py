@@ -24,7 +24,7 @@ from galaxies.mock_survey import population, spectra
 from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.galaxy_table import BandExposure, BandTable, Palette, Structure, joined
 from galaxies.mock_survey.structure import normal_within
-from galaxies.telescope.psf import KOLMOGOROV
+from galaxies.telescope.profiles import KOLMOGOROV
 from galaxies.telescope.surveys import Survey
 
 REDSHIFT_RANGE = (0.03, 0.8)

@@ -1,28 +1,20 @@
 """Point-spread functions: how a telescope, and the air above it, spread the light of a point.
 
-They are given by their transfer function, the Fourier transform of unit light about the centre, in closed form of the
-frequency times the full width at half maximum. They hold optics and air; the detector's pixels integrate after them.
+Those of `Psf` are given by their transfer function, the Fourier transform of unit light about the centre, in closed
+form of the frequency times the full width at half maximum (`profiles.py`). They hold optics and air; the detector's
+pixels integrate after them. Those of `PsfImages` were measured and hold the pixels' response too.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.telescope.fourier import FourierGrid
-
-# Transfer at a frequency in cycles an arcsecond, squared, of PSFs of given full widths at half maximum in arcseconds.
-Profile = Callable[[Tensor, Tensor], Tensor]
-KOLMOGOROV, AIRY = "kolmogorov", "airy"
-_FRIED = 3.44195  # of the structure function of the air's phase: 6.8839 / 2 (Fried 1966)
-_SEEING = 0.97586  # full width at half maximum of the seeing disc over wavelength / r0
-_RIM = 1e-6  # keeps the slopes of arc cosines and roots finite
+from galaxies.telescope.profiles import Profile, profile_of
+from galaxies.telescope.waves import to_waves
 
 
 @dataclass(frozen=True)
@@ -34,15 +26,41 @@ class Psf:
     fwhm : Tensor, (N, B) or (1, B), float32
         Full width at half maximum, arcseconds, above 0.
     profile : callable
-        `kolmogorov`, or what `airy` returns.
+        What `profile_of` returns.
     """
 
     fwhm: Tensor
     profile: Profile
 
+    @classmethod
+    def named(cls, fwhm: Tensor, text: str, obscuration: float = 0.0) -> Psf:
+        """Return point-spread functions of a shape by its name; see `profile_of`."""
+        return cls(fwhm, profile_of(text, obscuration))
+
     def transfer(self, field: FourierGrid) -> Tensor:
         """Return the transfer functions on a grid, (N, B, W, K), float32."""
         return self.profile(field.radius_squared[:, None], self.fwhm[..., None, None])
+
+    def applied(self, parts: Tensor, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Tensor:
+        """Return the waves (2, 2, N, B, K, K) of `to_waves` of light that the telescope has blurred.
+
+        Parameters
+        ----------
+        parts : Tensor, (2, 2, N, B, K, K)
+        frequencies : Tensor, (K,)
+            Cycles a pixel of the light.
+        light_scale : Tensor, (N,) or (1,)
+            Arcseconds a pixel of the light.
+        ratio : Tensor, (N,) or (1,), or float
+            The telescope's pixels over those of the light; of no use here.
+        """
+        squared = frequencies.square()
+        plane = (squared[:, None] + squared) / light_scale.square()[:, None, None]
+        return parts * self.profile(plane[:, None], self.fwhm[..., None, None])
+
+    def highest(self, ratio: float) -> float:
+        """Return the frequency, cycles a pixel of the light, from which nothing passes: the highest that it has."""
+        return 0.5
 
     def image(self, side: int, pixel_scale: float) -> Tensor:
         """Return pictures of unit light, (N, B, side, side), on pixels of `pixel_scale` arcseconds that integrate.
@@ -50,7 +68,9 @@ class Psf:
         The centre is that of the middle pixel, or of the middle four if `side` is even. Light outside the picture is
         left out, and the rest is scaled to 1.
         """
-        field = FourierGrid(4 * side, torch.tensor([pixel_scale], device=self.fwhm.device))  # for the wings come round
+        field = FourierGrid(
+            4 * side, torch.full((1,), pixel_scale, device=self.fwhm.device)
+        )  # for the wings come round
         first = 3 * side // 2
         centre = (first + (side - 1) / 2) * field.pixel_scale
         picture = field.image(self.transfer(field) * (field.square() * field.shift(centre, centre))[:, None])
@@ -62,102 +82,38 @@ class Psf:
 class PsfImages:
     """Point-spread functions as pictures, such as surveys measure them: the pixels' response is in them already.
 
+    What a picture does not tell of, frequencies that its own pixels are too coarse for, does not pass.
+
     Attributes
     ----------
     images : Tensor, (N, B, P, P) or (1, B, P, P), float32
-        On the pixels of what they blur; each sums to 1. The centre is that of the picture.
+        Each sums to 1. The centre is that of the picture.
+    oversampling : int
+        Pixels of the pictures for one of the telescope's along each axis. With 1 they are the telescope's own, whose
+        response is in them; with more, that of the finer pixels is.
     """
 
     images: Tensor
+    oversampling: int = 1
 
-    def transfer(self, field: FourierGrid) -> Tensor:
-        """Return the transfer functions on a grid, (N, B, W, K), complex64.
+    def applied(self, parts: Tensor, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Tensor:
+        """Return the waves of light that the telescope has blurred; see `Psf.applied`."""
+        pixel = ratio / self.oversampling
+        size = pixel[:, None, None] if isinstance(pixel, Tensor) else pixel
+        # The pixels of light have gathered it, and those of the telescope are to do so later on: once is enough.
+        once = (frequencies * size < 0.5).to(parts.dtype) / torch.sinc(frequencies * size).clamp_min(0.5)
+        (cc, cs), (sc, ss) = to_waves(self.images, frequencies, pixel) * (once.unsqueeze(-1) * once.unsqueeze(-2))
+        (light_cc, light_cs), (light_sc, light_ss) = parts
+        # cos(a + b) and sin(a + b), on both axes.
+        return torch.stack(
+            [
+                cc * light_cc - cs * light_cs - sc * light_sc + ss * light_ss,
+                cs * light_cc + cc * light_cs - ss * light_sc - sc * light_ss,
+                sc * light_cc - ss * light_cs + cc * light_sc - cs * light_ss,
+                ss * light_cc + sc * light_cs + cs * light_sc + cc * light_ss,
+            ]
+        ).view(parts.shape)
 
-        Raises
-        ------
-        ValueError
-            If a picture is larger than the grid.
-        """
-        size = self.images.shape[-1]
-        if size > field.side:
-            raise ValueError(f"a point-spread function of {size} pixels does not fit a grid of {field.side}")
-        spectrum = torch.fft.rfft2(F.pad(self.images, (0, field.side - size, 0, field.side - size)))
-        back = -(size - 1) / 2 * field.pixel_scale
-        return spectrum * field.shift(back, back)[:, None]
-
-
-def kolmogorov(frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
-    """Return the transfer function of air in turbulence, long exposures: exp(-3.44 (f lambda / r0)^(5/3)) (Fried 1966).
-
-    Parameters
-    ----------
-    frequency_squared : Tensor
-        Cycles an arcsecond, squared.
-    fwhm : Tensor
-        Arcseconds; the shapes broadcast.
-    """
-    # Raised one by one, since a grid shared by many images is small.
-    return torch.exp(-_FRIED / _SEEING ** (5 / 3) * fwhm ** (5 / 3) * frequency_squared ** (5 / 6))
-
-
-def airy(obscuration: float) -> Profile:
-    """Return the diffraction profile of a round mirror with a round hole, scaled to any width.
-
-    Its transfer function is the overlap of the pupil with itself, moved (O'Neill 1956). Scaled, since real PSFs in
-    space are wider than diffraction alone would have them.
-
-    Parameters
-    ----------
-    obscuration : float
-        Diameter of the hole over the mirror's, 0 to 0.9.
-    """
-
-    def transfer(frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
-        distance = 2 * frequency_squared.sqrt() * fwhm / _airy_width(obscuration)  # radii of the mirror
-        whole = _overlap(distance, 1.0, 1.0)
-        if obscuration > 0:
-            hole = _overlap(distance, obscuration, obscuration) - 2 * _overlap(distance, 1.0, obscuration)
-            whole = whole + hole
-        return whole / (math.pi * (1 - obscuration**2))
-
-    return transfer
-
-
-def _overlap(distance: Tensor, large: float, small: float) -> Tensor:
-    """Return the area that two discs of given radii share when their centres lie apart."""
-    d = distance.clamp(large - small + _RIM, large + small - _RIM)
-    one = ((d.square() + small**2 - large**2) / (2 * d * small)).clamp(-1 + _RIM, 1 - _RIM).acos()
-    two = ((d.square() + large**2 - small**2) / (2 * d * large)).clamp(-1 + _RIM, 1 - _RIM).acos()
-    kite = (small + large - d) * (d + small - large) * (d - small + large) * (d + small + large)
-    area = small**2 * one + large**2 * two - kite.clamp_min(_RIM**2).sqrt() / 2
-    area = torch.where(distance <= large - small, math.pi * small**2, area)
-    return torch.where(distance >= large + small, torch.zeros_like(area), area)
-
-
-@cache
-def _airy_width(obscuration: float) -> float:
-    """Return the full width at half maximum of the diffraction profile in units of wavelength over diameter."""
-
-    def brightness(radius: float) -> float:
-        x = math.pi * torch.tensor([radius, radius * obscuration], dtype=torch.float64).clamp_min(1e-9)
-        disc, hole = (2 * torch.special.bessel_j1(x) / x).tolist()
-        return ((disc - obscuration**2 * hole) / (1 - obscuration**2)) ** 2
-
-    low, high = 0.1, 0.6
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if brightness(middle) > 0.5 else (low, middle)
-    return low + high
-
-
-def profile_of(name: str, obscuration: float = 0.0) -> Profile:
-    """Return a profile by its name, `kolmogorov` or `airy`.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name.
-    """
-    if name not in (KOLMOGOROV, AIRY):
-        raise ValueError(f"no point-spread function is called '{name}': there are {KOLMOGOROV} and {AIRY}")
-    return kolmogorov if name == KOLMOGOROV else airy(obscuration)
+    def highest(self, ratio: float) -> float:
+        """Return the frequency, cycles a pixel of the light, from which nothing passes."""
+        return min(0.5, 0.5 * self.oversampling / ratio)

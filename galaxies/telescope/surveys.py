@@ -8,14 +8,16 @@ nothing here: pixels are in nanojansky and noise counts electrons.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from config_physics import AB_ZERO_POINT
 from galaxies.common.errors import UserError, shown
-from galaxies.telescope.psf import AIRY, KOLMOGOROV
+from galaxies.telescope.profiles import AIRY, KOLMOGOROV
 
+LONGEST_S = 1e8  # three years
 _IN_SPACE = ("COSMOS", "Euclid_NISP", "Euclid_VIS", "Roman_WFI", "Roman_WFI_Deep")
 # Half-power edges in nanometres of filters that lie alone or over others, which their neighbours say nothing about.
 _WIDE_FILTERS = {
@@ -44,7 +46,11 @@ class SurveyBand:
     zero_point : float
         AB magnitude of one electron a second.
     exposure_s : float
-        Seconds.
+        Seconds, of all visits.
+    read_noise : float
+        Electrons a pixel that each reading of the detector adds, standard deviation.
+    visit_s : float
+        Seconds after which the detector is read, at most; infinite where it is read once.
     """
 
     name: str
@@ -54,6 +60,8 @@ class SurveyBand:
     sky_brightness: float
     zero_point: float
     exposure_s: float
+    read_noise: float = 0.0
+    visit_s: float = math.inf
 
     @property
     def electrons_per_njy(self) -> float:
@@ -66,9 +74,18 @@ class SurveyBand:
         return 1 / self.electrons_per_njy
 
     def sky_noise(self, pixel_scale: float) -> float:
-        """Return the standard deviation of the sky in nanojansky a pixel of `pixel_scale` arcseconds."""
+        """Return the standard deviation where there is no source, in nanojansky a pixel of `pixel_scale` arcseconds.
+
+        It is that of the sky's electrons and of what reading the pixels adds.
+        """
         sky = 10 ** (0.4 * (AB_ZERO_POINT - self.sky_brightness)) * pixel_scale**2  # nanojansky
-        return math.sqrt(sky * self.photon_variance)
+        reading = self.readings * (self.read_noise * self.photon_variance) ** 2
+        return math.sqrt(sky * self.photon_variance + reading)
+
+    @property
+    def readings(self) -> int:
+        """How often the detector is read."""
+        return max(1, math.ceil(self.exposure_s / self.visit_s * (1 - 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,7 @@ class Survey:
     pixel_scale : float
         Arcseconds.
     profile : str
-        Of the point-spread function: `kolmogorov` on the ground, `airy` in space.
+        Of the point-spread function, as `profile_of` takes it: `kolmogorov` on the ground, `airy` in space.
     obscuration : float
         Diameter of the mirror's hole over its own.
     bands : tuple of SurveyBand
@@ -93,6 +110,26 @@ class Survey:
     obscuration: float
     bands: tuple[SurveyBand, ...]
 
+    def with_exposure(self, seconds: float | Mapping[str, float]) -> Survey:
+        """Return the survey with another exposure: of all bands, or of those that are named.
+
+        Raises
+        ------
+        UserError
+            If an exposure is not above 0 and at most `LONGEST_S`, or a band that is named is none of the survey's.
+        """
+        names = [band.name for band in self.bands]
+        wanted = dict(seconds) if isinstance(seconds, Mapping) else dict.fromkeys(names, seconds)
+        exposures = {_filter_name(self.name, tuple(names), name): value for name, value in wanted.items()}
+        for name, value in exposures.items():
+            if not 0 < value <= LONGEST_S:
+                raise UserError(
+                    f"an exposure of {value:g} seconds in band {name} of {self.name}: choose more than 0 and at most "
+                    f"{LONGEST_S:g} seconds"
+                )
+        bands = (replace(band, exposure_s=float(exposures.get(band.name, band.exposure_s))) for band in self.bands)
+        return replace(self, bands=tuple(bands))
+
 
 def find_survey(name: str, bands: Sequence[str] | None = None) -> Survey:
     """Look up a survey.
@@ -100,28 +137,36 @@ def find_survey(name: str, bands: Sequence[str] | None = None) -> Survey:
     Parameters
     ----------
     name : str
-        As surveycodex has it; capitals do not matter.
+        As surveycodex has it, where capitals do not matter; or the path of a file that describes one, which ends in
+        ".json" (see `survey_files.read_survey`).
     bands : sequence of str, optional
         Names of its filters, in the order wanted; all of them by default.
 
     Raises
     ------
     UserError
-        If surveycodex is not installed, knows no such survey or filter, or a filter is named twice.
+        If the file cannot be read or describes none, surveycodex is not installed, there is no such survey or filter,
+        or a filter is named twice.
     """
+    if name.strip().lower().endswith(".json"):
+        from galaxies.telescope.survey_files import read_survey  # which makes a `Survey`
+
+        own = read_survey(Path(name.strip()))
+        wanted = _wanted(own.name, tuple(band.name for band in own.bands), bands)
+        return replace(own, bands=tuple(next(b for b in own.bands if b.name == band) for band in wanted))
     try:
         import surveycodex  # here, since it takes astropy along
     except ImportError as error:
         raise UserError("surveys are described by the package surveycodex: pip install surveycodex") from error
     known = {each.lower(): each for each in surveycodex.available_surveys}
     if name.lower() not in known:
-        raise UserError(f"no survey is called {shown(name)}: choose from {', '.join(sorted(known.values()))}")
+        raise UserError(
+            f"no survey is called {shown(name)}: choose from {', '.join(sorted(known.values()))}, or describe your own "
+            "in a file that ends in .json"
+        )
     codex = surveycodex.get_survey(known[name.lower()])
     filters = tuple(codex.available_filters)
-    wanted = filters if bands is None else tuple(_filter_name(codex.name, filters, band) for band in bands)
-    for band in wanted:
-        if wanted.count(band) > 1:
-            raise UserError(f"band {band} of {codex.name} is named twice")
+    wanted = _wanted(codex.name, filters, bands)
     return Survey(
         name=codex.name,
         pixel_scale=float(codex.pixel_scale.value),
@@ -131,8 +176,19 @@ def find_survey(name: str, bands: Sequence[str] | None = None) -> Survey:
     )
 
 
+def _wanted(survey: str, filters: tuple[str, ...], bands: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the filters that are wanted, each once."""
+    wanted = filters if bands is None else tuple(_filter_name(survey, filters, band) for band in bands)
+    for band in wanted:
+        if wanted.count(band) > 1:
+            raise UserError(f"band {band} of {survey} is named twice")
+    return wanted
+
+
 def _filter_name(survey: str, filters: tuple[str, ...], wanted: str) -> str:
-    """Return a filter's name in surveycodex; capitals do not matter."""
+    """Return a filter's name as its survey has it; capitals do not matter where they tell no two apart."""
+    if wanted.strip() in filters:
+        return wanted.strip()
     for name in filters:
         if name.lower() == wanted.strip().lower():
             return name
@@ -157,9 +213,21 @@ def _edges(codex: Any, name: str) -> tuple[float, float]:
     if (codex.name, name) in _WIDE_FILTERS:
         return _WIDE_FILTERS[codex.name, name]
     each = [f for f in codex.available_filters if (codex.name, f) not in _WIDE_FILTERS]
-    places = sorted(float(codex.get_filter(f).effective_wavelength.value) for f in each)
-    centre = float(codex.get_filter(name).effective_wavelength.value)
-    i = places.index(centre)
-    gaps = [places[k + 1] - places[k] for k in (i - 1, i) if k >= 0 and k + 1 < len(places)]
-    width = sum(gaps) / len(gaps)
-    return centre - width / 2, centre + width / 2
+    places = [float(codex.get_filter(f).effective_wavelength.value) for f in each]
+    return edges_between(places)[each.index(name)]
+
+
+def edges_between(places: Sequence[float]) -> list[tuple[float, float]]:
+    """Return edges of filters at different wavelengths: as wide as from half way to one neighbour to that to the other.
+
+    At the ends, and of a filter that is alone, there is one neighbour or none: twice the half, or a fifth of its
+    wavelength.
+    """
+    order = sorted(places)
+    edges = []
+    for centre in places:
+        i = order.index(centre)
+        gaps = [order[k + 1] - order[k] for k in (i - 1, i) if k >= 0 and k + 1 < len(order)]
+        width = sum(gaps) / len(gaps) if gaps else centre / 5
+        edges.append((centre - width / 2, centre + width / 2))
+    return edges

@@ -9,7 +9,8 @@ import torch
 from galaxies.mock_survey.band_observation import BandSurvey
 from galaxies.mock_survey.band_population import Frame, draw_blocks
 from galaxies.telescope.observing import Noise, observe
-from galaxies.telescope.psf import Psf, PsfImages, airy, kolmogorov
+from galaxies.telescope.profiles import airy, kolmogorov
+from galaxies.telescope.psf import Psf, PsfImages
 from galaxies.telescope.surveys import Survey, SurveyBand
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-4}

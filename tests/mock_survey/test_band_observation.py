@@ -12,7 +12,8 @@ from galaxies.mock_survey import band_observation
 from galaxies.mock_survey.band_observation import BandSurvey
 from galaxies.mock_survey.band_population import Frame, draw_blocks
 from galaxies.telescope.observing import observe
-from galaxies.telescope.psf import Psf, profile_of
+from galaxies.telescope.profiles import profile_of
+from galaxies.telescope.psf import Psf
 from galaxies.telescope.surveys import Survey, find_survey
 
 pytest.importorskip("surveycodex")

@@ -10,7 +10,8 @@ import torch
 from galaxies.networks.galaxy_frame import Pose
 from galaxies.networks.turning import at_position_angle, turned_light, upright
 from galaxies.telescope.observing import observe
-from galaxies.telescope.psf import Psf, profile_of
+from galaxies.telescope.profiles import profile_of
+from galaxies.telescope.psf import Psf
 
 
 def poses(degrees, mirrored=False):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from galaxies.telescope.observing import Noise, gathered, noisy, observe
-from galaxies.telescope.psf import Psf, PsfImages, kolmogorov
+from galaxies.telescope.profiles import kolmogorov
+from galaxies.telescope.psf import Psf, PsfImages
 
 SIDE, SCALE, FWHM = 48, 0.2, 0.7
 
@@ -54,14 +56,15 @@ def test_light_does_not_come_round_the_frame():
     assert 0.5 < float(seen.sum()) < 0.7  # what was blurred beyond the rim is lost
 
 
-def test_a_picture_of_a_psf_does_the_same():
-    light = torch.rand(1, 2, 40, 40, generator=torch.Generator().manual_seed(0))
-    psf = PsfImages(torch.zeros(1, 2, 5, 5))
-    psf.images[0, 0, 2, 2] = 1.0  # a point, and the same one pixel to the right
-    psf.images[0, 1, 2, 3] = 1.0
-    seen = observe(light, psf, 0.3)
-    torch.testing.assert_close(seen[0, 0], light[0, 0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen[0, 1, :, 1:], light[0, 1, :, :-1], atol=1e-5, rtol=0)
+def test_a_picture_of_a_psf_moves_light_by_where_its_own_lies():
+    generator = torch.Generator().manual_seed(0)
+    light = torch.zeros(1, 2, 48, 48)
+    light[..., 18:28, 20:30] = torch.rand(10, 10, generator=generator)
+    picture = F.pad(Psf(torch.tensor([[0.9]]), kolmogorov).image(15, 0.3), (2, 2, 2, 2))
+    moved = torch.cat([picture, picture.roll((0, 1), (-2, -1))], 1)  # by a pixel of the telescope, along the rows
+    seen = observe(light, PsfImages(moved), 0.3, oversampling=2)
+    torch.testing.assert_close(seen[0, 1, :, 6:-4], seen[0, 0, :, 5:-5], atol=1e-4 * float(seen.max()), rtol=0)
+    assert float((seen[0, 1] - seen[0, 0]).abs().max()) > 0.05 * float(seen.max())
 
 
 def test_pixels_gather_the_light_of_their_parts():

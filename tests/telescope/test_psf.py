@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from galaxies.telescope.fourier import FourierGrid
-from galaxies.telescope.psf import Psf, PsfImages, airy, kolmogorov, profile_of
+from galaxies.telescope.observing import observe
+from galaxies.telescope.profiles import airy, gaussian, kolmogorov
+from galaxies.telescope.psf import Psf, PsfImages
 
 SIDE, SCALE = 64, 0.2
 HALF_WIDTHS = torch.tensor([[0.7, 0.9]])
@@ -78,22 +78,12 @@ def test_widths_have_gradients():
         assert float(width.grad.sum()) == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=0.02)
 
 
-@pytest.mark.parametrize("size", [21, 22])
-def test_a_picture_of_a_psf_blurs_as_the_psf(size):
-    fwhm = torch.tensor([[0.6]])
-    field = FourierGrid(SIDE, torch.tensor([SCALE]))
-    with_pixels = Psf(fwhm, kolmogorov).transfer(field) * field.square()[:, None]
-    picture = PsfImages(Psf(fwhm, kolmogorov).image(size, SCALE)).transfer(field)
-    assert (picture - with_pixels).abs().max() < 0.02  # the wings beyond the picture
-
-
-def test_a_psf_larger_than_the_images_is_refused():
-    with pytest.raises(ValueError, match="of 33 pixels does not fit a grid of 32"):
-        PsfImages(torch.ones(1, 1, 33, 33)).transfer(FourierGrid(32, torch.tensor([SCALE])))
-
-
-def test_an_unknown_profile_is_refused_by_name():
-    assert profile_of("kolmogorov") is kolmogorov
-    assert math.isclose(float(profile_of("airy", 0.3)(torch.zeros(1), torch.ones(1))[0]), 1, rel_tol=1e-5)
-    with pytest.raises(ValueError, match="no point-spread function is called 'moffat'"):
-        profile_of("moffat")
+@pytest.mark.parametrize(("size", "oversampling"), [(33, 1), (34, 1), (65, 2), (66, 3)])
+def test_a_picture_of_a_psf_blurs_as_the_psf(size, oversampling):
+    width, scale, k = torch.tensor([[0.9]]), 0.2, 2
+    light = torch.zeros(1, 1, 64, 64)
+    light[0, 0, 24:30, 34:41] = torch.rand(6, 7, generator=torch.Generator().manual_seed(0))
+    images = Psf(width, gaussian).image(size, scale / oversampling)
+    seen = observe(light, PsfImages(images, oversampling), scale, oversampling=k)
+    expected = observe(light, Psf(width, gaussian), scale, oversampling=k)
+    assert (seen - expected).abs().max() < 2e-4 * expected.max()

@@ -275,7 +275,8 @@ def test_galaxies_that_galsim_draws_are_as_complete_as_our_telescopes(tmp_path, 
 
     from galaxies.mock_survey.sersic import SersicTransform
     from galaxies.telescope.fourier import FourierGrid
-    from galaxies.telescope.psf import Psf, kolmogorov
+    from galaxies.telescope.profiles import kolmogorov
+    from galaxies.telescope.psf import Psf
 
     side, fwhm, half = round(34 * math.sqrt(count)), 0.8, 32
     stream = np.random.default_rng(5)
