@@ -111,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         "--survey",
         metavar="NAME",
         help="whose pixels, seeing, sky, exposure and zero points: CFHTLS, COSMOS, DES, Euclid_NISP, Euclid_VIS, HSC, "
-        "LSST, PanSTARRS, Roman_WFI, Roman_WFI_Deep or SDSS (default: LSST)",
+        "LSST, PanSTARRS, Roman_WFI, Roman_WFI_Deep, SDSS, or a JSON file that describes your own, see docs/surveys.md "
+        "(default: LSST)",
     )
     flux.add_argument(
         "--bands", type=_names, metavar="B,B,...", help="its filters, such as g,r,i,z (default: all of them)"

@@ -24,7 +24,7 @@ from galaxies.mock_survey import population, spectra
 from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.galaxy_table import BandExposure, BandTable, Palette, Structure, joined
 from galaxies.mock_survey.structure import normal_within
-from galaxies.telescope.profiles import KOLMOGOROV
+from galaxies.telescope.profiles import AIRY
 from galaxies.telescope.surveys import Survey
 
 REDSHIFT_RANGE = (0.03, 0.8)
@@ -264,7 +264,7 @@ def _palette(
 def _draw_exposure(count: int, rng: np.random.Generator, frame: Frame) -> BandExposure[np.ndarray]:
     bands = frame.survey.bands
     spread = rng.normal(0, _SEEING_SPREAD, (count, 1)) + rng.normal(0, _SEEING_SPREAD_OF_BAND, (count, len(bands)))
-    if frame.survey.profile != KOLMOGOROV:  # no air
+    if frame.survey.profile == AIRY:  # no air
         spread = np.zeros_like(spread)
     sky = np.array([band.sky_noise(frame.pixel_scale) for band in bands])
     return BandExposure(

@@ -75,3 +75,27 @@ def test_without_the_package_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "surveycodex", None)
     with pytest.raises(UserError, match="pip install surveycodex"):
         find_survey("LSST")
+
+
+def test_another_exposure_changes_the_noise_as_electrons_do():
+    lsst = find_survey("LSST", "gr")
+    longer = lsst.with_exposure({"R": 4 * 5520})
+    assert [band.exposure_s for band in longer.bands] == [2400, 4 * 5520]
+    assert longer.bands[0] == lsst.bands[0]
+    assert longer.bands[1].photon_variance == pytest.approx(lsst.bands[1].photon_variance / 4)
+    assert longer.bands[1].sky_noise(0.2) == pytest.approx(lsst.bands[1].sky_noise(0.2) / 2)
+    assert {band.exposure_s for band in lsst.with_exposure(30).bands} == {30.0}
+    # Ten years of LSST are two magnitudes deeper than a visit of 30 s in r: 1.25 log10 of the ratio of exposures.
+    visit = lsst.with_exposure(30).bands[1].sky_noise(0.2) / lsst.bands[1].sky_noise(0.2)
+    assert 2.5 * math.log10(visit) == pytest.approx(1.25 * math.log10(5520 / 30))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, 1e9, {"r": 0.0}])
+def test_no_exposure_and_one_without_end_are_refused(seconds):
+    with pytest.raises(UserError, match=r"seconds in band . of LSST: choose more than 0 and at most 1e\+08 seconds"):
+        find_survey("LSST", "gr").with_exposure(seconds)
+
+
+def test_an_exposure_of_an_unknown_band_is_refused():
+    with pytest.raises(UserError, match="LSST has no band 'z': choose from g, r"):
+        find_survey("LSST", "gr").with_exposure({"z": 30})
