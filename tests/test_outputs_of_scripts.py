@@ -20,6 +20,7 @@ from galaxies.common.outputs import (
     FIELD_EVALUATION,
     GALAXY_ZOO,
     KINDS,
+    MOCK_FIELD,
     PICTURES,
     RELEASE,
     REPORT,
@@ -47,6 +48,7 @@ TELLS = {
     FIELD_EVALUATION: {"evaluation.json": '{"format_version": 1, "survey": "LSST", "of_folder": {}}'},
     PICTURES: {"catalogue.csv": "file,seed,morphology\n"},
     SHARDS: {"request.json": '{"count": 1, "shard_size": 1, "requests": ""}'},
+    MOCK_FIELD: {"field.json": '{"survey": "", "reference_band": "r", "faintest_magnitude": 25}'},
 }
 
 

@@ -147,6 +147,14 @@ def _names_in_catalogue(folder: Path) -> Callable[[str], bool]:
     return lambda name: not name.startswith("images/") or Path(name).stem in names
 
 
+def _names_in_field(folder: Path) -> Callable[[str], bool]:
+    """Go by the bands that the manifest names, for FITS files."""
+    found = read_json(folder / "field.json", constants=True).get("bands")
+    bands = [str(band.get("name")) for band in found if isinstance(band, dict)] if isinstance(found, list) else []
+    names = {"truth", "segmentation", *bands, *(f"noiseless_{band}" for band in bands)}
+    return lambda name: not name.endswith(".fits") or name.removesuffix(".fits") in names
+
+
 DATASET = Kind(
     "a prepared dataset",
     ("images.npy", "catalogue.csv", "manifest.json", "psfs.npy", "intrinsic.npy", f"judge-{'[0-9a-f]' * 16}.pt"),
@@ -198,7 +206,13 @@ SHARDS = Kind(
     ("request.json", "grid.png", "images_[0-9]*.npy", "catalogue_[0-9]*.csv"),
     lambda folder: has_entries("count", "shard_size", "requests")(folder / "request.json"),
 )
-KINDS = (DATASET, GALAXY_ZOO, RUN, SAMPLE_GRIDS, RELEASE, REPORT, FIELD_EVALUATION, PICTURES, SHARDS)
+MOCK_FIELD = Kind(
+    "a mock field",
+    ("field.json", "preview.png", "*.fits"),
+    lambda folder: has_entries("survey", "reference_band", "faintest_magnitude")(folder / "field.json"),
+    _names_in_field,
+)
+KINDS = (DATASET, GALAXY_ZOO, RUN, SAMPLE_GRIDS, RELEASE, REPORT, FIELD_EVALUATION, PICTURES, SHARDS, MOCK_FIELD)
 
 
 def check_folder(

@@ -18,7 +18,9 @@ degrees from +x towards +y.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ import numpy as np
 from config_physics import AB_ZERO_POINT, BAND_NAME
 from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
-from galaxies.common.reading import MissingError, check_regular, read_json
+from galaxies.common.reading import MissingError, open_regular, read_json
 from galaxies.common.schema import entries, exactly, items, number, text, whole
 
 if TYPE_CHECKING:
@@ -255,38 +257,38 @@ class MockField:
         UserError
             If the table is missing or damaged, or lacks a column.
         """
-        from astropy.io import fits
-
-        path = self.path / TRUTH
-        check_regular(path, _CURE)
         wanted = truth_dtype(self.facts.band_names)
-        try:
-            with fits.open(path, memmap=False) as units:
-                found = units[1].data
-                rows = np.empty(len(found), wanted)
-                for name in wanted.names or ():
-                    rows[name] = found[name]
-        except (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({shown(str(error), 100)}): {_CURE}") from None
+        with _opened(self.path / TRUTH) as units:
+            found = units[1].data
+            rows = np.empty(len(found), wanted)
+            for name in wanted.names or ():
+                rows[name] = found[name]
         return rows
 
     def _plane(self, name: str, extension: int | str, dtype: str, whole_field: bool = True) -> np.ndarray:
-        from astropy.io import fits
-
         path = self.path / name
-        check_regular(path, _CURE)
-        try:
-            with fits.open(path, memmap=True, lazy_load_hdus=True) as units:
-                unit = units[extension]
-                place, shape, bits = unit.fileinfo()["datLoc"], unit.shape, unit.header["BITPIX"]
-        except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({shown(str(error), 100)}): {_CURE}") from None
+        with _opened(path) as units:
+            unit = units[extension]
+            place, shape, bits = unit.fileinfo()["datLoc"], unit.shape, unit.header["BITPIX"]
         wanted = self.facts.shape if whole_field else shape
         if shape != wanted or len(shape) != 2 or bits != {">f4": -32, ">i4": 32}[dtype]:
             raise UserError(f"{path} has an image of {shape}, where {wanted} numbers of {dtype} are expected: {_CURE}")
         if path.stat().st_size < place + shape[0] * shape[1] * 4:
             raise UserError(f"{path} ends before its image does: {_CURE}")
         return np.memmap(path, dtype, "r", place, shape)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[fits.HDUList]:
+    from astropy.io import fits
+
+    try:
+        with open_regular(path, _CURE) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is damaged, which raises as well where it matters
+            with fits.open(file, memmap=False) as units:
+                yield units
+    except (OSError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({shown(str(error), 100)}): {_CURE}") from None
 
 
 def band_file(band: str) -> str:

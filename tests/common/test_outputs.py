@@ -59,6 +59,8 @@ def refused(call, *arguments, **options) -> str:
 def test_each_kind_is_told_by_what_stands_in_it(dataset, pictures, trained, tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/request.json").write_text('{"format_version": 1, "count": 2, "shard_size": 1, "requests": ""}')
+    (tmp_path / "sky").mkdir()
+    (tmp_path / "sky/field.json").write_text('{"survey": "", "reference_band": "r", "faintest_magnitude": 25}')
     (tmp_path / "report").mkdir()
     (tmp_path / "report/report.json").write_text('{"format_version": 2, "checkpoint": {}, "data": {}}')
     (tmp_path / "field").mkdir()
@@ -76,6 +78,7 @@ def test_each_kind_is_told_by_what_stands_in_it(dataset, pictures, trained, tmp_
         outputs.FIELD_EVALUATION: tmp_path / "field",
         outputs.GALAXY_ZOO: tmp_path / "survey",
         outputs.RELEASE: release,
+        outputs.MOCK_FIELD: tmp_path / "sky",
     }
     assert set(folders) == set(KINDS)
     for folder in folders.values():
