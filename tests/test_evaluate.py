@@ -23,6 +23,7 @@ from galaxies.measure import photometry
 from galaxies.measure.statistics_table import STATISTIC_NAMES
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.validation import subject
+from galaxies.validation.report import plots
 from galaxies.validation.report.report_file import from_plain, read_report
 from tests.conftest import ROOT, render_galaxies, run_script, write_dataset
 
@@ -158,6 +159,7 @@ def test_without_a_judge_the_report_says_so(trained, dataset_path, tmp_path, mon
         raise UserError("16 galaxies for the judge are too few")
 
     monkeypatch.setattr(subject, "Judge", SimpleNamespace(of_dataset=refuse))
+    monkeypatch.setattr(plots, "draw_all", lambda *_: {})
     # Without a network that takes time; photometry alone needs little.
     state = load_checkpoint(trained / "checkpoints/tiny/latest.pt")
     save_checkpoint(tmp_path / "c.pt", state)

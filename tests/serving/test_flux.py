@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,27 @@ def test_measured_values_are_in_physical_units(client):
     sheet = client.get("/api/sheet.json?morphology=disc&sweep=magnitude_r&steps=3&seed=1").json["tiles"]
     asked = [tile["attributes"]["magnitude_r"]["requested"] for tile in sheet]
     assert asked == [18, 20, 22]
+
+
+@pytest.mark.parametrize(
+    ("flag", "meaning"),
+    [
+        (16, "pixels of the galaxy without a value"),
+        (18, "the source touches the edge of the frame; pixels of the galaxy without a value"),
+    ],
+)
+def test_a_flag_of_flux_is_said_in_words(sampler, monkeypatch, flag, meaning):
+    """Among them the one that displays never have: pixels without a value."""
+    measure = sampler.measure
+
+    def flagged(images):
+        found = measure(images)
+        return replace(found, flags=found.flags | flag)
+
+    monkeypatch.setattr(sampler, "measure", flagged)
+    answer = create_app([ServedModel(sampler, "painted/latest.pt", 7)]).test_client().get(f"/api/measure?{GALAXY}").json
+    assert (answer["flag"], answer["flag_meaning"]) == (flag, meaning)
+    assert answer["attributes"]["magnitude_r"]["measured"] == pytest.approx(19.5, abs=0.05)
 
 
 def test_pictures_are_composites_and_files_are_nanojansky(client, sampler):

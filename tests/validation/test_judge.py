@@ -33,7 +33,7 @@ def survey(tmp_path_factory) -> PreparedDataset:
 
 @pytest.fixture(scope="module")
 def trained_judge(survey) -> Judge:
-    return Judge(train_judge(survey, CPU, epochs=24), CPU)
+    return Judge(train_judge(survey, CPU, epochs=14), CPU)
 
 
 def test_it_knows_galaxies_that_it_has_not_seen(survey, trained_judge):
