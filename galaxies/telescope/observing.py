@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.common.errors import UserError
-from galaxies.telescope.waves import from_waves, to_waves
+from galaxies.telescope.waves import Parts, from_waves, to_waves
 
 # How much wider than what is seen the period is after which pictures come again: light beyond comes back at the other
 # side, of a point's in the middle what lies farther than this less half a frame.
@@ -28,7 +28,7 @@ _MARGIN = 1.25
 class Blur(Protocol):
     """What blurs: a `Psf` or `PsfImages`."""
 
-    def applied(self, parts: Tensor, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Tensor:
+    def applied(self, parts: Parts, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Parts:
         """Return blurred waves; see `Psf.applied`."""
         ...
 
@@ -142,11 +142,9 @@ def resampled(
 
 def _seen(light: Tensor, scale: Tensor, ratio: Tensor | float, coarsest: float, side: int, psf: Blur) -> Tensor:
     """Return the light that pixels gather, `ratio` times as large as its own, which have `scale` (N,) or (1,)."""
-    period = math.ceil(_MARGIN * max(light.shape[-1], side * coarsest)) | 1
-    highest = 1.0 if isinstance(ratio, Tensor) else ratio
-    count = math.ceil(
-        period * psf.highest(highest)
-    )  # below it, for an odd period has no wave of half a pixel's frequency
+    whole = 8 * math.ceil(_MARGIN * max(light.shape[-1], side * coarsest) / 16)  # which matrices are multiplied fast in
+    period = 2 * whole - 1  # odd, so that no wave has half a cycle a pixel
+    count = math.ceil(period * psf.highest(1.0 if isinstance(ratio, Tensor) else ratio))
     frequencies = torch.arange(count, device=light.device, dtype=light.dtype) / period
     parts = psf.applied(to_waves(light, frequencies), frequencies, scale, ratio)
     return from_waves(parts, frequencies, period, side, ratio)
@@ -155,7 +153,7 @@ def _seen(light: Tensor, scale: Tensor, ratio: Tensor | float, coarsest: float, 
 def _column(scale: Tensor | float, like: Tensor) -> Tensor:
     """Return scales as (N,) or (1,), without a copy from the host that a recorded graph could not repeat."""
     if isinstance(scale, Tensor):
-        return scale.to(like.device, like.dtype).reshape(-1)
+        return scale.detach().to(like.device, like.dtype).reshape(-1)
     return torch.full((1,), scale, device=like.device, dtype=like.dtype)
 
 

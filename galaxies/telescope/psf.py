@@ -14,7 +14,7 @@ from torch import Tensor
 
 from galaxies.telescope.fourier import FourierGrid
 from galaxies.telescope.profiles import Profile, profile_of
-from galaxies.telescope.waves import to_waves
+from galaxies.telescope.waves import Parts, to_waves
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Psf:
         """Return the transfer functions on a grid, (N, B, W, K), float32."""
         return self.profile(field.radius_squared[:, None], self.fwhm[..., None, None])
 
-    def applied(self, parts: Tensor, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Tensor:
-        """Return the waves (2, 2, N, B, K, K) of `to_waves` of light that the telescope has blurred.
+    def applied(self, parts: Parts, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Parts:
+        """Return the waves, as `to_waves` gives them, of light that the telescope has blurred.
 
         Parameters
         ----------
-        parts : Tensor, (2, 2, N, B, K, K)
+        parts : four of Tensor, (N, B, K, K)
         frequencies : Tensor, (K,)
             Cycles a pixel of the light.
         light_scale : Tensor, (N,) or (1,)
@@ -56,7 +56,8 @@ class Psf:
         """
         squared = frequencies.square()
         plane = (squared[:, None] + squared) / light_scale.square()[:, None, None]
-        return parts * self.profile(plane[:, None], self.fwhm[..., None, None])
+        transfer = self.profile(plane[:, None], self.fwhm[..., None, None])
+        return [part * transfer for part in parts]
 
     def highest(self, ratio: float) -> float:
         """Return the frequency, cycles a pixel of the light, from which nothing passes: the highest that it has."""
@@ -96,23 +97,21 @@ class PsfImages:
     images: Tensor
     oversampling: int = 1
 
-    def applied(self, parts: Tensor, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Tensor:
+    def applied(self, parts: Parts, frequencies: Tensor, light_scale: Tensor, ratio: Tensor | float) -> Parts:
         """Return the waves of light that the telescope has blurred; see `Psf.applied`."""
         pixel = ratio / self.oversampling
         size = pixel[:, None, None] if isinstance(pixel, Tensor) else pixel
         # The pixels of light have gathered it, and those of the telescope are to do so later on: once is enough.
-        once = (frequencies * size < 0.5).to(parts.dtype) / torch.sinc(frequencies * size).clamp_min(0.5)
-        (cc, cs), (sc, ss) = to_waves(self.images, frequencies, pixel) * (once.unsqueeze(-1) * once.unsqueeze(-2))
-        (light_cc, light_cs), (light_sc, light_ss) = parts
-        # cos(a + b) and sin(a + b), on both axes.
-        return torch.stack(
-            [
-                cc * light_cc - cs * light_cs - sc * light_sc + ss * light_ss,
-                cs * light_cc + cc * light_cs - ss * light_sc - sc * light_ss,
-                sc * light_cc - ss * light_cs + cc * light_sc - cs * light_ss,
-                ss * light_cc + sc * light_cs + cs * light_sc + cc * light_ss,
-            ]
-        ).view(parts.shape)
+        once = (frequencies * size < 0.5).to(frequencies.dtype) / torch.sinc(frequencies * size).clamp_min(0.5)
+        once = once.unsqueeze(-1) * once.unsqueeze(-2)
+        cc, cs, sc, ss = (part * once for part in to_waves(self.images, frequencies, pixel))
+        light_cc, light_cs, light_sc, light_ss = parts
+        return [  # cos(a + b) and sin(a + b), on both axes
+            cc * light_cc - cs * light_cs - sc * light_sc + ss * light_ss,
+            cs * light_cc + cc * light_cs - ss * light_sc - sc * light_ss,
+            sc * light_cc - ss * light_cs + cc * light_sc - cs * light_ss,
+            ss * light_cc + sc * light_cs + cs * light_sc + cc * light_ss,
+        ]
 
     def highest(self, ratio: float) -> float:
         """Return the frequency, cycles a pixel of the light, from which nothing passes."""
