@@ -24,8 +24,12 @@ SECTION_PX = 1536  # side of what is looked at at once, without the margin
 MARGIN_PX = 160  # of the overlap; a source is seen whole if it reaches no further from its section
 _ISOPHOTE = 3.0  # where a source ends; some half of the sky noise a pixel in the seeing of the ground
 _LEAST_PIXELS = 5  # within the isophote
-_CONTRAST, _LEVELS = 0.005, 32  # of sources that are taken apart, as SExtractor has them
+_CONTRAST, _LEVELS = (
+    0.001,
+    32,
+)  # of sources that are taken apart, as the Dark Energy Survey has them (Morganson et al. 2018)
 _KRON, _KRON_LEAST, _KRON_REACH = 2.5, 3.5, 6.0  # SExtractor's FLUX_AUTO: factor, least radius, where it is measured
+_KRON_MOST = 6.0  # of a and b; a disc has 3, and what is larger is its neighbours' light
 _PIXEL_STACK = 300_000  # sep's: pixels above the isophote at once, at least
 _SUB_OBJECTS = 4096
 
@@ -195,7 +199,8 @@ def detect(
     own &= (x >= section.own_columns.start) & (x < section.own_columns.stop)
     kept = np.flatnonzero(own & (peaks >= threshold))
     sources, labels = sources[kept], (kept + 1).astype(np.int32)
-    apertures = _kron(np.where(good, images[reference], 0), sources, labels, segments, ~good)
+    places = _peaks(snr, sources["xpeak"].astype(int), sources["ypeak"].astype(int))
+    apertures = _kron(np.where(good, images[reference], 0), sources, places, labels, segments, ~good)
     flux, error = _fluxes(images, noise, apertures, labels, segments)
     radius = _half_light(np.where(good, images[reference], 0), apertures, flux[:, reference], ~good)
     detections = Detections(
@@ -222,19 +227,42 @@ class _Apertures(NamedTuple):
     radius: np.ndarray  # in units of a and b
 
 
+def _peaks(snr: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places (N,) of peaks between pixels, by parabolas through the pixels beside them.
+
+    In deep images isophotes reach far, and their barycentre lies between a source and what it is blended with.
+    """
+    padded = np.pad(snr, 1, mode="edge").astype(np.float64)
+
+    def offset(before: np.ndarray, at: np.ndarray, after: np.ndarray) -> np.ndarray:
+        bend = 2 * at - before - after
+        return np.where(bend > 0, 0.5 * (after - before) / np.where(bend > 0, bend, 1), 0).clip(-0.5, 0.5)
+
+    at = padded[y + 1, x + 1]
+    return (
+        x + offset(padded[y + 1, x], at, padded[y + 1, x + 2]),
+        y + offset(padded[y, x + 1], at, padded[y + 2, x + 1]),
+    )
+
+
 def _kron(
-    image: np.ndarray, sources: np.ndarray, labels: np.ndarray, segments: np.ndarray, bad: np.ndarray
+    image: np.ndarray,
+    sources: np.ndarray,
+    places: tuple[np.ndarray, np.ndarray],
+    labels: np.ndarray,
+    segments: np.ndarray,
+    bad: np.ndarray,
 ) -> _Apertures:
-    """Return Kron's apertures, by which SExtractor's FLUX_AUTO is measured."""
+    """Return Kron's apertures about peaks, by which SExtractor's FLUX_AUTO is measured."""
     import sep
 
-    x, y = sources["x"].astype(np.float64), sources["y"].astype(np.float64)
+    x, y = places
     a, b = np.maximum(sources["a"], 0.5).astype(np.float64), np.maximum(sources["b"], 0.5).astype(np.float64)
     theta = np.clip(sources["theta"], -math.pi / 2, math.pi / 2).astype(np.float64)
     if not len(sources):
         return _Apertures(x, y, a, b, theta, x.copy())
     kron, _ = sep.kron_radius(image, x, y, a, b, theta, _KRON_REACH, mask=bad, seg_id=labels, segmap=segments)
-    radius = np.clip(np.nan_to_num(_KRON * kron), _KRON_LEAST, _KRON * _KRON_REACH)
+    radius = np.clip(np.nan_to_num(_KRON * kron), _KRON_LEAST, _KRON_MOST)
     return _Apertures(x, y, a, b, theta, radius)
 
 

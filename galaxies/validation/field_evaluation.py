@@ -95,20 +95,10 @@ class _Truth:
         self.order = np.random.default_rng([settings.seed, 7]).permutation(len(self.table))
         bright = self.galaxy & (self.magnitude < settings.morphology_limit) & (self.size_arcsec > 0)
         self.morphology = self.first(bright, settings.most)
-        self._deep: dict[int, np.ndarray] = {}
 
     def first(self, wanted: np.ndarray, most: int) -> np.ndarray:
         """Return rows of up to `most` of the wanted sources, in rising order."""
         return np.sort(self.order[wanted[self.order]][:most])
-
-    def deep(self, observed: ObservedField, rows: np.ndarray) -> Structures:
-        """Return what sources show at a hundred times the exposure; each is measured once."""
-        new = np.array([row for row in rows.tolist() if row not in self._deep], dtype=np.int64)
-        if len(new):
-            found = measure_structures(observed, self.x[new], self.y[new], self.size_arcsec[new], deep=True)
-            self._deep |= zip(new.tolist(), np.stack(found, 1), strict=True)
-        columns = np.array([self._deep[row] for row in rows.tolist()]).reshape(len(rows), len(Structures._fields))
-        return Structures(*columns.T)
 
 
 def evaluate_field(
@@ -184,7 +174,7 @@ def _evaluate_depth(observed: ObservedField, truth: _Truth, settings: FieldSetti
         },
         "blending": _blending(truth, matches, shared, snr, settings.threshold),
         "shapes": _shapes(observed, truth, found, matches, settings),
-        "morphology": _morphology(observed, truth, matches),
+        "morphology": _morphology(observed, truth, found, matches),
     }
     return result
 
@@ -342,8 +332,7 @@ def _shapes(
     wanted = truth.galaxy & (matches.detection >= 0)
     wanted[wanted] = bright[matches.detection[wanted]]
     rows = truth.first(wanted, settings.most)
-    seen = measure_structures(observed, truth.x[rows], truth.y[rows], truth.size_arcsec[rows])
-    deep = truth.deep(observed, rows)
+    seen, deep = _structures(observed, truth, found, matches, rows)
     both = np.isfinite(seen.e1) & np.isfinite(deep.e1)
     e = np.stack([seen.e1, seen.e2], 1)[both]
     noise = e - np.stack([deep.e1, deep.e2], 1)[both]
@@ -361,13 +350,29 @@ def _shapes(
     }
 
 
-def _morphology(observed: ObservedField, truth: _Truth, matches: Matches) -> dict[str, Any]:
+def _structures(
+    observed: ObservedField, truth: _Truth, found: Detections, matches: Matches, rows: np.ndarray
+) -> tuple[Structures, Structures]:
+    """Return what matched galaxies show, and at a hundred times the exposure, with the same pixels left out."""
+    own = matches.detection[rows]
+    x, y, size = truth.x[rows], truth.y[rows], truth.size_arcsec[rows]
+    return (
+        measure_structures(observed, x, y, size, found, own),
+        measure_structures(observed, x, y, size, found, own, deep=True),
+    )
+
+
+def _morphology(observed: ObservedField, truth: _Truth, found: Detections, matches: Matches) -> dict[str, Any]:
     """Return the parts of bright galaxies that are detected, and whose size and structure are measured."""
     rows = truth.morphology
     detected = matches.detection[rows] >= 0
-    seen = measure_structures(observed, truth.x[rows], truth.y[rows], truth.size_arcsec[rows])
-    deep = truth.deep(observed, rows)
-    good = well_measured(seen, deep, truth.size_arcsec[rows])
-    ceiling = well_measured(deep, deep, truth.size_arcsec[rows])["size"]
-    parts = {"detected": part(detected)} | {name: part(detected & yes) for name, yes in good.items()}
-    return {"galaxies": len(rows), "parts": parts, "size_at_hundred_times": part(ceiling)}
+    known = rows[detected]
+    seen, deep = _structures(observed, truth, found, matches, known)
+    size = truth.size_arcsec[known]
+    parts = {"detected": part(detected)}
+    for name, good in well_measured(seen, deep, size).items():
+        yes = np.zeros(len(rows), bool)
+        yes[detected] = good
+        parts[name] = part(yes)
+    ratio = seen.size_arcsec / size
+    return {"galaxies": len(rows), "parts": parts, "size_over_true": resampled(ratio[np.isfinite(ratio)], median)}

@@ -16,6 +16,7 @@ import torch
 
 from galaxies.measure.flux import FluxPhotometry, measure_flux
 from galaxies.measure.photometry import NO_SOURCE
+from galaxies.validation.field_detection import Detections
 from galaxies.validation.field_observed import ObservedField
 
 SIZE_WITHIN, CONCENTRATION_WITHIN, ASYMMETRY_WITHIN = 0.2, 0.3, 0.1
@@ -23,6 +24,7 @@ SNR_PER_PIXEL = 2.5
 _SIDES = (32, 48, 64, 96, 128, 192)  # of cutouts, pixels
 _RADII = 12.0  # half-light radii, as observed, across a cutout
 _AT_ONCE = 64
+_REACH = 3.0  # standard deviations of its light that a neighbour is taken to reach
 
 
 class Structures(NamedTuple):
@@ -47,9 +49,15 @@ def components(ellipticity: np.ndarray, angle_deg: np.ndarray) -> tuple[np.ndarr
 
 
 def measure_structures(
-    field: ObservedField, x: np.ndarray, y: np.ndarray, size_arcsec: np.ndarray, deep: bool = False
+    field: ObservedField,
+    x: np.ndarray,
+    y: np.ndarray,
+    size_arcsec: np.ndarray,
+    found: Detections,
+    own: np.ndarray,
+    deep: bool = False,
 ) -> Structures:
-    """Measure galaxies in the reference band.
+    """Measure galaxies in the reference band, with the pixels of other detections left out.
 
     Parameters
     ----------
@@ -58,6 +66,10 @@ def measure_structures(
         Their true centres, pixels.
     size_arcsec : ndarray, (N,)
         True half-light radii, which say how large a cutout is.
+    found : Detections
+        All of the field.
+    own : ndarray, (N,), int
+        Which of them the galaxies are.
     deep : bool
         At a hundred times the folder's exposure.
     """
@@ -65,21 +77,59 @@ def measure_structures(
     fwhm = facts.bands[field.reference].psf_fwhm
     across = _RADII * np.hypot(size_arcsec, fwhm / 2) / facts.pixel_scale
     step = np.searchsorted(_SIDES, across).clip(max=len(_SIDES) - 1)
-    found = np.full((len(Structures._fields), len(x)), np.nan)
+    others = _Others(found)
+    measured = np.full((len(Structures._fields), len(x)), np.nan)
     for number, side in enumerate(_SIDES):
         rows = np.flatnonzero(step == number)
         for first in range(0, len(rows), _AT_ONCE):
             chosen = rows[first : first + _AT_ONCE]
             cutouts = [_cutout(field, x[k], y[k], side, deep) for k in chosen]
             images, noise = (np.stack(parts) for parts in zip(*cutouts, strict=True))
-            found[:, chosen] = _measure(images, noise, facts.pixel_scale, fwhm)
-    return Structures(*found)
+            masks = [others.mask(own[k], *_corner(x[k], y[k], side), side) for k in chosen]
+            measured[:, chosen] = _measure(images, noise, np.stack(masks), facts.pixel_scale, fwhm)
+    return Structures(*measured)
+
+
+def _corner(x: float, y: float, side: int) -> tuple[int, int]:
+    """Return the first column and row of a cutout."""
+    return round(x) - side // 2, round(y) - side // 2
+
+
+class _Others:
+    """Detections as ellipses that reach three standard deviations of their light (SExtractor's manual, 10.1.6)."""
+
+    def __init__(self, found: Detections) -> None:
+        from scipy.spatial import cKDTree
+
+        self.found = found
+        self.tree = cKDTree(np.stack([found.x, found.y], 1)) if len(found.x) else None
+
+    def mask(self, own: int, left: int, top: int, side: int) -> np.ndarray:
+        """Return the pixels (side, side) within another source, and by their ellipses nearer to it than to `own`."""
+        mask = np.zeros((side, side), bool)
+        middle = left + (side - 1) / 2, top + (side - 1) / 2
+        near = [] if self.tree is None else self.tree.query_ball_point(middle, side)
+        mine = self._distance(own, left, top, side)
+        for other in near:
+            if other != own:
+                distance = self._distance(other, left, top, side)
+                mask |= (distance < _REACH) & (distance < mine)
+        return mask
+
+    def _distance(self, source: int, left: int, top: int, side: int) -> np.ndarray:
+        """Return how many standard deviations of its light pixels (side, side) are from a source."""
+        found = self.found
+        dx = np.arange(left, left + side) - found.x[source]
+        dy = np.arange(top, top + side)[:, None] - found.y[source]
+        cos, sin = np.cos(found.theta[source]), np.sin(found.theta[source])
+        along, across = dx * cos + dy * sin, dy * cos - dx * sin
+        return np.hypot(along / max(found.a[source], 0.5), across / max(found.b[source], 0.5))
 
 
 def _cutout(field: ObservedField, x: float, y: float, side: int, deep: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return a galaxy's image and noise (side, side), NaN beyond the field."""
     height, width = field.shape
-    top, left = round(y) - side // 2, round(x) - side // 2
+    left, top = _corner(x, y, side)
     rows, columns = slice(max(0, top), min(height, top + side)), slice(max(0, left), min(width, left + side))
     image, noise = np.full((2, side, side), np.nan, np.float32)
     part = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
@@ -87,7 +137,7 @@ def _cutout(field: ObservedField, x: float, y: float, side: int, deep: bool) -> 
     return image, noise
 
 
-def _measure(images: np.ndarray, noise: np.ndarray, pixel_scale: float, fwhm: float) -> np.ndarray:
+def _measure(images: np.ndarray, noise: np.ndarray, mask: np.ndarray, pixel_scale: float, fwhm: float) -> np.ndarray:
     """Return the fields of `Structures` (6, n) of cutouts (n, S, S)."""
     sky = np.nanmin(noise, (1, 2))  # where there is no light
     with torch.no_grad():
@@ -96,6 +146,7 @@ def _measure(images: np.ndarray, noise: np.ndarray, pixel_scale: float, fwhm: fl
             pixel_scale,
             noise=torch.from_numpy(sky[:, None]),
             psf_fwhm=torch.full((len(images), 1), fwhm),
+            mask=torch.from_numpy(mask),
             structure=True,
         )
     e1, e2 = components(seen.ellipticity.double().numpy(), seen.position_angle.double().numpy())
@@ -104,7 +155,7 @@ def _measure(images: np.ndarray, noise: np.ndarray, pixel_scale: float, fwhm: fl
             *(part.double().numpy() for part in (seen.size_arcsec, seen.concentration, seen.asymmetry)),
             e1,
             e2,
-            _snr_per_pixel(images, noise, seen, pixel_scale),
+            _snr_per_pixel(np.where(mask, np.nan, images), noise, seen, pixel_scale),
         ]
     )
     columns[:, (seen.flag.numpy() & NO_SOURCE) != 0] = np.nan

@@ -10,6 +10,11 @@ from galaxies.validation.field_morphology import ASYMMETRY_WITHIN, CONCENTRATION
 COLUMNS = ("exposure_s", "quantity", "against", "low", "high", "count", "value", "interval_low", "interval_high")
 
 
+def seconds_text(value: float) -> str:
+    """Write an exposure."""
+    return f"{value:,.0f} s" if value >= 10 else f"{value:.3g} s"
+
+
 def summary(result: dict[str, Any]) -> str:
     """Return the evaluation in one line."""
     depth, band = result["of_folder"], result["reference_band"]
@@ -24,6 +29,10 @@ def summary(result: dict[str, Any]) -> str:
     ]
     if "needed" in result:
         words.append(f"morphology of {band} < {result['morphology_limit']:g} {_needed(result)}")
+        seconds = result["needed"]["snr_per_pixel"]
+        words.append(
+            f"S/N a pixel of {SNR_PER_PIXEL:g} " + (f"with {seconds_text(seconds)}" if seconds else "not reached")
+        )
     return ", ".join(words)
 
 
@@ -36,10 +45,10 @@ def _needed(result: dict[str, Any]) -> str:
     seconds, depths = result["needed"]["morphology"], result["depths"]
     if seconds is None:
         reached = max((depth["morphology"]["parts"]["morphology"]["value"] or 0) for depth in depths)
-        return f"measured for 90 %: not reached to {depths[-1]['exposure_s']:g} s ({reached:.0%} at most)"
+        return f"measured for 90 %: not reached to {seconds_text(depths[-1]['exposure_s'])} ({reached:.0%} at most)"
     if seconds == depths[0]["exposure_s"]:
-        return f"measured for 90 % with {seconds:.3g} s already, the shortest"
-    return f"measured for 90 % with {seconds:.3g} s"
+        return f"measured for 90 % with {seconds_text(seconds)} already, the shortest"
+    return f"measured for 90 % with {seconds_text(seconds)}"
 
 
 def _percent(value: float | None) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from galaxies.validation.field_evaluation import MOST
+from galaxies.validation.field_page import seconds_text
 from galaxies.validation.report.plots import THEMES, color_of, legend, panels, png_of
 
+_FEWEST = 5  # sources in a bin that is drawn
 _SIZE = (4.6, 3.2)  # of a panel, inches
 _CURVES = {
     "detected": "detected",
@@ -28,17 +30,21 @@ def draw_evaluation(result: dict[str, Any]) -> dict[str, bytes]:
 def _depths(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return what is drawn with which name: the folder's images, or each exposure."""
     if "depths" in result:
-        return [(_seconds(depth["exposure_s"]), depth) for depth in result["depths"]]
+        return [(seconds_text(depth["exposure_s"]), depth) for depth in result["depths"]]
     return [("the field", result["of_folder"])]
 
 
-def _seconds(value: float) -> str:
-    return f"{value:,.0f} s" if value >= 10 else f"{value:.3g} s"
+def _in_order(number: int, count: int) -> str:
+    """Return the colour of one of several depths, which follow each other."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return to_hex(colormaps["viridis"](0.9 * number / (count - 1))) if count > 1 else color_of(0)
 
 
 def _curve(axis: Any, bins: Sequence[dict[str, Any]], color: str, name: str) -> None:
     """Draw values against the middles of their bins, with their intervals."""
-    known = [each for each in bins if each["value"] is not None]
+    known = [each for each in bins if each["value"] is not None and each["count"] >= _FEWEST]
     x = [(each["low"] + each["high"]) / 2 for each in known]
     axis.plot(x, [each["value"] for each in known], "o-", color=color, ms=3, lw=1.3, label=name)
     edges = [each["interval"] for each in known]
@@ -50,7 +56,7 @@ def _completeness(result: dict[str, Any]) -> bytes:
     figure, axes = panels(4, 2, _SIZE, colors)
     sized = "by_size"
     for number, (name, depth) in enumerate(_depths(result)):
-        color = color_of(number)
+        color = _in_order(number, len(result.get("depths", [0])))
         _curve(axes[0], depth["completeness"]["by_magnitude"], color, name)
         _curve(axes[1], depth["purity"]["by_magnitude"], color, name)
         for axis, what in ((axes[2], "completeness"), (axes[3], "purity")):
@@ -110,7 +116,7 @@ def _depth(result: dict[str, Any]) -> bytes:
     needed = result["needed"]["morphology"]
     if needed is not None:
         axis.axvline(needed, color=colors["ink"], lw=0.8, ls=":")
-        axis.annotate(_seconds(needed), (needed, 0.02), color=colors["ink"], fontsize=8, ha="right", rotation=90)
+        axis.annotate(seconds_text(needed), (needed, 0.02), color=colors["ink"], fontsize=8, ha="right", rotation=90)
     axis.set_xscale("log")
     axis.set_xticks(seconds, [f"{value:g}" for value in seconds])
     axis.minorticks_off()

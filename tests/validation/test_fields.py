@@ -18,7 +18,7 @@ from galaxies.validation.field_detection import detect, point_source_snr, sectio
 from galaxies.validation.field_errors import falls_below, part, resampled, rises_above, rms
 from galaxies.validation.field_evaluation import FieldSettings, evaluate_field
 from galaxies.validation.field_matching import companions, match
-from galaxies.validation.field_morphology import components
+from galaxies.validation.field_morphology import components, measure_structures
 from galaxies.validation.field_observed import ObservedField
 from tests.validation.mock_fields import EXPOSURE, SCALE, Source, grid_of, light_of, psf_image, write_field
 
@@ -200,6 +200,21 @@ def test_blends_are_counted_whether_they_are_told_apart_or_not(tmp_path):
     assert blending["recognised_of_blended"]["value"] == pytest.approx(30 / 40)
 
 
+def test_the_pixels_of_a_neighbour_are_left_out(tmp_path):
+    sources = [Source(60.2, 60.4, 3000.0, 0.4), Source(70.1, 60.0, 6000.0, 0.4)]
+    field = MockField(write_field(tmp_path / "f", sources, light_of(sources, 121, 131), SKY))
+    observed, section = ObservedField(field), next(sections_of(131, 121))
+    found = detect(*observed.planes(section.rows, section.columns), field.psf("r"), 0, section).detections
+    order = np.argsort(found.x)
+    x, y = (np.array([getattr(source, axis) for source in sources]) for axis in "xy")
+    np.testing.assert_allclose(np.stack([found.x, found.y])[:, order], [x, y], atol=0.3)
+    seen = measure_structures(observed, x, y, np.full(2, 0.4), found, order)
+    np.testing.assert_allclose(seen.size_arcsec, 0.4, rtol=0.15)
+    alone = found.chosen(order[:1])
+    blended = measure_structures(observed, x[:1], y[:1], np.full(1, 0.4), alone, np.array([0]))
+    assert abs(blended.asymmetry[0]) > abs(seen.asymmetry[0])
+
+
 def test_components_of_ellipticities_turn_with_the_galaxy():
     e1, e2 = components(np.array([0.5, 0.5, 0.5]), np.array([0.0, 45.0, 90.0]))
     np.testing.assert_allclose(e1, [1 / 3, 0, -1 / 3], atol=1e-12)
@@ -324,3 +339,17 @@ def test_galaxies_that_galsim_draws_are_as_complete_as_our_telescopes(tmp_path, 
     halves = [depth["completeness"]["magnitude_50"] for depth in found]
     assert halves[0] == pytest.approx(halves[1], abs=0.1 * math.sqrt(2400 / count))
     assert 24 < halves[0] < 27
+
+
+def test_the_field_that_galsim_draws_is_read_and_its_radii_are_circles(tmp_path):
+    pytest.importorskip("galsim")
+    pytest.importorskip("surveycodex")
+    from tests.validation.galsim_field import circle_radius, draw_field
+
+    assert circle_radius(1.0, False) == pytest.approx(1, rel=0.02)
+    assert circle_radius(1.0, True) == pytest.approx(1, rel=0.05)
+    assert circle_radius(0.3, False) > 1.1
+    draw_field(tmp_path / "f", 0.25)
+    found = evaluate_field(MockField(tmp_path / "f"), (), FieldSettings(most=5))
+    assert found["of_folder"]["limiting_magnitude"] == pytest.approx(27.2, abs=0.1)
+    assert found["of_folder"]["purity"]["all"]["value"] > 0.9
