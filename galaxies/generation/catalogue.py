@@ -79,8 +79,8 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
         columns[f"requested_{attribute.name}"] = values[:, column].numpy()
         if attribute.name in measured.values:
             columns[f"measured_{attribute.name}"] = measured.values[attribute.name].astype(np.float32)
-        if attribute.name == "inclination":  # of what is no disc it means nothing
-            columns["measured_inclination"][values[:, column].isnan().numpy()] = np.nan
+            if attribute.name == "inclination":  # of what is no disc it means nothing
+                columns["measured_inclination"][values[:, column].isnan().numpy()] = np.nan
     for name in measured.values:
         if name not in sampler.config.attributes and sampler.config.kind == "flux":
             columns[f"measured_{name}"] = measured.values[name].astype(np.float32)
