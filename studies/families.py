@@ -26,7 +26,9 @@ from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import check_folder
 from galaxies.common.parsing import whole_number
 from galaxies.storage.checkpoint import load_checkpoint
-from galaxies.validation.report.contents import ALL, GamingGap, LeftOut, Report
+from galaxies.validation.report.cells import ALL, LeftOut
+from galaxies.validation.report.contents import Report
+from galaxies.validation.report.control import GamingGap
 from galaxies.validation.report.model_card import training_facts
 from galaxies.validation.report.report_file import read_report
 from studies.runs import STUDY

@@ -37,7 +37,8 @@ from galaxies.generation.solvers import Solver
 from galaxies.measure.statistics_table import measure_images
 from galaxies.storage.release import load_state
 from galaxies.validation.comparison import compare_features, compare_statistics
-from galaxies.validation.report.contents import Distance, LeftOut, StatisticsMean
+from galaxies.validation.report.cells import LeftOut
+from galaxies.validation.report.realism import Distance, StatisticsMean
 from galaxies.validation.subject import choose_spaces, load_judge, match, real_sample
 from studies import families
 from studies import runs as script_runs

@@ -12,19 +12,8 @@ from config_physics import MORPHOLOGY_NAMES
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.distances import accuracy_interval, bootstrap_interval, finite_or_none
-from galaxies.validation.report.contents import (
-    ALL,
-    Agreement,
-    Balanced,
-    ClassAccuracy,
-    Estimate,
-    GamingGap,
-    Groups,
-    LeftOut,
-    Share,
-    Shuffled,
-    cell_of,
-)
+from galaxies.validation.report.cells import ALL, Estimate, LeftOut, Share, cell_of
+from galaxies.validation.report.control import Agreement, Balanced, ClassAccuracy, GamingGap, Groups, Shuffled
 
 TERMS = ("mae", "bias", "r2", "spearman")
 _BLOCK = 128  # images drawn at a time

@@ -216,7 +216,8 @@ def validate(data_path: Path, seed: int, device: str, out: Path | None) -> None:
     from galaxies.compute.device import Engine
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.validation import feature_spaces
-    from galaxies.validation.report.contents import DistanceChecks, LeftOut, cell_of
+    from galaxies.validation.report.cells import LeftOut, cell_of
+    from galaxies.validation.report.contents import DistanceChecks
     from galaxies.validation.subject import choose_spaces, load_judge, real_sample
     from galaxies.validation.viewing import Viewer
 

@@ -32,27 +32,20 @@ from galaxies.validation.distances import (
 from galaxies.validation.feature_spaces import FeatureSpace
 from galaxies.validation.neighbours import NEIGHBOURS, nearest_training, neighbourhoods
 from galaxies.validation.real_or_generated import Pairs, tell_apart
-from galaxies.validation.report.contents import (
-    Copies,
+from galaxies.validation.report.cells import Drawn, LeftOut, Sets, Share, cell_of, read
+from galaxies.validation.report.contents import Copies, SuspectedCopies, Variety
+from galaxies.validation.report.realism import (
     Distance,
-    Drawn,
-    LeftOut,
     Neighbourhood,
     Neighbourhoods,
     Power,
     PowerRatio,
     Rates,
     RealOrFake,
-    Sets,
-    Share,
     SpaceCompared,
     Statistics,
     StatisticsMean,
-    SuspectedCopies,
     ValuesCompared,
-    Variety,
-    cell_of,
-    read,
 )
 from galaxies.validation.subject import Galaxies, Subject
 from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer

@@ -22,26 +22,18 @@ from galaxies.validation.agreement import (
 from galaxies.validation.comparison import COMPARISONS, Compared, Nearest
 from galaxies.validation.feature_spaces import validate
 from galaxies.validation.guidance_effect import guidance_effect
-from galaxies.validation.report.contents import (
-    FORMAT_VERSION,
-    Checkpoint,
+from galaxies.validation.report.cells import Drawn, LeftOut, Sets, cell_of
+from galaxies.validation.report.contents import FORMAT_VERSION, Checkpoint, Dataset, DistanceChecks, Honesty, Report
+from galaxies.validation.report.control import (
     ClassAccuracy,
     Control,
-    Dataset,
-    DistanceChecks,
-    Drawn,
     GamingGap,
-    Honesty,
-    LeftOut,
     Readings,
-    Realism,
-    Report,
-    Sets,
     Shuffled,
     Statmorph,
     StatmorphSets,
-    cell_of,
 )
+from galaxies.validation.report.realism import Realism
 from galaxies.validation.subject import Galaxies, Subject, choose_spaces, real_sample
 from galaxies.validation.viewing import Viewer
 

@@ -11,7 +11,8 @@ from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.agreement import agreement, generate_all
 from galaxies.validation.judge import Judge
-from galaxies.validation.report.contents import Agreement, Guidance, Guided, Instrument, LeftOut
+from galaxies.validation.report.cells import Instrument, LeftOut
+from galaxies.validation.report.control import Agreement, Guidance, Guided
 from galaxies.validation.subject import judged
 from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 

@@ -21,7 +21,7 @@ from galaxies.measure.statistics_table import Measured
 from galaxies.storage.release import load_state
 from galaxies.validation.feature_spaces import FeatureSpace, build_spaces
 from galaxies.validation.judge import Judge
-from galaxies.validation.report.contents import Instrument, LeftOut
+from galaxies.validation.report.cells import Instrument, LeftOut
 from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer
 from physics_model import build_predictor
 

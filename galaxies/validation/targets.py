@@ -6,17 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from galaxies.validation.report.contents import (
-    ALL,
-    Agreement,
-    ClassAccuracy,
-    Copies,
-    GamingGap,
-    LeftOut,
-    Report,
-    StatisticsMean,
-    agreement_of,
-)
+from galaxies.validation.report.cells import ALL, LeftOut
+from galaxies.validation.report.contents import Copies, Report
+from galaxies.validation.report.control import Agreement, ClassAccuracy, GamingGap, agreement_of
+from galaxies.validation.report.realism import StatisticsMean
 
 # Above this R2 of the judge on real galaxies a picture tells an attribute.
 _TOLD = 0.3

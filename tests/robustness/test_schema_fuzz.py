@@ -39,7 +39,7 @@ from galaxies.storage import checkpoint, release
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.release import SETTINGS, WEIGHTS, write_release
 from galaxies.validation import subject
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 slow = pytest.mark.slow

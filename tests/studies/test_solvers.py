@@ -15,7 +15,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.requests import requests_like_test
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 from studies import solvers
 from tests.conftest import write_dataset
 

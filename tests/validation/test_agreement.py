@@ -21,7 +21,7 @@ from galaxies.validation.agreement import (
     shuffled_control,
     unsupported_share,
 )
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 
 
 @pytest.fixture

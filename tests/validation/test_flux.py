@@ -21,7 +21,7 @@ from galaxies.validation.feature_spaces import RandomFeatures, add_noise, blur
 from galaxies.validation.judge import Judge, JudgeNetwork, train_judge
 from galaxies.validation.neighbours import nearest_training
 from galaxies.validation.real_or_generated import RealOrGenerated, groups_with_pairs
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 from galaxies.validation.subject import match
 from galaxies.validation.targets import verdicts
 from galaxies.validation.viewing import DISPLAY_VIEWER, Viewer, statistics_of

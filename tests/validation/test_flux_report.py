@@ -14,7 +14,7 @@ from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.validation import evaluation, subject
 from galaxies.validation.commands import _json
 from galaxies.validation.report import plots
-from galaxies.validation.report.contents import ALL, LeftOut
+from galaxies.validation.report.cells import ALL, LeftOut
 from galaxies.validation.report.figures import headline
 from galaxies.validation.report.model_card import write_card
 from galaxies.validation.report.page import build_page

@@ -18,7 +18,7 @@ from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.measure import photometry
 from galaxies.validation.guidance_effect import guidance_effect
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 from galaxies.validation.report.page import build_page
 from tests.conftest import Oracle, render_galaxies
 from tests.validation.reports import report_of

@@ -19,7 +19,7 @@ from galaxies.validation.comparison import (
 )
 from galaxies.validation.distances import compare_values
 from galaxies.validation.neighbours import nearest_training, neighbourhoods
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 from tests.conftest import render_galaxies
 
 KEYS = ("precision", "recall", "density", "coverage")

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from config_physics import attribute_table
-from galaxies.validation.report.contents import (
-    ALL,
-    Agreement,
-    ClassAccuracy,
-    Copies,
-    DistanceChecks,
-    RealOrFake,
-    Report,
-    StatisticsMean,
-)
+from galaxies.validation.report.cells import ALL
+from galaxies.validation.report.contents import Copies, DistanceChecks, Report
+from galaxies.validation.report.control import Agreement, ClassAccuracy
+from galaxies.validation.report.realism import RealOrFake, StatisticsMean
 
 Card = tuple[str, str]  # value and what it is
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from galaxies.validation.report.contents import ALL, Report
+from galaxies.validation.report.cells import ALL
+from galaxies.validation.report.contents import Report
 from galaxies.validation.report.figures import headline
 from galaxies.validation.report.templates import FOLDER, render
 from galaxies.validation.viewing import statistics_of

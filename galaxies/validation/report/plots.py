@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from galaxies.validation.report.contents import ALL, LeftOut, Report
+from galaxies.validation.report.cells import ALL, LeftOut
+from galaxies.validation.report.contents import Report
 from galaxies.validation.viewing import statistics_of
 
 if TYPE_CHECKING:

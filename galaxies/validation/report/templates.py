@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from galaxies.validation.report.contents import LeftOut
+from galaxies.validation.report.cells import LeftOut
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -11,7 +11,9 @@ import pytest
 import evaluate
 from config_physics import MORPHOLOGY_NAMES, attribute_table
 from galaxies.common.errors import UserError
-from galaxies.validation.report.contents import FORMAT_VERSION, LeftOut, agreement_of
+from galaxies.validation.report.cells import LeftOut
+from galaxies.validation.report.contents import FORMAT_VERSION
+from galaxies.validation.report.control import agreement_of
 from galaxies.validation.report.figures import headline
 from galaxies.validation.report.report_file import from_plain, read_report, to_plain
 from galaxies.validation.targets import verdicts

@@ -17,21 +17,11 @@ from galaxies.datasets.layout import DISPLAY
 from galaxies.measure.photometry import FLAG_BITS
 from galaxies.validation import evaluation, subject, viewing
 from galaxies.validation.comparison import flag_shares
-from galaxies.validation.report.contents import (
-    Agreement,
-    Distance,
-    Drawn,
-    Estimate,
-    GamingGap,
-    LeftOut,
-    Neighbourhood,
-    Neighbourhoods,
-    Rates,
-    RealOrFake,
-    SpaceCompared,
-)
+from galaxies.validation.report.cells import Drawn, Estimate, LeftOut
+from galaxies.validation.report.control import Agreement, GamingGap
 from galaxies.validation.report.model_card import write_card
 from galaxies.validation.report.page import build_page
+from galaxies.validation.report.realism import Distance, Neighbourhood, Neighbourhoods, Rates, RealOrFake, SpaceCompared
 from galaxies.validation.report.report_file import from_plain
 from tests.validation.reports import old_plain
 
