@@ -51,6 +51,8 @@ from config_physics import IMAGE_SIZES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
+from galaxies.common.parsing import positive_number
+from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.preparing import FluxSource, Source, print_summary, write_pictures
 from galaxies.datasets.sources import FLUX_SOURCES, SOURCES
 
@@ -115,11 +117,11 @@ def _parser() -> argparse.ArgumentParser:
         "(default: LSST)",
     )
     flux.add_argument(
-        "--bands", type=_names, metavar="B,B,...", help="its filters, such as g,r,i,z (default: all of them)"
+        "--bands", type=band_names, metavar="B,B,...", help="its filters, such as g,r,i,z (default: all of them)"
     )
     flux.add_argument(
         "--pixel-scale",
-        type=_above_zero,
+        type=positive_number,
         metavar="ARCSEC",
         help="arcseconds a pixel, up to four times the survey's own (default: those)",
     )
@@ -178,20 +180,6 @@ def _fraction(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of names such as g,r,i")
-    return names
-
-
-def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1000")
     return value
 
 

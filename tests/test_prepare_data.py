@@ -423,3 +423,21 @@ def test_real_galaxies(tmp_path):
     # Known of the survey's central halves: mean and scatter of R, G and B.
     np.testing.assert_allclose(images.mean((0, 2, 3)) / 255, (0.102, 0.088, 0.067), atol=0.04)
     assert catalogue[list(PHOTOMETRIC_ATTRIBUTES)].notna().mean().min() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("bands", "said"),
+    [
+        ("g,,r", "argument --bands: '' is no band: letters and digits are, such as g, Ks, F814W"),
+        ("g,r i", "argument --bands: 'r i' is no band"),
+        ("g, r,g", "argument --bands: 'g' stands twice in 'g, r,g'"),
+        (",".join(f"f{k}" for k in range(100, 113)), "argument --bands: it takes up to 12 different bands"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["fits --images x", "field --frames x", "simulated --kind flux --count 4"], ids=lambda c: c.split()[0]
+)
+def test_lists_of_bands_are_read_alike(tmp_path, command, bands, said):
+    with pytest.raises(UserError) as refused:
+        prepare_data.main([*command.split(), "--bands", bands, "--out", str(tmp_path / "out")])
+    assert said in str(refused.value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from config_physics import BAND_NAME
-from galaxies.common.parsing import finite_number
+from galaxies.common.parsing import finite_number, positive_number
+from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.science_catalogue import column_names
 
 _LEAST_BOX_PX = 16
@@ -17,12 +17,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--frames", type=Path, nargs="+", required=True, metavar="FITS", help="linear images of the sky, one a band")
     about = "bands of the frames, in their order, such as u,g,r (default: FILTER of their headers)"
-    add("--bands", type=_names_of_bands, metavar="NAMES", help=about)
+    add("--bands", type=band_names, metavar="NAMES", help=about)
     about = "AB magnitude of a value of 1: one, or one a frame, such as 0,0,30 (default: by the headers)"
     add("--zero-point", type=_magnitudes, metavar="MAG", help=about)
     add("--unit", metavar="UNIT", help="unit of the values, such as nJy, MJy/sr, nanomaggy (default: BUNIT)")
     about = "side of a pixel (default: by the header)"
-    add("--pixel-scale", type=_positive_number, metavar="ARCSEC", help=about)
+    add("--pixel-scale", type=positive_number, metavar="ARCSEC", help=about)
     add("--ext", type=_words, metavar="HDU", help="number or name of the image's extension: one, or one a frame")
     about = "band to whose pixels the others are brought where they differ (default: the first)"
     add("--grid", type=_one_word, metavar="BAND", help=about)
@@ -47,9 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     about = "bands in which to look for sources (default: all, weighted by their noise)"
     add("--detect", type=_words, metavar="BANDS", help=about)
     about = "least signal over noise, of all bands together, of a galaxy that is detected (default: 30)"
-    add("--min-snr", type=_positive_number, default=30.0, metavar="X", help=about)
+    add("--min-snr", type=positive_number, default=30.0, metavar="X", help=about)
     about = "part of a source's light that a peak needs to be a source of its own (default: 0.005)"
-    add("--deblend", type=_positive_number, default=0.005, metavar="X", help=about)
+    add("--deblend", type=positive_number, default=0.005, metavar="X", help=about)
     about = (
         "side of the areas in which the sky is measured, several times that of the largest galaxies (default: 128 "
         "pixels)"
@@ -71,28 +71,11 @@ def _one_word(text: str) -> list[str]:
     return words
 
 
-def _names_of_bands(text: str) -> list[str]:
-    names = _words(text)
-    for name in names:
-        if not BAND_NAME.fullmatch(name):
-            raise argparse.ArgumentTypeError(f"'{name}' is no name of a band: letters and digits, such as g or F814W")
-        if names.count(name) > 1:
-            raise argparse.ArgumentTypeError(f"'{name}' stands twice in '{text}'")
-    return names
-
-
 def _magnitudes(text: str) -> list[float]:
     values = [finite_number(word) for word in _words(text)]
     if wrong := [value for value in values if abs(value) > 100]:
         raise argparse.ArgumentTypeError(f"{wrong[0]:g} is no magnitude")
     return values
-
-
-def _positive_number(text: str) -> float:
-    value = finite_number(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def _box(text: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import finite_numbers, positive_number, positive_numbers
+from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.preparing import FluxSource
 from galaxies.datasets.science_catalogue import NO_CLASS, Catalogue, column_names, read_catalogue
@@ -71,7 +72,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bands",
-        type=_band_names,
+        type=band_names,
         metavar="A,B,…",
         help=f"bands in the order of the planes, up to {MOST_BANDS} (default: as the first file names them)",
     )
@@ -147,15 +148,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="take off the level of each cutout's border, or keep it; auto takes it off a band where most cutouts are "
         "above 0 by 5 times the noise even in their darkest corner, or below by its size (default: auto)",
     )
-
-
-def _band_names(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(","))
-    if wrong := next((name for name in names if not BAND_NAME.fullmatch(name)), None):
-        raise argparse.ArgumentTypeError(f"'{wrong}' is no band: letters and digits are, such as g, Ks, F814W")
-    if len(set(names)) < len(names) or len(names) > MOST_BANDS:
-        raise argparse.ArgumentTypeError(f"it takes up to {MOST_BANDS} different bands")
-    return names
 
 
 def _texts(text: str) -> tuple[str, ...]:
