@@ -14,11 +14,11 @@ from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import FIELD_EVALUATION
 from galaxies.mock_field.field_folder import MockField
-from galaxies.validation.field_detection import detect, point_source_snr, sections_of
+from galaxies.validation.field_detection import Detections, detect, point_source_snr, sections_of
 from galaxies.validation.field_errors import falls_below, part, resampled, rises_above, rms
 from galaxies.validation.field_evaluation import FieldSettings, evaluate_field
 from galaxies.validation.field_matching import companions, match
-from galaxies.validation.field_morphology import components, measure_structures
+from galaxies.validation.field_morphology import _Others, components, measure_structures
 from galaxies.validation.field_observed import ObservedField
 from tests.validation.mock_fields import EXPOSURE, SCALE, Source, grid_of, light_of, psf_image, write_field
 
@@ -176,6 +176,10 @@ def test_the_brightest_takes_the_nearest_and_nothing_is_taken_twice():
     matches = match(truth, flux, np.full(4, 3.0), places, np.array([90.0, 9.0, 10.0, 20.0]))
     assert matches.detection.tolist() == [1, 0, -1, -1]  # one too far, and one far too bright
     assert matches.truth.tolist() == [1, 0, -1, -1]
+    assert match(truth[:2] / 2, np.array([50.0, 100.0]), np.full(2, 3.0), places[:1], flux[:1]).detection.tolist() == [
+        -1,
+        0,
+    ]
     assert match(truth[:0], flux[:0], np.zeros(0), places, flux).truth.tolist() == [-1] * 4
 
 
@@ -194,10 +198,36 @@ def test_blends_are_counted_whether_they_are_told_apart_or_not(tmp_path):
             sources.append(Source(x + apart, y, 1500.0, 0.2))
     field = MockField(write_field(tmp_path / "f", sources, light_of(sources, 330, 330), 0.5))
     blending = evaluate_field(field)["of_folder"]["blending"]
+    in_sections = evaluate_field(field, (), FieldSettings(section_px=150, margin_px=40))["of_folder"]["blending"]
+    assert in_sections == blending
     assert blending["blended"]["count"] == 45
     assert blending["blended"]["value"] == pytest.approx(40 / 45)
     assert blending["unrecognised"]["value"] == pytest.approx(10 / 45)  # one of each close pair
     assert blending["recognised_of_blended"]["value"] == pytest.approx(30 / 40)
+
+
+def test_a_source_is_placed_between_pixels(tmp_path):
+    sources = [Source(40.4, 39.7, 5000.0)]
+    field = MockField(write_field(tmp_path / "f", sources, light_of(sources, 81, 71), SKY))
+    section = next(sections_of(71, 81))
+    found = detect(*ObservedField(field).planes(section.rows, section.columns), field.psf("r"), 0, section).detections
+    assert (found.x[0], found.y[0]) == pytest.approx((40.4, 39.7), abs=0.06)
+
+
+def test_a_neighbours_pixels_are_those_of_its_ellipse_that_are_not_the_galaxys_own():
+    # The galaxy at (116, 216) is round; its neighbour is long, along the diagonal that rises in x and y.
+    column = {name: np.zeros(2) for name in ("snr", "flux", "flux_error", "half_light_radius", "parent")}
+    ellipse = {"a": np.array([2.0, 4.0]), "b": np.array([2.0, 1.0]), "theta": np.array([0.0, math.pi / 4])}
+    found = Detections(x=np.array([116.0, 124.0]), y=np.array([216.0, 224.0]), **column, **ellipse)
+    mask = _Others(found).mask(0, 100, 200, 48)
+    assert mask[24, 24]
+    assert mask[29, 29]  # 1.8 standard deviations along it
+    assert not mask[29, 19]  # 7 across it
+    assert not mask[16, 16]
+    assert not mask[17, 17]  # 2.5 from the neighbour and 0.7 from the galaxy
+    assert not mask[36, 36]  # nearer to the neighbour, and 4.2 from it
+    assert not mask[10, 31]
+    assert not _Others(found.chosen(np.array([0]))).mask(0, 100, 200, 48).any()
 
 
 def test_the_pixels_of_a_neighbour_are_left_out(tmp_path):
