@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import NUMBER_FORM
 
-Profile = Callable[[Tensor, Tensor], Tensor]
 KOLMOGOROV, AIRY, GAUSSIAN, MOFFAT, DOUBLE_GAUSSIAN = "kolmogorov", "airy", "gaussian", "moffat", "double_gaussian"
 _FRIED = 3.44195  # of the structure function of the air's phase: 6.8839 / 2 (Fried 1966)
 _SEEING = 0.97586  # full width at half maximum of the seeing disc over wavelength / r0
@@ -34,7 +34,47 @@ PROFILES = ("kolmogorov", "gaussian", "moffat:BETA", "double_gaussian:FRACTION,R
 _TABLE_STEPS = 640
 
 
-def kolmogorov(frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Profile:
+    """A shape of point-spread functions.
+
+    Attributes
+    ----------
+    transfer : callable
+        From squared frequencies and full widths, which broadcast, to the transfer.
+    cusp, power : float
+        At low frequencies the transfer is 1 - cusp (f fwhm)^power. A power below 2 is that of wings, which fall as
+        r^-(2 + power) and hold light far from the centre; without such wings the cusp counts as 0.
+    """
+
+    transfer: Callable[[Tensor, Tensor], Tensor]
+    cusp: float = 0.0
+    power: float = 2.0
+
+    def __call__(self, frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
+        """Return the transfer at squared frequencies, cycles an arcsecond, of widths in arcseconds."""
+        return self.transfer(frequency_squared, fwhm)
+
+    def come_round(self, periods: Tensor) -> Tensor:
+        """Return the part of a point's light that far wings bring back, where pictures come again after a period.
+
+        Periods are in full widths. Spread evenly over a period, it is what the wings of all other copies give at the
+        place of the point.
+        """
+        return self.cusp * _copies(self.power) * periods ** (-self.power) if self.cusp else torch.zeros_like(periods)
+
+
+@cache
+def _copies(power: float) -> float:
+    """Return the sum of wings, r^(2 + power) h(r) for a cusp of 1, over a lattice of periods but its origin."""
+    wing = -(math.pi ** (-1 - power)) * math.gamma(1 + power / 2) / math.gamma(-power / 2)
+    reach = 60
+    disc = range(-reach, reach + 1)
+    near = sum((x * x + y * y) ** (-1 - power / 2) for x in disc for y in disc if 0 < x * x + y * y <= reach**2)
+    return wing * (near + 2 * math.pi * reach**-power / power)
+
+
+def _kolmogorov(frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
     """Return the transfer function of air in turbulence, long exposures: exp(-3.44 (f lambda / r0)^(5/3)) (Fried 1966).
 
     Parameters
@@ -68,7 +108,7 @@ def airy(obscuration: float) -> Profile:
             whole = whole + hole
         return whole / (math.pi * (1 - obscuration**2))
 
-    return transfer
+    return Profile(transfer, 4 / (math.pi * (1 - obscuration) * _airy_width(obscuration)), 1.0)
 
 
 def _overlap(distance: Tensor, large: float, small: float) -> Tensor:
@@ -98,7 +138,7 @@ def _airy_width(obscuration: float) -> float:
     return low + high
 
 
-def gaussian(frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
+def _gaussian(frequency_squared: Tensor, fwhm: Tensor) -> Tensor:
     """Return the transfer function of a Gaussian, exp(-2 (pi sigma f)^2)."""
     return torch.exp(-2 * (math.pi / _FWHM_OF_SIGMA) ** 2 * fwhm.square() * frequency_squared)
 
@@ -119,7 +159,7 @@ def double_gaussian(fraction: float, ratio: float) -> Profile:
         exponent = -2 * (math.pi * core) ** 2 * fwhm.square() * frequency_squared
         return (1 - fraction) * torch.exp(exponent) + fraction * torch.exp(ratio**2 * exponent)
 
-    return transfer
+    return Profile(transfer)
 
 
 def moffat(beta: float) -> Profile:
@@ -149,7 +189,7 @@ def moffat(beta: float) -> Profile:
         hermite = bend * (slopes[index] * step * (1 - t) - slopes[index + 1] * step * t)
         return left + (right - left) * (t * t * (3 - 2 * t)) + hermite
 
-    return transfer
+    return Profile(transfer)
 
 
 def _moffat_table(beta: float, step: float, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,6 +251,8 @@ def profile_of(text: str, obscuration: float = 0.0) -> Profile:
     return _PROFILES[name](*values)
 
 
+kolmogorov = Profile(_kolmogorov, _FRIED / _SEEING ** (5 / 3), 5 / 3)
+gaussian = Profile(_gaussian)
 _PROFILES: dict[str, Callable[..., Profile]] = {
     KOLMOGOROV: lambda: kolmogorov,
     GAUSSIAN: lambda: gaussian,

@@ -25,8 +25,7 @@ class Psf:
     ----------
     fwhm : Tensor, (N, B) or (1, B), float32
         Full width at half maximum, arcseconds, above 0.
-    profile : callable
-        What `profile_of` returns.
+    profile : Profile
     """
 
     fwhm: Tensor
@@ -57,7 +56,12 @@ class Psf:
         squared = frequencies.square()
         plane = (squared[:, None] + squared) / light_scale.square()[:, None, None]
         transfer = self.profile(plane[:, None], self.fwhm[..., None, None])
-        return [part * transfer for part in parts]
+        seen = [part * transfer for part in parts]
+        # Of wings as wide as those of diffraction a hundredth of the light would come round. As good as level, it is
+        # taken off the constant wave.
+        periods = light_scale[:, None] / (frequencies[1] * self.fwhm)
+        seen[0][..., 0, 0] -= self.profile.come_round(periods) * parts[0][..., 0, 0]
+        return seen
 
     def highest(self, ratio: float) -> float:
         """Return the frequency, cycles a pixel of the light, from which nothing passes: the highest that it has."""

@@ -86,6 +86,18 @@ def test_noise_is_that_of_the_electrons_in_galsim():
     assert float(seen.std()) == pytest.approx(float(expected.std()), rel=0.01)
 
 
+def test_normal_noise_is_close_to_counted_electrons_from_tens_on():
+    stats = pytest.importorskip("scipy.stats")
+    electrons = 100.0  # a pixel, of sky and source, at an electron a nanojansky
+    noise = Noise(torch.tensor([60.0**0.5]), torch.tensor([1.0]))
+    normal = torch.randn(1, 1, 400, 400, generator=torch.Generator().manual_seed(0))
+    seen = noisy(torch.full((1, 1, 400, 400), 40.0), noise, normal) + 60
+    assert float(seen.var()) == pytest.approx(electrons, rel=0.01)
+    for part in (0.05, 0.5, 0.95):  # Poisson's skewness is 0.1: its quantiles lie 0.03 of the width off, and whole
+        counted = stats.poisson.ppf(part, electrons)
+        assert float(seen.quantile(part)) == pytest.approx(counted, abs=1.0)
+
+
 def test_noise_belongs_to_its_image_and_band():
     sky = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     seen = noisy(torch.zeros(2, 2, 200, 200), Noise(sky, torch.tensor([5.0, 6.0])))

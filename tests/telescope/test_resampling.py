@@ -53,6 +53,29 @@ def test_other_pixels_see_what_galsim_sees(text, scale, side):
     assert np.abs(shapes(galsim, seen, scale) - shapes(galsim, expected, scale)).max() < 1e-3
 
 
+@pytest.mark.parametrize(("text", "scale"), [("kolmogorov", 0.2), ("moffat:2.5", 0.2), ("airy:0.36", 0.1)])
+def test_far_wings_do_not_come_round(text, scale):
+    galsim = pytest.importorskip("galsim")
+    far = galsim.GSParams(folding_threshold=5e-4, maximum_fft_size=16384)
+    galaxy, light = galaxy_light(galsim, 128, scale / 2)
+    psf, fwhm = {
+        "kolmogorov": lambda: (galsim.Kolmogorov(fwhm=0.8, gsparams=far), 0.8),
+        "moffat:2.5": lambda: (galsim.Moffat(beta=2.5, fwhm=0.8, gsparams=far), 0.8),
+        # The width of this obscuration's profile is 0.96229 wavelengths over the diameter.
+        "airy:0.36": lambda: (
+            galsim.Airy(lam_over_diam=0.17, obscuration=0.36, gsparams=far),
+            0.17 * 0.9622936462348741,
+        ),
+    }[text]()
+    expected = galsim.Convolve(galaxy, psf).drawImage(nx=64, ny=64, scale=scale, dtype=float).array
+    blur = Psf.named(torch.tensor([[fwhm]], dtype=torch.float64), text)
+    seen = observe(light, blur, scale, oversampling=2)[0, 0].numpy()
+    assert seen.sum() == pytest.approx(expected.sum(), rel=1e-3)
+    assert np.abs(shapes(galsim, seen, scale) - shapes(galsim, expected, scale)).max() < 1e-3
+    corner = (slice(0, 8), slice(0, 8))  # where next to nothing is but wings, and what would come round
+    assert seen[corner].sum() == pytest.approx(expected[corner].sum(), abs=2e-5 * expected.sum())
+
+
 def test_measured_psfs_see_what_galsim_sees():
     # A PSF that is not round, on the telescope's pixels with their response in it, as surveys give it.
     galsim = pytest.importorskip("galsim")
