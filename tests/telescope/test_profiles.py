@@ -76,3 +76,12 @@ def test_texts_name_profiles():
 def test_what_is_no_profile_is_refused(text, said):
     with pytest.raises(UserError, match=said):
         profile_of(text)
+
+
+def test_what_comes_round_is_the_sum_of_all_copies_wings():
+    # Wings of r^-3 over a square lattice: 4 zeta(3/2) beta(3/2) = 9.0336, times 1 / 4 pi^2 of -|f|.
+    mirror = profile_of("airy:0.3")
+    periods = torch.tensor([5.0, 10.0], dtype=torch.float64)
+    expected = mirror.cusp * 9.0336 / (4 * np.pi**2) / periods
+    torch.testing.assert_close(mirror.come_round(periods), expected, rtol=1e-3, atol=0)
+    assert profile_of("gaussian").come_round(periods).tolist() == [0, 0]

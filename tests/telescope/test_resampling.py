@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from galaxies.common.errors import UserError
 from galaxies.telescope.observing import Noise, observe, resampled
@@ -195,3 +196,11 @@ def test_pixels_finer_than_the_lights_are_refused():
         resampled(light.expand(2, 1, 8, 8), torch.tensor([0.2, 0.2]), torch.tensor([0.4, 0.18]), 8, psf)
     with pytest.raises(UserError, match="nan times"):
         resampled(light, 0.2, float("nan"), 8, psf)
+
+
+def test_frames_wider_than_the_light_see_its_wings_and_nothing_twice():
+    light = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    psf = Psf(torch.tensor([[0.5]], dtype=torch.float64), profile_of("moffat:3"))
+    padded = F.pad(light, (30, 30, 30, 30))
+    expected = resampled(padded, 0.1, 0.2, 36, psf)
+    torch.testing.assert_close(resampled(light, 0.1, 0.2, 36, psf), expected, atol=1e-5, rtol=0)
