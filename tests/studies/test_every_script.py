@@ -18,7 +18,7 @@ SCRIPTS = [path for path in MODULES if "run_script(main)" in path.read_text(enco
 
 
 # Runs each script as Python would, but in one process, which loads torch only once: before each of them it forgets
-# where the project lies and what was imported from there.
+# where the project lies and what was imported from there, but for what is within `galaxies`, which has to be found.
 RUN_EACH = """
 import contextlib, io, json, pathlib, runpy, sys, torch
 root, *scripts = sys.argv[1:]
@@ -26,7 +26,7 @@ outside, said = [p for p in sys.path if p and pathlib.Path(p).resolve() != pathl
 for script in scripts:
     for name, module in list(sys.modules.items()):
         if name != "__main__" and str(getattr(module, "__file__", None) or "").startswith((root + "/", root + chr(92))):
-            if "site-packages" not in module.__file__:
+            if "site-packages" not in module.__file__ and not name.startswith("galaxies."):
                 del sys.modules[name]
     path = pathlib.Path(root, script)
     sys.path[:], sys.argv[:] = [str(path.parent), *outside], [str(path), "--help"]
