@@ -18,6 +18,7 @@ from benchmarks import (
     generation,
     launches,
     measuring,
+    observing,
     peaks,
     preparation,
     rendering,
@@ -160,6 +161,13 @@ def test_rendering(capsys):
     assert what == ["galaxies rendered", "galaxies rendered in flux", "galaxies rendered, measured and written"]
     assert result["facts"]["minutes_for_240000"] > 0
     assert 0.05 < result["facts"]["flux_over_display"] < 20
+
+
+def test_observing(capsys):
+    result = run(observing, capsys, "--batch-size", 2, "--bands", 1, "--size", 16, "--repeats", 1)
+    what = [row["what"] for row in result["rows"]]
+    assert what == [f"16 px seen through {psf}" for psf in ("air", "mirror", "measured PSFs")]
+    assert all(row["ratio"] > 0 for row in result["rows"])
 
 
 def test_preparation(capsys):
