@@ -322,8 +322,36 @@ class Config:
     psf_fwhm: tuple[float, ...] = setting(
         (), "full width at half maximum of a band's usual PSF, arcseconds, 0 where unknown", option=False
     )
+    wavelengths: tuple[float, ...] = setting(
+        (), "of flux, nanometres a band, 0 where unknown (none: all)", option=False
+    )
+    photons: tuple[float, ...] = setting(
+        (),
+        "of flux, variance that a nanojansky of light adds to a band's pixel, nJy, 0 where unknown (none: all)",
+        option=False,
+    )
+    psf_profile: str = setting(
+        "kolmogorov", "shape of PSFs of which the width alone is known, such as moffat:3.5", option=False
+    )
+    psf_pixels: int = setting(0, "side of PSFs that are images, 0 where none are", low=0, high=255, option=False)
     attribute_ranges: tuple[float, ...] = setting(
         (), "low and high end of each attribute's slider and scaling (none: those of the table)", option=False
+    )
+
+    # Telescope
+    telescope: str = setting(
+        "on",
+        "on flux, paint galaxies as they are and let the telescope of the real galaxy beside observe them, with its "
+        "PSF, pixels and noise; off paints what telescopes show",
+        choices=("on", "off"),
+        family="GAN",
+    )
+    oversampling: int = setting(
+        2,
+        "pixels of the painted light for one of the telescope's along each axis",
+        choices=(2, 4),
+        family="GAN",
+        needs={"telescope": ("on",)},
     )
 
     # Networks
@@ -562,6 +590,10 @@ class Config:
             raise UserError("perceptual is 'vgg16': that network knows colour pictures, not flux; leave it out")
         if flux and not self.pixel_scale > 0:
             raise UserError(f"pixel_scale is {self.pixel_scale}: flux needs arcseconds a pixel, above 0")
+        for name in ("wavelengths", "photons"):
+            values = getattr(self, name)
+            if len(values) not in (0, flux * len(self.bands)) or not all(_is_number(v) and v >= 0 for v in values):
+                raise UserError(f"{name} is {values!r}: it takes a number from 0 on for each band of flux, or none")
         if len(self.psf_fwhm) != flux * len(self.bands) or not all(_is_number(w) and w >= 0 for w in self.psf_fwhm):
             raise UserError(f"psf_fwhm is {self.psf_fwhm!r}: it takes a number from 0 on for each band of flux")
         ranges = self.attribute_ranges
@@ -577,6 +609,11 @@ class Config:
     def family(self) -> str:
         """Model family, "GAN" or "diffusion": the name under which tables of families know it."""
         return "diffusion" if self.diffusion else "GAN"
+
+    @property
+    def observes(self) -> bool:
+        """Whether the generator paints light that a telescope then observes."""
+        return self.kind == "flux" and not self.diffusion and self.telescope == "on"
 
     @property
     def num_bands(self) -> int:

@@ -24,6 +24,7 @@ from galaxies.networks.layers import (
     style_network,
     zero_bias,
 )
+from galaxies.networks.observed_generator import ObservedGenerator
 from galaxies.networks.sky_grain import GrainyGenerator
 
 _LAST_GAIN = 0.25  # of a residual block's last convolution: blocks begin as little more than their skip, and add up
@@ -518,8 +519,18 @@ DISCRIMINATORS: dict[str, Callable[[Config], ImageDiscriminator]] = {
 
 
 def build_gan_generator(config: Config) -> ImageGenerator:
-    """Return a new generator of the settings' shape with its grain, on the CPU."""
+    """Return a new generator of the settings' shape with its grain or its telescope, on the CPU."""
     network = GENERATORS[config.generator](config)
+    if config.observes:
+        return ObservedGenerator(
+            network,
+            config.latent_dim,
+            config.image_size,
+            config.oversampling,
+            config.softening,
+            config.psf_profile,
+            config.psf_pixels,
+        )
     if not config.pixel_noise:
         return network
     if config.kind == "flux":
@@ -538,7 +549,8 @@ def reads_images(config: Config) -> bool:
 
 
 def _generator_shape(config: Config) -> tuple[int, int, int, int]:
-    return config.latent_dim, config.condition_dim, config.width, config.image_size
+    side = config.image_size * config.oversampling if config.observes else config.image_size
+    return config.latent_dim, config.condition_dim, config.width, side
 
 
 def _planes(config: Config) -> tuple[int, bool]:

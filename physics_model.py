@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from galaxies.images.stretch import LIMITS, NOISE_SOFTENING, AsinhStretch
 from galaxies.measure import photometry
 from galaxies.measure.flux import FluxPhotometry, measure_flux
 from galaxies.networks.layers import PaddedConv2d
+from galaxies.telescope.exposure import Exposure
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
 # of the ranks' losses is the loss of the whole batch.
@@ -170,11 +171,11 @@ class FluxScale:
     ----------
     stretch : AsinhStretch
     bands : tuple of str, B of them
-    pixel_scale : Tensor, (1,)
+    pixel_scale : Tensor, (1,) or (N,)
         Arcseconds a pixel; on the device, so that a step can be recorded.
-    noise : Tensor, (1, B)
+    noise : Tensor, (1, B) or (N, B)
         Standard deviation of a pixel of the sky, nJy.
-    psf_fwhm : Tensor, (1, B)
+    psf_fwhm : Tensor, (1, B) or (N, B)
         Full width at half maximum of the PSF, arcseconds, NaN where unknown.
     """
 
@@ -195,6 +196,11 @@ class FluxScale:
         noise = softening[None] / NOISE_SOFTENING
         pixel_scale = torch.tensor([config.pixel_scale], dtype=torch.float32, device=device)
         return cls(AsinhStretch(softening), config.bands, pixel_scale, noise, psf_fwhm)
+
+    def of_exposure(self, exposure: Exposure) -> FluxScale:
+        """Return the scale of images that were observed so, each in its own way."""
+        width = exposure.psf_fwhm.masked_fill(exposure.psf_fwhm <= 0, math.nan)
+        return replace(self, pixel_scale=exposure.pixel_scale, noise=exposure.noise, psf_fwhm=width)
 
     def measure(self, flux: Tensor) -> FluxPhotometry:
         """Measure images (N, B, S, S), nJy a pixel."""

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "telescope": ("compute", "images"),
     "datasets": ("compute", "tables", "images", "measure", "telescope"),
     "mock_survey": ("compute", "tables", "measure", "telescope", "datasets"),
-    "networks": ("images", "measure"),
+    "networks": ("images", "measure", "telescope"),
     "models": _BELOW_MODELS,
     "generation": _BELOW_GENERATION,
     "training": (*_BELOW_GENERATION, "generation"),  # never validation: it would be trained to please its judge

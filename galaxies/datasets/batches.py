@@ -23,6 +23,7 @@ from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.prepared import PreparedDataset, to_float
 from galaxies.images.resampling import dihedral
 from galaxies.images.stretch import AsinhStretch
+from galaxies.telescope.exposure import Exposure
 
 _RESIDENT_PART = 0.6  # of a GPU's free memory that images may take; the rest is for the networks
 _BLOCK = 512  # images of flux that are stretched at a time
@@ -38,6 +39,7 @@ class Batch:
     condition: Tensor
     scaled: Tensor
     known: Tensor
+    exposure: Exposure | None = None  # of the images, where a generator's light is observed as they were
 
 
 class DeviceBatches:
@@ -94,6 +96,7 @@ class DeviceBatches:
             part.to(device) for part in condition_vector(self.classes_cpu, self.values, config)
         )
         numbers = torch.bincount(self.classes_cpu, minlength=len(config.classes)).clamp_min(1)
+        self._exposures = data.exposures(rows, config).to(device) if config.observes else None
         self._class_weights = 1.0 / numbers[self.classes_cpu]
         self._generator = torch.Generator().manual_seed(config.seed)
         self._order = torch.empty(0, dtype=torch.int64)  # of the whole epoch, and the turn of each image in it
@@ -118,6 +121,13 @@ class DeviceBatches:
         step = -(-len(self.rows) // count)
         on_cpu = Pixels(self.config, torch.device("cpu"))
         return on_cpu.for_networks(torch.from_numpy(self.data.images[self.rows[::step]])), self.condition[::step].cpu()
+
+    def some_exposures(self, count: int) -> Exposure | None:
+        """Return how up to `count` images of the whole split were observed, None where no telescope takes part."""
+        if self._exposures is None:
+            return None
+        step = -(-len(self.rows) // count)
+        return self._exposures.of(torch.arange(0, len(self.rows), step, device=self.known.device))
 
     def examples(self, per_class: int = 32) -> dict[int, Tensor]:
         """Return up to `per_class` images (N, B, S, S) as stored, of each class that has two, on the CPU."""
@@ -176,14 +186,18 @@ class DeviceBatches:
         place = self._start + self._within
         chosen = self._device_order[place]
         images = self.store.gather(chosen)
+        exposure = None if self._exposures is None else self._exposures.of(chosen)
         if self.config.augment:
             images = dihedral(images, self._device_turns[place])
+            if exposure is not None and exposure.psfs is not None:  # turns with the galaxy
+                exposure = exposure._replace(psfs=dihedral(exposure.psfs, self._device_turns[place]))
         return Batch(
             self._pixels.for_networks(images),
             self.classes[chosen],
             self.condition[chosen],
             self.scaled[chosen],
             self.known[chosen],
+            exposure,
         )
 
     def advance(self) -> None:

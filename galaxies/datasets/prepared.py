@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import MOST_BANDS, attribute_table, morphology_index
+from config_physics import MOST_BANDS, Config, attribute_table, morphology_index
 from galaxies.common.device_errors import first_sentence
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError, shown
@@ -29,6 +29,7 @@ from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.datasets.writing import FORMAT_VERSIONS, SPLITS
 from galaxies.images.stretch import NOISE_SOFTENING
 from galaxies.measure.frame import corner_mask
+from galaxies.telescope.exposure import Exposure
 
 _AGAIN = "prepare the data again with --overwrite"
 _MANIFEST_BYTES = 512 << 20  # it names every picture that was left out
@@ -225,8 +226,58 @@ class PreparedDataset:
             "softening": tuple(float(f"{s:.4g}") for s in softening),
             "pixel_scale": float(f"{np.nanmedian(scale):.6g}"),
             "psf_fwhm": tuple(float(f"{w:.4g}") for w in _medians(self.psf_fwhm(rows))),
+            "wavelengths": tuple(float(f"{max(np.nan_to_num(b.wavelength_nm), 0):.6g}") for b in self.layout.bands),
+            "psf_pixels": self._psf_pixels(),
+            **self._telescope(),
             "attribute_ranges": tuple(ranges),
         }
+
+    def exposures(self, rows: np.ndarray, settings: Config) -> Exposure:
+        """Return how galaxies were observed, on the CPU; what is not known is as usual for the run with `settings`.
+
+        Galaxies without a PSF of their own have the usual one where a run has PSFs as images.
+        """
+        scale, fwhm, noise = self.pixel_scale(rows), self.psf_fwhm(rows), self.noise(rows)
+        scale = np.where(np.isfinite(scale), scale, settings.pixel_scale)
+        fwhm = np.where(np.isfinite(fwhm), fwhm, np.asarray(settings.psf_fwhm, np.float32))
+        usual = np.asarray(settings.softening, np.float32) / NOISE_SOFTENING
+        noise = np.where(np.isfinite(noise) & (noise > 0), noise, usual)
+        images = None
+        if settings.psf_pixels:
+            images = torch.from_numpy(self._psf_images(rows, settings.psf_pixels))
+        known = [torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (scale, fwhm, noise)]
+        return Exposure(known[0], known[1], known[2], images)
+
+    def _psf_images(self, rows: np.ndarray, side: int) -> np.ndarray:
+        """Return PSFs (n, B, side, side) of galaxies, the usual one where a galaxy has none, each of sum 1."""
+        places = self._columns(("psf",), rows)[:, 0]
+        whole = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
+        cut = (whole.shape[-1] - side) // 2
+        inner = slice(cut, cut + side)
+        usual = np.nanmedian(places)
+        psfs = np.array(whole[np.where(np.isfinite(places), places, usual).astype(np.int64)][..., inner, inner])
+        return psfs / psfs.sum((2, 3), keepdims=True)
+
+    def _psf_pixels(self) -> int:
+        """Return the side of the PSFs as images that a run takes: at most that of the galaxies, 0 without any."""
+        if not np.isfinite(self._columns(("psf",), self.rows("train"))[:, 0]).any():
+            return 0
+        side = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands)).shape[-1]
+        return side - 2 * max(0, -(-(side - self.image_size) // 2))
+
+    def _telescope(self) -> dict[str, Any]:
+        """Return photon noise and shape of the PSF as settings, where the manifest tells them."""
+        unknown: dict[str, Any] = {}
+        told = self.manifest.get("telescope")
+        if not isinstance(told, dict):
+            return unknown
+        try:
+            electrons = {row["name"]: float(row["electrons_per_njy"]) for row in told["bands"]}
+            photons = tuple(float(f"{1 / electrons[name]:.4g}") for name in self.layout.band_names)
+            number = f":{float(told['obscuration']):.4g}" if told["psf"] == "airy" else ""
+            return {"photons": photons, "psf_profile": f"{told['psf']}{number}"}
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return unknown
 
     def _typical_noise(self, rows: np.ndarray) -> np.ndarray:
         """Return the median noise of each band, (B,), nJy a pixel; that of the frames' corners where it is unknown."""

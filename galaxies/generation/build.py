@@ -18,6 +18,7 @@ from galaxies.compute.recorded_functions import Run, plainly
 from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
 from galaxies.generation.solvers import Solver, draw_images
 from galaxies.networks.layers import ImageGenerator
+from galaxies.networks.observed_generator import ObservedGenerator
 from gan_model import build_gan_generator
 from physics_model import FluxScale
 
@@ -65,6 +66,8 @@ class Family(Generic[Network]):
         Returns how many images go through the network together, of settings and whether the device is a CPU.
     describe : callable
         Says what draws, of settings and solver.
+    light : callable, optional
+        Returns light (N, B, k S, k S) of networks that paint it, nJy a fine pixel, of what `draw` takes.
     has_solver : bool
         Whether the solver makes a difference.
     """
@@ -74,6 +77,7 @@ class Family(Generic[Network]):
     draw: Callable[[Network, Tensor, Asked, Solver, Run], Tensor]
     chunk: Callable[[Config, bool], int]
     describe: Callable[[Config, Solver], str]
+    light: Callable[[Network, Tensor, Asked, Solver, Run], Tensor] | None = None
     has_solver: bool = False
 
 
@@ -93,13 +97,19 @@ def _gan_draw(network: ImageGenerator, noise: Tensor, asked: Asked, solver: Solv
         return run("images", network, noise, asked.condition)
 
 
+def _gan_light(network: ObservedGenerator, noise: Tensor, asked: Asked, solver: Solver, run: Run = plainly) -> Tensor:
+    with torch.inference_mode():
+        return run("light", network.light, noise[:, : network.latent_dim], asked.condition)
+
+
 def _gan_chunk(config: Config, on_cpu: bool) -> int:
     area = _area(config)
     return min(16, max(1, 128 // (config.width * area))) if on_cpu else max(8, 64 // area)
 
 
 def _gan_words(config: Config, solver: Solver) -> str:
-    return f"generator {config.generator}{' with pixel noise' if config.pixel_noise else ''}"
+    more = " behind a telescope" if config.observes else " with pixel noise" if config.pixel_noise else ""
+    return f"generator {config.generator}{more}"
 
 
 def _diffusion_noise(config: Config, network: DiffusionGenerator, seeds: np.ndarray | Tensor) -> Tensor:
@@ -152,7 +162,7 @@ def _area(config: Config) -> int:
 
 # By `Config.family`. A further family is a line here and one in `training.trainer.LEARNERS`.
 FAMILIES: dict[str, Family[Any]] = {
-    "GAN": Family[ImageGenerator](build_gan_generator, _gan_noise, _gan_draw, _gan_chunk, _gan_words),
+    "GAN": Family[Any](build_gan_generator, _gan_noise, _gan_draw, _gan_chunk, _gan_words, _gan_light),
     "diffusion": Family[DiffusionGenerator](
         build_diffusion_generator,
         _diffusion_noise,

@@ -316,21 +316,68 @@ class GalaxySampler:
             images[rows] = part
         return images
 
-    def draw(
+    def light(
         self,
         classes: Tensor,
         values: Tensor,
         seeds: Sequence[int] | np.ndarray,
         position_angles: Tensor | None = None,
     ) -> Tensor:
-        """Do as `generate`, but check no request, and leave the images on the device; CUDA may be at work on them."""
+        """Return the light of the galaxies that `generate` shows, as it is before a telescope.
+
+        Parameters as for `generate`.
+
+        Returns
+        -------
+        Tensor, (N, B, k S, k S), float32, on the CPU
+            nJy a pixel of `light_pixel_scale`, never below 0.
+
+        Raises
+        ------
+        UserError
+            As `generate` does, and if the generator paints what a telescope shows, and no light.
+        """
+        self.check_light()
+        self._check(classes, values, seeds)
+        return self.draw(classes, values, seeds, position_angles, light=True).cpu()
+
+    def check_light(self) -> None:
+        """Refuse a generator that paints no light.
+
+        Raises
+        ------
+        UserError
+        """
+        if not self.config.observes:
+            raise UserError(
+                f"{self.config.run} paints galaxies as its training images show them and not their light: it takes one "
+                "that was trained on flux with --telescope on"
+            )
+
+    @property
+    def light_pixel_scale(self) -> float:
+        """Arcseconds a pixel of what `light` returns."""
+        return self.config.pixel_scale / self.config.oversampling
+
+    def draw(
+        self,
+        classes: Tensor,
+        values: Tensor,
+        seeds: Sequence[int] | np.ndarray,
+        position_angles: Tensor | None = None,
+        light: bool = False,
+    ) -> Tensor:
+        """Do as `generate`, or as `light`, but check no request, and leave the images on the device.
+
+        CUDA may be at work on them.
+        """
         if position_angles is not None:
             self.check_turns()
         told = condition_vector(classes, values, self.config)
         numbers = np.asarray(seeds, np.int64)
         with self._alone, exactly(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator
-            return run(numbers, told, position_angles)
+            return run(numbers, told, position_angles, light)
 
     @property
     def kind_of_device(self) -> str:
@@ -342,40 +389,47 @@ class GalaxySampler:
         """Say what draws the images."""
         return self.family.describe(self.config, self.solver)
 
-    def _empty(self, count: int, device: torch.device) -> Tensor:
-        shape = count, self.config.num_bands, self.config.image_size, self.config.image_size
+    def _empty(self, count: int, device: torch.device, light: bool = False) -> Tensor:
+        side = self.config.image_size * (self.config.oversampling if light else 1)
+        shape = count, self.config.num_bands, side, side
         dtype = torch.uint8 if self._scale is None else torch.float32
         return torch.empty(shape, dtype=dtype, device=device)
 
     def _noise(self, seeds: np.ndarray | Tensor) -> Tensor:
         return self.family.noise(self.config, self.network, seeds)
 
-    def _draw_chunk(self, noise: Tensor, seeds: np.ndarray | Tensor, told: Sequence[Tensor]) -> Tensor:
-        """Draw images (K, B, S, S), of networks, of noise (K, L), seeds (K,), and what `condition_vector` gives.
+    def _draw_chunk(
+        self, noise: Tensor, seeds: np.ndarray | Tensor, told: Sequence[Tensor], light: bool = False
+    ) -> Tensor:
+        """Draw images (K, B, S, S), as networks have them, or their light.
 
-        K is at most a chunk.
+        Of noise (K, L), seeds (K,), and what `condition_vector` gives; K is at most a chunk.
         """
         # Copies fill the chunk up: networks round differently in batches of different sizes.
         condition, scaled, known = (fill_up(part, self._chunk) for part in told)
         if isinstance(seeds, Tensor):
             seeds = fill_up(seeds, self._chunk)
         asked = Asked(seeds, condition, scaled, known, self.attributes, self._scale)
-        drawn = self.family.draw(self.network, fill_up(noise, self._chunk), asked, self.solver, self._run)
+        draw = self.family.light if light else self.family.draw
+        assert draw is not None, "checked before"
+        drawn = draw(self.network, fill_up(noise, self._chunk), asked, self.solver, self._run)
         return drawn[: len(noise)]
 
     def _pixels(self, drawn: Tensor) -> Tensor:
         """Return images (K, B, S, S) of networks as datasets have them: uint8, or float32, nJy a pixel."""
         return to_uint8(drawn) if self._scale is None else self._scale.stretch.flux(drawn.float())
 
-    def _on_cores(self, seeds: np.ndarray, told: Sequence[Tensor], angles: Tensor | None = None) -> Tensor:
-        images = self._empty(len(seeds), self.engine.device)
+    def _on_cores(
+        self, seeds: np.ndarray, told: Sequence[Tensor], angles: Tensor | None = None, light: bool = False
+    ) -> Tensor:
+        images = self._empty(len(seeds), self.engine.device, light)
 
         def work(rows: slice) -> None:
             noise = self._noise(seeds[rows])
             if angles is not None:
                 noise = at_position_angle(noise, angles[rows])
-            drawn = self._draw_chunk(noise, seeds[rows], [part[rows] for part in told])
-            pixels = self._pixels(drawn)
+            drawn = self._draw_chunk(noise, seeds[rows], [part[rows] for part in told], light)
+            pixels = drawn if light else self._pixels(drawn)
             if not (drawn.isfinite() & pixels.isfinite()).all():  # on an accelerator that would have to be waited for
                 raise UserError(
                     "what the generator draws is not finite: its training failed, so use another checkpoint"
@@ -388,10 +442,12 @@ class GalaxySampler:
     def _chunks(self, count: int) -> list[slice]:
         return [slice(start, min(start + self._chunk, count)) for start in range(0, count, self._chunk)]
 
-    def _on_accelerator(self, seeds: np.ndarray, told: Sequence[Tensor], angles: Tensor | None = None) -> Tensor:
+    def _on_accelerator(
+        self, seeds: np.ndarray, told: Sequence[Tensor], angles: Tensor | None = None, light: bool = False
+    ) -> Tensor:
         """Generate without waiting for the device."""
         device = self.engine.device
-        images, there = self._empty(len(seeds), device), [to_device(part, device) for part in told]
+        images, there = self._empty(len(seeds), device, light), [to_device(part, device) for part in told]
         numbers = to_device(torch.from_numpy(seeds), device) if self._noise_on_device else None
         turned = None if angles is None else to_device(angles, device)
         for rows in self._chunks(len(seeds)):
@@ -404,7 +460,8 @@ class GalaxySampler:
                 noise = self._run("noise", self._noise, chosen)[: rows.stop - rows.start]
             if turned is not None:
                 noise = at_position_angle(noise, turned[rows])
-            images[rows] = self._pixels(self._draw_chunk(noise, chosen, [part[rows] for part in there]))
+            drawn = self._draw_chunk(noise, chosen, [part[rows] for part in there], light)
+            images[rows] = drawn if light else self._pixels(drawn)
         return images
 
 

@@ -32,7 +32,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 Content = dict[str, Any]
 
@@ -176,4 +176,18 @@ def _to_4(content: Content) -> Content:
     return content
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4}
+def _to_5(content: Content) -> Content:
+    old = content["config"]
+    for name, value in (
+        ("telescope", "off" if old["kind"] == "flux" and not old["diffusion"] else "on"),
+        ("oversampling", 2),
+        ("wavelengths", []),
+        ("photons", []),
+        ("psf_profile", "kolmogorov"),
+        ("psf_pixels", 0),
+    ):
+        content = add_setting(content, name, value)
+    return content
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}

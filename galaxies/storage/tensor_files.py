@@ -209,7 +209,7 @@ class _Content:
             raise SchemaError(f"{place} claims {length} values of a storage of {there} bytes")
         reached = 1
         for step, steps in sorted(zip(stride, size, strict=True)):
-            if steps > 1 and step < reached:
+            if count and steps > 1 and step < reached:
                 raise SchemaError(f"{place} is expanded: its values lie over each other")
             reached = max(reached, steps * step)
         last = claim.offset + sum((steps - 1) * step for steps, step in zip(size, stride, strict=True))

@@ -16,6 +16,7 @@ from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.generation.build import build_generator
+from galaxies.telescope.exposure import Exposure
 from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
 from galaxies.training.loss_terms import DENOISING, LossTerm
 from galaxies.training.weight_average import WeightAverage
@@ -70,7 +71,9 @@ class DiffusionLearner(Learner):
             return (), 1.0
         return self.generator.unet.hidden_weights(), base / width
 
-    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
+    def learn_statistics(
+        self, attribute_variance: Tensor, images: Tensor, conditions: Tensor, exposures: Exposure | None = None
+    ) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
         super().learn_statistics(attribute_variance, images, conditions)
         if self.config.normalize:

@@ -22,7 +22,9 @@ from galaxies.datasets.conditions import with_scaled
 from galaxies.generation.build import build_generator
 from galaxies.networks.flux_grain import NoisyGenerator, measure_flux_noise
 from galaxies.networks.grain_measurement import measure_grain
+from galaxies.networks.observed_generator import ObservedGenerator
 from galaxies.networks.sky_grain import GrainyGenerator
+from galaxies.telescope.exposure import Exposure
 from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
 from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
 from galaxies.training.loss_terms import ADVERSARIAL, PHYSICS, PROBABILITY, LossTerm, Shown
@@ -136,7 +138,8 @@ class GanLearner(Learner):
         }
         super().__init__(networks, config, engine, ranks or Ranks())
         self.discriminator = cast(ImageDiscriminator, self.networks["discriminator"])
-        self._generate = ForwardPass(self.generator, engine, compiler=self.compiler)
+        method = "light" if config.observes else "forward"
+        self._generate = ForwardPass(self.generator, engine, method, self.compiler)
         self._judge = ForwardPass(self.discriminator, engine, "assess", self.compiler)
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
@@ -149,7 +152,9 @@ class GanLearner(Learner):
             engine.prepare(self.features)
         self._maps = ForwardPass(self.features, engine, "maps", self.compiler) if self.features is not None else None
 
-    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
+    def learn_statistics(
+        self, attribute_variance: Tensor, images: Tensor, conditions: Tensor, exposures: Exposure | None = None
+    ) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
         super().learn_statistics(attribute_variance, images, conditions)
         networks = (self.generator, *([self.average.module] if self.average else []))
@@ -161,6 +166,13 @@ class GanLearner(Learner):
             noise = measure_flux_noise(images, self.config.softening)
             for other in noisy:
                 other.grain.learn(noise)
+        if observed := [network for network in networks if isinstance(network, ObservedGenerator)]:
+            if exposures is None:
+                raise ValueError("a generator of light has to know how the data were observed")
+            told = torch.tensor(self.config.photons or (0.0,) * self.config.num_bands)
+            photons = torch.where(told > 0, told, measure_flux_noise(images, self.config.softening).photons)
+            for painter in observed:
+                painter.learn(exposures, photons)
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the errors that a phase's steps return, with those of the discriminator's readings."""
@@ -187,7 +199,7 @@ class GanLearner(Learner):
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the discriminator, then the generator, on one batch."""
         asked = self._asked(batch)
-        fake = self._generate(self._draw(self.generator.noise_dim), asked.condition)  # (N, B, S, S)
+        fake = self._drawn(asked)  # (N, B, S, S)
         real, terms, d_errors = self._update_discriminator(batch, asked, fake.detach(), variant)
         # The discriminator's own gradients would be thrown away, so none are computed.
         self.discriminator.requires_grad_(False)
@@ -196,6 +208,14 @@ class GanLearner(Learner):
         terms |= g_terms | {"g_grad_norm": self._update("generator", total)}
         squared_errors, counts = (torch.cat(parts) for parts in zip(seen.physics[1:], *d_errors, strict=True))
         return [terms[name] for name in self.terms["generator"]], squared_errors, counts
+
+    def _drawn(self, asked: Batch) -> Tensor:
+        """Return generated images (N, B, S, S); of light as the telescopes of the real ones beside them see it."""
+        generator = self.generator
+        if not isinstance(generator, ObservedGenerator) or asked.exposure is None:
+            return self._generate(self._draw(generator.noise_dim), asked.condition)
+        light = self._generate(self._draw(generator.latent_dim), asked.condition)
+        return generator.stretched(light, asked.exposure, self._draw(*generator.white))
 
     def _update_discriminator(
         self, batch: Batch, asked: Batch, fake: Tensor, variant: Variant

@@ -18,6 +18,7 @@ from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
 from galaxies.networks.layers import ImageGenerator
+from galaxies.telescope.exposure import Exposure
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
 from galaxies.training.recovery import Recovery
 from galaxies.training.weight_average import WeightAverage
@@ -84,9 +85,10 @@ def _doubt(learner: Learner, seen: Predicted) -> Tensor:
 
 
 def _photometry(learner: Learner, seen: Drawn) -> Tensor:
-    return photometric_loss(
-        seen.images, seen.asked.scaled, seen.known, learner.attributes, learner.ranks.mean, learner.flux_scale
-    )
+    scale = learner.flux_scale
+    if scale is not None and seen.asked.exposure is not None:
+        scale = scale.of_exposure(seen.asked.exposure)
+    return photometric_loss(seen.images, seen.asked.scaled, seen.known, learner.attributes, learner.ranks.mean, scale)
 
 
 PREDICTOR_TERMS = (
@@ -177,7 +179,9 @@ class Learner(ABC):
         self.ranks.share(network)
         return network
 
-    def learn_statistics(self, attribute_variance: Tensor, images: Tensor, conditions: Tensor) -> None:
+    def learn_statistics(
+        self, attribute_variance: Tensor, images: Tensor, conditions: Tensor, exposures: Exposure | None = None
+    ) -> None:
         """Take over what a new run should know of its data.
 
         Parameters
@@ -188,6 +192,8 @@ class Learner(ABC):
             Some of the training images.
         conditions : Tensor, (N, C)
             What they show.
+        exposures : Exposure, optional
+            How some of the training images were observed, where the generator paints light.
         """
         self.predictor.prior_variance.copy_(attribute_variance)
 

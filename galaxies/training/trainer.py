@@ -25,6 +25,7 @@ from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import save_picture
+from galaxies.networks.observed_generator import NUM_EXPOSURES
 from galaxies.storage.checkpoint import LATEST
 from galaxies.storage.metrics_log import MetricsLog, phase_order, read_metrics
 from galaxies.storage.run_folder import clean_up, save_epoch, save_latest
@@ -97,7 +98,8 @@ class Trainer:
         self._known_shares = dict(zip(config.attributes, shares.tolist(), strict=True))
         self._attribute_variance = dict(zip(config.attributes, variance.tolist(), strict=True))
         if state is None:
-            self.learner.learn_statistics(torch.nan_to_num(variance, nan=1.0), *self.batches.some_images())
+            exposures = self.batches.some_exposures(NUM_EXPOSURES)
+            self.learner.learn_statistics(torch.nan_to_num(variance, nan=1.0), *self.batches.some_images(), exposures)
         if state is None and start is not None:
             same_data = start.state["provenance"]["sha256"] == data.manifest["sha256"]
             self.started_from = start.provenance(take_over(self.learner, start, same_data))

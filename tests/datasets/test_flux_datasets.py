@@ -17,6 +17,7 @@ from galaxies.datasets.joining import join
 from galaxies.datasets.layout import DISPLAY, DataLayout, FluxBand
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
+from galaxies.images.resampling import dihedral
 from galaxies.images.stretch import NOISE_SOFTENING
 from tests.conftest import flux_galaxies, write_flux_dataset
 from tests.datasets.hand_changes import Changed
@@ -306,3 +307,47 @@ def test_the_usual_psf_is_that_of_the_median_width(tmp_path):
     np.testing.assert_allclose(usual.sum((1, 2)), 1, atol=1e-6)
     np.testing.assert_allclose(usual[:, 31, 32], beside[typical] / 0.7, rtol=1e-5)
     assert PreparedDataset.open(write_flux_dataset(tmp_path / "e", 8, BANDS)).usual_psfs("train") is None
+
+
+def test_exposures_are_those_of_each_galaxy_and_as_usual_where_unknown(tmp_path):
+    path = write_flux_dataset(tmp_path / "told", 60, ("g", "r"), psfs=True)
+    data = PreparedDataset.open(path)
+    settings = data.settings(("magnitude_r",))
+    assert settings["psf_pixels"] == 15
+    config = Config(attributes=("magnitude_r",), **settings)
+    rows = data.rows("train")[:7]
+    found = data.exposures(rows, config)
+    assert found.noise.numpy() == pytest.approx(data.noise(rows))
+    assert found.psf_fwhm.numpy() == pytest.approx(data.psf_fwhm(rows))
+    assert found.pixel_scale.tolist() == pytest.approx([0.2] * 7)
+    assert found.psfs.shape == (7, 2, 15, 15) and found.psfs.sum((2, 3)).numpy() == pytest.approx(1)
+
+    silent = write_flux_dataset(tmp_path / "silent", 60, ("g", "r"), tell_noise=False)
+    data = PreparedDataset.open(silent)
+    config = Config(attributes=("magnitude_r",), **data.settings(("magnitude_r",)))
+    found = data.exposures(data.rows("train")[:3], config)
+    assert found.psfs is None and config.psf_pixels == 0
+    assert found.noise.numpy() == pytest.approx(np.tile(np.array(config.softening) / 2, (3, 1)), rel=1e-6)
+    # The noise of the frames, which the catalogue does not tell, is 20 and 40 nJy.
+    assert found.noise[0].tolist() == pytest.approx([20, 40], rel=0.1)
+
+
+def test_a_batch_says_how_its_galaxies_were_observed_and_turns_their_psfs_with_them(tmp_path):
+    path = write_flux_dataset(tmp_path / "told", 60, ("g", "r"), psfs=True)
+    data = PreparedDataset.open(path)
+    config = Config(attributes=("magnitude_r",), batch_size=16, **data.settings(("magnitude_r",)))
+    batches = DeviceBatches(data, "train", config, torch.device("cpu"))
+    psfs = batches._exposures.psfs
+    psfs[:, :, 7, 10] += 0.5 * psfs.max()  # one that has a direction
+    batches.start_epoch()
+    turns = batches._turns[:16]
+    order = batches._order[:16]
+    batch = batches.next_batch()
+    assert batch.exposure.noise.numpy() == pytest.approx(data.noise(data.rows("train")[order.numpy()]))
+    for image, turn, place in zip(batch.exposure.psfs, turns, order, strict=True):
+        torch.testing.assert_close(image, dihedral(psfs[place][None], turn[None])[0])
+    assert len(turns.unique()) > 3
+    off = replace(config, telescope="off")
+    batches = DeviceBatches(data, "train", off, torch.device("cpu"))
+    batches.start_epoch()
+    assert batches.next_batch().exposure is None and batches.some_exposures(4) is None

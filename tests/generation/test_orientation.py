@@ -155,7 +155,7 @@ def test_angles_at_the_ends_may_be_asked_for():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    settings = {"attributes": ("magnitude_r", "inclination", "size_arcsec", "redshift")}
+    settings = {"attributes": ("magnitude_r", "inclination", "size_arcsec", "redshift"), "telescope": "off"}
     ranges = {"attribute_ranges": (18.0, 22.0, 0.0, 90.0, 0.4, 2.0, 0.0, 1.0)}
     return write_flux_checkpoint(tmp_path_factory.mktemp("run") / "flux/latest.pt", **settings, **ranges)
 

@@ -167,7 +167,7 @@ def test_real_galaxies_cost_photometry_little(data, tmp_path):
 
 
 def test_a_new_run_learns_the_noise_of_its_data(data, tmp_path):
-    learner = make_trainer(data, tmp_path, **settings_of(data)).learner
+    learner = make_trainer(data, tmp_path, telescope="off", **settings_of(data)).learner
     grains = [learner.generator.grain, learner.average.module.grain]
     assert torch.equal(grains[0].scatter, grains[1].scatter)
     # Noise differs within 10 % from galaxy to galaxy; a layer that has measured nothing takes all for alike.
