@@ -38,6 +38,7 @@ from galaxies.measure.flux_model import (
     half_light_before,
     level_in,
     psf_of_width,
+    refine,
 )
 from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise
 from galaxies.measure.frame import corner_mask, pixel_grid
@@ -229,6 +230,7 @@ def measure_flux(
     planes = (images - sky.level[..., None, None]).where(good[:, None], 0)  # (N, B, S, S), nJy
     weighing = sky.noise.masked_fill(lost, torch.inf)  # what a band without pixels has no part in
     detection, weights = _detection(planes, weighing)
+    zero = (sky.level * weights).sum(1)
     with torch.no_grad():
         source, usable, grain = _find(detection, good)
     # What neighbours and bad pixels hide is as on the galaxy's other side.
@@ -248,7 +250,7 @@ def measure_flux(
         ellipse = Ellipse(seen.centre.detach(), _first_stretch(seen.moments, psf.variances[:, 0]))
         core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
         drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
-        model = fit_profiles(detection, usable, drawings, level_in(blank, drawings), mixtures, grain)
+        model = fit_profiles(detection, usable, drawings, level_in(blank, drawings), zero, mixtures, grain)
         # The brighter the galaxy, the more of its disc shall speak for its shape, and not the bulge or bar alone.
         ratio = (model.significance / BELIEVED_SNR).square()
         weight = seen.moments * (1 + _WIDER * ratio / (1 + ratio))[:, None]
@@ -262,7 +264,13 @@ def measure_flux(
         level = level_in(blank, drawings)
         part = _seen_part((model.light * level).sum(1), detection, usable, grain)
         level = level * part[:, None]
-    model = fit_profiles(detection, usable, drawings, level, mixtures, grain)
+    model = fit_profiles(detection, usable, drawings, level, zero, mixtures, grain)
+    # What part of the level in the corners is the sky's: all of it, or none where the file's zero is.
+    taken = 1 - model.of_zero.detach()
+    level = level * taken[:, None]
+    detection = detection + ((1 - taken) * zero)[:, None, None]
+    planes = planes + (1 - taken)[:, None, None, None] * sky.level[..., None, None]
+    model = refine(model, detection, usable, drawings, level, ellipse, grain)
     smooth_light = torch.bmm(model.light[:, None], drawings).view_as(detection)
     smooth_shown = smooth_light - (model.light * level).sum(1)[:, None, None]
     distance = distance_from(detection, seen.centre)
@@ -279,7 +287,7 @@ def measure_flux(
         each_shown = torch.bmm(profile[:, None], drawings).view_as(detection)[:, None].expand_as(planes)
     else:
         each_shown = _through_bands(profile, mixtures.variances, ellipse, blurs, side)
-    each_level = level_in(blank, each_shown.flatten(2)) * part[:, None]
+    each_level = level_in(blank, each_shown.flatten(2)) * (part * taken)[:, None]
     each_shown = (each_shown - each_level[..., None, None]) * usable[:, None]
     flux, variance, unseen = _light_in(planes, each_shown, belief, sky.used)  # (N, B)
     by_model = (model.spread[:, None].square() + (MODEL_ERROR * unseen).square()) * flux.square()

@@ -1,8 +1,9 @@
 """A smooth model of a galaxy on flux, for what noise, the PSF, a neighbour or the frame's border hide of it.
 
 The model is an elliptical Sersic profile, blurred by the PSF and held against the pixels for all indices and radii of a
-table at once; the mean over them, each by its likelihood, stands for the galaxy where it is fainter than the noise.
-Where it is brighter the pixels themselves are measured, so that arms, bars and companions count as what they are.
+table at once; the mean over them, each by its likelihood, stands for the galaxy where it is fainter than the noise,
+after its light was let follow the rings of pixels where they tell more. Where it is brighter the pixels themselves are
+measured, so that arms, bars and companions count as what they are.
 
 Nothing here is searched for in steps whose number depends on the images, and all of it is a few products of matrices:
 profiles are sums of the same Gaussians (see `sersic_mixtures`). The ellipse is held constant in derivatives, since the
@@ -15,6 +16,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.measure.frame import pixel_grid
@@ -29,6 +31,12 @@ _PIXEL = 1 / 12  # variance of a pixel's area along one axis, pixels²
 _MOST_SIGNIFICANT = 50.0  # signal-to-noise ratio up to which a galaxy is believed to be a Sersic profile
 _TYPICAL_INDEX = 1.4
 _INDEX_SPREAD = 0.7  # of its natural logarithm
+_LARGER = 0.25  # power of the radius that the prior of profiles has: noise hides large galaxies sooner than small ones
+_ZERO_ERROR = 0.03  # standard deviation of the sky about the zero of a file without sky, units of a pixel's noise
+_ZERO_BELIEVED = 3.0  # logarithm of how much likelier a file is without sky than with any other level near it
+_FREEDOM = 1.0  # of a Gaussian's light about that of the Sersic profile, times itself with its neighbours
+_FLOOR = 0.01  # part of all light by which that of any Gaussian is free
+_RING_ERROR = 0.03  # part of its surface brightness by which a ring may differ from the sum of Gaussians
 MODEL_ERROR = 0.1  # part of the model's surface brightness by which a galaxy may differ from it
 _ANNULUS = 1 / 3  # width of the ring over a radius, over which the pixels are averaged before they are believed
 BELIEVED_SNR = 30.0  # of the whole galaxy, from which its detected pixels are believed whatever the model says
@@ -94,11 +102,14 @@ class Model(NamedTuple):
         Relative standard deviation of all light among the profiles that fit.
     significance : Tensor, (N,)
         Signal-to-noise ratio of the best fit.
+    of_zero : Tensor, (N,)
+        How far the file's zero is believed to be the sky, 0 to 1.
     """
 
     light: Tensor
     spread: Tensor
     significance: Tensor
+    of_zero: Tensor
 
 
 def stretched(variances: Tensor, stretch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,9 +145,13 @@ def level_in(pixels: Tensor, drawings: Tensor) -> Tensor:
 
 
 def fit_profiles(
-    light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, mixtures: Mixtures, grain: Tensor
+    light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, zero: Tensor, mixtures: Mixtures, grain: Tensor
 ) -> Model:
     """Fit all profiles of a table to the `usable` pixels of galaxies, and take the mean over them.
+
+    Each is tried with two skies: with that which was taken off, in which the galaxy's own wings were, and with the
+    zero of the file, give or take `_ZERO_ERROR`. A frame that its galaxy fills cannot tell wings from sky, and there
+    the file's word counts; where a sky was left in, no galaxy explains it.
 
     Parameters
     ----------
@@ -147,32 +162,104 @@ def fit_profiles(
         Of the table's Gaussians, blurred.
     level : Tensor, (N, G)
         That was taken off them with the sky.
+    zero : Tensor, (N,)
+        Sky that was taken off the light.
     mixtures : Mixtures
     grain : Tensor, (N,)
         By how much the noise of smoothed images is larger than that of white noise: 1, more for drizzled images.
     """
     weights = usable.flatten(1).to(light.dtype)
     shown = drawings * weights[:, None]
-    sums, count = shown.sum(2), weights.sum(1)[:, None, None]
-    products = torch.bmm(shown, drawings.mT)  # (N, G, G)
+    sums, count = shown.sum(2), weights.sum(1)[:, None]
+    raw = torch.bmm(shown, drawings.mT)  # (N, G, G)
+    seen = light.flatten(1) * weights
+    whole = seen.sum(1, keepdim=True)
+    matches = torch.bmm(shown, seen[..., None])[..., 0]
     cross = sums[:, :, None] * level[:, None]
-    products = products - cross - cross.mT + count * level[:, :, None] * level[:, None]
-    seen = (light.flatten(1) * weights)[..., None]
-    found = torch.bmm(shown, seen)[..., 0] - level * seen.sum(1)  # (N, G)
+    products = raw - cross - cross.mT + count[..., None] * level[:, :, None] * level[:, None]
+    found = matches - level * whole
+    # With the file's zero, and a small level beside it, over which is integrated.
+    freed = 1 / (count + 1 / _ZERO_ERROR**2)
+    zero = zero[:, None]
+    products_0 = raw - freed[..., None] * sums[:, :, None] * sums[:, None]
+    all_0 = whole + zero * count
+    found_0 = matches + zero * sums - freed * all_0 * sums
+    lost = 2 * zero * whole + zero.square() * count - freed * all_0.square()
+
     parts = mixtures.parts
-    power = ((products @ parts.T) * parts.T).sum(1).clamp_min(1e-20)  # (N, T)
-    matched = found @ parts.T
-    amplitude = matched / power
-    gain = matched.clamp_min(0).square() / power / grain.square()[:, None]
-    best = gain.detach().amax(1, keepdim=True)
+    tries = []
+    for product, match in ((products, found), (products_0, found_0)):
+        power = ((product @ parts.T) * parts.T).sum(1).clamp_min(1e-20)  # (N, T)
+        matched = match @ parts.T
+        tries.append((matched / power, matched.clamp_min(0).square() / power))
+    amplitude = torch.cat([each[0] for each in tries], 1)
+    gain = torch.cat([tries[0][1], tries[1][1] - lost], 1) / grain.square()[:, None]
+    best = gain.detach().amax(1, keepdim=True).clamp_min(0)
     doubt = 1 + best / _MOST_SIGNIFICANT**2
     tempered = gain / doubt
-    prior = -0.5 * ((mixtures.indices / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
-    belief = torch.softmax(0.5 * tempered + prior, 1)
+    prior = _LARGER * mixtures.radii.log() - 0.5 * ((mixtures.indices / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
+    belief = torch.softmax(0.5 * tempered + torch.cat([prior, prior + _ZERO_BELIEVED]), 1)
     total = (belief * amplitude).sum(1)
     variance = (belief * (amplitude - total[:, None]).square()).sum(1, keepdim=True) / doubt
     spread = variance.detach().sqrt()[:, 0] / total.detach().abs().clamp_min(1e-6)
-    return Model((belief * amplitude) @ parts, spread, best[:, 0].sqrt())
+    by_profile = (belief * amplitude).unflatten(1, (2, -1)).sum(1)
+    of_zero = belief.unflatten(1, (2, -1))[:, 1].sum(1)
+    return Model(by_profile @ parts, spread, best[:, 0].sqrt(), of_zero)
+
+
+def refine(
+    model: Model, light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, ellipse: Ellipse, grain: Tensor
+) -> Model:
+    """Let the light of each Gaussian follow the pixels, as far as they tell it: few galaxies are Sersic profiles.
+
+    The light far out, which a bulge's steep profile promises and a disc's does not have, is that of the outermost
+    rings then. Linear least squares, with the model as what is known before and all priors normal; a ring of pixels
+    counts for no more than galaxies are like any smooth model. The derivative is that of the pixels and of the model,
+    with the weights as they are.
+
+    Parameters
+    ----------
+    model : Model
+    light, usable, drawings, level, ellipse, grain
+        As in `fit_profiles`; light and level are those above the sky that is believed.
+    """
+    with torch.no_grad():
+        known = model.light.clamp_min(0)
+        shown = drawings - level[..., None]
+        smooth = torch.bmm(known[:, None], drawings).view_as(light)
+        signal = _ring(ellipse, light) * (_RING_ERROR * smooth / grain[:, None, None]).square()
+        weights = (usable / (1 + signal) / grain.square()[:, None, None]).flatten(1)
+        beside = F.pad(known, (1, 1), mode="replicate")
+        free = _FREEDOM * (0.25 * (beside[:, :-2] + beside[:, 2:]) + 0.5 * known + _FLOOR * known.sum(1, keepdim=True))
+        weighed = shown * weights[:, None]
+        products = torch.bmm(weighed, shown.mT)
+        # A small level of sky, over which is integrated.
+        sums, count = weighed.sum(2), weights.sum(1)[:, None]
+        freed = model.of_zero[:, None] / (count + 1 / _ZERO_ERROR**2)
+        products = products - freed[..., None] * sums[:, :, None] * sums[:, None]
+        one = torch.eye(free.shape[1], dtype=free.dtype, device=free.device)
+        both = free[:, :, None] * free[:, None]
+        inverse = both * _inverse(one + both * products)
+    residual = light.flatten(1) - torch.bmm(model.light[:, None], shown)[:, 0]
+    pull = torch.bmm(weighed, residual[..., None])[..., 0] - freed * (weights * residual).sum(1, keepdim=True) * sums
+    return model._replace(light=model.light + torch.bmm(inverse, pull[..., None])[..., 0])
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    """Return the inverse of symmetric matrices (N, K, K), eigenvalues from 1 on, by Gauss and Jordan's elimination.
+
+    PyTorch's looks at its own success, for which a GPU has to be waited for.
+    """
+    size = matrices.shape[-1]
+    both = matrices.clone()
+    for k in range(size):
+        pivot = both[:, k, k, None].clone()
+        row, column = both[:, k] / pivot, both[:, :, k].clone()
+        row[:, k : k + 1] = 1 / pivot
+        column[:, k] = -1
+        both[:, k], both[:, :, k] = 0, 0
+        both -= column[:, :, None] * row[:, None]
+    return both
 
 
 def believed(model: Tensor, ellipse: Ellipse, mask: Tensor, significance: Tensor, grain: Tensor) -> Tensor:
@@ -181,15 +268,18 @@ def believed(model: Tensor, ellipse: Ellipse, mask: Tensor, significance: Tensor
     It is the variance by which galaxies differ from the model over itself and that of the mean of a ring through the
     pixel. All of what was detected, `mask` (N, S, S), is believed in bright galaxies.
     """
-    side = model.shape[-1]
-    x, y = pixel_grid(side, model)
-    dx, dy = x - ellipse.centre[:, 0, None, None], y - ellipse.centre[:, 1, None, None]
-    xx, yy, xy = (part[..., None] for part in stretched(model.new_ones(1), ellipse.stretch))
-    squared_radius = yy * dx.square() + xx * dy.square() - 2 * xy * dx * dy
-    ring = (2 * math.pi * _ANNULUS * squared_radius).clamp_min(2)
-    signal = ring * (MODEL_ERROR * model / grain[:, None, None]).square()
+    signal = _ring(ellipse, model) * (MODEL_ERROR * model / grain[:, None, None]).square()
     ratio = (significance / BELIEVED_SNR).square()
     return torch.maximum(signal / (signal + 1), mask * (ratio / (1 + ratio))[:, None, None])
+
+
+def _ring(ellipse: Ellipse, like: Tensor) -> Tensor:
+    """Return the number of pixels in the ring through each pixel (N, S, S)."""
+    x, y = pixel_grid(like.shape[-1], like)
+    dx, dy = x - ellipse.centre[:, 0, None, None], y - ellipse.centre[:, 1, None, None]
+    xx, yy, xy = (part[..., None] for part in stretched(like.new_ones(1), ellipse.stretch))
+    squared_radius = yy * dx.square() + xx * dy.square() - 2 * xy * dx * dy
+    return (2 * math.pi * _ANNULUS * squared_radius).clamp_min(2)
 
 
 def half_light_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> Tensor:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+
+from galaxies.measure.flux import measure_flux
 
 pytest.importorskip("galsim")
 pytest.importorskip("scipy")
+import galsim
 
-from studies.flux_instruments import bias_and_scatter, draw, observe
+from studies.flux_instruments import FLUX, SIDE, bias_and_scatter, draw, observe
 
 # Signal-to-noise ratio of the whole galaxy, and how far the mean absolute errors of magnitude, radius (relative) and
 # ellipticity may go: a few faint galaxies have errors that no estimate could avoid.
@@ -28,13 +32,31 @@ def test_magnitudes_radii_and_shapes_are_true(truth, significance, most):
         assert np.abs(values).mean() < bound
         # Of 24 galaxies the median has an error of its own.
         assert abs(np.median(values)) < bias + 1.25 * bias_and_scatter(values)[1] / np.sqrt(len(values))
-    assert 0.6 < bias_and_scatter(errors.pull)[1] < 2.2  # the noise tells how wrong a flux is
+    assert 0.45 < bias_and_scatter(errors.pull)[1] < 2.2  # the noise tells how wrong a flux is, at most
 
 
 def test_the_wings_of_a_psf_do_not_count_as_the_galaxys():
     _, errors = observe(draw(24, seed=4, moffat=True), 300)
     assert abs(np.median(errors.radius)) < 0.08 and abs(np.median(errors.ellipticity)) < 0.03
     assert np.abs(errors.magnitude).mean() < 0.06
+
+
+def test_wings_beyond_the_frame_are_those_that_the_frame_shows():
+    """Bulge and disc fill the frame: a single Sersic profile's wings would be a fifth of the light too many."""
+    images = []
+    for bulge, radius, ratio in ((0.2, 6, 0.9), (0.3, 9, 0.6), (0.4, 12, 0.8), (0.5, 8, 0.5), (0.6, 10, 0.7)):
+        galaxy = bulge * galsim.DeVaucouleurs(half_light_radius=radius / 4) + (1 - bulge) * galsim.Exponential(
+            half_light_radius=radius
+        )
+        seen = galsim.Convolve(galaxy.shear(q=ratio, beta=0.7 * galsim.radians), galsim.Gaussian(fwhm=3))
+        images.append(FLUX * seen.drawImage(nx=SIDE, ny=SIDE, scale=1).array)
+    light = torch.from_numpy(np.stack(images))[:, None]
+    sigma = light.square().sum((1, 2, 3)).sqrt()[:, None, None, None] / 1000
+    grain = sigma * torch.randn(light.shape, generator=torch.Generator().manual_seed(1))
+    width = torch.full((len(light), 1), 3.0)
+    for sky, most in ((0.0, 0.08), (1e3, 0.12)):  # the zero of the file counts where it is the sky's
+        found = measure_flux((light + grain + sky * sigma).float(), 1.0, psf_fwhm=width)
+        assert (found.flux[:, 0] / FLUX - 1).abs().median() < most
 
 
 def test_bands_together_tell_more_than_one(truth):
