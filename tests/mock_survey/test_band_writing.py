@@ -139,7 +139,7 @@ def test_larger_pixels_hold_more_sky(tmp_path):
     [
         (["--kind", "flux", "--survey", "GALEX"], "no survey is called 'GALEX': choose from CFHTLS, COSMOS"),
         (["--kind", "flux", "--bands", "g,K"], "LSST has no band 'K': choose from u, g, r, i, z, y"),
-        (["--kind", "flux", "--bands", "g,g"], "band g of LSST is named twice"),
+        (["--kind", "flux", "--bands", "g,g"], "argument --bands: .g. stands twice in .g,g."),
         (["--kind", "flux", "--as-gz2", "files"], "--as-gz2 writes colour pictures"),
         (
             ["--kind", "flux", "--pixel-scale", "0.09"],
