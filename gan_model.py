@@ -128,6 +128,8 @@ class FrameGenerator(ImageGenerator):
     normalisation).
     """
 
+    lies_along_x = True
+
     def __init__(
         self,
         latent_dim: int,

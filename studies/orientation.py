@@ -2,13 +2,17 @@
 
     python studies/orientation.py --checkpoint checkpoints/discs/latest.pt --data data/lsst --sheet sweep.png
 
-What follows is told by the axis ratio of the images (Hubble 1926), whose blur is taken off. Prints, class by class:
+What follows is told by the axis ratio of the light (Hubble 1926), of the light before the telescope where the generator
+paints it, else of its images, whose blur is taken off. Prints, class by class:
 
 - of requests like the discs of the test split, the rank correlation between inclinations that are asked for and read
   off, and the same of the real discs' true inclinations and images, which is what there is to reach;
 - of sweeps from face-on to edge-on, 30 galaxies by default, the rank correlation over all of them, the median and the
   least of each alone, and the median that is read off at each inclination; a sweep keeps what else is asked, such as
-  a magnitude and the circle that holds half of the light.
+  a magnitude and the circle that holds half of the light;
+- where the generator turns its light last, how much longer or shorter galaxies of sweeps become along the major axis,
+  how far a galaxy that is asked for a quarter turn further is from the same one, turned, and how far major axes are off
+  the position angle that is asked for.
 
 --sheet FILE draws some of the sweeps as a picture, a galaxy a row.
 """
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name in discs:
             count, generated, real = discs[name]
             print(f"{name}: {count} requests like test galaxies: rank correlation {generated:.3f}, real {real:.3f}")
-        asked, found, shown = sweeps(sampler, index, options.sweeps)
+        asked, found, lengths, shown = sweeps(sampler, index, options.sweeps)
         alone = [rank_correlation(asked[0], one) for one in found]
         print(
             f"  {options.sweeps} sweeps: rank correlation {rank_correlation(asked.ravel(), found.ravel()):.3f}; "
@@ -62,6 +66,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         read = ", ".join(f"{a:.0f}: {np.nanmedian(b):.1f}" for a, b in zip(asked[0], found.T, strict=True))
         print(f"  read off (median): {read}")
         pictures.append(shown)
+        if sampler.network.turns:
+            low, middle, high = np.percentile(lengths, (16, 50, 84))
+            print(f"  length along the major axis, edge-on over face-on: {middle:.2f} ({low:.2f} to {high:.2f})")
+            error, offsets = turns(sampler, index, options.sweeps)
+            print(f"  a quarter turn further: the same to {error:.1e} of the brightest pixel")
+            print(
+                f"  major axes off the position angle, at inclination 60: median {np.median(offsets):.1f} deg, "
+                f"84 % within {np.percentile(offsets, 84):.1f}"
+            )
     if options.sheet is not None:
         save_picture(plain_grid(torch.cat(pictures), len(_DEGREES)), options.sheet)
 
@@ -82,8 +95,23 @@ def _column(sampler: GalaxySampler) -> int:
     return sampler.config.attributes.index("inclination")
 
 
+def drawn(
+    sampler: GalaxySampler, classes: Tensor, values: Tensor, seeds: Sequence[int], angles: Tensor | None = None
+) -> Tensor:
+    """Return light (N, B, k S, k S) where the generator paints it, else images (N, B, S, S), nJy a pixel."""
+    if sampler.config.observes:
+        return sampler.light(classes, values, seeds, angles if sampler.network.turns else None)
+    return sampler.generate(classes, values, seeds)
+
+
 def measured(sampler: GalaxySampler, images: Tensor) -> FluxPhotometry:
-    """Measure images (N, B, S, S), nJy a pixel."""
+    """Measure what `drawn` returns."""
+    if sampler.config.observes:
+        return measure_flux(images, sampler.light_pixel_scale)
+    return _of_images(sampler, images)
+
+
+def _of_images(sampler: GalaxySampler, images: Tensor) -> FluxPhotometry:
     widths = [width if width > 0 else np.nan for width in sampler.config.psf_fwhm]
     return measure_flux(images, sampler.config.pixel_scale, psf_fwhm=torch.tensor([widths]).expand(len(images), -1))
 
@@ -108,9 +136,9 @@ def like_the_test_discs(sampler: GalaxySampler, data: PreparedDataset) -> dict[s
     rows = data.rows("test")
     values, classes = torch.from_numpy(data.attributes(sampler.config.attributes, rows)), data.classes(rows)
     asked = values[:, _column(sampler)].double().numpy()
-    generated = sampler.generate(torch.from_numpy(classes), values, range(len(rows)))
+    generated = drawn(sampler, torch.from_numpy(classes), values, range(len(rows)))
     found = inclinations(sampler, measured(sampler, generated))
-    real = inclinations(sampler, measured(sampler, torch.from_numpy(data.images[rows])))
+    real = inclinations(sampler, _of_images(sampler, torch.from_numpy(data.images[rows])))
     told = {}
     for index, name in enumerate(sampler.config.classes):
         of = (classes == index) & np.isfinite(asked)
@@ -120,27 +148,40 @@ def like_the_test_discs(sampler: GalaxySampler, data: PreparedDataset) -> dict[s
     return told
 
 
-def sweeps(sampler: GalaxySampler, index: int, count: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+def sweeps(sampler: GalaxySampler, index: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
     """Sweep galaxies of a class over the inclination.
 
     Returns
     -------
     asked, found : ndarray, (count, D)
         Degrees.
+    lengths : ndarray, (count,)
+        Of the light along the major axis, edge-on over face-on, by its second moment; 1 where none is turned.
     shown : Tensor, (n D, 3, S, S), uint8
         Pictures of some.
     """
     steps = len(_DEGREES)
-    found, shown = [], []
+    found, lengths, shown = [], [], []
     for seed in range(count):
         values = _filled(sampler, index, seed, _DEGREES)
         classes, seeds = torch.full((steps,), index), [seed] * steps
-        images = sampler.generate(classes, values, seeds)
+        images = drawn(sampler, classes, values, seeds, torch.zeros(steps))
         found.append(inclinations(sampler, measured(sampler, images)))
+        first, last = along_x(images[[0, -1]]).tolist() if sampler.network.turns else (1.0, 1.0)
+        lengths.append(last / first)
         if seed < _ON_THE_SHEET:
-            shown.append(sampler.pictures(images))
+            shown.append(sampler.pictures(sampler.generate(classes, values, seeds)))
     asked = _DEGREES.double().numpy()[None].repeat(count, 0)
-    return asked, np.array(found), torch.cat(shown)
+    return asked, np.array(found), np.array(lengths), torch.cat(shown)
+
+
+def along_x(light: Tensor) -> Tensor:
+    """Return the standard deviation along x of light (N, B, W, W) of all bands, (N,), pixels."""
+    profile = light.double().sum((1, 2))
+    part = profile / profile.sum(1, keepdim=True)
+    place = torch.arange(light.shape[-1], dtype=torch.float64)
+    mean = (part * place).sum(1, keepdim=True)
+    return (part * (place - mean).square()).sum(1).sqrt()
 
 
 def _filled(sampler: GalaxySampler, index: int, seed: int, degrees: Tensor) -> Tensor:
@@ -149,6 +190,17 @@ def _filled(sampler: GalaxySampler, index: int, seed: int, degrees: Tensor) -> T
     values = sampler.complete_all(torch.tensor([index]), unset, [seed]).repeat(len(degrees), 1)
     values[:, _column(sampler)] = degrees
     return values
+
+
+def turns(sampler: GalaxySampler, index: int, count: int) -> tuple[float, np.ndarray]:
+    """Return how far a quarter turn is from one, over the brightest pixel, and angles between axes and requests."""
+    classes, seeds = torch.full((count,), index), range(count)
+    values = torch.cat([_filled(sampler, index, seed, torch.tensor([60.0])) for seed in seeds])
+    angles = torch.linspace(0, 170, count)
+    light, further = (sampler.light(classes, values, seeds, angles + more) for more in (0, 90))
+    error = (further - light.rot90(-1, (2, 3))).abs().amax((1, 2, 3)) / light.amax((1, 2, 3))
+    offsets = (measured(sampler, light).position_angle - angles + 90).remainder(180) - 90
+    return float(error.max()), offsets.abs().double().numpy()
 
 
 if __name__ == "__main__":

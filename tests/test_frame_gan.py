@@ -11,7 +11,14 @@ from galaxies.measure.inclination import axis_ratio_of
 from galaxies.networks.galaxy_frame import DiscInclination
 from gan_model import FrameGenerator, ProjectionDiscriminator, build_gan_generator, generator_loss, gradient_penalty
 
-FLUX = {"kind": "flux", "bands": ("g", "r"), "softening": (1.0, 1.0), "pixel_scale": 0.2, "psf_fwhm": (0.8, 0.8)}
+FLUX = {
+    "kind": "flux",
+    "telescope": "off",
+    "bands": ("g", "r"),
+    "softening": (1.0, 1.0),
+    "pixel_scale": 0.2,
+    "psf_fwhm": (0.8, 0.8),
+}
 
 
 def random(*shape, seed=0):

@@ -19,10 +19,13 @@ class ImageGenerator(nn.Module):
     turns : bool
         Whether it paints every galaxy lying along x, and the first numbers only say how it is turned onto the sky: see
         `networks.turning`.
+    lies_along_x : bool
+        Whether the patterns of what it paints lie along x for noise that is `networks.turning.upright`.
     """
 
     noise_dim: int
     turns: bool = False
+    lies_along_x: bool = False
 
 
 def style_network(inputs: int, style: int) -> nn.Sequential:

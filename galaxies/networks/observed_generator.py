@@ -12,7 +12,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch, inverse_sine
 from galaxies.networks.galaxy_frame import Pose
@@ -35,9 +35,9 @@ class ObservedGenerator(ImageGenerator):
 
     Parameters
     ----------
-    network : nn.Module
-        Paints planes (N, B, k S, k S) of any values from noise (N, latent_dim >= 3) and condition, of a galaxy that
-        lies along x.
+    network : ImageGenerator
+        Paints planes (N, B, k S, k S) of any values from noise (N, latent_dim >= 3) and condition. Position angles can
+        be asked for if what it paints lies along x.
     latent_dim : int
     image_size : int
         S, pixels of the telescope a side.
@@ -51,7 +51,6 @@ class ObservedGenerator(ImageGenerator):
         P, of the point-spread functions that are images, 0 for none.
     """
 
-    turns = True
     softening: Tensor
     window: Tensor  # (k S, k S), 1 within the galaxy's reach
     pixel_scale: Tensor  # (K,), of the kept exposures, as the next
@@ -62,7 +61,7 @@ class ObservedGenerator(ImageGenerator):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ImageGenerator,
         latent_dim: int,
         image_size: int,
         oversampling: int,
@@ -72,6 +71,7 @@ class ObservedGenerator(ImageGenerator):
     ) -> None:
         super().__init__()
         num_bands = len(softening)
+        self.turns = network.lies_along_x
         self.network, self.latent_dim, self.oversampling = network, latent_dim, oversampling
         self.white = (num_bands, image_size, image_size)
         self._parts = [latent_dim, math.prod(self.white), 1]

@@ -24,6 +24,7 @@ from galaxies.measure.inclination import axis_ratio_of
 from galaxies.networks.galaxy_frame import Pose
 from galaxies.networks.layers import ImageGenerator
 from galaxies.networks.turning import turned_light, upright
+from gan_model import build_gan_generator
 from tests.generation.painted import write_flux_checkpoint
 
 CONFIG = Config(
@@ -94,7 +95,7 @@ def test_a_position_angle_does_not_depend_on_the_batch(sampler):
 def test_an_accelerator_is_asked_for_the_same_angles(sampler):
     angles = torch.tensor([float(20 * k) for k in range(20)])
     told = condition_vector(torch.zeros(20, dtype=torch.int64), torch.full((20, 1), 60.0), CONFIG)
-    found = sampler._on_accelerator(np.full(20, 3), told, angles)
+    found = sampler._on_accelerator(np.full(20, 3), told, angles, False)
     assert torch.equal(found, sampler.generate(*vars(asked(20, angles.tolist())).values()))
 
 
@@ -171,6 +172,13 @@ def test_the_command_takes_an_inclination(checkpoint, tmp_path):
         generate_from_checkpoint.main([*options, "--set", "inclination=95"])
 
 
+def test_the_command_turns_galaxies_of_a_run_with_the_telescope_on(tmp_path):
+    path = write_flux_checkpoint(tmp_path / "flux/latest.pt")
+    options = ["--checkpoint", str(path), "--morphology", "disc", "--device", "cpu", "--count", "2"]
+    generate_from_checkpoint.main([*options, "--position-angle", "-30.5", "--out", str(tmp_path / "out")])
+    assert pd.read_csv(tmp_path / "out/catalogue.csv")["requested_position_angle"].tolist() == [-30.5] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -186,3 +194,34 @@ def test_runs_that_do_not_turn_say_so(checkpoint, tmp_path, monkeypatch, options
     with pytest.raises(UserError, match=words):
         generate_from_checkpoint.main(["--checkpoint", str(checkpoint), "--device", "cpu", *named, *options])
     assert not (tmp_path / "generated").exists()
+
+
+def observed(**settings):
+    """Return a sampler of an untrained generator that paints light and observes it."""
+    values = {name: getattr(CONFIG, name) for name in ("kind", "bands", "classes", "softening", "pixel_scale")}
+    values |= {"psf_fwhm": (0.8, 0.7), "attributes": ("inclination",), "attribute_ranges": (0.0, 90.0)}
+    values |= {"wavelengths": (480.0, 620.0), "photons": (0.01, 0.01), "psf_profile": "kolmogorov"}
+    config = Config(**values, latent_dim=8, width=4, **settings)
+    torch.manual_seed(0)
+    network = build_gan_generator(config).eval()
+    with torch.no_grad():
+        for weights in network.parameters():
+            if weights.ndim > 1:
+                weights.normal_(0, 0.1)
+    population = Population(torch.zeros(2, dtype=torch.int64), torch.tensor([[20.0], [70.0]]))
+    return GalaxySampler(network, config, population, Engine.choose("cpu", "fp32"))
+
+
+def test_light_before_the_telescope_is_turned_exactly():
+    sampler = observed()
+    first, quarter, free = sampler.light(*vars(asked(3, [25.0, 115.0, math.nan])).values())
+    assert (first - free).abs().max() > 0.01 * first.max()
+    torch.testing.assert_close(quarter, first.rot90(-1, (1, 2)), rtol=1e-4, atol=1e-5 * float(first.max()))
+    assert (quarter - first).abs().max() > 0.01 * first.max()
+
+
+def test_generators_that_paint_in_no_frame_take_no_position_angle():
+    sampler = observed(generator="residual")
+    assert sampler.light(torch.tensor([0]), torch.tensor([[60.0]]), [1]).shape == (1, 2, 128, 128)
+    with pytest.raises(UserError, match="does not turn galaxies"):
+        sampler.light(*vars(asked(1, [25.0])).values())
