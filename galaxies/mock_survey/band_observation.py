@@ -100,6 +100,9 @@ class BandSurvey:
     device : torch.device
     with_intrinsic : callable, optional
         From an object id to whether its light before the telescope is kept; by default none is.
+    chosen_by : Frame, optional
+        What the galaxies were chosen by, if by another survey, of as many bands: the same galaxies as that one has,
+        whether or not this one would find or resolve them.
     """
 
     def __init__(
@@ -108,9 +111,13 @@ class BandSurvey:
         frame: Frame,
         device: torch.device | str = "cpu",
         with_intrinsic: Callable[[str], bool] = _none,
+        chosen_by: Frame | None = None,
     ) -> None:
         self.seed = seed
         self.frame = frame
+        self.chosen_by = frame if chosen_by is None else chosen_by
+        if len(self.chosen_by.survey.bands) != len(frame.survey.bands):
+            raise ValueError("the same galaxies are those of a survey of as many bands")
         self.device = torch.device(device)
         self.with_intrinsic = with_intrinsic
         survey = frame.survey
@@ -150,7 +157,7 @@ class BandSurvey:
             rows = np.flatnonzero(morphologies == morphology)
             streams = [np.random.default_rng([self.seed, block, index, len(bands)]) for block in blocks]
             counts = np.bincount(rows // BLOCK, minlength=len(streams)).tolist()
-            table = band_population.draw_blocks(morphology, counts, streams, self.frame)
+            table = band_population.draw_blocks(morphology, counts, streams, self.frame, self.chosen_by)
             known = {name: getattr(table, name) for name in _KNOWN}
             known |= {"psf_fwhm": table.exposure.psf_fwhm, "noise": table.exposure.sky_noise}
             known |= {"true_axis_ratio": table.structure.axis_ratio.copy()}

@@ -100,11 +100,16 @@ class _Trials(NamedTuple):
 
 
 def draw_blocks(
-    morphology: str, counts: Sequence[int], streams: Sequence[np.random.Generator], frame: Frame
+    morphology: str,
+    counts: Sequence[int],
+    streams: Sequence[np.random.Generator],
+    frame: Frame,
+    chosen_by: Frame | None = None,
 ) -> BandTable[np.ndarray]:
     """Draw blocks of galaxies of one class, one after the other in the table, each from its own stream.
 
-    A block holds the same galaxies as alone.
+    A block holds the same galaxies as alone. They are those that `chosen_by` would find, by default what they are
+    observed with.
 
     Raises
     ------
@@ -112,17 +117,19 @@ def draw_blocks(
         If the mock survey does not know the class.
     """
     family = mock_class(morphology).family
-    return joined([_draw_block(morphology, family, *block, frame) for block in zip(counts, streams, strict=True)])
+    chosen_by = frame if chosen_by is None else chosen_by
+    blocks = zip(counts, streams, strict=True)
+    return joined([_draw_block(morphology, family, *block, frame, chosen_by) for block in blocks])
 
 
 def _draw_block(
-    morphology: str, family: Family, count: int, rng: np.random.Generator, frame: Frame
+    morphology: str, family: Family, count: int, rng: np.random.Generator, frame: Frame, chosen_by: Frame
 ) -> BandTable[np.ndarray]:
     shapes = population.draw_structure(morphology, count, rng)
     petro_r50, petro_r90 = population.petrosian_radii(shapes, [np.arange(count)])
     trials = _draw_trials(family, shapes, rng)
     dust = np.where(shapes.old > 0, 0.0, 0.06 + 0.2 * (1 - shapes.axis_ratio) + rng.uniform(0, 0.1, count))
-    taken = _found(family, shapes, trials, petro_r50, dust, frame)
+    taken = _found(family, shapes, trials, petro_r50, dust, chosen_by)
     one = _Trials(*(column[np.arange(count), taken] for column in trials))
 
     bulge, disc = _parts(family, one, dust, frame)

@@ -199,3 +199,16 @@ def test_position_angles_are_those_of_the_light(batch):
 def test_a_large_frame_needs_no_finer_pixels_unless_the_psf_does(lsst):
     assert BandSurvey(0, Frame(lsst, 128, 0.2)).oversampling == 1
     assert BandSurvey(0, Frame(find_survey("Euclid_VIS"), 128, 0.1)).oversampling == 2
+
+
+def test_the_same_galaxies_are_seen_by_another_survey(lsst, batch):
+    frame = Frame(find_survey("HSC", ["g", "r", "z"]), 76, 0.168)
+    (seen,) = BandSurvey(1, frame, chosen_by=Frame(lsst, 64, 0.2)).batches(16)
+    for name in ("redshift", "stellar_mass", "petro_r50_kpc", "true_axis_ratio"):
+        np.testing.assert_array_equal(seen.truth[name], batch.truth[name])
+    np.testing.assert_allclose(seen.truth["true_magnitude_r"], batch.truth["true_magnitude_r"], atol=0.15)  # filters
+    assert (seen.psf_fwhm[:, 1] / batch.psf_fwhm[:, 1]).std() < 1e-6  # the same air on another width
+    (others,) = BandSurvey(1, frame).batches(16)
+    assert not np.array_equal(others.truth["redshift"], batch.truth["redshift"])
+    with pytest.raises(ValueError, match="as many bands"):
+        BandSurvey(1, frame, chosen_by=Frame(find_survey("LSST", ["r"]), 64, 0.2))
