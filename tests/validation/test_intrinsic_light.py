@@ -76,6 +76,14 @@ def test_a_round_gaussian_has_the_radii_and_colors_of_the_formula():
     assert values["color_g_r"] == pytest.approx(-2.5 * math.log10(0.4), abs=1e-6)
 
 
+def test_colors_are_those_within_twice_the_half_light_radius():
+    planes = np.stack([gaussian(10.0), gaussian(5.0)])  # blue outskirts
+    values = measure_light(planes[None], SCALE, ("g", "r"), 1).values
+    radius = 2 * 5 * math.sqrt(2 * math.log(2))
+    within = [1 - math.exp(-0.5 * (radius / sigma) ** 2) for sigma in (10, 5)]
+    assert values["color_g_r"] == pytest.approx(-2.5 * math.log10(within[0] / within[1]), abs=0.02)
+
+
 @pytest.mark.parametrize("angle", [0.0, 0.5, 2.0])
 def test_ellipticity_is_that_of_the_isophotes_wherever_they_lie(angle):
     plane = gaussian(10.0, 0.4, angle, 2.2, -4.4)
