@@ -16,6 +16,7 @@ from galaxies.generation.build import FAMILIES, Asked
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.networks.sky_grain import GrainyGenerator
+from galaxies.telescope.exposure import Exposure
 from galaxies.training.diffusion_learner import DiffusionLearner
 from galaxies.training.gan_learner import GanLearner
 from galaxies.training.trainer import LEARNERS
@@ -165,7 +166,8 @@ def test_training_and_generation_follow_bands_and_classes(num_bands, num_classes
     condition, scaled, known = condition_vector(classes, values, config)
     assert condition.shape == (8, num_classes + 4)
     assert torch.equal(take_apart(condition, config).one_hot.argmax(1), classes)
-    batch = Batch(random(8, num_bands, 64, 64), classes, condition, scaled, known)
+    exposure = Exposure(torch.full((8,), 0.2), torch.full((8, num_bands), 0.8), torch.ones(8, num_bands))
+    batch = Batch(random(8, num_bands, 64, 64), classes, condition, scaled, known, exposure)
     one = learner(config, engine)
     for phase in ("predictor", "generator"):
         terms, *_ = one.step(batch, one.variant(phase, 1))

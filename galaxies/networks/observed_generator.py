@@ -52,6 +52,7 @@ class ObservedGenerator(ImageGenerator):
     """
 
     softening: Tensor
+    kernel: Tensor  # (3, 3), of sum 1
     window: Tensor  # (k S, k S), 1 within the galaxy's reach
     pixel_scale: Tensor  # (K,), of the kept exposures, as the next
     psf_fwhm: Tensor  # (K, B)
@@ -79,6 +80,8 @@ class ObservedGenerator(ImageGenerator):
         self._profile = profile_of(profile)
         self.register_buffer("softening", torch.tensor(softening), persistent=False)
         self.register_buffer("window", _window(image_size * oversampling), persistent=False)
+        taps = torch.tensor(_SMOOTH)
+        self.register_buffer("kernel", taps[:, None] * taps, persistent=False)
         for name, shape in (
             ("pixel_scale", (NUM_EXPOSURES,)),
             ("psf_fwhm", (NUM_EXPOSURES, num_bands)),
@@ -115,7 +118,7 @@ class ObservedGenerator(ImageGenerator):
             brightness = F.softplus(inverse_sine(painted.float()) + _DARK).clamp_max(_MOST)
             # A softening is that of a pixel of the telescope, of which many of the light's make one.
             light = brightness.sinh() * (self.softening / self.oversampling**2)[:, None, None]
-            return turned_light(_smoothed(light * self.window), Pose.from_noise(latent))
+            return turned_light(_smoothed(light * self.window, self.kernel), Pose.from_noise(latent))
 
     def observed(self, light: Tensor, exposure: Exposure, white: Tensor | None) -> Tensor:
         """Return what a telescope sees of light (N, B, k S, k S), with noise of standard normal numbers, or without.
@@ -175,8 +178,6 @@ def _window(side: int) -> Tensor:
     return 0.5 + 0.5 * torch.cos(math.pi * ((radius - _FADING) / (1 - _FADING)).clamp(0, 1))
 
 
-def _smoothed(light: Tensor) -> Tensor:
+def _smoothed(light: Tensor, kernel: Tensor) -> Tensor:
     """Spread each pixel's light over its neighbours: nothing is left of the pattern of the pixels themselves."""
-    taps = torch.tensor(_SMOOTH, dtype=light.dtype, device=light.device)
-    kernel = (taps[:, None] * taps).expand(light.shape[1], 1, 3, 3)
-    return F.conv2d(light, kernel, padding=1, groups=light.shape[1])
+    return F.conv2d(light, kernel.expand(light.shape[1], 1, 3, 3), padding=1, groups=light.shape[1])

@@ -19,6 +19,8 @@ SIDE, FINE, SOFTENING = 32, 2, (2.0, 8.0)
 class Painter(nn.Module):
     """Paint a lopsided ellipse along x, twice as bright in the second band; tell the noise that it got."""
 
+    lies_along_x = True
+
     def forward(self, latent, condition):
         self.seen = latent
         axis = torch.arange(SIDE * FINE) - (SIDE * FINE - 1) / 2
