@@ -33,6 +33,7 @@ _REFERENCE_NM = 625.0  # the reference band is the one nearest to this
 _RADIUS_RANGE = (1 / 18, 1 / 7.5)  # of half of the light, frame widths; never below the width of the PSF
 _COARSEST = 4.0  # pixels, over the survey's own
 _PAIR_RADIUS = 0.65  # of a pair's primary over that of a galaxy alone
+_LUMINOSITIES = (-24.0, -14.0)  # absolute magnitudes in r for which there are colours
 _TRIALS = (
     64  # of a galaxy, from its redshift down to the lowest, of which the first that the survey would keep is taken
 )
@@ -131,7 +132,63 @@ def _draw_block(
     dust = np.where(shapes.old > 0, 0.0, 0.06 + 0.2 * (1 - shapes.axis_ratio) + rng.uniform(0, 0.1, count))
     taken = _found(family, shapes, trials, petro_r50, dust, chosen_by)
     one = _Trials(*(column[np.arange(count), taken] for column in trials))
+    return _table(family, shapes, one, dust, (petro_r50, petro_r90), rng, frame)
 
+
+def draw_at(
+    morphology: str, redshift: float, magnitude: float, radius: float, rng: np.random.Generator, frame: Frame
+) -> BandTable[np.ndarray]:
+    """Draw one galaxy of a class where and as bright and large as is wanted, whatever a survey would keep.
+
+    Parameters
+    ----------
+    morphology : str
+    redshift : float
+        Above 0 and at most 6; its colours are those of the galaxies of `draw_blocks`, taken on.
+    magnitude : float
+        AB, in the frame's reference band, of all of its light.
+    radius : float
+        Petrosian half-light radius, arcseconds.
+    rng : numpy.random.Generator
+    frame : Frame
+        Of which only the survey's bands matter here.
+
+    Raises
+    ------
+    ValueError
+        If the mock survey does not know the class.
+    """
+    family = mock_class(morphology).family
+    shapes = population.draw_structure(morphology, 1, rng)
+    radii = population.petrosian_radii(shapes, [np.arange(1)])
+    dust = np.where(shapes.old > 0, 0.0, 0.06 + 0.2 * (1 - shapes.axis_ratio) + rng.uniform(0, 0.1, 1))
+    z = np.array([redshift])
+    # As if r were seen at rest, which is near enough for a colour; the light is scaled to the magnitude below.
+    absolute = np.clip(magnitude - distance_modulus(z) + _BRIGHTENING * z, *_LUMINOSITIES)
+    old_gr, disc_gr = population.colors_at_rest(
+        family, shapes.axis_ratio, shapes.old, absolute, rng.normal(0, 0.035, 1), rng.normal(0, 0.1, 1)
+    )
+    fraction = shapes.bulge_fraction
+    mass = population.mass_of_light(absolute, disc_gr * (1 - fraction) + old_gr * fraction)
+    one = _Trials(z, absolute, old_gr, disc_gr, mass, radius / radii[0])
+    bulge, disc = _parts(family, one, dust, frame)
+    place = frame.reference
+    seen = _light_at_rest(absolute, z) * (fraction * bulge.light[:, place] + (1 - fraction) * disc.light[:, place])
+    one = one._replace(magnitude_r=absolute + magnitude - (AB_ZERO_POINT - 2.5 * np.log10(seen)))
+    return _table(family, shapes, one, dust, (radii[0], radii[1]), rng, frame)
+
+
+def _table(
+    family: Family,
+    shapes: Structure[np.ndarray],
+    one: _Trials,
+    dust: np.ndarray,
+    petrosian: tuple[np.ndarray, np.ndarray],
+    rng: np.random.Generator,
+    frame: Frame,
+) -> BandTable[np.ndarray]:
+    """Return what follows from galaxies' shapes, luminosities, distances and colours."""
+    petro_r50, petro_r90 = petrosian
     bulge, disc = _parts(family, one, dust, frame)
     at_rest = _light_at_rest(one.magnitude_r, one.redshift)
     fraction = shapes.bulge_fraction
@@ -152,7 +209,7 @@ def _draw_block(
         petro_r50_kpc=petro_r50 * one.size / scale,
         structure=shapes,
         palette=_palette(one, bulge, disc, dust, at_rest * (1 - fraction), frame),
-        exposure=_draw_exposure(count, rng, frame),
+        exposure=_draw_exposure(len(dust), rng, frame),
     )
 
 

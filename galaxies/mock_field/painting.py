@@ -1,0 +1,258 @@
+"""Paint a cell of a field: who is in it, what light they have, and what the telescope makes of it, without noise.
+
+The sky is cut into cells of `CELL_ARCSEC`, whatever observes it. What is in a cell depends on the seed and its place
+alone, so that another telescope sees the same sky, and any number of processes paint the same. A cell's sources are
+rendered together, in an order of their own, and its picture reaches beyond it as far as its sources do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config_physics import AB_ZERO_POINT
+from galaxies.mock_field.counts import CatalogueCounts, DeepCounts, star_magnitudes
+from galaxies.mock_field.field_folder import GALAXY, STAR, FieldFacts, truth_dtype
+from galaxies.mock_field.sources import LightSource, Requests, draw_classes
+from galaxies.telescope.psf import Psf
+from galaxies.telescope.waves import from_waves, to_waves
+
+CELL_ARCSEC = 64.0
+_WINGS = 8.0  # widths of the PSF about a source's light that are painted
+_STAMPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
+_MARGIN = 1.25  # of a stamp, after which waves come round
+_TOGETHER = 1 << 21  # pixels of light in all bands that are blurred at a time
+_STAR_FINER = 4  # of a star, pixels over those of its light
+_TEMPERATURES = (3500.0, 8000.0)  # of stars, kelvin
+_HC_OVER_K = 1.438776877e7  # nm K
+
+
+@dataclass(frozen=True)
+class Sky:
+    """What a field shows: everything that its light depends on; other processes are handed it.
+
+    Attributes
+    ----------
+    facts : FieldFacts
+    profile : callable
+        Of the PSF, see `Psf`.
+    source : LightSource
+    counts : DeepCounts or CatalogueCounts
+    stars_per_arcmin2 : float
+    """
+
+    facts: FieldFacts
+    psf_text: str
+    obscuration: float
+    source: LightSource
+    counts: DeepCounts | CatalogueCounts
+    stars_per_arcmin2: float
+
+    @property
+    def reference(self) -> int:
+        """The place of the reference band."""
+        return self.facts.band_names.index(self.facts.reference_band)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Cells down and along the field."""
+        scale = self.facts.pixel_scale
+        return tuple(math.ceil(size * scale / CELL_ARCSEC) for size in self.facts.shape)  # type: ignore[return-value]
+
+    def psf(self) -> Psf:
+        """Return the point-spread functions of the bands, (1, B)."""
+        return Psf.named(torch.tensor([[b.psf_fwhm for b in self.facts.bands]]), self.psf_text, self.obscuration)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A painted cell.
+
+    light, (B, h, w), float32, nanojansky, from pixel (row, column) of the field on; brightest and owner, (h, w): the
+    most light of one source in the reference band, and its id; truth, structured rows.
+    """
+
+    row: int
+    column: int
+    light: np.ndarray
+    brightest: np.ndarray
+    owner: np.ndarray
+    truth: np.ndarray
+
+
+def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarray:
+    """Return rows of the truth table of a cell: places, kinds, wanted magnitude, size and redshift of its sources.
+
+    The magnitude in the reference band, size and redshift are what is asked for; the rest is filled in by painting.
+    """
+    facts = sky.facts
+    rng = np.random.default_rng([facts.seed, *cell])
+    area = CELL_ARCSEC**2 / 3600
+    numbers = [rng.poisson(rate * area) for rate in (sky.counts.per_arcmin2, sky.stars_per_arcmin2)]
+    rows = np.zeros(sum(numbers), truth_dtype(facts.band_names))
+    drawn = sky.counts.draw(numbers[0], rng)
+    galaxies, stars = slice(0, numbers[0]), slice(numbers[0], None)
+    name = f"magnitude_{facts.reference_band}"
+    rows["kind"][galaxies], rows["kind"][stars] = GALAXY, STAR
+    rows["morphology"][galaxies] = draw_classes(numbers[0], rng)
+    rows[name][galaxies], rows["size_arcsec"][galaxies] = drawn.magnitude, drawn.radius
+    rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift, np.nan
+    rows[name][stars] = star_magnitudes(numbers[1], sky.counts.faintest, rng)
+    corner = np.array([cell[1], cell[0]])
+    place = (rng.random((len(rows), 2)) + corner) * CELL_ARCSEC / facts.pixel_scale - 0.5
+    rows["x"], rows["y"] = place.T
+    rows["seed"] = rng.integers(0, 2**62, len(rows))
+    rows = rows[(rows["x"] < facts.width_px - 0.5) & (rows["y"] < facts.height_px - 0.5)]
+    rows["id"] = first_id + np.arange(len(rows))
+    return rows
+
+
+@torch.no_grad()
+def paint(sky: Sky, cell: tuple[int, int], first_id: int) -> Picture:
+    """Paint a cell, whose first source has the id `first_id`."""
+    truth = catalogue_of(sky, cell, first_id)
+    stamps = [*_galaxies(sky, truth), *_stars(sky, truth)]
+    stamps.sort(key=lambda stamp: stamp[0])
+    low = np.array([stamp[1:3] for stamp in stamps] or [(0, 0)]).min(0)
+    high = np.array([(r + s.shape[-1], c + s.shape[-1]) for _, r, c, s in stamps] or [(0, 0)]).max(0)
+    low, high = np.maximum(low, 0), np.minimum(high, sky.facts.shape)
+    shape = tuple(np.maximum(high - low, 0).tolist())
+    light = np.zeros((len(sky.facts.bands), *shape), np.float32)
+    brightest, owner = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    noise = np.array([b.sky_noise for b in sky.facts.bands], np.float64)[:, None, None]
+    photons = np.array([b.photons for b in sky.facts.bands], np.float64)[:, None, None]
+    for index, row, column, stamp in stamps:
+        side = stamp.shape[-1]
+        snr = np.sqrt((stamp.astype(np.float64) ** 2 / (noise**2 + photons * stamp.clip(0))).sum((1, 2)))
+        for name, value in zip(sky.facts.band_names, snr, strict=True):
+            truth[f"snr_{name}"][index] = value
+        rows = slice(max(row, low[0]), min(row + side, high[0]))
+        columns = slice(max(column, low[1]), min(column + side, high[1]))
+        part = stamp[:, rows.start - row : rows.stop - row, columns.start - column : columns.stop - column]
+        here = (slice(rows.start - low[0], rows.stop - low[0]), slice(columns.start - low[1], columns.stop - low[1]))
+        light[:, here[0], here[1]] += part
+        more = part[sky.reference] > brightest[here]
+        brightest[here] = np.where(more, part[sky.reference], brightest[here])
+        owner[here] = np.where(more, truth["id"][index], owner[here])
+    return Picture(int(low[0]), int(low[1]), light, brightest, owner, truth)
+
+
+def _galaxies(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
+    indices = np.flatnonzero(truth["kind"] == GALAXY.encode())
+    if not len(indices):
+        return []
+    rows = truth[indices]
+    wanted = Requests(
+        rows[f"magnitude_{sky.facts.reference_band}"],
+        rows["size_arcsec"],
+        rows["redshift"],
+        rows["morphology"].astype("U16"),
+        rows["seed"],
+    )
+    stamps = []
+    for group in sky.source.draw(wanted):
+        here = indices[group.rows]
+        flux = group.images.double().sum((-1, -2)).numpy()
+        for place, name in enumerate(sky.facts.band_names):
+            truth[f"magnitude_{name}"][here] = AB_ZERO_POINT - 2.5 * np.log10(flux[:, place].clip(1e-30))
+        for name, values in shapes_of(group.images[:, sky.reference].double(), group.pixel_scale.double()).items():
+            truth[name][here] = values.numpy()
+        stamps += _stamps(sky, group.images, group.pixel_scale, truth, here)
+    return stamps
+
+
+def _stars(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
+    indices = np.flatnonzero(truth["kind"] == STAR.encode())
+    if not len(indices):
+        return []
+    facts = sky.facts
+    for name in ("ellipticity", "position_angle"):
+        truth[name][indices] = np.nan
+    temperature = np.array([np.random.default_rng(int(s)).uniform(*_TEMPERATURES) for s in truth["seed"][indices]])
+    wavelength = np.array([band.wavelength_nm for band in facts.bands])
+    # Planck's law a unit of frequency.
+    shine = 1 / wavelength**3 / np.expm1(_HC_OVER_K / (wavelength * temperature[:, None]))
+    magnitude = truth[f"magnitude_{facts.reference_band}"][indices]
+    flux = 10 ** (0.4 * (AB_ZERO_POINT - magnitude))[:, None] * shine / shine[:, [sky.reference]]
+    for place, name in enumerate(facts.band_names):
+        truth[f"magnitude_{name}"][indices] = AB_ZERO_POINT - 2.5 * np.log10(flux[:, place])
+    light = torch.from_numpy(flux).float()[..., None, None]
+    scale = torch.full((len(indices),), facts.pixel_scale / _STAR_FINER)
+    return _stamps(sky, light, scale, truth, indices)
+
+
+def _stamps(
+    sky: Sky, light: Tensor, light_scale: Tensor, truth: np.ndarray, indices: np.ndarray
+) -> list[tuple[int, int, int, np.ndarray]]:
+    """Return for each source its index, the field's row and column of its stamp's first pixel, and the stamp."""
+    scale = sky.facts.pixel_scale
+    wings = _WINGS * max(band.psf_fwhm for band in sky.facts.bands)
+    needed = (light.shape[-1] * light_scale.double().numpy() + 2 * wings) / scale + 2
+    found: list[tuple[int, int, int, np.ndarray]] = []
+    sides = np.array([next((s for s in _STAMPS if s >= n), _STAMPS[-1]) for n in needed])
+    for side in np.unique(sides):
+        chosen = np.flatnonzero(sides == side)
+        ratio = scale / light_scale[chosen]
+        period = math.ceil(_MARGIN * max(light.shape[-1], float(side * ratio.max()))) | 1
+        each = max(1, _TOGETHER // (light.shape[1] * period**2))
+        for part in np.split(chosen, range(each, len(chosen), each)):
+            x, y = truth["x"][indices[part]], truth["y"][indices[part]]
+            # The stamp's middle lies between its middle pixels.
+            column = np.floor(x).astype(int) - side // 2 + 1
+            row = np.floor(y).astype(int) - side // 2 + 1
+            move = np.stack([x - column - (side - 1) / 2, y - row - (side - 1) / 2], 1)
+            moved = torch.from_numpy(move).float() * (scale / light_scale[part])[:, None]  # pixels of the light
+            seen = observed_at(light[part], light_scale[part], scale, int(side), period, sky.psf(), moved)
+            found += zip(indices[part].tolist(), row.tolist(), column.tolist(), seen.numpy(), strict=True)
+    return found
+
+
+def observed_at(
+    light: Tensor, light_scale: Tensor, pixel_scale: float, side: int, period: int, psf: Psf, moved: Tensor
+) -> Tensor:
+    """Return what pixels gather of light (N, B, L, L) that is moved from the middle of the stamp, (N, B, side, side).
+
+    `moved`, (N, 2), x and y in pixels of the light; `period`, an odd number of these, after which waves come round.
+    Moving light turns its cosines and sines into each other, so that places are exact.
+    """
+    frequencies = torch.arange((period + 1) // 2, dtype=light.dtype) / period
+    four = psf.applied(to_waves(light, frequencies), frequencies, light_scale, pixel_scale / light_scale)
+    parts = torch.stack(list(four)).unflatten(0, (2, 2))
+    along, down = (2 * math.pi * frequencies * moved[:, [axis]] for axis in (0, 1))  # (N, K) each
+    cos, sin = along.cos()[:, None, None, :], along.sin()[:, None, None, :]
+    parts = torch.stack([parts[:, 0] * cos - parts[:, 1] * sin, parts[:, 0] * sin + parts[:, 1] * cos], 1)
+    cos, sin = down.cos()[:, None, :, None], down.sin()[:, None, :, None]
+    parts = torch.stack([parts[0] * cos - parts[1] * sin, parts[0] * sin + parts[1] * cos], 0)
+    return from_waves(parts.flatten(0, 1).unbind(), frequencies, period, side, pixel_scale / light_scale)
+
+
+def shapes_of(images: Tensor, pixel_scale: Tensor) -> dict[str, Tensor]:
+    """Return half-light radius (arcseconds, of the circle about the centroid), ellipticity and position angle.
+
+    Images are (N, L, L), without noise, float64.
+    """
+    axis = torch.arange(images.shape[-1], dtype=images.dtype) - (images.shape[-1] - 1) / 2
+    total = images.sum((1, 2))
+    x0, y0 = (images.sum(1) @ axis) / total, (images.sum(2) @ axis) / total
+    x, y = axis - x0[:, None], axis - y0[:, None]  # (N, L) each
+    xx = (images.sum(1) * x.square()).sum(1) / total
+    yy = (images.sum(2) * y.square()).sum(1) / total
+    xy = ((images * x[:, None, :]).sum(2) * y).sum(1) / total
+    middle, spread = (xx + yy) / 2, (((xx - yy) / 2).square() + xy.square()).sqrt()
+    ratio = ((middle - spread).clamp_min(0) / (middle + spread)).sqrt()
+    distance = (x[:, None, :].square() + y[:, :, None].square()).sqrt()
+    low, high = torch.zeros_like(total), torch.full_like(total, images.shape[-1])
+    for _ in range(20):
+        radius = (low + high) / 2
+        # A pixel on the rim counts by how far the circle reaches into it.
+        inside = (images * (radius[:, None, None] - distance + 0.5).clamp(0, 1)).sum((1, 2))
+        low, high = torch.where(inside < total / 2, radius, low), torch.where(inside < total / 2, high, radius)
+    return {
+        "size_arcsec": (low + high) / 2 * pixel_scale,
+        "ellipticity": 1 - ratio,
+        "position_angle": torch.rad2deg(0.5 * torch.atan2(2 * xy, xx - yy)) % 180,
+    }

@@ -1,0 +1,145 @@
+"""Observe galaxies by any survey.
+
+    python observe.py field --survey LSST --bands g,r,i --area 25 --seed 1 --out fields/lsst
+    python observe.py field --survey Euclid_VIS --area 25 --exposure 565 --stars 2 --out fields/euclid
+
+`field` makes a mock field of the sky: galaxies in their numbers and stars, with the survey's PSF, pixels and noise.
+The folder gets for each band BAND.fits (nJy a pixel, with the extensions NOISE, WEIGHT and PSF) and
+noiseless_BAND.fits, segmentation.fits, truth.fits (a row a source), field.json and preview.png. What is in them
+depends on the options alone, and not on the number of processes; with the same seed another survey sees galaxies of the
+same places, magnitudes, sizes and redshifts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from galaxies.command_line import Parser, run_script
+from galaxies.common.errors import UserError, shown
+from galaxies.common.parsing import MAX_SEED, finite_number, positive_number, whole_number
+
+_MOST_STARS = 1000.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the script; see the module's docstring."""
+    options = _parser().parse_args(argv)
+    options.run(options, " ".join(["observe.py", *(sys.argv[1:] if argv is None else argv)]))
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="observe.py", description=__doc__)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    field = parsers.add_parser("field", help="make a mock field", description="Make a mock field of the sky.")
+    field.add_argument(
+        "--galaxies", choices=("mock",), default="mock", help="what draws them: the mock survey's own (default: mock)"
+    )
+    field.add_argument(
+        "--survey", required=True, metavar="NAME", help="of surveycodex, such as LSST, or a .json file of one's own"
+    )
+    field.add_argument("--bands", metavar="LIST", help="of the survey, such as g,r,i (default: all)")
+    field.add_argument(
+        "--area", type=positive_number, default=25.0, metavar="ARCMIN2", help="square arcminutes (default: 25)"
+    )
+    field.add_argument(
+        "--exposure",
+        type=_exposure,
+        metavar="SECONDS",
+        help="of all bands, or of each as g=300,r=600 (default: the survey's own, at its end)",
+    )
+    field.add_argument(
+        "--faintest",
+        type=_magnitude,
+        default=27.0,
+        metavar="MAG",
+        help="AB magnitude of the faintest sources, in the band nearest to i, 18 to 32 (default: 27)",
+    )
+    field.add_argument(
+        "--counts",
+        type=Path,
+        metavar="CSV",
+        help="draw galaxies from this catalogue: columns magnitude and perhaps size (half-light radius, arcsec) and "
+        "redshift (default: counts of the LSST Science Book)",
+    )
+    field.add_argument(
+        "--counts-area", type=positive_number, metavar="ARCMIN2", help="square arcminutes that the catalogue covers"
+    )
+    field.add_argument(
+        "--stars", type=_stars, default=0.0, metavar="PER_ARCMIN2", help="stars a square arcminute (default: 0)"
+    )
+    field.add_argument(
+        "--seed", type=whole_number(0, MAX_SEED), default=0, metavar="N", help="of the sky and its noise (default: 0)"
+    )
+    field.add_argument(
+        "--processes", type=whole_number(1, 61), default=1, metavar="N", help="that work side by side (default: 1)"
+    )
+    field.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    field.add_argument("--overwrite", action="store_true", help="replace a mock field that is there")
+    field.set_defaults(run=_field)
+    return parser
+
+
+def _field(options: argparse.Namespace, command_line: str) -> None:
+    from galaxies.common.outputs import MOCK_FIELD, check_folder
+    from galaxies.mock_field.counts import CatalogueCounts, DeepCounts
+    from galaxies.mock_field.making import facts_of, limits, make_field
+    from galaxies.mock_field.painting import Sky
+    from galaxies.mock_field.sources import MockLight
+    from galaxies.telescope.surveys import find_survey
+
+    inputs = [options.counts] if options.counts else []
+    check_folder(options.out, MOCK_FIELD, inputs=inputs, overwrite=options.overwrite)
+    if (options.counts is None) != (options.counts_area is None):
+        raise UserError("--counts and --counts-area go together: the catalogue, and the area that it covers")
+    bands = None if options.bands is None else [name.strip() for name in options.bands.split(",")]
+    survey = find_survey(options.survey, bands)
+    if options.exposure is not None:
+        survey = survey.with_exposure(options.exposure)
+    counts: CatalogueCounts | DeepCounts = DeepCounts(options.faintest)
+    if options.counts is not None:
+        counts = CatalogueCounts(options.counts, options.faintest, options.counts_area)
+    facts = facts_of(
+        survey,
+        options.area,
+        options.seed,
+        options.faintest,
+        counts.describe(),
+        "the mock survey's own galaxies, without a trained generator",
+        command_line,
+    )
+    source = MockLight(survey, facts.band_names.index(facts.reference_band))
+    sky = Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars)
+    print("; ".join(limits(facts)))
+    print(make_field(sky, options.out, options.processes, options.overwrite))
+
+
+def _exposure(text: str) -> float | dict[str, float]:
+    """Read seconds, or seconds a band."""
+    if "=" not in text:
+        return finite_number(text)
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name in found:
+            raise argparse.ArgumentTypeError(f"{shown(name)} is there twice")
+        found[name] = finite_number(value)
+    return found
+
+
+def _magnitude(text: str) -> float:
+    if not 18 <= (value := finite_number(text)) <= 32:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 18 and 32")
+    return value
+
+
+def _stars(text: str) -> float:
+    if not 0 <= (value := finite_number(text)) <= _MOST_STARS:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MOST_STARS:g}")
+    return value
+
+
+if __name__ == "__main__":
+    run_script(main)
