@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -110,7 +111,16 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
     down, along = sky.cells
     cells = [(row, column) for row in range(down) for column in range(along)]
     with output_folder(out, MOCK_FIELD, inputs=(), overwrite=overwrite) as folder:
-        numbers = [len(catalogue_of(sky, cell)) for cell in cells]
+        numbers, at_edge = [], 0
+        for cell in cells:
+            redshift = catalogue_of(sky, cell)["redshift"]
+            numbers.append(len(redshift))
+            at_edge += int((redshift >= sky.source.most_redshift).sum())
+        edge = (
+            f"{at_edge:,} of {sum(numbers):,} sources are galaxies of redshift above {sky.source.most_redshift:g}, of "
+            "which nothing is known to draw them by: they are drawn at it"
+        )
+        facts = replace(facts, remarks=(*facts.remarks, edge)) if at_edge else facts
         firsts = np.concatenate([[1], 1 + np.cumsum(numbers)]).tolist()
         needed = bytes_of_field(facts, sum(numbers)) + 4 * facts.width_px * facts.height_px
         if needed > (free := free_space(folder)[1]):
@@ -140,6 +150,7 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
     return (
         f"{sum(numbers):,} sources in {facts.width_px:,} x {facts.height_px:,} pixels ({facts.area_arcmin2:.4g} square "
         f"arcminutes) of {facts.survey}, bands {', '.join(facts.band_names)}, in {out}"
+        + (f"\n{edge}" if at_edge else "")
     )
 
 

@@ -23,7 +23,7 @@ from galaxies.telescope.waves import from_waves, to_waves
 
 CELL_ARCSEC = 64.0
 _WINGS = 8.0  # widths of the PSF about a source's light that are painted
-_STAMPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
+_STAMPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2304)
 _MARGIN = 1.25  # of a stamp, after which waves come round
 _TOGETHER = 1 << 21  # pixels of light in all bands that are blurred at a time
 _STAR_FINER = 4  # of a star, pixels over those of its light
@@ -100,7 +100,8 @@ def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarr
     rows["kind"][galaxies], rows["kind"][stars] = GALAXY, STAR
     rows["morphology"][galaxies] = draw_classes(numbers[0], rng)
     rows[name][galaxies], rows["size_arcsec"][galaxies] = drawn.magnitude, drawn.radius
-    rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift, np.nan
+    # Beyond what the source can draw, at the edge of it.
+    rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift.clip(max=sky.source.most_redshift), np.nan
     rows[name][stars] = star_magnitudes(numbers[1], sky.counts.faintest, rng)
     corner = np.array([cell[1], cell[0]])
     place = (rng.random((len(rows), 2)) + corner) * CELL_ARCSEC / facts.pixel_scale - 0.5
@@ -220,14 +221,14 @@ def observed_at(
     Moving light turns its cosines and sines into each other, so that places are exact.
     """
     frequencies = torch.arange((period + 1) // 2, dtype=light.dtype) / period
-    four = psf.applied(to_waves(light, frequencies), frequencies, light_scale, pixel_scale / light_scale)
-    parts = torch.stack(list(four)).unflatten(0, (2, 2))
+    waves = to_waves(light, frequencies)
+    cc, cs, sc, ss = psf.applied(waves, frequencies, light_scale, pixel_scale / light_scale)
     along, down = (2 * math.pi * frequencies * moved[:, [axis]] for axis in (0, 1))  # (N, K) each
     cos, sin = along.cos()[:, None, None, :], along.sin()[:, None, None, :]
-    parts = torch.stack([parts[:, 0] * cos - parts[:, 1] * sin, parts[:, 0] * sin + parts[:, 1] * cos], 1)
+    cc, cs, sc, ss = cc * cos - cs * sin, cc * sin + cs * cos, sc * cos - ss * sin, sc * sin + ss * cos
     cos, sin = down.cos()[:, None, :, None], down.sin()[:, None, :, None]
-    parts = torch.stack([parts[0] * cos - parts[1] * sin, parts[0] * sin + parts[1] * cos], 0)
-    return from_waves(parts.flatten(0, 1).unbind(), frequencies, period, side, pixel_scale / light_scale)
+    parts = [cc * cos - sc * sin, cs * cos - ss * sin, cc * sin + sc * cos, cs * sin + ss * cos]
+    return from_waves(parts, frequencies, period, side, pixel_scale / light_scale)
 
 
 def shapes_of(images: Tensor, pixel_scale: Tensor) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from galaxies.telescope.fourier import FourierGrid, fft_size
 from galaxies.telescope.surveys import Survey
 
 _RADII = 12.0  # half-light radii that the frame of a galaxy is wide
-_SIDES = (64, 128, 256, 512, 1024)  # pixels of light
+_SIDES = (64, 128, 256, 512, 1024, 2048)  # pixels of light
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class GroupOfLight:
 
 
 class LightSource(Protocol):
-    """What draws light in the bands of a survey."""
+    """What draws light in the bands of a survey, of galaxies up to `most_redshift`."""
+
+    most_redshift: float
 
     def describe(self) -> str:
         """Say what draws the galaxies."""
@@ -71,6 +73,8 @@ class MockLight:
     reference : int
         The place of the band of the magnitudes.
     """
+
+    most_redshift = 2.0  # to which its spectra tell of the bands
 
     def __init__(self, survey: Survey, reference: int) -> None:
         self._reference = reference

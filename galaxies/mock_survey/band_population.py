@@ -144,7 +144,7 @@ def draw_at(
     ----------
     morphology : str
     redshift : float
-        Above 0 and at most 6; its colours are those of the galaxies of `draw_blocks`, taken on.
+        Above 0 and at most 2, as far as there are spectra.
     magnitude : float
         AB, in the frame's reference band, of all of its light.
     radius : float

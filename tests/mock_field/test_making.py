@@ -62,6 +62,19 @@ def test_all_light_is_that_of_the_truth(field):
             assert light[y - 20 : y + 21, x - 20 : x + 21].sum() == pytest.approx(flux[row], rel=0.03)
 
 
+def test_galaxies_beyond_what_can_be_drawn_are_drawn_at_its_edge_and_counted(field):
+    redshift = field.truth()["redshift"][field.truth()["kind"] == b"galaxy"]
+    at_edge = int((redshift == 2).sum())
+    assert redshift.max() <= 2
+    said = [remark for remark in field.facts.remarks if "redshift above 2" in remark]
+    assert (len(said) == 1 and said[0].startswith(f"{at_edge} of {len(field.truth())} ")) if at_edge else not said
+    for name in field.truth().dtype.names:
+        if name not in ("kind", "morphology", "redshift", "ellipticity", "position_angle"):
+            assert np.isfinite(field.truth()[name]).all()
+    for band in field.facts.band_names:
+        assert np.isfinite(field.image(band)).all() and np.isfinite(field.weight(band)).all()
+
+
 def test_noise_is_what_the_maps_and_the_manifest_say(field):
     for band in field.facts.bands:
         light, noise = np.array(field.noiseless(band.name), np.float64), np.array(field.noise(band.name), np.float64)
@@ -196,7 +209,7 @@ def test_counts_have_the_slopes_and_the_number_that_they_say():
 )
 def test_what_cannot_be_made_is_one_sentence(tmp_path, words, said, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("galaxies.mock_field.making.catalogue_of", lambda sky, cell, first_id=1: [])
+    monkeypatch.setattr("galaxies.mock_field.making.catalogue_of", lambda sky, cell: {"redshift": np.zeros(0)})
     monkeypatch.setattr("galaxies.mock_field.painting.CELL_ARCSEC", 1e6)
     with pytest.raises(UserError, match=said) as caught:
         observe.main([*WORDS.split(), *words.split(), "--out", "out"])
