@@ -22,6 +22,7 @@ import app
 import evaluate
 import galaxy
 import generate_from_checkpoint
+import observe
 import prepare_data
 import release_checkpoint
 import resume_training
@@ -41,6 +42,7 @@ SCRIPTS = {
     "galaxy.py": galaxy.main,
     "resume_training.py": resume_training.main,
     "generate_from_checkpoint.py": generate_from_checkpoint.main,
+    "observe.py": observe.main,
     "prepare_data.py": prepare_data.main,
     "evaluate.py": evaluate.main,
     "release_checkpoint.py": release_checkpoint.main,
@@ -219,6 +221,7 @@ RIGHT = {
     ("galaxy.py", ""): "--data data/only --width 4 --latent-dim 8 --batch-size 16",
     ("resume_training.py", ""): "--run tiny --epochs 3",
     ("generate_from_checkpoint.py", ""): "--checkpoint good.pt --morphology spiral --count 2 --out new",
+    ("observe.py", "field"): "--survey LSST --bands r --area 0.05 --faintest 22 --out new",
     ("prepare_data.py", "gz2"): "--path files --out new",
     ("prepare_data.py", "galaxy-zoo"): "--table labels.csv --images pictures --out new",
     ("prepare_data.py", "galaxy10"): "--path files --out new",
