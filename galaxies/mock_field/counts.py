@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from galaxies.common.errors import UserError
+from galaxies.common.reading import check_regular
 
 BRIGHTEST = 17.0  # of a galaxy or star that is drawn
 KNEE, BRIGHT_SLOPE, FAINT_SLOPE = 25.5, 0.31, 0.2
@@ -81,6 +82,7 @@ class CatalogueCounts:
         import pandas as pd
 
         try:
+            check_regular(path)  # a pipe would be waited for
             table = pd.read_csv(path)
             magnitude = table["magnitude"].to_numpy(np.float64)
         except (OSError, KeyError, ValueError) as error:

@@ -78,6 +78,11 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("runs", "evaluate.py compare report report2/report.json", ("report2/report.json", "report/report.json")),
     ("images", "evaluate.py measure pictures/0.png --out new/table.csv", ("pictures/0.png",)),
     ("--data", "evaluate.py validate --data data", _DATASET),
+    (
+        "--counts",
+        "observe.py field --survey LSST --bands r --area 0.05 --counts counts.csv --counts-area 1 --out new",
+        ("counts.csv",),
+    ),
     ("field", "evaluate.py field field --most 2", ("field/field.json", "field/r.fits", "field/truth.fits")),
     ("--checkpoint", "evaluate.py augmentation --checkpoint run/latest.pt --data data", ("run/latest.pt",)),
     ("--data", "evaluate.py augmentation --checkpoint run/latest.pt --data data", _DATASET),
@@ -127,6 +132,7 @@ def whole(trained, dataset_path, tmp_path_factory):
     (folder / "pictures").mkdir()
     Image.new("RGB", (96, 96), (9, 9, 9)).save(folder / "pictures/0.png")
     (folder / "labels.csv").write_text("image,morphology\n0.png,spiral\n")
+    (folder / "counts.csv").write_text("magnitude,size\n20.5,0.7\n21.5,0.5\n")
     (folder / "requests.csv").write_text("morphology,size\nspiral,0.12\n")
     for name in ("vgg.pt", "galaxy10.h5", "votes.csv"):
         (folder / name).write_bytes(b"")

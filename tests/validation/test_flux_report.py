@@ -69,7 +69,7 @@ def test_the_report_says_what_was_compared(found):
 
 def test_requested_and_measured_agree_in_physical_units(found):
     control = found.report.control
-    for name, tolerance in (("magnitude_r", 0.1), ("color_g_r", 0.1), ("size_arcsec", 0.12)):
+    for name, tolerance in (("magnitude_r", 0.1), ("color_g_r", 0.1), ("size_arcsec", 0.16)):
         cell = control.attributes.uniform[name]["photometry"][ALL]
         assert cell.spearman.value > 0.95 and cell.mae.value < tolerance, name
     assert control.attributes.uniform["magnitude_r"]["judge"][ALL].spearman.value > 0.9
