@@ -203,7 +203,7 @@ def test_counts_have_the_slopes_and_the_number_that_they_say():
         ("--area 0", "0 is not above 0"),
         ("--faintest 50", "50 must lie between 18 and 32"),
         ("--stars -1", "must lie between 0 and"),
-        ("--counts nothing.csv --counts-area 1", r"nothing.csv is no catalogue with a column magnitude"),
+        ("--counts nothing.csv --counts-area 1", r"there is no file nothing.csv"),
         ("--counts-area 1", "--counts and --counts-area go together"),
     ],
 )
