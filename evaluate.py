@@ -29,7 +29,14 @@ from galaxies.command_line import (
     run_script,
     solver_settings,
 )
-from galaxies.common.parsing import finite_number, finite_numbers, positive_number, positive_numbers, whole_number
+from galaxies.common.parsing import (
+    finite_number,
+    finite_numbers,
+    number_between,
+    positive_number,
+    positive_numbers,
+    whole_number,
+)
 from galaxies.validation import commands
 
 _NEEDED = ("scipy", "sklearn", "matplotlib", "jinja2")
@@ -167,7 +174,7 @@ def _parser() -> Parser:
     )
     field.add_argument(
         "--threshold",
-        type=_threshold,
+        type=number_between(1, 1000),
         default=5.0,
         metavar="X",
         help="signal-to-noise ratio of a source's peak, as of a point source (1 to 1000, default: 5)",
@@ -266,12 +273,6 @@ def _exposures(text: str) -> tuple[float, ...]:
     if len(seconds) > _MOST_EXPOSURES:
         raise argparse.ArgumentTypeError(f"{len(seconds)} exposures are more than {_MOST_EXPOSURES}")
     return seconds
-
-
-def _threshold(text: str) -> float:
-    if not 1 <= (value := finite_number(text)) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 1 and 1000")
-    return value
 
 
 def _redshift(text: str) -> float:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError, shown
-from galaxies.common.parsing import MAX_SEED, finite_number, positive_number, whole_number
+from galaxies.common.parsing import MAX_SEED, finite_number, number_between, positive_number, whole_number
+from galaxies.datasets.band_lists import band_names
 
 _MOST_STARS = 1000.0
 
@@ -40,7 +41,7 @@ def _parser() -> Parser:
     field.add_argument(
         "--survey", required=True, metavar="NAME", help="of surveycodex, such as LSST, or a .json file of one's own"
     )
-    field.add_argument("--bands", metavar="LIST", help="of the survey, such as g,r,i (default: all)")
+    field.add_argument("--bands", type=band_names, metavar="LIST", help="of the survey, such as g,r,i (default: all)")
     field.add_argument(
         "--area", type=positive_number, default=25.0, metavar="ARCMIN2", help="square arcminutes (default: 25)"
     )
@@ -52,7 +53,7 @@ def _parser() -> Parser:
     )
     field.add_argument(
         "--faintest",
-        type=_magnitude,
+        type=number_between(18, 32),
         default=27.0,
         metavar="MAG",
         help="AB magnitude of the faintest sources, in the band nearest to i, 18 to 32 (default: 27)",
@@ -68,7 +69,11 @@ def _parser() -> Parser:
         "--counts-area", type=positive_number, metavar="ARCMIN2", help="square arcminutes that the catalogue covers"
     )
     field.add_argument(
-        "--stars", type=_stars, default=0.0, metavar="PER_ARCMIN2", help="stars a square arcminute (default: 0)"
+        "--stars",
+        type=number_between(0, _MOST_STARS),
+        default=0.0,
+        metavar="PER_ARCMIN2",
+        help="stars a square arcminute (default: 0)",
     )
     field.add_argument(
         "--seed", type=whole_number(0, MAX_SEED), default=0, metavar="N", help="of the sky and its noise (default: 0)"
@@ -85,7 +90,7 @@ def _parser() -> Parser:
 def _field(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.common.outputs import MOCK_FIELD, check_folder
     from galaxies.mock_field.counts import CatalogueCounts, DeepCounts
-    from galaxies.mock_field.making import facts_of, limits, make_field
+    from galaxies.mock_field.making import facts_of, limits, make_field, reference_of
     from galaxies.mock_field.painting import Sky
     from galaxies.mock_field.sources import MockLight
     from galaxies.telescope.surveys import find_survey
@@ -94,23 +99,16 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     check_folder(options.out, MOCK_FIELD, inputs=inputs, overwrite=options.overwrite)
     if (options.counts is None) != (options.counts_area is None):
         raise UserError("--counts and --counts-area go together: the catalogue, and the area that it covers")
-    bands = None if options.bands is None else [name.strip() for name in options.bands.split(",")]
-    survey = find_survey(options.survey, bands)
+    survey = find_survey(options.survey, options.bands)
     if options.exposure is not None:
         survey = survey.with_exposure(options.exposure)
     counts: CatalogueCounts | DeepCounts = DeepCounts(options.faintest)
     if options.counts is not None:
         counts = CatalogueCounts(options.counts, options.faintest, options.counts_area)
+    source = MockLight(survey, reference_of(survey))
     facts = facts_of(
-        survey,
-        options.area,
-        options.seed,
-        options.faintest,
-        counts.describe(),
-        "the mock survey's own galaxies, without a trained generator",
-        command_line,
+        survey, options.area, options.seed, options.faintest, counts.describe(), source.describe(), command_line
     )
-    source = MockLight(survey, facts.band_names.index(facts.reference_band))
     sky = Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars)
     print("; ".join(limits(facts)))
     print(make_field(sky, options.out, options.processes, options.overwrite))
@@ -127,18 +125,6 @@ def _exposure(text: str) -> float | dict[str, float]:
             raise argparse.ArgumentTypeError(f"{shown(name)} is there twice")
         found[name] = finite_number(value)
     return found
-
-
-def _magnitude(text: str) -> float:
-    if not 18 <= (value := finite_number(text)) <= 32:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 18 and 32")
-    return value
-
-
-def _stars(text: str) -> float:
-    if not 0 <= (value := finite_number(text)) <= _MOST_STARS:
-        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and {_MOST_STARS:g}")
-    return value
 
 
 if __name__ == "__main__":

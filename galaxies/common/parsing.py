@@ -38,6 +38,17 @@ def positive_numbers(text: str) -> tuple[float, ...]:
     return tuple(positive_number(part.strip()) for part in text.split(","))
 
 
+def number_between(low: float, high: float) -> Callable[[str], float]:
+    """Return a reader of an option's number between two limits, both allowed."""
+
+    def read(text: str) -> float:
+        if not low <= (value := finite_number(text)) <= high:
+            raise argparse.ArgumentTypeError(f"{text} must lie between {low:g} and {high:g}")
+        return value
+
+    return read
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """Return a reader of an option's whole number between two limits, both allowed."""
 

@@ -11,7 +11,6 @@ FITS standard 4.0 (Pence et al. 2010, A&A 524, A42, and its update of 2018): sec
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
@@ -21,6 +20,7 @@ import pandas as pd
 from torch import Tensor
 
 from config_physics import AB_ZERO_POINT, BAND_NAMES, Attribute, Config, attribute_of
+from galaxies.images.fits_images import header_text
 from galaxies.images.stretch import NOISE_SOFTENING
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def write_fits(
     else:
         header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
     header["SYNTHETI"] = (True, "drawn by a neural network, not observed")
-    header["MORPHOL"] = (_text(row["morphology"]), "requested morphology")
+    header["MORPHOL"] = (header_text(row["morphology"]), "requested morphology")
     header["SEED"] = (str(row["seed"]), "seed of this image")
     for number, attribute in enumerate((*attributes, *_measured_besides(row, attributes)), 1):
         header[f"ATTR{number}"] = (attribute.name, attribute.unit or "dimensionless")
@@ -121,7 +121,7 @@ def write_fits(
         header["NEAREST"] = (float(row["nearest_real"]), "spreads from the request to a real galaxy")
     for name, card in _ORIGIN_CARDS.items():
         if name in facts.origin:
-            header[card] = _text(facts.origin[name])
+            header[card] = header_text(facts.origin[name])
     if not facts.is_flux:
         # FITS counts rows from the bottom.
         fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)
@@ -179,8 +179,3 @@ def _measured_besides(row: pd.Series, attributes: Sequence[Attribute]) -> list[A
     own = {attribute.name for attribute in attributes}
     names = [str(column).removeprefix("measured_") for column in row.index if str(column).startswith("measured_")]
     return [found for name in names if name not in own and (found := attribute_of(name)) is not None]
-
-
-def _text(value: object) -> str:
-    """Return a text as a FITS header may hold it: printable ASCII."""
-    return re.sub(r"[^ -~]", "?", str(value))

@@ -270,3 +270,8 @@ def is_mask(values: np.ndarray, beside_others: bool) -> bool:
         return False
     whole = bool((levels == np.round(levels)).all())
     return len(levels) <= 1 or (whole and len(levels) <= _FEW_LEVELS and levels[0] == 0)
+
+
+def header_text(value: object) -> str:
+    """Return a text as a FITS header may hold it: printable ASCII."""
+    return re.sub(r"[^ -~]", "?", str(value))

@@ -16,6 +16,8 @@ import numpy as np
 
 from galaxies.common.errors import UserError
 from galaxies.common.reading import check_regular
+from galaxies.tables.numbers import NumberReader, Quantity
+from galaxies.tables.reading import read_table
 
 BRIGHTEST = 17.0  # of a galaxy or star that is drawn
 KNEE, BRIGHT_SLOPE, FAINT_SLOPE = 25.5, 0.31, 0.2
@@ -24,6 +26,13 @@ _RADIUS_AT_22, _DEX_A_MAGNITUDE, _RADIUS_SCATTER = 0.6, 0.09, 0.2
 _RADII = (0.05, 4.0)  # arcseconds
 _REDSHIFTS = (0.02, 5.0)
 _STAR_SLOPE = 0.08  # of log10 N with magnitude, far from the plane of the Milky Way
+
+
+_TAKEN = {
+    "magnitude": Quantity((-5.0, 45.0), (0.0, 35.0)),
+    "size": Quantity.of("size_arcsec"),
+    "redshift": Quantity.of("redshift"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,21 +88,20 @@ class CatalogueCounts:
     """
 
     def __init__(self, path: Path, faintest: float, area_arcmin2: float) -> None:
-        import pandas as pd
-
-        try:
-            check_regular(path)  # a pipe would be waited for
-            table = pd.read_csv(path)
-            magnitude = table["magnitude"].to_numpy(np.float64)
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is no catalogue with a column magnitude: {type(error).__name__}") from None
+        check_regular(path)
+        table = read_table(path, _TAKEN, ("magnitude",))
+        numbers = NumberReader(table)
+        columns = {name: numbers.read(name, of) for name, of in _TAKEN.items() if name in table.cells}
+        numbers.say()
+        magnitude = columns["magnitude"]
         keep = np.isfinite(magnitude) & (magnitude <= faintest) & (magnitude >= BRIGHTEST)
         if not keep.any():
             raise UserError(
                 f"{path} has no galaxy of magnitude {BRIGHTEST:g} to {faintest:g}: choose another --faintest"
             )
         self._path, self.faintest, self.left_out = path, faintest, int((~keep).sum())
-        self._columns = {name: table[name].to_numpy(np.float64)[keep] for name in table if name in _TAKEN}
+        self._columns = {name: values[keep] for name, values in columns.items()}
+        self._others = DeepCounts(faintest)  # of which what the catalogue does not tell is drawn
         self.per_arcmin2 = float(keep.sum()) / area_arcmin2
 
     def describe(self) -> str:
@@ -104,7 +112,7 @@ class CatalogueCounts:
         """Draw galaxies."""
         row = rng.integers(0, len(self._columns["magnitude"]), count)
         magnitude = self._columns["magnitude"][row]
-        own = DeepCounts(self.faintest).draw(count, rng)
+        own = self._others.draw(count, rng)
         radius = median_radius(magnitude) * own.radius / median_radius(own.magnitude)
         redshift = own.redshift
         if "size" in self._columns:
@@ -112,9 +120,6 @@ class CatalogueCounts:
         if "redshift" in self._columns:
             redshift = np.where(self._columns["redshift"][row] > 0, self._columns["redshift"][row], redshift)
         return Drawn(magnitude, radius.clip(*_RADII), redshift.clip(*_REDSHIFTS))
-
-
-_TAKEN = ("magnitude", "size", "redshift")
 
 
 def median_radius(magnitude: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from config_physics import AB_ZERO_POINT
+from galaxies.images.fits_images import header_text
 from galaxies.mock_field.field_folder import (
     MANIFEST,
     SEGMENTATION,
@@ -23,7 +24,6 @@ from galaxies.mock_field.field_folder import (
     FieldFacts,
     band_file,
     noiseless_file,
-    printable,
     truth_dtype,
     world_coordinates,
 )
@@ -207,7 +207,7 @@ def _cards(facts: FieldFacts, band: FieldBand) -> dict[str, Any]:
         "BUNIT": ("nJy", "flux density in a pixel, the sky at 0"),
         "MAGZERO": (AB_ZERO_POINT, "AB magnitude of 1 nJy"),
         "MAGSYS": "AB",
-        "SURVEY": printable(facts.survey),
+        "SURVEY": header_text(facts.survey),
         "BAND": band.name,
         "WAVELEN": (band.wavelength_nm, "nm"),
         "EXPTIME": (band.exposure_s, "s"),

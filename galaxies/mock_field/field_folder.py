@@ -17,7 +17,6 @@ degrees from +x towards +y.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -337,8 +336,3 @@ def world_coordinates(facts: FieldFacts, ra: float, dec: float) -> fits.Header:
         header[f"CDELT{axis}"] = step * facts.pixel_scale / 3600
     header["RADESYS"] = "ICRS"
     return header
-
-
-def printable(value: str) -> str:
-    """Return a text as a FITS header may hold it: printable ASCII."""
-    return re.sub(r"[^ -~]", "?", value)

@@ -39,6 +39,12 @@ _REFERENCE_NM = 754.0  # of i, in which the default counts are
 _NOISE_STREAM = 7
 
 
+def reference_of(survey: Survey) -> int:
+    """Return the place of a survey's band in which magnitudes are asked for: the one nearest to i."""
+    far = [abs(band.wavelength_nm - _REFERENCE_NM) for band in survey.bands]
+    return far.index(min(far))
+
+
 def facts_of(
     survey: Survey, area_arcmin2: float, seed: int, faintest: float, counts: str, source: str, command_line: str
 ) -> FieldFacts:
@@ -67,7 +73,6 @@ def facts_of(
         )
         for band in survey.bands
     )
-    reference = min(bands, key=lambda band: abs(band.wavelength_nm - _REFERENCE_NM))
     return FieldFacts(
         survey.name,
         survey.pixel_scale,
@@ -79,7 +84,7 @@ def facts_of(
         source,
         counts,
         faintest,
-        reference.name,
+        bands[reference_of(survey)].name,
         command_line,
         "galaxies and stars made by a program, of nothing on the sky",
         (
@@ -132,7 +137,6 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
         with plain_errors(out):
             files = FieldFiles.lay_out(folder, facts, psf_images(sky), sum(numbers))
             scratch = folder / ".brightest"
-            scratch.write_bytes(b"")
             brightest = _scratch_plane(scratch, facts.shape)
             tasks = list(zip(cells, firsts[:-1], strict=True))
             with tqdm(total=len(cells), desc="painting", unit=" cells", leave=False) as bar:

@@ -19,7 +19,7 @@ from galaxies.mock_field.counts import CatalogueCounts, DeepCounts, star_magnitu
 from galaxies.mock_field.field_folder import GALAXY, STAR, FieldFacts, truth_dtype
 from galaxies.mock_field.sources import LightSource, Requests, draw_classes
 from galaxies.telescope.psf import Psf
-from galaxies.telescope.waves import from_waves, to_waves
+from galaxies.telescope.waves import from_waves, moved, to_waves
 
 CELL_ARCSEC = 64.0
 _WINGS = 8.0  # widths of the PSF about a source's light that are painted
@@ -38,8 +38,10 @@ class Sky:
     Attributes
     ----------
     facts : FieldFacts
-    profile : callable
-        Of the PSF, see `Psf`.
+    psf_text : str
+        Shape of the PSF, see `Psf.named`.
+    obscuration : float
+        Of a mirror, for `airy`.
     source : LightSource
     counts : DeepCounts or CatalogueCounts
     stars_per_arcmin2 : float
@@ -190,7 +192,7 @@ def _stamps(
     sky: Sky, light: Tensor, light_scale: Tensor, truth: np.ndarray, indices: np.ndarray
 ) -> list[tuple[int, int, int, np.ndarray]]:
     """Return for each source its index, the field's row and column of its stamp's first pixel, and the stamp."""
-    scale = sky.facts.pixel_scale
+    scale, psf = sky.facts.pixel_scale, sky.psf()
     wings = _WINGS * max(band.psf_fwhm for band in sky.facts.bands)
     needed = (light.shape[-1] * light_scale.double().numpy() + 2 * wings) / scale + 2
     found: list[tuple[int, int, int, np.ndarray]] = []
@@ -206,29 +208,23 @@ def _stamps(
             column = np.floor(x).astype(int) - side // 2 + 1
             row = np.floor(y).astype(int) - side // 2 + 1
             move = np.stack([x - column - (side - 1) / 2, y - row - (side - 1) / 2], 1)
-            moved = torch.from_numpy(move).float() * (scale / light_scale[part])[:, None]  # pixels of the light
-            seen = observed_at(light[part], light_scale[part], scale, int(side), period, sky.psf(), moved)
+            by = torch.from_numpy(move).float() * (scale / light_scale[part])[:, None]  # pixels of the light
+            seen = observed_at(light[part], light_scale[part], scale, int(side), period, psf, by)
             found += zip(indices[part].tolist(), row.tolist(), column.tolist(), seen.numpy(), strict=True)
     return found
 
 
 def observed_at(
-    light: Tensor, light_scale: Tensor, pixel_scale: float, side: int, period: int, psf: Psf, moved: Tensor
+    light: Tensor, light_scale: Tensor, pixel_scale: float, side: int, period: int, psf: Psf, by: Tensor
 ) -> Tensor:
     """Return what pixels gather of light (N, B, L, L) that is moved from the middle of the stamp, (N, B, side, side).
 
-    `moved`, (N, 2), x and y in pixels of the light; `period`, an odd number of these, after which waves come round.
-    Moving light turns its cosines and sines into each other, so that places are exact.
+    `by`, (N, 2), x and y in pixels of the light; `period`, an odd number of these, after which waves come round.
     """
     frequencies = torch.arange((period + 1) // 2, dtype=light.dtype) / period
-    waves = to_waves(light, frequencies)
-    cc, cs, sc, ss = psf.applied(waves, frequencies, light_scale, pixel_scale / light_scale)
-    along, down = (2 * math.pi * frequencies * moved[:, [axis]] for axis in (0, 1))  # (N, K) each
-    cos, sin = along.cos()[:, None, None, :], along.sin()[:, None, None, :]
-    cc, cs, sc, ss = cc * cos - cs * sin, cc * sin + cs * cos, sc * cos - ss * sin, sc * sin + ss * cos
-    cos, sin = down.cos()[:, None, :, None], down.sin()[:, None, :, None]
-    parts = [cc * cos - sc * sin, cs * cos - ss * sin, cc * sin + sc * cos, cs * sin + ss * cos]
-    return from_waves(parts, frequencies, period, side, pixel_scale / light_scale)
+    ratio = pixel_scale / light_scale
+    parts = psf.applied(to_waves(light, frequencies), frequencies, light_scale, ratio)
+    return from_waves(moved(parts, frequencies, by), frequencies, period, side, ratio)
 
 
 def shapes_of(images: Tensor, pixel_scale: Tensor) -> dict[str, Tensor]:

@@ -75,6 +75,19 @@ def from_waves(parts: Parts, frequencies: Tensor, period: int, side: int, spacin
     return image
 
 
+def moved(parts: Parts, frequencies: Tensor, by: Tensor) -> Parts:
+    """Return the waves of pictures that are moved by (N, 2), x and y in the unit of `spacing`: by any part of a pixel.
+
+    Moving turns cosines and sines into each other, so that places are exact.
+    """
+    cc, cs, sc, ss = parts
+    along, down = (2 * math.pi * frequencies * by[:, [axis]] for axis in (0, 1))  # (N, K) each
+    cos, sin = along.cos()[:, None, None, :], along.sin()[:, None, None, :]
+    cc, cs, sc, ss = cc * cos - cs * sin, cc * sin + cs * cos, sc * cos - ss * sin, sc * sin + ss * cos
+    cos, sin = down.cos()[:, None, :, None], down.sin()[:, None, :, None]
+    return [cc * cos - sc * sin, cs * cos - ss * sin, cc * sin + sc * cos, cs * sin + ss * cos]
+
+
 def _apply(operation: Any, *arguments: Any) -> Any:
     """Return what a function of torch's makes of its arguments; torch tells no types of it."""
     return operation.apply(*arguments)

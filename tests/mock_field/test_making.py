@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 import observe
 from galaxies.common.errors import UserError
 from galaxies.mock_field import making, painting
-from galaxies.mock_field.counts import BRIGHT_SLOPE, FAINT_SLOPE, DeepCounts, star_magnitudes
+from galaxies.mock_field.counts import BRIGHT_SLOPE, FAINT_SLOPE, CatalogueCounts, DeepCounts, star_magnitudes
 from galaxies.mock_field.field_folder import MockField
 from galaxies.mock_field.painting import observed_at, shapes_of
 from galaxies.telescope.observing import resampled
@@ -225,3 +225,16 @@ def test_galaxies_of_ones_own_catalogue(tmp_path, field):
     assert np.median(truth["size_arcsec"]) == pytest.approx(0.4, rel=0.3)
     with pytest.raises(UserError, match="exists: choose another --out, or replace it with --overwrite"):
         make(tmp_path / "own", words)
+
+
+def test_a_catalogue_of_counts_is_read_as_all_tables_are(tmp_path):
+    (tmp_path / "own.csv").write_text("Magnitude;SIZE\n21,5;0,4\n22;-99\n")
+    counts = CatalogueCounts(tmp_path / "own.csv", 27.0, 2.0)
+    assert counts.per_arcmin2 == 1
+    drawn = counts.draw(100, np.random.default_rng(0))
+    assert set(drawn.magnitude.tolist()) == {21.5, 22.0}
+    assert (drawn.radius[drawn.magnitude == 21.5] == 0.4).all()
+    assert len(set(drawn.radius[drawn.magnitude == 22].tolist())) > 10  # unknown, and drawn as usual
+    (tmp_path / "own.csv").write_text("magnitude,size\n21,large\n")
+    with pytest.raises(UserError, match=r"own\.csv, row 2 holds 'large': it is no number"):
+        CatalogueCounts(tmp_path / "own.csv", 27.0, 2.0)
