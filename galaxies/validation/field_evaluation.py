@@ -173,8 +173,7 @@ def _evaluate_depth(observed: ObservedField, truth: _Truth, settings: FieldSetti
             name: _photometry(truth, found, matches, name, band) for band, name in enumerate(observed.bands)
         },
         "blending": _blending(truth, matches, shared, snr, settings.threshold),
-        "shapes": _shapes(observed, truth, found, matches, settings),
-        "morphology": _morphology(observed, truth, found, matches),
+        **_structure(observed, truth, found, matches, settings),
     }
     return result
 
@@ -318,31 +317,52 @@ def _blending(
     }
 
 
-def _shapes(
+def _structure(
     observed: ObservedField, truth: _Truth, found: Detections, matches: Matches, settings: FieldSettings
 ) -> dict[str, Any]:
-    """Return the scatter of ellipticities (a - b) / (a + b), a component, and the parts of it.
+    """Return shapes and morphology; a galaxy that is asked for both is measured once.
 
-    The measurement's part is the scatter of what is measured about what the same instrument measures at a hundred
-    times the exposure.
+    It is measured at this depth and at a hundred times the exposure, with the same pixels left out.
     """
     reference = observed.reference
     flux, error = found.flux[:, reference], found.flux_error[:, reference]
     bright = flux >= settings.shape_snr * np.where(error > 0, error, np.inf)
     wanted = truth.galaxy & (matches.detection >= 0)
     wanted[wanted] = bright[matches.detection[wanted]]
-    rows = truth.first(wanted, settings.most)
-    seen, deep = _structures(observed, truth, found, matches, rows)
+    of_shape = truth.first(wanted, settings.most)
+    detected = matches.detection[truth.morphology] >= 0
+    of_morphology = truth.morphology[detected]
+    rows = np.union1d(of_shape, of_morphology)
+    galaxies = truth.x[rows], truth.y[rows], truth.size_arcsec[rows], found, matches.detection[rows]
+    both = [measure_structures(observed, *galaxies, deep=deep) for deep in (False, True)]
+
+    def of(some: np.ndarray) -> list[Structures]:
+        places = np.searchsorted(rows, some)
+        return [Structures(*(column[places] for column in each)) for each in both]
+
+    return {
+        "shapes": {
+            "galaxies": int(wanted.sum()),
+            "galaxies_per_arcmin2": float(wanted.sum() / observed.field.facts.area_arcmin2),
+            **_shapes(truth, of_shape, *of(of_shape)),
+        },
+        "morphology": _morphology(truth, detected, *of(of_morphology)),
+    }
+
+
+def _shapes(truth: _Truth, rows: np.ndarray, seen: Structures, deep: Structures) -> dict[str, Any]:
+    """Return the scatter of ellipticities (a - b) / (a + b), a component, and the parts of it.
+
+    The measurement's part is the scatter of what is measured about what the same instrument measures at a hundred
+    times the exposure.
+    """
     both = np.isfinite(seen.e1) & np.isfinite(deep.e1)
     e = np.stack([seen.e1, seen.e2], 1)[both]
     noise = e - np.stack([deep.e1, deep.e2], 1)[both]
     table = truth.table[rows[both]]
     true = np.stack(components(table["ellipticity"], table["position_angle"]), 1)
     true = true[np.isfinite(true).all(1)]
-    area = observed.field.facts.area_arcmin2
     return {
-        "galaxies": int(wanted.sum()),
-        "galaxies_per_arcmin2": float(wanted.sum() / area),
         "measured": int(both.sum()),
         "rms": resampled(e, rms),
         "rms_of_measurement": resampled(noise, rms),
@@ -350,29 +370,17 @@ def _shapes(
     }
 
 
-def _structures(
-    observed: ObservedField, truth: _Truth, found: Detections, matches: Matches, rows: np.ndarray
-) -> tuple[Structures, Structures]:
-    """Return what matched galaxies show, and at a hundred times the exposure, with the same pixels left out."""
-    own = matches.detection[rows]
-    x, y, size = truth.x[rows], truth.y[rows], truth.size_arcsec[rows]
-    return (
-        measure_structures(observed, x, y, size, found, own),
-        measure_structures(observed, x, y, size, found, own, deep=True),
-    )
-
-
-def _morphology(observed: ObservedField, truth: _Truth, found: Detections, matches: Matches) -> dict[str, Any]:
+def _morphology(truth: _Truth, detected: np.ndarray, seen: Structures, deep: Structures) -> dict[str, Any]:
     """Return the parts of bright galaxies that are detected, and whose size and structure are measured."""
-    rows = truth.morphology
-    detected = matches.detection[rows] >= 0
-    known = rows[detected]
-    seen, deep = _structures(observed, truth, found, matches, known)
-    size = truth.size_arcsec[known]
+    size = truth.size_arcsec[truth.morphology[detected]]
     parts = {"detected": part(detected)}
     for name, good in well_measured(seen, deep, size).items():
-        yes = np.zeros(len(rows), bool)
+        yes = np.zeros(len(detected), bool)
         yes[detected] = good
         parts[name] = part(yes)
     ratio = seen.size_arcsec / size
-    return {"galaxies": len(rows), "parts": parts, "size_over_true": resampled(ratio[np.isfinite(ratio)], median)}
+    return {
+        "galaxies": len(detected),
+        "parts": parts,
+        "size_over_true": resampled(ratio[np.isfinite(ratio)], median),
+    }
