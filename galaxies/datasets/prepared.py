@@ -182,17 +182,21 @@ class PreparedDataset:
 
         It is that of the galaxy of a split whose widths are nearest to the median ones.
         """
-        rows = self.rows(split)
+        row = self._usual_psf_row(self.rows(split)) if self.layout.is_flux else None
+        if row is None:
+            return None
+        psfs = self.psfs(np.array([row]))
+        assert psfs is not None, "the row has one"
+        return _inner(psfs, _USUAL_PSF_PX)[0]
+
+    def _usual_psf_row(self, rows: np.ndarray) -> int | None:
+        """Return which of some galaxies of flux has the usual PSF among those that are images, None without any."""
         rows = rows[np.isfinite(self._columns(("psf",), rows)[:, 0])]
-        if not self.layout.is_flux or len(rows) == 0:
+        if len(rows) == 0:
             return None
         widths = self.psf_fwhm(rows)
         distance = np.abs(widths / np.maximum(_medians(widths), 1e-12) - 1)
-        psfs = self.psfs(rows[[np.argmin(np.nan_to_num(distance, nan=1.0).sum(1))]])
-        assert psfs is not None, "the rows have some"
-        margin = max(0, (psfs.shape[-1] - _USUAL_PSF_PX + 1) // 2)
-        inner = psfs[0, :, margin : psfs.shape[-1] - margin, margin : psfs.shape[-1] - margin]
-        return np.ascontiguousarray(inner / inner.sum((1, 2), keepdims=True))
+        return int(rows[np.argmin(np.nan_to_num(distance, nan=1.0).sum(1))])
 
     def _columns(self, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
         known = self.catalogue.reindex(columns=list(names))
@@ -248,22 +252,19 @@ class PreparedDataset:
         known = [torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (scale, fwhm, noise)]
         return Exposure(known[0], known[1], known[2], images)
 
-    def _psf_images(self, rows: np.ndarray, side: int) -> np.ndarray:
-        """Return PSFs (n, B, side, side) of galaxies, the usual one where a galaxy has none, each of sum 1."""
+    def _psf_images(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """Return PSFs (n, B, P, P) of galaxies, P at most `most`, the usual one where a galaxy has none; of sum 1."""
         places = self._columns(("psf",), rows)[:, 0]
+        usual = self._usual_psf_row(self.rows("train"))
+        assert usual is not None, "the run has PSFs as images"
+        places = np.where(np.isfinite(places), places, self._columns(("psf",), np.array([usual]))[0, 0])
         whole = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
-        cut = (whole.shape[-1] - side) // 2
-        inner = slice(cut, cut + side)
-        usual = np.nanmedian(places)
-        psfs = np.array(whole[np.where(np.isfinite(places), places, usual).astype(np.int64)][..., inner, inner])
-        return psfs / psfs.sum((2, 3), keepdims=True)
+        return _inner(np.array(whole[places.astype(np.int64)]), most)
 
     def _psf_pixels(self) -> int:
         """Return the side of the PSFs as images that a run takes: at most that of the galaxies, 0 without any."""
-        if not np.isfinite(self._columns(("psf",), self.rows("train"))[:, 0]).any():
-            return 0
-        side = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands)).shape[-1]
-        return side - 2 * max(0, -(-(side - self.image_size) // 2))
+        row = self._usual_psf_row(self.rows("train"))
+        return 0 if row is None else self._psf_images(np.array([row]), self.image_size).shape[-1]
 
     def _telescope(self) -> dict[str, Any]:
         """Return photon noise and shape of the PSF as settings, where the manifest tells them."""
@@ -290,6 +291,14 @@ class PreparedDataset:
         typical = np.where(typical > 0, typical, estimated)
         brightest = np.abs(chosen).max(axis=(0, 2, 3)) / 1e6  # of images without noise
         return np.maximum(typical, np.maximum(brightest, 1e-12))
+
+
+def _inner(psfs: np.ndarray, most: int) -> np.ndarray:
+    """Return the middle of PSFs (n, B, P, P), at most `most` pixels a side, each of sum 1."""
+    side = psfs.shape[-1]
+    margin = max(0, (side - most + 1) // 2)
+    inner = psfs[..., margin : side - margin, margin : side - margin]
+    return np.ascontiguousarray(inner / inner.sum((2, 3), keepdims=True))
 
 
 def _medians(values: np.ndarray) -> np.ndarray:

@@ -301,20 +301,7 @@ class GalaxySampler:
         UserError
             If a class, a value or a seed is none, as the command line would say it.
         """
-        self._check(classes, values, seeds)
-        count = len(classes)
-        if count <= self.block or self.blocks_ahead == 0:
-            return self.draw(classes, values, seeds, position_angles).cpu()
-        blocks = [slice(start, start + self.block) for start in range(0, count, self.block)]
-        angles = [None if position_angles is None else position_angles[rows] for rows in blocks]
-        begun = (
-            to_host(self.draw(classes[rows], values[rows], seeds[rows], some))
-            for rows, some in zip(blocks, angles, strict=True)
-        )
-        images = self._empty(count, torch.device("cpu"))
-        for rows, (part,) in zip(blocks, finished(begun, self.blocks_ahead), strict=True):
-            images[rows] = part
-        return images
+        return self._in_blocks(classes, values, seeds, position_angles, light=False)
 
     def light(
         self,
@@ -338,8 +325,31 @@ class GalaxySampler:
             As `generate` does, and if the generator paints what a telescope shows, and no light.
         """
         self.check_light()
+        return self._in_blocks(classes, values, seeds, position_angles, light=True)
+
+    def _in_blocks(
+        self,
+        classes: Tensor,
+        values: Tensor,
+        seeds: Sequence[int] | np.ndarray,
+        position_angles: Tensor | None,
+        light: bool,
+    ) -> Tensor:
+        """Do as `generate` or `light`: an accelerator keeps no more than a block or two at a time."""
         self._check(classes, values, seeds)
-        return self.draw(classes, values, seeds, position_angles, light=True).cpu()
+        count = len(classes)
+        if count <= self.block or self.blocks_ahead == 0:
+            return self.draw(classes, values, seeds, position_angles, light).cpu()
+        blocks = [slice(start, start + self.block) for start in range(0, count, self.block)]
+        angles = [None if position_angles is None else position_angles[rows] for rows in blocks]
+        begun = (
+            to_host(self.draw(classes[rows], values[rows], seeds[rows], some, light))
+            for rows, some in zip(blocks, angles, strict=True)
+        )
+        images = self._empty(count, torch.device("cpu"), light)
+        for rows, (part,) in zip(blocks, finished(begun, self.blocks_ahead), strict=True):
+            images[rows] = part
+        return images
 
     def check_light(self) -> None:
         """Refuse a generator that paints no light.

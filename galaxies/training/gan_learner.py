@@ -170,7 +170,9 @@ class GanLearner(Learner):
             if exposures is None:
                 raise ValueError("a generator of light has to know how the data were observed")
             told = torch.tensor(self.config.photons or (0.0,) * self.config.num_bands)
-            photons = torch.where(told > 0, told, measure_flux_noise(images, self.config.softening).photons)
+            photons = told
+            if not (told > 0).all():
+                photons = torch.where(told > 0, told, measure_flux_noise(images, self.config.softening).photons)
             for painter in observed:
                 painter.learn(exposures, photons)
 
@@ -212,8 +214,10 @@ class GanLearner(Learner):
     def _drawn(self, asked: Batch) -> Tensor:
         """Return generated images (N, B, S, S); of light as the telescopes of the real ones beside them see it."""
         generator = self.generator
-        if not isinstance(generator, ObservedGenerator) or asked.exposure is None:
+        if not isinstance(generator, ObservedGenerator):
             return self._generate(self._draw(generator.noise_dim), asked.condition)
+        if asked.exposure is None:
+            raise ValueError("light is observed as the images of its batch were, of which nothing is said")
         light = self._generate(self._draw(generator.latent_dim), asked.condition)
         return generator.stretched(light, asked.exposure, self._draw(*generator.white))
 
