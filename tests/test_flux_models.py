@@ -12,6 +12,7 @@ from diffusion_model import build_diffusion_generator
 from galaxies.common.errors import UserError
 from galaxies.generation.solvers import Solver, draw_images
 from galaxies.measure.flux import measure_flux
+from galaxies.telescope.exposure import Exposure
 from gan_model import GENERATORS, build_discriminator, build_gan_generator
 from physics_model import FluxScale, build_predictor, is_measured, photometric_errors, photometric_loss
 from tests.conftest import flux_galaxies
@@ -153,3 +154,15 @@ def test_descent_on_the_pixels_gives_what_was_requested_of_flux(images):
     assert losses[-1] < 0.1 * losses[0]
     change = measured_in_units(drawn.detach()) - measured_in_units(images[1:2])
     assert change[0, :2].tolist() == pytest.approx([-0.05, 0.05], abs=0.02)
+
+
+def test_photometry_of_an_exposure_takes_its_scale_blur_and_noise(images):
+    flux = SCALE.stretch.flux(images)
+    scale, noise = torch.linspace(0.1, 0.3, 6), torch.tensor([[30.0, 50.0, 70.0]]).expand(6, 3)
+    width = torch.tensor([[0.5, 0.0, 0.9]]).expand(6, 3)
+    found = SCALE.of_exposure(Exposure(scale, width, noise)).measure(flux)
+    known = torch.tensor([[0.5, math.nan, 0.9]]).expand(6, 3)
+    expected = measure_flux(flux, scale, noise=noise, psf_fwhm=known)
+    assert torch.equal(found.size_arcsec, expected.size_arcsec)
+    assert torch.equal(found.flux_error, expected.flux_error)
+    assert not torch.equal(found.size_arcsec, SCALE.measure(flux).size_arcsec)

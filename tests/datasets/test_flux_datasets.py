@@ -351,3 +351,27 @@ def test_a_batch_says_how_its_galaxies_were_observed_and_turns_their_psfs_with_t
     batches = DeviceBatches(data, "train", off, torch.device("cpu"))
     batches.start_epoch()
     assert batches.next_batch().exposure is None and batches.some_exposures(4) is None
+
+
+def test_galaxies_without_a_psf_get_the_usual_one_and_none_is_wider_than_the_galaxies(tmp_path):
+    images, values = flux_galaxies(40, ("g",), side=64)
+    psfs = np.zeros((40, 1, 71, 71), np.float32)
+    psfs[:, 0, 35, 35] = 1
+    psfs[np.arange(40), 0, 35, 36] = 0.01 * np.arange(1, 41)
+    psfs /= psfs.sum((2, 3), keepdims=True)
+    values["psf_fwhm_g"] = np.linspace(0.5, 0.9, 40)
+    layout = DataLayout("flux", (FluxBand.named("g"),), ("galaxy",))
+    ids = [f"galaxy {k}" for k in range(40)]
+    with DatasetWriter(tmp_path / "d", 64, 1.0, {"source": "test", "rule": "none"}, layout=layout) as writer:
+        writer.append(images, ids, ["galaxy"] * 40, values, psfs)
+        writer.append(images[:1] + 1, ["without"], ["galaxy"], {k: v[:1] for k, v in values.items()})
+    data = PreparedDataset.open(tmp_path / "d")
+    settings = data.settings(("magnitude_g",))
+    assert settings["psf_pixels"] == 63  # odd, as its middle is a pixel
+    found = data.exposures(np.arange(41), Config(attributes=("magnitude_g",), **settings)).psfs.numpy()
+    np.testing.assert_allclose(found[:40], psfs[:, :, 4:-4, 4:-4], atol=1e-7)
+    np.testing.assert_array_equal(found[40], data.usual_psfs("train"))
+    rows = data.rows("train")
+    rows = rows[rows < 40]
+    usual = rows[np.abs(values["psf_fwhm_g"][rows] / np.median(values["psf_fwhm_g"][rows]) - 1).argmin()]
+    np.testing.assert_array_equal(found[40], found[usual])

@@ -203,3 +203,11 @@ def test_a_run_of_before_can_be_released_today(old_runs):
     path = write_release(state, old_runs / "released", torch.float32, {})
     assert json.loads(path.with_name("generator.json").read_text())["format_version"] == FORMAT_VERSION
     assert np.array_equal(draw(path, old_runs / "a"), draw(old_runs / "checkpoints/gan/latest.pt", old_runs / "b"))
+
+
+@pytest.mark.parametrize(("kind", "diffusion", "telescope"), [("flux", False, "off"), ("flux", True, "on")])
+def test_generators_of_flux_of_version_4_paint_what_a_telescope_shows(kind, diffusion, telescope):
+    found = MIGRATIONS[4]({"config": {"kind": kind, "diffusion": diffusion}})["config"]
+    # A diffusion model has no such setting, so that it keeps the default, with which it does nothing.
+    assert found["telescope"] == telescope
+    assert (found["photons"], found["psf_profile"], found["psf_pixels"]) == ([], "kolmogorov", 0)
