@@ -56,6 +56,24 @@ def test_nothing_is_clipped_in_flux(sampler, drawn):
     assert bright.max() > 1000 * sampler.config.softening[1]  # above +1 of the stretch
 
 
+def test_light_is_what_the_telescope_shows_whatever_the_blocks(tmp_path):
+    sampler = GalaxySampler.from_checkpoint(write_flux_checkpoint(tmp_path / "a/latest.pt", oversampling=2), "cpu")
+    classes, values, seeds = torch.arange(20) % 2, ASKED[:1].expand(20, -1), list(range(20))
+    light = sampler.light(classes, values, seeds)
+    assert light.shape == (20, 4, 128, 128) and light.min() >= 0
+    assert sampler.light_pixel_scale == pytest.approx(sampler.config.pixel_scale / 2)
+    sampler.blocks_ahead, sampler.block = 1, 8  # as on an accelerator
+    assert torch.equal(sampler.light(classes, values, seeds), light)
+    noise = sampler.family.noise(sampler.config, sampler.network, np.array(seeds[:1]))
+    _, white, chosen = noise.split(sampler.network._parts, 1)
+    seen = sampler.network.observed(light[:1], sampler.network.kept_exposure(chosen[:, 0]), white.view(1, 4, 64, 64))
+    shown = sampler.generate(classes[:1], values[:1], seeds[:1])
+    torch.testing.assert_close(shown, seen, rtol=1e-3, atol=1e-2)
+    off = GalaxySampler.from_checkpoint(write_flux_checkpoint(tmp_path / "b/latest.pt", telescope="off"), "cpu")
+    with pytest.raises(UserError, match="it takes one that was trained on flux with --telescope on"):
+        off.light(classes, values, seeds)
+
+
 def test_flux_does_not_depend_on_the_batch(sampler):
     count = 21
     classes, values, seeds = torch.arange(count) % 2, ASKED.repeat(7, 1), list(range(count))

@@ -162,3 +162,10 @@ def test_what_is_no_value_of_an_option_is_refused(options, tmp_path, capsys):
     with pytest.raises((SystemExit, UserError)):
         prepare_data.main(["simulated", "--kind", "flux", *options, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_told_the_survey_s_photons_and_shape_of_psf(folder, survey):
+    settings = PreparedDataset.open(folder).settings(("inclination",))
+    assert settings["photons"] == pytest.approx([b.photon_variance for b in survey.frame.survey.bands], rel=1e-3)
+    assert settings["psf_profile"] == "kolmogorov" and settings["psf_pixels"] == 0
+    assert settings["wavelengths"] == pytest.approx([870.164, 486.412])

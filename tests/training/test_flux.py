@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,3 +230,44 @@ def test_attributes_keep_the_range_that_the_weights_know(data, tmp_path):
     assert config.attribute_ranges[:2] == (4.0, 5.0)
     assert config.attribute_ranges[2:] == data.settings(("color_r_i",))["attribute_ranges"]
     assert config.latent_dim == 8
+
+
+def batch_of(trainer):
+    trainer.batches.start_epoch()
+    return trainer.batches.next_batch()
+
+
+def test_light_is_observed_as_the_real_galaxies_beside_it_were(data, tmp_path, monkeypatch):
+    trainer = make_trainer(data, tmp_path, **settings_of(data))
+    batch, learner = batch_of(trainer), trainer.learner
+    monkeypatch.setattr(learner, "_draw", lambda *shape, uniform=False: torch.ones(len(batch.classes), *shape))
+    found = learner._drawn(batch)
+    light = learner.generator.light(torch.ones(len(found), learner.generator.latent_dim), batch.condition)
+    white = torch.ones_like(found)
+    torch.testing.assert_close(found, learner.generator.stretched(light, batch.exposure, white), rtol=0, atol=1e-4)
+    usual = learner.generator.kept_exposure(torch.zeros(len(found)))
+    assert (found - learner.generator.stretched(light, usual, white)).abs().max() > 1e-2
+    with pytest.raises(ValueError, match="light is observed as the images of its batch were"):
+        learner._drawn(replace(batch, exposure=None))
+
+
+def test_photometry_in_the_loss_goes_by_each_galaxy_s_exposure(data, tmp_path):
+    trainer = make_trainer(data, tmp_path, **{**settings_of(data), "batch_size": 32})
+    batch = batch_of(trainer)
+    term = next(term for term in trainer.learner.loss_terms if term.name == "photometry")
+    exposure = batch.exposure._replace(pixel_scale=2 * batch.exposure.pixel_scale)
+    right, wrong = (
+        float(term.compute(trainer.learner, Drawn(asked.images, asked, asked.known, None, (torch.zeros(()),) * 3)))
+        for asked in (batch, replace(batch, exposure=exposure))
+    )
+    assert wrong > 5 * right  # sizes in arcseconds are twice as large
+
+
+def test_photon_noise_is_that_of_the_data_where_it_is_told_and_measured_else(data, tmp_path):
+    told = {**settings_of(data), "photons": (5.0, 0.0, 7.0, 0.0)}
+    learner = make_trainer(data, tmp_path, **told).learner
+    photons = learner.generator.photons
+    assert (photons[0], photons[2]) == (5.0, 7.0) and photons[1] != 5 and (photons[[1, 3]] >= 0).all()
+    assert torch.equal(photons, learner.average.module.photons)
+    kept = {round(float(noise), 3) for noise in learner.generator.noise[:, 0]}
+    assert kept <= {round(float(noise), 3) for noise in data.noise(data.rows("train"))[:, 0]} and len(kept) > 30
