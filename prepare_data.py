@@ -51,7 +51,7 @@ from config_physics import IMAGE_SIZES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
-from galaxies.common.parsing import positive_number
+from galaxies.common.parsing import number_between, positive_number
 from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.preparing import FluxSource, Source, print_summary, write_pictures
 from galaxies.datasets.sources import FLUX_SOURCES, SOURCES
@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
         type=positive_number,
         metavar="ARCSEC",
         help="arcseconds a pixel, up to four times the survey's own (default: those)",
+    )
+    flux.add_argument(
+        "--smallest",
+        type=number_between(0.2, 1),
+        metavar="X",
+        help="half-light radius of the smallest galaxies, over the PSF's width or an 18th of the frame, whichever is "
+        "larger, 0.2 to 1; the blur hides sizes below 1 (default: 1)",
     )
     _add_size(simulated)
     _add_dataset_options(simulated)
@@ -238,7 +245,7 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
     if options.kind == "flux":
         _simulate_flux(options, device, command_line)
         return
-    for name in ("survey", "bands", "pixel_scale"):
+    for name in ("survey", "bands", "pixel_scale", "smallest"):
         if getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is for flux: add --kind flux, or leave it out")
     if options.as_gz2 is None:
@@ -264,7 +271,7 @@ def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) 
     if options.as_gz2 is not None:
         raise UserError("--as-gz2 writes colour pictures, as Galaxy Zoo has them: leave it out, or --kind flux")
     survey = find_survey(options.survey or "LSST", options.bands)
-    frame = Frame(survey, options.size, options.pixel_scale or survey.pixel_scale)
+    frame = Frame(survey, options.size, options.pixel_scale or survey.pixel_scale, options.smallest or 1.0)
     check_frame(frame)
     arguments = (options.count, options.seed, frame, device, command_line, options.overwrite)
     print_summary(write_band_dataset(options.out, *arguments))

@@ -30,7 +30,7 @@ from galaxies.telescope.surveys import Survey
 REDSHIFT_RANGE = (0.03, 0.8)
 MIN_SIGNAL_TO_NOISE = 40.0  # of the light within the half-light radius, in the reference band
 _REFERENCE_NM = 625.0  # the reference band is the one nearest to this
-_RADIUS_RANGE = (1 / 18, 1 / 7.5)  # of half of the light, frame widths; never below the width of the PSF
+_RADIUS_RANGE = (1 / 18, 1 / 7.5)  # of half of the light, frame widths; see `Frame.smallest`
 _COARSEST = 4.0  # pixels, over the survey's own
 _PAIR_RADIUS = 0.65  # of a pair's primary over that of a galaxy alone
 _LUMINOSITIES = (-24.0, -14.0)  # absolute magnitudes in r for which there are colours
@@ -49,11 +49,16 @@ _MORE_YOUNG_OUTSIDE = 0.12  # in what an encounter pulls out: part of the light 
 
 
 class Frame(NamedTuple):
-    """What is observed with: a survey, in how many pixels a side, of how many arcseconds."""
+    """What is observed with: a survey, in how many pixels a side, of how many arcseconds; and what is kept.
+
+    Kept are galaxies whose half-light radii are at least `smallest` times what is usual: the width of the PSF, or the
+    18th part of the frame where that is larger. Below 1 there are galaxies whose sizes the blur hides.
+    """
 
     survey: Survey
     image_size: int
     pixel_scale: float
+    smallest: float = 1.0
 
     @property
     def reference(self) -> int:
@@ -237,7 +242,7 @@ def _found(
     """Return which trial of each galaxy is taken, (N,): the first that the survey keeps, or else the nearest to it."""
     band = frame.survey.bands[frame.reference]
     width = frame.image_size * frame.pixel_scale
-    low, high = max(_RADIUS_RANGE[0] * width, band.psf_fwhm), _RADIUS_RANGE[1] * width
+    low, high = frame.smallest * max(_RADIUS_RANGE[0] * width, band.psf_fwhm), _RADIUS_RANGE[1] * width
     radius = petro_r50[:, None] * trials.size
     if s.pair is not None:
         low, high = _PAIR_RADIUS * low, _PAIR_RADIUS * high

@@ -110,6 +110,7 @@ def _telescope(frame: Frame) -> dict[str, Any]:
     return {
         "survey": survey.name,
         "pixel_scale": frame.pixel_scale,
+        "smallest": frame.smallest,
         "psf": survey.profile,
         "obscuration": survey.obscuration,
         "bands": [

@@ -51,6 +51,16 @@ def test_a_mixture_has_the_colour_asked_for(dust):
     assert (young[:, 0] >= young[:, 1] - 1e-12).all()  # of g the young stars have the larger part
 
 
+def test_smaller_galaxies_are_kept_where_they_are_wanted():
+    frame = frame_of()
+    r = frame.survey.bands[frame.reference]
+    usual, small = (draw_blocks("elliptical", [64] * 3, streams(3), f) for f in (frame, frame._replace(smallest=0.4)))
+    assert usual.petro_r50.min() >= r.psf_fwhm
+    assert 0.4 * r.psf_fwhm <= small.petro_r50.min() < 0.5 * r.psf_fwhm
+    assert (small.petro_r50 < r.psf_fwhm).mean() > 0.3
+    assert small.petro_r50.max() <= 64 * 0.2 / 7.5
+
+
 def test_dust_leaves_more_young_stars_for_a_colour():
     plain, dusty = (mixture(np.array([0.6]), np.array([e]), AT_REST, np.zeros(1)).young[0, 1] for e in (0.0, 0.2))
     assert dusty > plain + 0.1

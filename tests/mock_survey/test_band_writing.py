@@ -96,6 +96,7 @@ def test_the_manifest_says_what_the_telescope_was(folder):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     telescope = manifest["telescope"]
     assert (telescope["survey"], telescope["pixel_scale"], telescope["psf"]) == ("LSST", 0.2, "kolmogorov")
+    assert telescope["smallest"] == 1
     z = telescope["bands"][0]
     assert (z["name"], z["zero_point"], z["exposure_s"], z["psf_fwhm"]) == ("z", 27.42, 4800, 0.77)
     assert z["electrons_per_njy"] == pytest.approx(4800 * 10 ** (-0.4 * (31.4 - 27.42)))
@@ -147,6 +148,8 @@ def test_larger_pixels_hold_more_sky(tmp_path):
         ),
         (["--kind", "flux", "--pixel-scale", "0.81", "--bands", "r"], r"choose --pixel-scale from 0\.095 to 0\.8"),
         (["--survey", "LSST"], "--survey is for flux: add --kind flux"),
+        (["--smallest", "0.5"], "--smallest is for flux: add --kind flux"),
+        (["--kind", "flux", "--smallest", "1.5"], "argument --smallest: .*1.5"),
         (["--bands", "g"], "--bands is for flux"),
         (["--pixel-scale", "0.3"], "--pixel-scale is for flux"),
     ],
