@@ -132,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
         help="half-light radius of the smallest galaxies, over the PSF's width or an 18th of the frame, whichever is "
         "larger, 0.2 to 1; the blur hides sizes below 1 (default: 1)",
     )
+    flux.add_argument(
+        "--chosen-by",
+        metavar="NAME",
+        help="another survey: the galaxies are those that it has with the same seed and bands, on pixels of its own, "
+        "whether or not --survey finds them (default: those that --survey finds)",
+    )
     _add_size(simulated)
     _add_dataset_options(simulated)
     join = commands.add_parser("join", help="make one prepared dataset of several")
@@ -245,7 +251,7 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
     if options.kind == "flux":
         _simulate_flux(options, device, command_line)
         return
-    for name in ("survey", "bands", "pixel_scale", "smallest"):
+    for name in ("survey", "bands", "pixel_scale", "smallest", "chosen_by"):
         if getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is for flux: add --kind flux, or leave it out")
     if options.as_gz2 is None:
@@ -271,9 +277,14 @@ def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) 
     if options.as_gz2 is not None:
         raise UserError("--as-gz2 writes colour pictures, as Galaxy Zoo has them: leave it out, or --kind flux")
     survey = find_survey(options.survey or "LSST", options.bands)
-    frame = Frame(survey, options.size, options.pixel_scale or survey.pixel_scale, options.smallest or 1.0)
-    check_frame(frame)
-    arguments = (options.count, options.seed, frame, device, command_line, options.overwrite)
+    smallest = options.smallest or 1.0
+    frame = Frame(survey, options.size, options.pixel_scale or survey.pixel_scale, smallest)
+    chosen_by = None
+    if options.chosen_by is not None:
+        other = find_survey(options.chosen_by, [band.name for band in survey.bands])
+        chosen_by = Frame(other, options.size, other.pixel_scale, smallest)
+    check_frame(chosen_by or frame)
+    arguments = (options.count, options.seed, frame, device, command_line, options.overwrite, chosen_by)
     print_summary(write_band_dataset(options.out, *arguments))
 
 

@@ -36,7 +36,14 @@ def layout_of(frame: Frame) -> DataLayout:
 
 
 def write_band_dataset(
-    out: Path, count: int, seed: int, frame: Frame, device: str, command_line: str, overwrite: bool = False
+    out: Path,
+    count: int,
+    seed: int,
+    frame: Frame,
+    device: str,
+    command_line: str,
+    overwrite: bool = False,
+    chosen_by: Frame | None = None,
 ) -> DatasetWriter:
     """Simulate galaxies and write them as a prepared dataset of flux, in as much memory for many as for few.
 
@@ -58,6 +65,8 @@ def write_band_dataset(
         For the manifest.
     overwrite : bool
         Replace an existing prepared dataset.
+    chosen_by : Frame, optional
+        What the galaxies were chosen by, if by another survey: then they are those that it has, of the same numbers.
 
     Returns
     -------
@@ -74,13 +83,14 @@ def write_band_dataset(
         "rule": "truth",
         "command_line": command_line,
         "telescope": _telescope(frame),
+        **({} if chosen_by is None else {"chosen_by": _telescope(chosen_by)}),
     }
     layout, extra = layout_of(frame), truth_columns(frame)
     # Fewer galaxies than classes cannot hold every class.
     writer = DatasetWriter(
         out, frame.image_size, 1.0, provenance, overwrite, count < len(CLASSES), extra, layout=layout
     )
-    survey = BandSurvey(seed, frame, device, with_intrinsic=lambda object_id: split_of(object_id) == INTRINSIC_SPLIT)
+    survey = BandSurvey(seed, frame, device, lambda object_id: split_of(object_id) == INTRINSIC_SPLIT, chosen_by)
     with writer, tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
         side = frame.image_size * survey.oversampling
         shape = (len(layout.bands), side, side)

@@ -92,6 +92,23 @@ def test_the_light_before_the_telescope_is_kept_for_the_test_split(folder, batch
     assert light.dtype == np.float32
 
 
+def test_another_survey_observes_the_same_galaxies(folder, tmp_path):
+    hsc = [{"lsst": "HSC"}.get(word, word) for word in COMMAND]
+    prepare_data.main([*hsc, "--chosen-by", "LSST", "--out", str(tmp_path / "hsc")])
+    one, other = PreparedDataset.open(folder), PreparedDataset.open(tmp_path / "hsc")
+    for name in ("object_id", "redshift", "true_axis_ratio", "true_position_angle", "petro_r50_kpc"):
+        assert one.catalogue[name].equals(other.catalogue[name]), name
+    # Each fine pixel gathers for itself.
+    np.testing.assert_allclose(other.catalogue["true_magnitude_z"], one.catalogue["true_magnitude_z"], atol=0.15)
+    assert (other.catalogue["pixel_scale"] == 0.168).all()
+    widths = np.array([[band.psf_fwhm for band in find_survey(name, ["z", "g"]).bands] for name in ("HSC", "LSST")])
+    blur = other.psf_fwhm(np.arange(20)) / one.psf_fwhm(np.arange(20))  # the same air over another width
+    np.testing.assert_allclose(blur, np.broadcast_to(widths[0] / widths[1], (20, 2)), rtol=1e-4)
+    manifest = json.loads((tmp_path / "hsc" / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["telescope"]["survey"], manifest["chosen_by"]["survey"]) == ("HSC", "LSST")
+    assert manifest["chosen_by"]["pixel_scale"] == 0.2
+
+
 def test_the_manifest_says_what_the_telescope_was(folder):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     telescope = manifest["telescope"]
@@ -149,6 +166,8 @@ def test_larger_pixels_hold_more_sky(tmp_path):
         (["--kind", "flux", "--pixel-scale", "0.81", "--bands", "r"], r"choose --pixel-scale from 0\.095 to 0\.8"),
         (["--survey", "LSST"], "--survey is for flux: add --kind flux"),
         (["--smallest", "0.5"], "--smallest is for flux: add --kind flux"),
+        (["--chosen-by", "LSST"], "--chosen-by is for flux: add --kind flux"),
+        (["--kind", "flux", "--bands", "g", "--chosen-by", "Euclid_VIS"], "Euclid_VIS has no band 'g': choose from IE"),
         (["--kind", "flux", "--smallest", "1.5"], "argument --smallest: .*1.5"),
         (["--bands", "g"], "--bands is for flux"),
         (["--pixel-scale", "0.3"], "--pixel-scale is for flux"),
