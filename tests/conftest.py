@@ -200,11 +200,14 @@ def write_flux_dataset(
     side: int = 64,
     psfs: bool = False,
     tell_noise: bool = True,
+    tell_psf: bool = True,
 ) -> Path:
     """Write a dataset of `flux_galaxies`, classes in turn, with attributes magnitude, color, size and redshift."""
     images, values = flux_galaxies(count, bands, seed, side)
     if not tell_noise:
         values = {name: column for name, column in values.items() if not name.startswith("noise_")}
+    if not tell_psf:
+        values = {name: column for name, column in values.items() if not name.startswith("psf_fwhm_")}
     layout = DataLayout("flux", tuple(map(FluxBand.named, bands)), classes)
     radius = np.hypot(*(np.indices((15, 15)) - 7))
     psf = np.exp(-0.5 * (radius / 1.7) ** 2) / np.exp(-0.5 * (radius / 1.7) ** 2).sum()

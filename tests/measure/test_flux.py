@@ -61,6 +61,15 @@ def test_a_gaussian_galaxy_has_its_flux_size_and_shape(found):
     assert (found.centroid_x.item(), found.centroid_y.item()) == pytest.approx((0.4, -0.7), abs=0.1)
 
 
+def test_in_the_mean_over_noise_a_magnitude_is_true_and_scatters_by_its_error():
+    shape = gaussian(math.hypot(5, PSF_SIGMA), math.hypot(3, PSF_SIGMA))
+    found = measure_flux(torch.cat([observed(shape, seed=seed, flux=0.5 * FLUX) for seed in range(16)]), SCALE)
+    errors = found.magnitude - (31.4 - 2.5 * torch.log10(0.5 * FLUX))
+    assert (errors.mean(0).abs() < 0.008).all()  # three times what 0.011 leaves in the mean of 16
+    ratio = errors.std(0) / found.magnitude_error.mean(0)
+    assert ((ratio > 0.5) & (ratio < 1.5)).all()
+
+
 def test_the_radius_is_that_of_the_circle_with_half_of_the_light(found):
     # By brute force on the Gaussian without PSF, drawn five times finer.
     light = gaussian(25, 15, x=0, y=0, side=301).flatten()
