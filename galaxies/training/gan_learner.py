@@ -156,7 +156,7 @@ class GanLearner(Learner):
         self, attribute_variance: Tensor, images: Tensor, conditions: Tensor, exposures: Exposure | None = None
     ) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
-        super().learn_statistics(attribute_variance, images, conditions)
+        super().learn_statistics(attribute_variance, images, conditions, exposures)
         networks = (self.generator, *([self.average.module] if self.average else []))
         if grainy := [network for network in networks if isinstance(network, GrainyGenerator)]:
             grain = measure_grain(images, conditions)
@@ -166,15 +166,6 @@ class GanLearner(Learner):
             noise = measure_flux_noise(images, self.config.softening)
             for other in noisy:
                 other.grain.learn(noise)
-        if observed := [network for network in networks if isinstance(network, ObservedGenerator)]:
-            if exposures is None:
-                raise ValueError("a generator of light has to know how the data were observed")
-            told = torch.tensor(self.config.photons or (0.0,) * self.config.num_bands)
-            photons = told
-            if not (told > 0).all():
-                photons = torch.where(told > 0, told, measure_flux_noise(images, self.config.softening).photons)
-            for painter in observed:
-                painter.learn(exposures, photons)
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the errors that a phase's steps return, with those of the discriminator's readings."""

@@ -17,7 +17,9 @@ from galaxies.compute.device import Engine
 from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
+from galaxies.networks.flux_grain import measure_flux_noise
 from galaxies.networks.layers import ImageGenerator
+from galaxies.networks.light_telescope import LightTelescope
 from galaxies.telescope.exposure import Exposure
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
 from galaxies.training.recovery import Recovery
@@ -196,6 +198,18 @@ class Learner(ABC):
             How some of the training images were observed, where the generator paints light.
         """
         self.predictor.prior_variance.copy_(attribute_variance)
+        networks = (self.generator, *([self.average.module] if self.average else []))
+        telescopes = [part for one in networks for part in one.modules() if isinstance(part, LightTelescope)]
+        if not telescopes:
+            return
+        if exposures is None:
+            raise ValueError("a generator of light has to know how the data were observed")
+        told = torch.tensor(self.config.photons or (0.0,) * self.config.num_bands)
+        photons = told
+        if not (told > 0).all():
+            photons = torch.where(told > 0, told, measure_flux_noise(images, self.config.softening).photons)
+        for telescope in telescopes:
+            telescope.learn(exposures, photons)
 
     def slowed(self, name: str) -> tuple[Sequence[nn.Parameter], float]:
         """Return which parameters of a network take smaller steps than its others, and what share of them."""

@@ -55,7 +55,10 @@ _OF_CONDITION: dict[str, tuple[tuple[str, int, str], ...]] = {
         (r"features\.0\.weight", 1, "plane"),
     ),
 }
-_MEASURED = re.compile(r"(.*\.)?grain\..*|prior_variance")  # on the training images; not learned
+# On the training images; not learned.
+_MEASURED = re.compile(
+    r"(.*\.)?grain\..*|prior_variance|(telescope\.)?(pixel_scale|psf_fwhm|noise|psfs|photons)",
+)
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,9 @@ def take_over(learner: Learner, start: Start, same_data: bool) -> str:
     place that this has in the new run, and so does what predictor and discriminator read; inputs and readings that only
     the new run has keep the values that they start with, and so do planes of bands that only it has. What attributes
     are scaled by is the slider's range of the weights' own run, so that their meaning stays; so does the scale of a
-    diffusion model's images. Grain and the spread of attributes belong to the data, and are taken over with the same
-    data alone. Of networks of another image size the layers are taken whose maps are as many, from the side where more
-    of them fit.
+    diffusion model's images. Grain, exposures and the spread of attributes belong to the data, and are taken over with
+    the same data alone. Of networks of another image size the layers are taken whose maps are as many, from the side
+    where more of them fit.
 
     Parameters
     ----------

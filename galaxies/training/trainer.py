@@ -25,7 +25,7 @@ from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import save_picture
-from galaxies.networks.observed_generator import NUM_EXPOSURES
+from galaxies.networks.light_telescope import NUM_EXPOSURES
 from galaxies.storage.checkpoint import LATEST
 from galaxies.storage.metrics_log import MetricsLog, phase_order, read_metrics
 from galaxies.storage.run_folder import clean_up, save_epoch, save_latest

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from galaxies.images.stretch import AsinhStretch
-from galaxies.networks.observed_generator import NUM_EXPOSURES, ObservedGenerator
+from galaxies.networks.light_telescope import NUM_EXPOSURES
+from galaxies.networks.observed_generator import ObservedGenerator
 from galaxies.networks.turning import at_position_angle
 from galaxies.telescope.exposure import Exposure
 

@@ -223,6 +223,17 @@ def test_planes_are_taken_over_by_their_bands(data, tmp_path, family):
     assert torch.equal(predictors[1][:, 0], predictors[0][:, 3])
 
 
+def test_exposures_are_those_of_the_new_survey(data, tmp_path):
+    first = make_trainer(data, tmp_path, **settings_of(data))
+    other = PreparedDataset.open(write_flux_dataset(tmp_path / "other", 30, BANDS, CLASSES, seed=5))
+    for same in (False, True):
+        second = make_trainer(other, tmp_path, **settings_of(other))
+        own = second.learner.generator.noise.clone()
+        take_over(second.learner, start_of(first, tmp_path), same_data=same)
+        assert torch.equal(second.learner.generator.noise, first.learner.generator.noise if same else own)
+    assert not torch.equal(own, first.learner.generator.noise)
+
+
 def test_attributes_keep_the_range_that_the_weights_know(data, tmp_path):
     ranges = tuple(float(k) for k in range(8))
     known = Config(**{**settings_of(data), "attribute_ranges": ranges}, latent_dim=8)
