@@ -2,8 +2,10 @@
 
     python observe.py field --survey LSST --bands g,r,i --area 25 --seed 1 --out fields/lsst
     python observe.py field --survey Euclid_VIS --area 25 --exposure 565 --stars 2 --out fields/euclid
+    python observe.py field --checkpoint checkpoints/flux/latest.pt --survey LSST --bands g,r,i --out fields/trained
 
 `field` makes a mock field of the sky: galaxies in their numbers and stars, with the survey's PSF, pixels and noise.
+Galaxies are those of the mock survey, or of a generator that was trained on flux with the telescope on.
 The folder gets for each band BAND.fits (nJy a pixel, with the extensions NOISE, WEIGHT and PSF) and
 noiseless_BAND.fits, segmentation.fits, truth.fits (a row a source), field.json and preview.png. What is in them
 depends on the options alone, and not on the number of processes; with the same seed another survey sees galaxies of the
@@ -17,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from galaxies.command_line import Parser, run_script
+from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_SEED, finite_number, number_between, positive_number, whole_number
 from galaxies.datasets.band_lists import band_names
@@ -36,7 +38,15 @@ def _parser() -> Parser:
     parsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     field = parsers.add_parser("field", help="make a mock field", description="Make a mock field of the sky.")
     field.add_argument(
-        "--galaxies", choices=("mock",), default="mock", help="what draws them: the mock survey's own (default: mock)"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a run's checkpoint or a release whose generator draws the galaxies (default: the mock survey does)",
+    )
+    field.add_argument(
+        "--galaxies",
+        choices=("mock",),
+        help="what draws them: the mock survey's own (default, without --checkpoint)",
     )
     field.add_argument(
         "--survey", required=True, metavar="NAME", help="of surveycodex, such as LSST, or a .json file of one's own"
@@ -83,6 +93,8 @@ def _parser() -> Parser:
     )
     field.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     field.add_argument("--overwrite", action="store_true", help="replace a mock field that is there")
+    add_device_option(field)
+    add_solver_options(field)
     field.set_defaults(run=_field)
     return parser
 
@@ -92,10 +104,17 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.mock_field.counts import CatalogueCounts, DeepCounts
     from galaxies.mock_field.making import facts_of, limits, make_field, reference_of
     from galaxies.mock_field.painting import Sky
-    from galaxies.mock_field.sources import MockLight
+    from galaxies.mock_field.sources import LightSource, MockLight
     from galaxies.telescope.surveys import find_survey
 
-    inputs = [options.counts] if options.counts else []
+    solver = solver_settings(options)
+    if options.checkpoint and options.galaxies:
+        raise UserError("--galaxies mock and --checkpoint each say what draws the galaxies: give one of them")
+    if solver and not options.checkpoint:
+        raise UserError(
+            f"{', '.join(solver)} of a solver is there for a diffusion model: give its --checkpoint as well"
+        )
+    inputs = [path for path in (options.counts, options.checkpoint) if path]
     check_folder(options.out, MOCK_FIELD, inputs=inputs, overwrite=options.overwrite)
     if (options.counts is None) != (options.counts_area is None):
         raise UserError("--counts and --counts-area go together: the catalogue, and the area that it covers")
@@ -105,7 +124,11 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     counts: CatalogueCounts | DeepCounts = DeepCounts(options.faintest)
     if options.counts is not None:
         counts = CatalogueCounts(options.counts, options.faintest, options.counts_area)
-    source = MockLight(survey, reference_of(survey))
+    source: LightSource = MockLight(survey, reference_of(survey))
+    if options.checkpoint:
+        from galaxies.mock_field.trained_light import TrainedLight
+
+        source = TrainedLight(options.checkpoint, survey, reference_of(survey), options.device, **solver)
     facts = facts_of(
         survey, options.area, options.seed, options.faintest, counts.describe(), source.describe(), command_line
     )

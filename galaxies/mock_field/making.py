@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,8 +29,8 @@ from galaxies.compute.worker_processes import stream_on_processes
 from galaxies.images.composites import LuptonComposite
 from galaxies.images.grids import save_picture
 from galaxies.mock_field.field_files import CENTRE_DEG, FieldFiles, Plane, bytes_of_field
-from galaxies.mock_field.field_folder import MOST_PX, PREVIEW, FieldBand, FieldFacts, world_coordinates
-from galaxies.mock_field.painting import Picture, Sky, catalogue_of, paint
+from galaxies.mock_field.field_folder import GALAXY, MOST_PX, PREVIEW, FieldBand, FieldFacts, world_coordinates
+from galaxies.mock_field.painting import Picture, Sky, catalogue_of, paint, wanted_of
 from galaxies.telescope.surveys import Survey
 
 _ROWS_PX = 1 << 20  # pixels that noise is added to at a time
@@ -116,16 +117,8 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
     down, along = sky.cells
     cells = [(row, column) for row in range(down) for column in range(along)]
     with output_folder(out, MOCK_FIELD, inputs=(), overwrite=overwrite) as folder:
-        numbers, at_edge = [], 0
-        for cell in cells:
-            redshift = catalogue_of(sky, cell)["redshift"]
-            numbers.append(len(redshift))
-            at_edge += int((redshift >= sky.source.most_redshift).sum())
-        edge = (
-            f"{at_edge:,} of {sum(numbers):,} sources are galaxies of redshift above {sky.source.most_redshift:g}, of "
-            "which nothing is known to draw them by: they are drawn at it"
-        )
-        facts = replace(facts, remarks=(*facts.remarks, edge)) if at_edge else facts
+        numbers, replaced = _counted(sky, cells)
+        facts = replace(facts, remarks=(*facts.remarks, *sky.source.notes(), *replaced))
         firsts = np.concatenate([[1], 1 + np.cumsum(numbers)]).tolist()
         needed = bytes_of_field(facts, sum(numbers)) + 4 * facts.width_px * facts.height_px
         if needed > (free := free_space(folder)[1]):
@@ -154,8 +147,19 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
     return (
         f"{sum(numbers):,} sources in {facts.width_px:,} x {facts.height_px:,} pixels ({facts.area_arcmin2:.4g} square "
         f"arcminutes) of {facts.survey}, bands {', '.join(facts.band_names)}, in {out}"
-        + (f"\n{edge}" if at_edge else "")
+        + "".join(f"\n{sentence}" for sentence in replaced)
     )
+
+
+def _counted(sky: Sky, cells: Iterable[tuple[int, int]]) -> tuple[list[int], list[str]]:
+    """Return how many sources each cell has, and sentences on galaxies that are drawn otherwise than asked for."""
+    numbers, replaced = [], Counter[str]()
+    for cell in cells:
+        rows = catalogue_of(sky, cell)
+        numbers.append(len(rows))
+        replaced.update(sky.source.replaced(wanted_of(sky, rows[rows["kind"] == GALAXY.encode()])))
+    said = [f"{n:,} of {sum(numbers):,} sources are galaxies {of}" for of, n in replaced.items() if n]
+    return numbers, said
 
 
 def psf_images(sky: Sky) -> list[np.ndarray]:

@@ -89,7 +89,8 @@ class Picture:
 def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarray:
     """Return rows of the truth table of a cell: places, kinds, wanted magnitude, size and redshift of its sources.
 
-    The magnitude in the reference band, size and redshift are what is asked for; the rest is filled in by painting.
+    The magnitude in the reference band, size and redshift are what is asked for; painting replaces them by what was
+    drawn, and fills in the rest.
     """
     facts = sky.facts
     rng = np.random.default_rng([facts.seed, *cell])
@@ -100,10 +101,9 @@ def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarr
     galaxies, stars = slice(0, numbers[0]), slice(numbers[0], None)
     name = f"magnitude_{facts.reference_band}"
     rows["kind"][galaxies], rows["kind"][stars] = GALAXY, STAR
-    rows["morphology"][galaxies] = draw_classes(numbers[0], rng)
+    rows["morphology"][galaxies] = draw_classes(sky.source.parts, numbers[0], rng)
     rows[name][galaxies], rows["size_arcsec"][galaxies] = drawn.magnitude, drawn.radius
-    # Beyond what the source can draw, at the edge of it.
-    rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift.clip(max=sky.source.most_redshift), np.nan
+    rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift, np.nan
     rows[name][stars] = star_magnitudes(numbers[1], sky.counts.faintest, rng)
     corner = np.array([cell[1], cell[0]])
     place = (rng.random((len(rows), 2)) + corner) * CELL_ARCSEC / facts.pixel_scale - 0.5
@@ -112,6 +112,17 @@ def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarr
     rows = rows[(rows["x"] < facts.width_px - 0.5) & (rows["y"] < facts.height_px - 0.5)]
     rows["id"] = first_id + np.arange(len(rows))
     return rows
+
+
+def wanted_of(sky: Sky, galaxies: np.ndarray) -> Requests:
+    """Return what rows of a table that `catalogue_of` made, of galaxies all, ask the source for."""
+    return Requests(
+        galaxies[f"magnitude_{sky.facts.reference_band}"],
+        galaxies["size_arcsec"],
+        galaxies["redshift"],
+        galaxies["morphology"].astype("U16"),
+        galaxies["seed"],
+    )
 
 
 @torch.no_grad()
@@ -148,17 +159,10 @@ def _galaxies(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarr
     indices = np.flatnonzero(truth["kind"] == GALAXY.encode())
     if not len(indices):
         return []
-    rows = truth[indices]
-    wanted = Requests(
-        rows[f"magnitude_{sky.facts.reference_band}"],
-        rows["size_arcsec"],
-        rows["redshift"],
-        rows["morphology"].astype("U16"),
-        rows["seed"],
-    )
     stamps = []
-    for group in sky.source.draw(wanted):
+    for group in sky.source.draw(wanted_of(sky, truth[indices])):
         here = indices[group.rows]
+        truth["redshift"][here] = group.redshift
         flux = group.images.double().sum((-1, -2)).numpy()
         for place, name in enumerate(sky.facts.band_names):
             truth[f"magnitude_{name}"][here] = AB_ZERO_POINT - 2.5 * np.log10(flux[:, place].clip(1e-30))

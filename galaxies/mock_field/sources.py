@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from config_physics import AB_ZERO_POINT
 from galaxies.mock_survey.band_population import Frame, draw_at
-from galaxies.mock_survey.classes import CLASSES, draw_light, mock_class
+from galaxies.mock_survey.classes import draw_light, mock_class
 from galaxies.mock_survey.galaxy_table import changed, given, joined
 from galaxies.mock_survey.light import WET_MERGER, Grid, draw_particles, meet
 from galaxies.mock_survey.light_transforms import transformed
@@ -19,7 +20,9 @@ from galaxies.mock_survey.sersic import SersicTransform
 from galaxies.telescope.fourier import FourierGrid, fft_size
 from galaxies.telescope.surveys import Survey
 
-_RADII = 12.0  # half-light radii that the frame of a galaxy is wide
+RADII = 12.0  # half-light radii that the frame of a galaxy is wide
+_MOST_REDSHIFT = 2.0  # to which the mock survey's spectra tell of the bands
+MOCK_PARTS = {"spiral": 0.6, "elliptical": 0.2, "edge-on": 0.15, "merger": 0.05}  # round numbers
 _SIDES = (64, 128, 256, 512, 1024, 2048)  # pixels of light
 
 
@@ -35,30 +38,46 @@ class Requests:
     morphology: np.ndarray
     seed: np.ndarray
 
+    def of(self, rows: np.ndarray) -> Requests:
+        """Return some of them."""
+        return Requests(*(getattr(self, one.name)[rows] for one in fields(self)))
+
 
 @dataclass(frozen=True)
 class GroupOfLight:
     """Light of some of the wanted galaxies.
 
     rows, (n,), of which; images, (n, B, L, L), float32, nanojansky a pixel, never negative; pixel_scale, (n,),
-    arcseconds.
+    arcseconds; redshift, (n,), at which they are drawn, NaN where that is not known.
     """
 
     rows: np.ndarray
     images: Tensor
     pixel_scale: Tensor
+    redshift: np.ndarray
 
 
 class LightSource(Protocol):
-    """What draws light in the bands of a survey, of galaxies up to `most_redshift`."""
+    """What draws light in the bands of a survey."""
 
-    most_redshift: float
+    @property
+    def parts(self) -> Mapping[str, float]:
+        """Classes that it draws, of at most 16 characters of ASCII, and how often they are among galaxies."""
+        ...
 
     def describe(self) -> str:
         """Say what draws the galaxies."""
         ...
 
-    def draw(self, wanted: Requests) -> list[GroupOfLight]:
+    def notes(self) -> tuple[str, ...]:
+        """Say in sentences what holds for all of its galaxies."""
+        ...
+
+    def replaced(self, wanted: Requests) -> dict[str, int]:
+        """Count galaxies that are drawn otherwise than asked for, by what is said of them: 'of redshift 2 ...'."""
+        ...
+
+    def draw(self, wanted: Requests) -> Iterable[GroupOfLight]:
         """Draw galaxies: the same for the same requests, whatever else is drawn before."""
         ...
 
@@ -74,7 +93,7 @@ class MockLight:
         The place of the band of the magnitudes.
     """
 
-    most_redshift = 2.0  # to which its spectra tell of the bands
+    parts = MOCK_PARTS
 
     def __init__(self, survey: Survey, reference: int) -> None:
         self._reference = reference
@@ -85,8 +104,20 @@ class MockLight:
         """Say what draws the galaxies."""
         return "the mock survey's own galaxies, without a trained generator"
 
+    def notes(self) -> tuple[str, ...]:
+        """Say nothing more; see `LightSource`."""
+        return ()
+
+    def replaced(self, wanted: Requests) -> dict[str, int]:
+        """Count galaxies of which the mock survey's spectra do not tell; see `LightSource`."""
+        sentence = (
+            f"of redshift above {_MOST_REDSHIFT:g}, of which nothing is known to draw them by: they are drawn at it"
+        )
+        return {sentence: int((wanted.redshift >= _MOST_REDSHIFT).sum())}
+
     def draw(self, wanted: Requests) -> list[GroupOfLight]:
         """Draw galaxies; see `LightSource`."""
+        wanted = replace(wanted, redshift=wanted.redshift.clip(max=_MOST_REDSHIFT))
         tables: dict[tuple[str, int], list[tuple[int, Any]]] = {}
         for row in range(len(wanted.seed)):
             name = str(wanted.morphology[row])
@@ -94,7 +125,7 @@ class MockLight:
             radius = float(wanted.radius[row])
             table = draw_at(name, float(wanted.redshift[row]), float(wanted.magnitude[row]), radius, rng, self._frame)
             kind = str(mock_class(name).kinds(table.structure)[0])
-            fine = _RADII * radius / self._frame.pixel_scale
+            fine = RADII * radius / self._frame.pixel_scale
             side = next((side for side in _SIDES if side >= fine), _SIDES[-1])
             tables.setdefault((kind, side), []).append((row, table))
         groups = sorted(tables.items(), key=lambda entry: entry[0])
@@ -103,7 +134,7 @@ class MockLight:
     def _group(self, kind: str, side: int, some: list[tuple[int, Any]], wanted: Requests) -> GroupOfLight:
         rows = np.array([row for row, _ in some])
         p = changed(lambda v: torch.from_numpy(np.ascontiguousarray(v)).float(), joined([table for _, table in some]))
-        scale = torch.from_numpy(_RADII * wanted.radius[rows] / side).float()
+        scale = torch.from_numpy(RADII * wanted.radius[rows] / side).float()
         pair = None
         if kind == WET_MERGER:
             given(p.structure.pair).particle_draws = draw_particles([int(seed) for seed in wanted.seed[rows]])
@@ -117,14 +148,11 @@ class MockLight:
         planes = field.image(source * square * square)[..., margin : margin + side, margin : margin + side].clamp_min(0)
         reference = planes[:, self._reference].sum((-1, -2))
         flux = torch.from_numpy(10 ** (0.4 * (AB_ZERO_POINT - wanted.magnitude[rows]))).float()
-        return GroupOfLight(rows, planes * (flux / reference)[:, None, None, None], scale)
+        planes = planes * (flux / reference)[:, None, None, None]
+        return GroupOfLight(rows, planes, scale, wanted.redshift[rows])
 
 
-def draw_classes(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw classes of galaxies by their parts in a field, which are round numbers."""
-    names = [name for name in _PARTS if name in CLASSES]
-    parts = np.array([_PARTS[name] for name in names])
-    return np.array(names)[rng.choice(len(names), count, p=parts / parts.sum())] if count else np.array([], "U16")
-
-
-_PARTS = {"spiral": 0.6, "elliptical": 0.2, "edge-on": 0.15, "merger": 0.05}
+def draw_classes(parts: Mapping[str, float], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw classes of galaxies by their parts in a field."""
+    names, odds = np.array(list(parts), "U16"), np.array(list(parts.values()), np.float64)
+    return names[rng.choice(len(names), count, p=odds / odds.sum())]

@@ -13,7 +13,7 @@ import observe
 from galaxies.common.errors import UserError
 from galaxies.mock_field import making, painting
 from galaxies.mock_field.counts import BRIGHT_SLOPE, FAINT_SLOPE, CatalogueCounts, DeepCounts, star_magnitudes
-from galaxies.mock_field.field_folder import MockField
+from galaxies.mock_field.field_folder import MockField, truth_dtype
 from galaxies.mock_field.painting import observed_at, shapes_of
 from galaxies.telescope.observing import resampled
 from galaxies.telescope.psf import Psf
@@ -209,7 +209,7 @@ def test_counts_have_the_slopes_and_the_number_that_they_say():
 )
 def test_what_cannot_be_made_is_one_sentence(tmp_path, words, said, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("galaxies.mock_field.making.catalogue_of", lambda sky, cell: {"redshift": np.zeros(0)})
+    monkeypatch.setattr("galaxies.mock_field.making.catalogue_of", lambda sky, cell: np.zeros(0, truth_dtype("gi")))
     monkeypatch.setattr("galaxies.mock_field.painting.CELL_ARCSEC", 1e6)
     with pytest.raises(UserError, match=said) as caught:
         observe.main([*WORDS.split(), *words.split(), "--out", "out"])

@@ -83,6 +83,8 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
         "observe.py field --survey LSST --bands r --area 0.05 --counts counts.csv --counts-area 1 --out new",
         ("counts.csv",),
     ),
+    ("--checkpoint", "observe.py field --survey LSST --bands r --area 0.05 --checkpoint run/latest.pt --out new",
+     ("run/latest.pt",)),
     ("field", "evaluate.py field field --most 2", ("field/field.json", "field/r.fits", "field/truth.fits")),
     ("--checkpoint", "evaluate.py augmentation --checkpoint run/latest.pt --data data", ("run/latest.pt",)),
     ("--data", "evaluate.py augmentation --checkpoint run/latest.pt --data data", _DATASET),

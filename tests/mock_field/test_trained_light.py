@@ -1,0 +1,241 @@
+"""Fields of a trained generator: what is asked of it, what is scaled, and what any survey's bands get of it."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import observe
+from config_physics import Config
+from galaxies.common.errors import UserError
+from galaxies.compute.device import Engine
+from galaxies.datasets.conditions import take_apart
+from galaxies.datasets.population import Population
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.mock_field import making, painting, trained_light
+from galaxies.mock_field.field_folder import MockField
+from galaxies.mock_field.making import reference_of
+from galaxies.mock_field.painting import shapes_of
+from galaxies.mock_field.sources import MOCK_PARTS, Requests
+from galaxies.mock_field.trained_light import TrainedLight
+from galaxies.networks.layers import ImageGenerator
+from galaxies.telescope.filters import band_weights
+from galaxies.telescope.surveys import find_survey
+from tests.conftest import tree_of
+from tests.generation.painted import FLUX, write_flux_checkpoint
+
+GRIZ = {"bands": ("g", "r", "i", "z"), "wavelengths": (486.0, 625.0, 756.0, 870.0)}
+WORDS = "field --survey LSST --bands g,i --area 0.3 --faintest 24 --stars 3 --seed 3"
+
+
+class Painter(ImageGenerator):
+    """Paint light: exponential discs of the magnitude in r, color and half-light radius that are asked for."""
+
+    noise_dim, latent_dim, turns = 8, 8, False
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def light(self, latent, condition):
+        scaled = take_apart(condition, self.config).scaled
+        told = {a.name: a.from_unit(v) for a, v in zip(self.config.attribute_rows, scaled.T, strict=True)}
+        steps = torch.arange(4) - 1.0  # each band is redder than the last by the color g - r
+        flux = 10 ** (-0.4 * (told["magnitude_r"][:, None] - steps * told["color_g_r"][:, None] - 31.4))
+        axis = torch.arange(128) - 63.5
+        # Twice as long as wide, and lopsided.
+        radius = torch.hypot(axis, 2 * axis[:, None]) / math.sqrt(2)
+        profile = torch.exp(-radius / (told["size_arcsec"] / 1.678 / 0.1)[:, None, None]) * (1 + 0.1 * (axis > 0))
+        return flux[..., None, None] * (profile / profile.sum((1, 2), keepdim=True))[:, None]
+
+
+@pytest.fixture
+def painter(monkeypatch, tmp_path):
+    """Return what makes the source of painted galaxies for a survey."""
+    config = Config(**{**FLUX, **GRIZ})
+    rows = 400
+    ends = torch.tensor(FLUX["attribute_ranges"]).view(-1, 2)
+    values = ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(rows, 4, generator=torch.Generator().manual_seed(5))
+    sampler = GalaxySampler(Painter(config), config, Population(torch.arange(rows) % 2, values), Engine.choose("cpu"))
+    sampler.origin = {"run": "painted", "step": "3", "source": "nothing", "credit": "nobody"}
+    monkeypatch.setattr(trained_light.GalaxySampler, "from_checkpoint", lambda path, device: sampler)
+    (tmp_path / "painted.pt").write_bytes(b"")
+
+    def source(survey="LSST", bands=None, exposure=None):
+        found = find_survey(survey, bands)
+        return TrainedLight(tmp_path / "painted.pt", found, reference_of(found)), sampler
+
+    return source
+
+
+def asked(magnitude, radius, redshift, seeds=(5, 6, 7), label="disc"):
+    def ones(value):
+        return np.full(len(seeds), value)
+
+    return Requests(ones(float(magnitude)), ones(float(radius)), ones(redshift), ones(label), np.array(seeds, np.int64))
+
+
+def drawn(source, wanted):
+    """Return light (N, B, L, L) of all, which is of one size here, its pixel scales and redshifts."""
+    (group,) = source.draw(wanted)
+    assert group.rows.tolist() == list(range(len(wanted.seed)))
+    return group.images, group.pixel_scale, group.redshift
+
+
+def half_light(images, scale):
+    return shapes_of(images[:, 0].double(), scale.double())["size_arcsec"].numpy()
+
+
+def test_what_the_generator_knows_is_drawn_as_asked_in_the_filters_of_the_survey(painter):
+    source, sampler = painter(bands=["z", "r", "g"])
+    wanted = asked(20.0, 0.8, 0.5)
+    images, scale, redshift = drawn(source, wanted)
+    assert images.dtype == torch.float32 and images.min() >= 0
+    assert scale.tolist() == pytest.approx([0.1] * 3) and redshift.tolist() == [0.5] * 3
+    # Flux is exact in the reference band, z; the color is the one of a real galaxy that resembles the request.
+    fluxes = images.double().sum((2, 3))
+    assert fluxes[:, 0].numpy() == pytest.approx([10 ** (0.4 * (31.4 - 20))] * 3, rel=1e-5)
+    told = torch.tensor([[20.0, math.nan, 0.8, 0.5]] * 3)
+    color = sampler.complete_all(torch.zeros(3, dtype=torch.int64), told, wanted.seed)[:, 1].double()
+    assert color.min() > 0 and len(color.unique()) == 3
+    own = 10 ** (0.4 * color[:, None] * torch.arange(4.0))  # of the generator's g, r, i, z
+    seen = own @ band_weights(sampler.config.wavelengths, find_survey("LSST", ["z", "r", "g"]).bands).double().T
+    torch.testing.assert_close(fluxes / fluxes[:, :1], seen / seen[:, :1], rtol=1e-4, atol=0)
+    assert set(source.replaced(wanted).values()) == {0}
+
+
+def test_what_is_fainter_and_smaller_is_the_nearest_galaxy_dimmed_and_shrunk(painter):
+    source, sampler = painter(bands=["r"])
+    (_, high_m), (low_r, _), (_, high_z) = (sampler.supported[0][k] for k in (0, 2, 3))
+    assert high_m < 22 and low_r > 0.4 and high_z < 1
+    images, scale, redshift = drawn(source, asked(26.0, 0.1, 1.7))
+    known, natural, far = drawn(source, asked(high_m, low_r, high_z))
+    assert redshift.tolist() == far.tolist() == pytest.approx([high_z] * 3)
+    torch.testing.assert_close(scale, natural * (0.1 / low_r))
+    torch.testing.assert_close(images, known * 10 ** (-0.4 * (26 - high_m)), rtol=1e-4, atol=0)
+    # So the surface brightness is what magnitude and radius say: mean within the half-light circle, mag / arcsec^2.
+    sizes = half_light(images, scale)
+    assert sizes == pytest.approx(half_light(known, natural) * 0.1 / low_r, rel=1e-5)
+    brightness = [26 + 2.5 * math.log10(2 * math.pi * size**2) for size in (sizes[0], 0.1)]
+    assert brightness[0] == pytest.approx(brightness[1], abs=0.2)
+    assert list(source.replaced(asked(26.0, 0.1, 1.7)).values())[:3] == [3, 0, 3]
+
+
+def test_what_is_brighter_and_larger_is_brightened_and_stretched(painter):
+    source, sampler = painter(bands=["r"])
+    high_r = sampler.supported[0][2][1]
+    images, scale, _ = drawn(source, asked(15.0, 5.0, 0.5))
+    assert scale.tolist() == pytest.approx([0.1 * 5 / high_r] * 3, rel=1e-6)
+    assert images.sum((1, 2, 3)).numpy() == pytest.approx([10 ** (0.4 * 16.4)] * 3, rel=1e-5)
+    counted = list(source.replaced(asked(15.0, 5.0, 0.5)).items())
+    assert [n for _, n in counted[:3]] == [0, 3, 0] and counted[1][0].startswith("brighter or larger")
+
+
+def test_a_galaxy_is_the_same_among_others_and_in_parts(painter, monkeypatch):
+    source, _ = painter(bands=["g", "r"])
+    rng = np.random.default_rng(1)
+    many = Requests(
+        rng.uniform(17, 27, 40),
+        rng.uniform(0.05, 3, 40),
+        rng.uniform(0, 2, 40),
+        rng.choice(["disc", "early-type"], 40),
+        rng.integers(0, 2**62, 40),
+    )
+
+    def each(wanted):
+        found = {}
+        for group in source.draw(wanted):
+            for row, image, scale in zip(group.rows, group.images, group.pixel_scale, strict=True):
+                found[int(row)] = image.numpy().tobytes(), float(scale)
+        return [found[row] for row in range(len(wanted.seed))]
+
+    together = each(many)
+    monkeypatch.setattr(trained_light, "_TOGETHER", 7)
+    assert each(many) == together
+    chosen = np.array([31, 4, 17])
+    assert each(many.of(chosen)) == [together[row] for row in chosen]
+    assert len(set(together)) == 40
+
+
+def test_galaxies_that_lie_in_one_direction_are_turned_by_their_seeds(painter):
+    source, _ = painter(bands=["r"])
+    images, scale, _ = drawn(source, asked(20.0, 0.8, 0.5, seeds=range(16)))
+    angles = shapes_of(images[:, 0].double(), scale.double())["position_angle"].numpy()
+    quarters = np.round(angles / 90) % 2
+    assert sorted(quarters.tolist()) == [0.0] * 8 + [1.0] * 8
+    upright = {tuple(torch.stack([image[0, :64].sum(), image[0, 64:].sum()]).tolist()) for image in images}
+    assert len(upright) > 2  # and mirrored
+
+
+def test_of_other_classes_there_are_as_many_as_in_the_training_data(painter):
+    source, _ = painter(bands=["r"])
+    assert source.parts == {"disc": 200, "early-type": 200}
+    assert "classes are as often as in the training data" in source.notes()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    settings = {**GRIZ, "classes": ("spiral", "elliptical", "merger", "edge-on"), "generator": "frame"}
+    return write_flux_checkpoint(tmp_path_factory.mktemp("flux") / "latest.pt", **settings)
+
+
+def test_a_field_of_a_checkpoint_is_one_in_any_number_of_processes(tmp_path, checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr(painting, "CELL_ARCSEC", 20.0)
+
+    def elsewhere(function, tasks, processes, what):
+        tasks = list(tasks)
+        done = {place: pickle.loads(pickle.dumps(function))(task) for place, task in reversed([*enumerate(tasks)])}
+        return iter([done[place] for place in range(len(tasks))])
+
+    monkeypatch.setattr(making, "stream_on_processes", elsewhere)
+    for name, processes in (("one", 1), ("two", 2)):
+        words = f"{WORDS} --checkpoint {checkpoint} --device cpu --processes {processes} --out {tmp_path / name}"
+        observe.main(words.split())
+    left, right = tree_of(tmp_path / "one"), tree_of(tmp_path / "two")
+    assert [name for name in left if left[name] != right[name]] == ["field.json"] and len(left) == 8
+    field = MockField(tmp_path / "one")
+    truth = field.truth()
+    galaxies = truth[truth["kind"] == b"galaxy"]
+    assert (
+        len(galaxies) > 3
+        and galaxies["redshift"].max() <= 1
+        and set(galaxies["morphology"]) <= {name.encode() for name in MOCK_PARTS}
+    )
+    light = np.array(field.noiseless("i"), np.float64).sum()
+    assert light == pytest.approx((10 ** (0.4 * (31.4 - truth["magnitude_i"]))).sum(), rel=0.25)
+    assert field.facts.source.startswith("run flux, step 7: generator frame behind a telescope")
+    said = [remark for remark in field.facts.remarks if "fainter or smaller" in remark]
+    assert len(said) == 1 and said[0] in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_changes_meanwhile_is_refused(tmp_path, checkpoint):
+    path = tmp_path / "latest.pt"
+    path.write_bytes(checkpoint.read_bytes())
+    source = TrainedLight(path, find_survey("LSST", ["r"]), 0, "cpu")
+    trained_light._loaded.cache_clear()  # as in another process
+    write_flux_checkpoint(path, **GRIZ)
+    with pytest.raises(UserError, match=r"latest.pt is not what it was when the field was begun"):
+        source.describe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "said"),
+    [
+        ({}, "--survey COSMOS --bands f814w", r"COSMOS has pixels of 0.03 arcseconds, finer than the 0.1 of the light"),
+        ({}, "--survey LSST --bands y", "filter y sees .* choose filters of which at least three quarters lie there"),
+        ({"wavelengths": ()}, "", "the wavelengths of the generator's bands are none nm"),
+        ({"telescope": "off"}, "", "paints galaxies as its training images show them and not their light"),
+        ({"classes": ("a" * 17, "a" * 18)}, "", "is not told from another by 16 letters"),
+        ({}, "--galaxies mock", "--galaxies mock and --checkpoint each say what draws the galaxies"),
+        ({}, "--solver-steps 5", "holds no diffusion model"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(tmp_path, settings, words, said):
+    path = write_flux_checkpoint(tmp_path / "latest.pt", **{**GRIZ, **settings})
+    with pytest.raises(UserError, match=said) as caught:
+        observe.main([*WORDS.split(), "--checkpoint", str(path), *words.split(), "--out", str(tmp_path / "out")])
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=r"num_steps of a solver .* give its --checkpoint as well"):
+        observe.main([*WORDS.split(), "--solver-steps", "5", "--out", str(tmp_path / "out")])
