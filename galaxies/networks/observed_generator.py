@@ -14,7 +14,7 @@ from torch import Tensor
 from galaxies.networks.galaxy_frame import Pose
 from galaxies.networks.layers import ImageGenerator
 from galaxies.networks.light_telescope import LightTelescope
-from galaxies.networks.turning import turned_light, upright
+from galaxies.networks.turning import along_major_axis, turned_light, upright
 
 
 class ObservedGenerator(LightTelescope, ImageGenerator):
@@ -54,7 +54,7 @@ class ObservedGenerator(LightTelescope, ImageGenerator):
         """
         light = self.light_of(self.network(upright(latent), condition))
         with torch.autocast(light.device.type, enabled=False):
-            return turned_light(light, Pose.from_noise(latent))
+            return turned_light(light, along_major_axis(light, Pose.from_noise(latent)))
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate stretched images (N, B, S, S) as one of the training data's exposures shows them.

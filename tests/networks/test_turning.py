@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from galaxies.networks.galaxy_frame import Pose
-from galaxies.networks.turning import at_position_angle, turned_light, upright
+from galaxies.networks.turning import along_major_axis, at_position_angle, turned_light, upright
 from galaxies.telescope.observing import observe
 from galaxies.telescope.profiles import profile_of
 from galaxies.telescope.psf import Psf
@@ -53,6 +53,30 @@ def test_a_quarter_turn_more_is_the_same_light_turned(degrees, mirrored):
     if degrees == 0:
         start = light.flip(3) if mirrored else light
         assert all(torch.equal(turned[k], start.rot90(-k, (2, 3))) for k in range(4))
+
+
+@pytest.mark.parametrize("own", [0.0, 25.0, -38.0])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("brightness", [1e-20, 1.0, 1e20])
+def test_light_is_turned_by_its_own_major_axis(own, mirrored, brightness):
+    light = gaussian(65, 7, 0.4, own, 2, -1)[None, None].float() * brightness
+    pose = poses([70.0], mirrored)
+    turned = turned_light(light, along_major_axis(light, pose))[0, 0].double()
+    _, _, _, xx, yy, xy = moments(turned)
+    assert math.degrees(0.5 * math.atan2(2 * xy, xx - yy)) == pytest.approx(70, abs=0.5)
+    further = turned_light(light, along_major_axis(light, poses([160.0], mirrored)))
+    tolerance = 2e-5 * brightness * float(light.max() / brightness)
+    torch.testing.assert_close(further[0, 0].double(), turned.rot90(-1), rtol=2e-5, atol=tolerance)
+
+
+def test_round_light_and_none_have_no_axis_to_be_turned_by():
+    pose = poses([33.0, 33.0])
+    light = torch.stack([gaussian(65, 5, 0.995, 45), torch.zeros(65, 65)])[:, None].float()
+    found = along_major_axis(light, pose)
+    angles = torch.rad2deg(torch.atan2(found.sine, found.cosine)).tolist()
+    assert angles[0] == pytest.approx(33, abs=1)
+    assert angles[1] == pytest.approx(33, abs=1e-4)
+    assert not along_major_axis(light.requires_grad_(), pose).cosine.requires_grad
 
 
 def test_so_it_is_through_a_telescope_with_a_round_psf():
