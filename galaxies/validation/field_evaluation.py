@@ -32,7 +32,7 @@ from galaxies.validation.field_observed import ObservedField
 if TYPE_CHECKING:
     from galaxies.mock_field.field_folder import MockField
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no morphology of galaxies alone
 BIN_MAG = 0.5
 SIZE_EDGES = (0.0, 0.1, 0.14, 0.2, 0.28, 0.4, 0.57, 0.8, 1.13, 1.6, 10.0)  # arcsec
 HALF, MOST = 0.5, 0.9  # parts whose magnitudes and exposures are told
@@ -173,7 +173,7 @@ def _evaluate_depth(observed: ObservedField, truth: _Truth, settings: FieldSetti
             name: _photometry(truth, found, matches, name, band) for band, name in enumerate(observed.bands)
         },
         "blending": _blending(truth, matches, shared, snr, settings.threshold),
-        **_structure(observed, truth, found, matches, settings),
+        **_structure(observed, truth, found, matches, shared[1] == 0, settings),
     }
     return result
 
@@ -318,7 +318,12 @@ def _blending(
 
 
 def _structure(
-    observed: ObservedField, truth: _Truth, found: Detections, matches: Matches, settings: FieldSettings
+    observed: ObservedField,
+    truth: _Truth,
+    found: Detections,
+    matches: Matches,
+    alone: np.ndarray,
+    settings: FieldSettings,
 ) -> dict[str, Any]:
     """Return shapes and morphology; a galaxy that is asked for both is measured once.
 
@@ -346,7 +351,7 @@ def _structure(
             "galaxies_per_arcmin2": float(wanted.sum() / observed.field.facts.area_arcmin2),
             **_shapes(truth, of_shape, *of(of_shape)),
         },
-        "morphology": _morphology(truth, detected, *of(of_morphology)),
+        "morphology": _morphology(truth, detected, alone[truth.morphology], *of(of_morphology)),
     }
 
 
@@ -370,17 +375,23 @@ def _shapes(truth: _Truth, rows: np.ndarray, seen: Structures, deep: Structures)
     }
 
 
-def _morphology(truth: _Truth, detected: np.ndarray, seen: Structures, deep: Structures) -> dict[str, Any]:
-    """Return the parts of bright galaxies that are detected, and whose size and structure are measured."""
+def _morphology(
+    truth: _Truth, detected: np.ndarray, alone: np.ndarray, seen: Structures, deep: Structures
+) -> dict[str, Any]:
+    """Return the parts of bright galaxies that are detected, and whose size and structure are measured.
+
+    Once of all, and once of those that share their isophote with no other source that could be seen alone, which says
+    what blends cost.
+    """
     size = truth.size_arcsec[truth.morphology[detected]]
-    parts = {"detected": part(detected)}
+    passed = {"detected": detected}
     for name, good in well_measured(seen, deep, size).items():
-        yes = np.zeros(len(detected), bool)
-        yes[detected] = good
-        parts[name] = part(yes)
+        passed[name] = np.zeros(len(detected), bool)
+        passed[name][detected] = good
     ratio = seen.size_arcsec / size
     return {
         "galaxies": len(detected),
-        "parts": parts,
+        "parts": {name: part(yes) for name, yes in passed.items()},
+        "alone": {"galaxies": int(alone.sum()), "parts": {name: part(yes[alone]) for name, yes in passed.items()}},
         "size_over_true": resampled(ratio[np.isfinite(ratio)], median),
     }

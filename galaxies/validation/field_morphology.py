@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from galaxies.measure.flux import FluxPhotometry, measure_flux
+from galaxies.measure.flux_model import psf_width
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.validation.field_detection import Detections
 from galaxies.validation.field_observed import ObservedField
@@ -74,7 +75,9 @@ def measure_structures(
         At a hundred times the folder's exposure.
     """
     facts = field.field.facts
-    fwhm = facts.bands[field.reference].psf_fwhm
+    seen = torch.from_numpy(field.field.psf(facts.band_names[field.reference]))[None, None]
+    # Of what photometry takes for the PSF: the wings count, which the width at half maximum says nothing of.
+    fwhm = float(psf_width(seen.float())) * facts.pixel_scale
     across = _RADII * np.hypot(size_arcsec, fwhm / 2) / facts.pixel_scale
     step = np.searchsorted(_SIDES, across).clip(max=len(_SIDES) - 1)
     others = _Others(found)

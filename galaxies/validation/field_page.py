@@ -96,6 +96,8 @@ def _rows_of_depth(exposure: str, depth: dict[str, Any], reference: str) -> Iter
         yield row(f"ellipticity_{quantity}", "", {}, depth["shapes"][quantity])
     for name, cell in depth["morphology"]["parts"].items():
         yield row(f"morphology_{name}", "", {}, cell)
+    for name, cell in depth["morphology"]["alone"]["parts"].items():
+        yield row(f"morphology_{name}_alone", "", {}, cell)
 
 
 def page(result: dict[str, Any]) -> str:
@@ -142,6 +144,8 @@ def page(result: dict[str, Any]) -> str:
     }
     for key, name in names.items():
         line(name, [_part(d["morphology"]["parts"][key]) for d in depths])
+    for key in ("size", "morphology"):
+        line(f"alone in their isophote: {names[key]}", [_part(d["morphology"]["alone"]["parts"][key]) for d in depths])
     lines += ["", "![completeness and purity](completeness.png)", "", "![photometry](photometry.png)"]
     if "needed" in result:
         lines += ["", f"Morphology of {band} < {limit:g} is {_needed(result)}.", "", "![depth](depth.png)"]

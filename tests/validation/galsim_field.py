@@ -78,5 +78,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="DIR")
     parser.add_argument("--area", type=float, default=25.0, metavar="ARCMIN2")
+    parser.add_argument("--seed", type=int, default=11, metavar="N")
     options = parser.parse_args()
-    draw_field(options.out, options.area)
+    draw_field(options.out, options.area, options.seed)

@@ -20,7 +20,7 @@ from galaxies.validation.field_evaluation import FieldSettings, evaluate_field
 from galaxies.validation.field_matching import companions, match
 from galaxies.validation.field_morphology import _Others, components, measure_structures
 from galaxies.validation.field_observed import ObservedField
-from tests.validation.mock_fields import EXPOSURE, SCALE, Source, grid_of, light_of, psf_image, write_field
+from tests.validation.mock_fields import EXPOSURE, FWHM, SCALE, Source, grid_of, light_of, psf_image, write_field
 
 pytest.importorskip("sep")
 
@@ -81,6 +81,37 @@ def test_the_exposure_that_morphology_needs_is_found_between_the_depths(evaluate
     needed = evaluated["needed"]
     assert 0.03 < needed["morphology"] < EXPOSURE
     assert needed["detected"] <= needed["size"] <= needed["morphology"]
+
+
+def test_blends_are_no_part_of_the_galaxies_alone(evaluated, tmp_path):
+    cell = evaluated["of_folder"]["morphology"]
+    assert cell["alone"] == {"galaxies": cell["galaxies"], "parts": cell["parts"]}
+    sources, side = grid_of(3, 96, np.full(9, 30000.0), 0.5)
+    pair = [Source(s.x + 8, s.y, 3000.0, 0.5) for s in sources[:4]]
+    folder = write_field(tmp_path / "pairs", sources + pair, light_of(sources + pair, side, side), SKY, 0.01)
+    cell = evaluate_field(MockField(folder), (), FieldSettings(morphology_limit=21))["of_folder"]["morphology"]
+    assert (cell["galaxies"], cell["alone"]["galaxies"]) == (9, 5)
+    assert cell["parts"]["detected"]["count"] == 9
+    assert cell["alone"]["parts"]["morphology"]["count"] == 5
+
+
+def test_radii_are_right_behind_a_psf_with_wings(tmp_path):
+    galsim = pytest.importorskip("galsim")
+    psf, spacing, sizes = galsim.Kolmogorov(fwhm=FWHM), 72, np.geomspace(0.3, 0.8, 9)
+    light, sources = np.zeros((3 * spacing, 3 * spacing)), []
+    for k, size in enumerate(sizes):
+        row, column = divmod(k, 3)
+        galaxy = galsim.Exponential(half_light_radius=size, flux=30000.0)
+        image = galsim.Convolve(galaxy, psf).drawImage(galsim.Image(spacing, spacing, scale=SCALE)).array
+        light[row * spacing : (row + 1) * spacing, column * spacing : (column + 1) * spacing] = image
+        middle = (spacing - 1) / 2
+        sources.append(Source(column * spacing + middle, row * spacing + middle, 30000.0, size))
+    image = psf.drawImage(galsim.Image(49, 49, scale=SCALE)).array
+    folder = write_field(tmp_path / "kolmogorov", sources, light, SKY, 0.01, psf=image / image.sum())
+    found = evaluate_field(MockField(folder), (), FieldSettings(morphology_limit=21))["of_folder"]["morphology"]
+    assert found["galaxies"] == 9
+    assert found["size_over_true"]["value"] == pytest.approx(1, abs=0.04)  # 1.1 if wings were no part of the PSF
+    assert found["parts"]["size"]["value"] == 1
 
 
 def test_noise_without_sources_is_impure(tmp_path):
