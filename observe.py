@@ -3,6 +3,8 @@
     python observe.py field --survey LSST --bands g,r,i --area 25 --seed 1 --out fields/lsst
     python observe.py field --survey Euclid_VIS --area 25 --exposure 565 --stars 2 --out fields/euclid
     python observe.py field --checkpoint checkpoints/flux/latest.pt --survey LSST --bands g,r,i --out fields/trained
+    python observe.py galaxies --checkpoint checkpoints/flux/latest.pt --survey Euclid_VIS --exposure 565 \
+        --morphology spiral --set magnitude_r=20.5 --format png,fits --out observed
 
 `field` makes a mock field of the sky: galaxies in their numbers and stars, with the survey's PSF, pixels and noise.
 Galaxies are those of the mock survey, or of a generator that was trained on flux with the telescope on.
@@ -10,6 +12,10 @@ The folder gets for each band BAND.fits (nJy a pixel, with the extensions NOISE,
 noiseless_BAND.fits, segmentation.fits, truth.fits (a row a source), field.json and preview.png. What is in them
 depends on the options alone, and not on the number of processes; with the same seed another survey sees galaxies of the
 same places, magnitudes, sizes and redshifts.
+
+`galaxies` observes galaxies that are asked for as generate_from_checkpoint.py is. The folder gets what that writes,
+with what photometry measures on the observed images, and observation.json, which says what observed them. Noise, like
+the galaxy, follows from the seed: --noiseless and other surveys and exposures show the same galaxies.
 """
 
 from __future__ import annotations
@@ -18,18 +24,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_SEED, finite_number, number_between, positive_number, whole_number
 from galaxies.datasets.band_lists import band_names
+from galaxies.generation.request_options import add_request_options, read_request_options, with_values
+
+if TYPE_CHECKING:
+    from galaxies.telescope.surveys import Survey
 
 _MOST_STARS = 1000.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
     options.run(options, " ".join(["observe.py", *(sys.argv[1:] if argv is None else argv)]))
 
 
@@ -48,18 +59,9 @@ def _parser() -> Parser:
         choices=("mock",),
         help="what draws them: the mock survey's own (default, without --checkpoint)",
     )
-    field.add_argument(
-        "--survey", required=True, metavar="NAME", help="of surveycodex, such as LSST, or a .json file of one's own"
-    )
-    field.add_argument("--bands", type=band_names, metavar="LIST", help="of the survey, such as g,r,i (default: all)")
+    _add_survey_options(field)
     field.add_argument(
         "--area", type=positive_number, default=25.0, metavar="ARCMIN2", help="square arcminutes (default: 25)"
-    )
-    field.add_argument(
-        "--exposure",
-        type=_exposure,
-        metavar="SECONDS",
-        help="of all bands, or of each as g=300,r=600 (default: the survey's own, at its end)",
     )
     field.add_argument(
         "--faintest",
@@ -96,7 +98,59 @@ def _parser() -> Parser:
     add_device_option(field)
     add_solver_options(field)
     field.set_defaults(run=_field)
+    galaxies = parsers.add_parser(
+        "galaxies", help="observe requested galaxies", description="Observe requested galaxies of a trained generator."
+    )
+    _add_survey_options(galaxies)
+    galaxies.add_argument(
+        "--pixels",
+        type=whole_number(8, 4096),
+        metavar="N",
+        help="of an image a side, 8 to 4096 (default: as few as cover the frame that the generator paints)",
+    )
+    galaxies.add_argument("--noiseless", action="store_true", help="leave out the noise")
+    add_request_options(galaxies, None)
+    add_device_option(galaxies)
+    add_solver_options(galaxies)
+    galaxies.set_defaults(run=_galaxies)
     return parser
+
+
+def _add_survey_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--survey", required=True, metavar="NAME", help="of surveycodex, such as LSST, or a .json file of one's own"
+    )
+    parser.add_argument("--bands", type=band_names, metavar="LIST", help="of the survey, such as g,r,i (default: all)")
+    parser.add_argument(
+        "--exposure",
+        type=_exposure,
+        metavar="SECONDS",
+        help="of all bands, or of each as g=300,r=600 (default: the survey's own, at its end)",
+    )
+
+
+def _survey(options: argparse.Namespace) -> Survey:
+    from galaxies.telescope.surveys import find_survey
+
+    survey = find_survey(options.survey, options.bands)
+    return survey if options.exposure is None else survey.with_exposure(options.exposure)
+
+
+def _galaxies(options: argparse.Namespace, command_line: str) -> None:
+    asked = read_request_options(options)
+    from galaxies.compute.ranks import Ranks
+    from galaxies.generation.answering import answer
+    from galaxies.generation.observed import ObservedSampler
+    from galaxies.storage.release import default_checkpoint
+
+    rank = Ranks.from_environment()
+    survey = _survey(options)
+    checkpoint = options.checkpoint or default_checkpoint(Path("checkpoints"))
+    device, solver = rank.own_device(options.device), solver_settings(options)
+    sampler = ObservedSampler.before(survey, checkpoint, device, options.pixels, not options.noiseless, **solver)
+    if options.checkpoint is None and rank.is_first:
+        print(f"from {checkpoint}")
+    answer(options, asked, sampler, checkpoint, rank)
 
 
 def _field(options: argparse.Namespace, command_line: str) -> None:
@@ -105,7 +159,6 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.mock_field.making import facts_of, limits, make_field, reference_of
     from galaxies.mock_field.painting import Sky
     from galaxies.mock_field.sources import LightSource, MockLight
-    from galaxies.telescope.surveys import find_survey
 
     solver = solver_settings(options)
     if options.checkpoint and options.galaxies:
@@ -118,9 +171,7 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     check_folder(options.out, MOCK_FIELD, inputs=inputs, overwrite=options.overwrite)
     if (options.counts is None) != (options.counts_area is None):
         raise UserError("--counts and --counts-area go together: the catalogue, and the area that it covers")
-    survey = find_survey(options.survey, options.bands)
-    if options.exposure is not None:
-        survey = survey.with_exposure(options.exposure)
+    survey = _survey(options)
     counts: CatalogueCounts | DeepCounts = DeepCounts(options.faintest)
     if options.counts is not None:
         counts = CatalogueCounts(options.counts, options.faintest, options.counts_area)

@@ -10,6 +10,7 @@ import pytest
 import evaluate
 import galaxy
 import generate_from_checkpoint
+import observe
 import prepare_data
 import release_checkpoint
 from benchmarks import suite
@@ -34,6 +35,7 @@ from galaxies.mock_survey import writing
 from studies import ablation, families, noise_schedules, realism, solvers, train_release, widths
 from studies.runs import STUDY
 from tests.conftest import TINY, tree_of, write_dataset
+from tests.generation.painted import GRIZ, write_flux_checkpoint
 from tests.validation.mock_fields import Source, light_of, write_field
 
 THESIS = b"years of work"
@@ -92,6 +94,18 @@ FOLDERS = {
         SHARDS,
         ("request.json", "grid.png", "images_00001.npy", "catalogue_00000.csv"),
     ),
+    "observed": Writer(
+        observe.main,
+        "galaxies --checkpoint {flux} --survey LSST --bands r --morphology disc --count 2 --out {out}",
+        PICTURES,
+        (*SINGLE, "observation.json", "images/galaxy_00001.png"),
+    ),
+    "mock field": Writer(
+        observe.main,
+        "field --survey LSST --bands r --area 0.02 --faintest 20 --out {out}",
+        MOCK_FIELD,
+        ("field.json", "r.fits", "truth.fits"),
+    ),
     "report": Writer(evaluate.main, "report --checkpoint {c} --data {d} --out {out}", REPORT, REPORT.files),
     "field": Writer(evaluate.main, "field {f} --most 2 --out {out}", FIELD_EVALUATION, ("evaluation.json",)),
     "release": Writer(
@@ -135,6 +149,7 @@ def inputs(trained, untrained, dataset_path, tmp_path_factory) -> dict[str, Path
     return {
         "c": trained / "checkpoints/tiny/latest.pt",
         "diffusion": untrained["diffusion"],
+        "flux": write_flux_checkpoint(folder / "flux.pt", **GRIZ),
         "d": dataset_path,
         "p": folder / "pictures",
         "f": folder / "field",
@@ -301,6 +316,19 @@ def test_generated_galaxies_leave_what_else_is_there(work, inputs):
     (out / "images/galaxy_00007.png").write_bytes(THESIS)
     generate_from_checkpoint.main([w.format(out=out, **inputs) for w in GENERATE.replace("2", "1").split()])
     assert tree_of(out).keys() == {*files, *single, "images/galaxy_00000.png", "images/galaxy_00007.png"}
+
+
+def test_an_observation_of_the_user_s_own_is_kept(work, inputs):
+    out = work / "out"
+    call(FOLDERS["png"], out, inputs, work)
+    (out / "observation.json").write_bytes(THESIS)
+    assert "is there and is no file of this program" in refused(FOLDERS["observed"], out, inputs, work)
+    call(FOLDERS["png"], out, inputs, work)
+    assert (out / "observation.json").read_bytes() == THESIS
+    (out / "observation.json").unlink()
+    call(FOLDERS["observed"], out, inputs, work)
+    call(FOLDERS["png"], out, inputs, work)
+    assert not (out / "observation.json").exists()  # which would be taken for that of the new pictures
 
 
 def test_shards_leave_what_else_is_there(work, inputs):

@@ -36,7 +36,7 @@ def doors(client, untrained, tmp_path, monkeypatch):
         raise DrawnError
 
     monkeypatch.setattr(GalaxySampler, "from_checkpoint", lambda *_, **__: sampler)
-    monkeypatch.setattr("galaxies.generation.catalogue.generate_pictures", stop)
+    monkeypatch.setattr("galaxies.generation.answering.generate_pictures", stop)
 
     def by_command_line(pairs):
         options = [word for name, text in pairs for word in (f"--{name.replace('_', '-')}", text)]

@@ -141,10 +141,11 @@ def has_records(path: Path) -> bool:
 
 
 def _names_in_catalogue(folder: Path) -> Callable[[str], bool]:
-    """Go by the column `file` of the catalogue, for what lies in images/."""
+    """Go by the column `file` of the catalogue, for what lies in images/, and by what stands in an observation."""
     with (folder / "catalogue.csv").open(encoding="utf-8", errors="replace", newline="") as file:
         names = {row[0] for row in csv.reader(file) if row}
-    return lambda name: not name.startswith("images/") or Path(name).stem in names
+    observed = has_entries("survey", "with_noise", "bands")(folder / "observation.json")
+    return lambda name: observed if name == "observation.json" else "/" not in name or Path(name).stem in names
 
 
 def _names_in_field(folder: Path) -> Callable[[str], bool]:
@@ -197,7 +198,10 @@ FIELD_EVALUATION = Kind(
 )
 PICTURES = Kind(
     "generated galaxies",
-    ("grid.png", "catalogue.csv", "images.npz", "images/galaxy_[0-9]*.png", "images/galaxy_[0-9]*.fits"),
+    (
+        *("grid.png", "catalogue.csv", "images.npz", "observation.json"),
+        *("images/galaxy_[0-9]*.png", "images/galaxy_[0-9]*.fits"),
+    ),
     lambda folder: begins_with("file", "seed", "morphology")(folder / "catalogue.csv"),
     _names_in_catalogue,
 )

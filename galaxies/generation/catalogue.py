@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from config_physics import Attribute
 from galaxies.common.durable_files import plain_errors
+from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import PICTURES, check_folder, output_folder
 from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.datasets.population import VERDICTS
@@ -25,6 +26,7 @@ from galaxies.images.grids import plain_grid, save_picture, to_picture
 from galaxies.measure.statistics_table import Measured
 
 GRID_LIMIT = 256  # images in the grid
+OBSERVATION = "observation.json"  # what a survey observed with
 
 
 def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tuple[Tensor, pd.DataFrame]]:
@@ -108,7 +110,8 @@ def generate_pictures(
     UserError
         If the folder holds something else of this program, or cannot be written.
     """
-    check_folder(out, PICTURES, file_names(len(requests), formats), inputs)  # before the work
+    facts = sampler.facts
+    check_folder(out, PICTURES, file_names(len(requests), formats, facts), inputs)  # before the work
     images, tables = [], []
     with tqdm(total=len(requests), unit=" images", desc="generating", disable=len(requests) < 64) as bar:
         for block, table in generate_blocks(sampler, requests):
@@ -116,7 +119,6 @@ def generate_pictures(
             tables.append(table)
             bar.update(len(block))
     catalogue = pd.concat(tables, ignore_index=True)
-    facts = sampler.facts
     write_pictures(out, formats, torch.cat(images), catalogue, sampler.attributes, inputs, sampler.pictures, facts)
     return f"{len(requests)} galaxies in {out} ({sampler.describe()})"
 
@@ -127,10 +129,12 @@ def picture_names(count: int) -> list[str]:
     return [f"galaxy_{k:0{digits}d}" for k in range(count)]
 
 
-def file_names(count: int, formats: set[str]) -> list[str]:
+def file_names(count: int, formats: set[str], facts: ImageFacts | None = None) -> list[str]:
     """Return the files that so many galaxies are written to, relative to their folder."""
     single = [f"images/{name}.{ending}" for ending in formats - {"npz"} for name in picture_names(count)]
-    return ["grid.png", "catalogue.csv", *(["images.npz"] if "npz" in formats else []), *single]
+    archive = ["images.npz"] if "npz" in formats else []
+    observation = [OBSERVATION] if facts is not None and facts.observation else []
+    return ["grid.png", "catalogue.csv", *archive, *observation, *single]
 
 
 def write_pictures(
@@ -143,7 +147,7 @@ def write_pictures(
     pictures: Callable[[Tensor], Tensor] = lambda images: images,
     facts: ImageFacts | None = None,
 ) -> None:
-    """Write a grid, a catalogue and the images in the chosen formats: all of it, or nothing.
+    """Write a grid, a catalogue, the images in the chosen formats, and what observed them: all of it, or nothing.
 
     What an earlier call left there goes, for it would be mistaken for part of this catalogue.
 
@@ -171,7 +175,7 @@ def write_pictures(
     """
     catalogue = catalogue.copy()
     catalogue.insert(0, "file", picture_names(len(catalogue)))
-    where = output_folder(out, PICTURES, file_names(len(catalogue), formats), inputs)
+    where = output_folder(out, PICTURES, file_names(len(catalogue), formats, facts), inputs)
     with where as folder, plain_errors(out):
         if formats - {"npz"}:
             (folder / "images").mkdir()
@@ -191,4 +195,6 @@ def write_pictures(
                 columns |= {"bands": np.array(facts.bands), "pixel_scale": facts.pixel_scale, "unit": "nJy"}
             with (folder / "images.npz").open("wb") as file:
                 np.savez_compressed(file, images=images.numpy(), morphology=classes, **columns)
+        if facts is not None and facts.observation:
+            (folder / OBSERVATION).write_text(json_text(dict(facts.observation), indent=1) + "\n", encoding="utf-8")
         (folder / "catalogue.csv").write_bytes(catalogue.to_csv(index=False).encode())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -41,13 +41,17 @@ class ImageFacts:
     pixel_scale : float
         Of flux, arcsec a pixel.
     noise : tuple of float
-        Of flux: the usual standard deviation of a pixel of the training data in each band, nJy.
+        Of flux: the usual standard deviation of a pixel of the training data in each band, nJy; of what a survey
+        observed, that of the sky.
     psf_fwhm : tuple of float
-        Of flux: their usual full width at half maximum of the PSF, arcsec, 0 where unknown.
+        Of flux: their usual full width at half maximum of the PSF, arcsec, 0 where unknown; or the survey's.
     psfs : Tensor, (B, P, P), float32, or None
-        A usual PSF of theirs in each band.
+        A usual PSF of theirs in each band, or the survey's.
     origin : mapping
         As `GalaxySampler.origin`.
+    observation : mapping
+        What a survey observed with, as JSON has it; empty of pictures as the training data are. ``survey``,
+        ``with_noise``, and ``bands``, in their order, of which each says its ``exposure_s`` and ``photons``.
     """
 
     kind: str = "display"
@@ -57,6 +61,7 @@ class ImageFacts:
     psf_fwhm: tuple[float, ...] = ()
     psfs: Tensor | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
+    observation: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, config: Config, origin: Mapping[str, str], psfs: Tensor | None) -> ImageFacts:
@@ -141,11 +146,19 @@ def _describe_flux(header: fits.Header, facts: ImageFacts, side: int) -> None:
     header["BANDS"] = ",".join(facts.bands)
     for number, band in enumerate(facts.bands, 1):
         header[f"BAND{number}"] = (band, f"band of plane {number}")
+    whose = ("usual noise of a pixel in training", "usual FWHM of its PSF")
+    if facts.observation:
+        whose = ("noise of the sky, a pixel", "FWHM of its PSF before the pixels")
+        header["SURVEY"] = header_text(facts.observation["survey"])
+        header["CONTENT"] = "as observed" if facts.observation["with_noise"] else "without noise"
+        for number, band in enumerate(facts.observation["bands"], 1):
+            header[f"EXPTIM{number}"] = (band["exposure_s"], "exposure, s")
+            header[f"PHOTV{number}"] = (float(f"{band['photons']:.7g}"), "variance that 1 nJy of light adds, nJy")
     for number, noise in enumerate(facts.noise, 1):
-        header[f"NOISE{number}"] = (float(f"{noise:.4g}"), "usual noise of a pixel in training, nJy")
+        header[f"NOISE{number}"] = (float(f"{noise:.4g}"), f"{whose[0]}, nJy")
     for number, width in enumerate(facts.psf_fwhm, 1):
         if width > 0:
-            header[f"FWHM{number}"] = (width, "usual FWHM of its PSF, arcsec")
+            header[f"FWHM{number}"] = (width, f"{whose[1]}, arcsec")
     header["PIXSCALE"] = (facts.pixel_scale, "arcsec a pixel")
     header["WCSAXES"] = 3  # before all else of the world coordinates
     _add_offsets(header, facts.pixel_scale, side)
@@ -170,7 +183,8 @@ def _psf_extension(facts: ImageFacts, psfs: Tensor) -> fits.ImageHDU:
     header = fits.Header()
     header["BANDS"] = ",".join(facts.bands)
     header["PIXSCALE"] = (facts.pixel_scale, "arcsec a pixel")
-    header["COMMENT"] = "A usual point spread function of the training data, each plane of sum 1."
+    whose = "The point spread function" if facts.observation else "A usual point spread function of the training data"
+    header["COMMENT"] = f"{whose}, each plane of sum 1."
     return fits.ImageHDU(psfs.numpy().astype(np.float32, copy=False), header, name="PSF")
 
 

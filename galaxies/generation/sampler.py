@@ -159,6 +159,21 @@ class GalaxySampler:
         """What files of the galaxies say of all of them."""
         return ImageFacts.of_run(self.config, self.origin, self.psfs)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Bands, rows and columns of an image."""
+        return self.config.num_bands, self.config.image_size, self.config.image_size
+
+    def choose_bands(self, names: Sequence[str]) -> None:
+        """Choose the bands that `pictures` shows as red, green and blue, or the one that it shows as grey.
+
+        Raises
+        ------
+        UserError
+            As `pictures_of_run` does.
+        """
+        self.pictures = pictures_of_run(self.config, names)
+
     def complete(self, class_index: int, requested: Tensor, seed: int) -> Tensor:
         """Draw the unset (NaN) attributes of one request (A,); the same seed draws the same galaxy.
 
@@ -400,10 +415,10 @@ class GalaxySampler:
         return self.family.describe(self.config, self.solver)
 
     def _empty(self, count: int, device: torch.device, light: bool = False) -> Tensor:
-        side = self.config.image_size * (self.config.oversampling if light else 1)
-        shape = count, self.config.num_bands, side, side
+        side = self.config.image_size * self.config.oversampling
+        shape = (self.config.num_bands, side, side) if light else self.image_shape
         dtype = torch.uint8 if self._scale is None else torch.float32
-        return torch.empty(shape, dtype=dtype, device=device)
+        return torch.empty((count, *shape), dtype=dtype, device=device)
 
     def _noise(self, seeds: np.ndarray | Tensor) -> Tensor:
         return self.family.noise(self.config, self.network, seeds)

@@ -356,12 +356,14 @@ def generate_shards(
         "device": sampler.kind_of_device,
         "sampler": sampler.describe(),
     }
-    config = sampler.config
+    facts, (num_bands, side, _) = sampler.facts, sampler.image_shape
     dtype = "|u1"
-    if config.kind == "flux":
+    if facts.is_flux:
         dtype = "<f4"
-        origin |= {"unit": "nJy", "bands": list(config.bands), "pixel_scale": config.pixel_scale}
-    folder = ShardFolder(out, requests, shard_size, config.image_size, origin, inputs, config.num_bands, dtype)
+        origin |= {"unit": "nJy", "bands": list(facts.bands), "pixel_scale": facts.pixel_scale}
+    if facts.observation:
+        origin |= {"observation": dict(facts.observation)}
+    folder = ShardFolder(out, requests, shard_size, side, origin, inputs, num_bands, dtype)
     there = write_shards(folder, sampler, rank)
     lines = [f"{len(requests):,} galaxies in {len(folder)} shards in {out}"]
     if there:

@@ -19,9 +19,9 @@ from torch import Tensor
 from config_physics import AB_ZERO_POINT
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError, shown
+from galaxies.generation.observed import filters_for
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.mock_field.sources import MOCK_PARTS, RADII, GroupOfLight, Requests
-from galaxies.telescope.filters import band_weights
 from galaxies.telescope.surveys import Survey
 
 _SIDES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # pixels of light, of which the fewest are kept
@@ -70,14 +70,8 @@ class TrainedLight:
         self._checkpoint, self._how = checkpoint, (checkpoint, device, tuple(sorted(solver.items())))
         _loaded.cache_clear()  # the file may be another one than it was
         sampler, self._sha256 = _loaded(*self._how)
-        sampler.check_light()
+        self._filters: list[list[float]] = filters_for(sampler, survey).tolist()
         self._reference, self._scale = reference, sampler.light_pixel_scale
-        self._filters: list[list[float]] = band_weights(sampler.config.wavelengths, survey.bands).tolist()
-        if not survey.pixel_scale > self._scale * (1 - 1e-5):
-            raise UserError(
-                f"{survey.name} has pixels of {survey.pixel_scale:g} arcseconds, finer than the {self._scale:g} of the "
-                f"light that {checkpoint} paints: choose a survey whose pixels are at least as large"
-            )
         self._labels = _labels(sampler.config.classes)
         members = [len(sampler.population.members(index)) for index in range(len(self._labels))]
         self.parts: Mapping[str, float] = {c: n for c, n in zip(self._labels, members, strict=True) if n}

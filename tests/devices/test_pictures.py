@@ -52,7 +52,7 @@ def test_mock_survey(tmp_path, gpu):
 
 @pytest.mark.parametrize("family", ["gan", "diffusion"])
 def test_generating_in_every_format(untrained, tmp_path, monkeypatch, gpu, family):
-    monkeypatch.setattr(generate_from_checkpoint, "_SHARD_SIZE", 4)
+    monkeypatch.setattr("galaxies.generation.answering.SHARD_SIZE", 4)
     request = ["--checkpoint", untrained[family], "--morphology", "spiral", "--size", 0.12, "--seed", 3]
     for device in ("cuda", "cpu"):
         call(

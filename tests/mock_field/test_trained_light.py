@@ -8,57 +8,25 @@ import pytest
 import torch
 
 import observe
-from config_physics import Config
 from galaxies.common.errors import UserError
-from galaxies.compute.device import Engine
-from galaxies.datasets.conditions import take_apart
-from galaxies.datasets.population import Population
-from galaxies.generation.sampler import GalaxySampler
 from galaxies.mock_field import making, painting, trained_light
 from galaxies.mock_field.field_folder import MockField
 from galaxies.mock_field.making import reference_of
 from galaxies.mock_field.painting import shapes_of
 from galaxies.mock_field.sources import MOCK_PARTS, Requests
 from galaxies.mock_field.trained_light import TrainedLight
-from galaxies.networks.layers import ImageGenerator
 from galaxies.telescope.filters import band_weights
 from galaxies.telescope.surveys import find_survey
 from tests.conftest import tree_of
-from tests.generation.painted import FLUX, write_flux_checkpoint
+from tests.generation.painted import GRIZ, light_painting_sampler, write_flux_checkpoint
 
-GRIZ = {"bands": ("g", "r", "i", "z"), "wavelengths": (486.0, 625.0, 756.0, 870.0)}
 WORDS = "field --survey LSST --bands g,i --area 0.3 --faintest 24 --stars 3 --seed 3"
-
-
-class Painter(ImageGenerator):
-    """Paint light: exponential discs of the magnitude in r, color and half-light radius that are asked for."""
-
-    noise_dim, latent_dim, turns = 8, 8, False
-
-    def __init__(self, config):
-        super().__init__()
-        self.config = config
-
-    def light(self, latent, condition):
-        scaled = take_apart(condition, self.config).scaled
-        told = {a.name: a.from_unit(v) for a, v in zip(self.config.attribute_rows, scaled.T, strict=True)}
-        steps = torch.arange(4) - 1.0  # each band is redder than the last by the color g - r
-        flux = 10 ** (-0.4 * (told["magnitude_r"][:, None] - steps * told["color_g_r"][:, None] - 31.4))
-        axis = torch.arange(128) - 63.5
-        # Twice as long as wide, and lopsided.
-        radius = torch.hypot(axis, 2 * axis[:, None]) / math.sqrt(2)
-        profile = torch.exp(-radius / (told["size_arcsec"] / 1.678 / 0.1)[:, None, None]) * (1 + 0.1 * (axis > 0))
-        return flux[..., None, None] * (profile / profile.sum((1, 2), keepdim=True))[:, None]
 
 
 @pytest.fixture
 def painter(monkeypatch, tmp_path):
     """Return what makes the source of painted galaxies for a survey."""
-    config = Config(**{**FLUX, **GRIZ})
-    rows = 400
-    ends = torch.tensor(FLUX["attribute_ranges"]).view(-1, 2)
-    values = ends[:, 0] + (ends[:, 1] - ends[:, 0]) * torch.rand(rows, 4, generator=torch.Generator().manual_seed(5))
-    sampler = GalaxySampler(Painter(config), config, Population(torch.arange(rows) % 2, values), Engine.choose("cpu"))
+    sampler = light_painting_sampler()
     sampler.origin = {"run": "painted", "step": "3", "source": "nothing", "credit": "nobody"}
     monkeypatch.setattr(trained_light.GalaxySampler, "from_checkpoint", lambda path, device: sampler)
     (tmp_path / "painted.pt").write_bytes(b"")

@@ -33,6 +33,7 @@ from galaxies.datasets.sources.labelled import read_labels
 from galaxies.generation.requests import read_requests
 from galaxies.training import runs
 from tests.conftest import ROOT, flux_galaxies, render_galaxies
+from tests.generation.painted import GRIZ, write_flux_checkpoint
 from tests.test_prepare_data import make_gz2
 
 pytestmark = pytest.mark.filterwarnings("default")  # as for users, to whom a warning is no error
@@ -121,6 +122,7 @@ def sandbox(trained, dataset_path, tmp_path_factory):
     shutil.copytree(dataset_path, folder / "damaged")
     os.truncate(folder / "damaged/images.npy", 1000)
     shutil.copy(trained / "checkpoints/tiny/latest.pt", folder / "good.pt")
+    write_flux_checkpoint(folder / "flux.pt", **GRIZ)
     (folder / "bad.pt").write_bytes((folder / "good.pt").read_bytes()[:5000])
     (folder / "pictures").mkdir()
     images, names = render_galaxies(8, side=160)
@@ -201,8 +203,8 @@ NUMBERS = st.sampled_from((
 ))
 PATHS = st.sampled_from((
     "data/only", "damaged", "empty", "pictures", "labels.csv", "requests.csv", "report.json", "good.pt", "bad.pt",
-    "nowhere", "nowhere/deeper", ".", "..", "checkpoints/tiny", "checkpoints/tiny/latest.pt", "pictures/1.png",
-    "pictures/*", "/dev/null", "new", "new/deeper", "", " ", "é", "x" * 300, "a\nb", "\udcff", "~", "-x",
+    "flux.pt", "~", "-x", "nowhere", "nowhere/deeper", ".", "..", "checkpoints/tiny", "checkpoints/tiny/latest.pt",
+    "pictures/1.png", "pictures/*", "/dev/null", "new", "new/deeper", "", " ", "é", "x" * 300, "a\nb", "\udcff",
 ))
 HEADS = st.sampled_from((
     "image", "morphology", "object_id", "pixel_scale", "redshift", "size", "seed", "stellar_mass", "mass", "",
@@ -221,6 +223,7 @@ RIGHT = {
     ("galaxy.py", ""): "--data data/only --width 4 --latent-dim 8 --batch-size 16",
     ("resume_training.py", ""): "--run tiny --epochs 3",
     ("generate_from_checkpoint.py", ""): "--checkpoint good.pt --morphology spiral --count 2 --out new",
+    ("observe.py", "galaxies"): "--checkpoint flux.pt --survey LSST --bands r --morphology disc --count 2 --out new",
     ("observe.py", "field"): "--survey LSST --bands r --area 0.05 --faintest 22 --out new",
     ("prepare_data.py", "gz2"): "--path files --out new",
     ("prepare_data.py", "galaxy-zoo"): "--table labels.csv --images pictures --out new",

@@ -15,6 +15,7 @@ from astropy.io import fits
 from PIL import Image
 
 from galaxies.storage.checkpoint import load_checkpoint
+from tests.generation.painted import GRIZ, write_flux_checkpoint
 from tests.robustness.test_fuzz import PARSERS, run, write_fits
 from tests.test_prepare_data import make_gz2
 from tests.validation.mock_fields import Source, light_of, write_field
@@ -27,6 +28,7 @@ pytestmark = [
 
 _RELEASE = "release_checkpoint.py --checkpoint run/latest.pt --report report --data data --credit us --out new"
 _GENERATE = "generate_from_checkpoint.py --checkpoint run/latest.pt --count 2 --out new"
+_OBSERVE = "observe.py galaxies --survey LSST --bands r --checkpoint flux/latest.pt --out new"
 _LABELLED = "prepare_data.py labelled --images pictures --labels labels.csv --workers 1 --out new --allow-empty-class"
 _FITS = "prepare_data.py fits --images cutouts --catalogue objects.csv --out new"
 _FIELD = "prepare_data.py field --frames frame.fits --bands r --min-snr 5 --out new"
@@ -83,8 +85,10 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
         "observe.py field --survey LSST --bands r --area 0.05 --counts counts.csv --counts-area 1 --out new",
         ("counts.csv",),
     ),
-    ("--checkpoint", "observe.py field --survey LSST --bands r --area 0.05 --checkpoint run/latest.pt --out new",
-     ("run/latest.pt",)),
+    ("--checkpoint", "observe.py field --survey LSST --bands r --area 0.05 --checkpoint flux/latest.pt --out new",
+     ("flux/latest.pt",)),
+    ("--checkpoint", f"{_OBSERVE} --morphology disc", ("flux/latest.pt",)),
+    ("--requests", f"{_OBSERVE} --requests requests.csv", ("requests.csv",)),
     ("field", "evaluate.py field field --most 2", ("field/field.json", "field/r.fits", "field/truth.fits")),
     ("--checkpoint", "evaluate.py augmentation --checkpoint run/latest.pt --data data", ("run/latest.pt",)),
     ("--data", "evaluate.py augmentation --checkpoint run/latest.pt --data data", _DATASET),
@@ -123,6 +127,7 @@ def whole(trained, dataset_path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs") / "whole"
     shutil.copytree(trained / "checkpoints", folder / "checkpoints")
     shutil.copytree(trained / "checkpoints/tiny", folder / "run")
+    write_flux_checkpoint(folder / "flux/latest.pt", **GRIZ)
     for name in ("data", "data2"):
         shutil.copytree(dataset_path, folder / name)
     report, state = old_plain(), load_checkpoint(folder / "run/latest.pt")

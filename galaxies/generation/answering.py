@@ -1,0 +1,64 @@
+"""Answer the options that ask for galaxies: read the requests, warn of strange ones, and write pictures or shards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from galaxies.common.errors import UserError
+from galaxies.compute.ranks import Ranks
+from galaxies.generation.catalogue import generate_pictures
+from galaxies.generation.request_options import SHARD_SIZE, Asked
+from galaxies.generation.requests import read_requests, requests_alike
+from galaxies.generation.sampler import GalaxySampler
+from galaxies.generation.shards import generate_shards
+
+
+def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, checkpoint: Path, rank: Ranks) -> None:
+    """Draw what the options ask for, write it, and say what there is.
+
+    Parameters
+    ----------
+    options : Namespace
+        With what `add_request_options` adds.
+    asked : Asked
+        As `read_request_options` returns it.
+    sampler : GalaxySampler
+        Of the file `checkpoint`.
+    checkpoint : Path
+    rank : Ranks
+        Several write shards together.
+
+    Raises
+    ------
+    UserError
+        If a request is none, or the output is refused or cannot be written.
+    """
+    inputs = [path for path in (checkpoint, options.requests) if path is not None]
+    if options.rgb is not None:
+        sampler.choose_bands([name.strip() for name in options.rgb.split(",")])
+    names, classes = sampler.config.attributes, sampler.config.classes
+    if options.requests is not None:
+        requests = read_requests(options.requests, names, options.seed, classes)
+    else:
+        count, angle = options.count or 16, options.position_angle
+        requests = requests_alike(options.morphology, asked.given, names, options.seed, count, classes, angle)
+    if requests.position_angles is not None:
+        sampler.check_turns()
+    in_shards = options.shard_size is not None or len(requests) > SHARD_SIZE or rank.size > 1
+    if in_shards and options.format is not None:
+        raise UserError(
+            f"--format is for up to {SHARD_SIZE:,} images that one process writes without --shard-size: "
+            "shards are npy files"
+        )
+    if rank.is_first:
+        for sentence in requests.warnings(sampler):
+            print(f"warning: {sentence}", file=sys.stderr)
+    if in_shards:
+        size = options.shard_size or SHARD_SIZE
+        done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs)
+    else:
+        done = generate_pictures(sampler, requests, options.out, asked.formats, inputs)
+    if rank.is_first:
+        print(done)

@@ -1,0 +1,164 @@
+"""The options that ask for galaxies, which all scripts share that draw some: they are read without loading torch."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from config_physics import ATTRIBUTES, FLUX_ATTRIBUTES, MORPHOLOGY_NAMES, Attribute, attribute_of
+from galaxies.common.errors import UserError, shown
+from galaxies.common.parsing import MAX_IMAGES, whole_number
+from galaxies.generation.request_values import angle_value, attribute_value, count_value, given_twice, seed_value
+
+SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
+_FORMATS = ("png", "npz", "fits")
+
+
+class Asked(NamedTuple):
+    """What the options ask for, as far as it can be told without a checkpoint.
+
+    formats: of the files. given: attributes that are set, in physical units.
+    """
+
+    formats: set[str]
+    given: dict[str, float]
+
+
+def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> None:
+    """Add the options; `out` is the default of the output folder, None if it has to be given."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint of a training run, or a released generator.safetensors (default: the newest in checkpoints/)",
+    )
+    parser.add_argument(
+        "--morphology",
+        action=_Once,
+        metavar="NAME",
+        help=f"class: {', '.join(MORPHOLOGY_NAMES)}, or those of the run's own data; of one class it may be left out",
+    )
+    group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
+    for attribute in _attributes_with_options():
+        unit = f" [{attribute.unit}]" if attribute.unit else ""
+        group.add_argument(
+            f"--{attribute.name.replace('_', '-')}",
+            dest=attribute.name,
+            type=partial(attribute_value, attribute.name),
+            action=_Once,
+            metavar="VALUE",
+            help=f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}",
+        )
+    group.add_argument(
+        "--position-angle",
+        type=angle_value,
+        action=_Once,
+        metavar="DEG",
+        help="of the major axis [deg], -360 to 360 from +x (along rows) towards +y (down columns), of "
+        "generators that turn galaxies onto the sky last: the same galaxies, turned (default: the seeds decide)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="any attribute, those of flux too: magnitude_BAND and surface_brightness_BAND (AB mag, mag/arcsec2), "
+        "color_BAND_BAND (mag), size_arcsec, ...; may be given for several",
+    )
+    parser.add_argument("--count", type=count_value, action=_Once, metavar="N", help="number of images (default: 16)")
+    parser.add_argument(
+        "--seed", type=seed_value, action=_Once, default=0, metavar="N", help="seed of the first image (default: 0)"
+    )
+    parser.add_argument(
+        "--requests", type=Path, metavar="CSV", help="one image a row: morphology, attributes and optionally seed"
+    )
+    parser.add_argument(
+        "--format", metavar="LIST", help=f"up to {SHARD_SIZE:,} images as png, npz, fits (default: png)"
+    )
+    parser.add_argument(
+        "--rgb",
+        metavar="BANDS",
+        help="bands of flux that pictures show as red, green and blue, such as i,r,g, or one for grey "
+        "(default: i, r, g where there are these, else the longest, a middle and the shortest wavelength)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=whole_number(1, MAX_IMAGES),
+        metavar="N",
+        help=f"write shards of N images (default: of {SHARD_SIZE:,} for more images than that, else none)",
+    )
+    said = "output folder" + ("" if out is None else f" (default: {out})")
+    parser.add_argument("--out", type=Path, default=out, required=out is None, metavar="DIR", help=said)
+
+
+def read_request_options(options: argparse.Namespace) -> Asked:
+    """Return what the options ask for.
+
+    Raises
+    ------
+    UserError
+        If they do not go together, or a value is none.
+    """
+    formats, given = _formats(options.format or "png"), _given(options)
+    alike = options.morphology or options.count is not None or options.position_angle is not None
+    if options.requests is not None and (given or alike):
+        raise UserError("--requests lists every image: it cannot be combined with --morphology, --count or attributes")
+    if "fits" in formats and importlib.util.find_spec("astropy") is None:
+        raise UserError("--format fits needs the package astropy: python -m pip install astropy")
+    return Asked(formats, given)
+
+
+def with_values(argv: Sequence[str]) -> list[str]:
+    """Join an attribute's option with its value, which argparse takes for an option if it is -1e-3 or -inf."""
+    options = {f"--{attribute.name.replace('_', '-')}" for attribute in _attributes_with_options()}
+    options |= {"--seed", "--count", "--position-angle"}
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] in options and word.startswith("-") and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _attributes_with_options() -> list[Attribute]:
+    return [*ATTRIBUTES.values(), FLUX_ATTRIBUTES["inclination"]]
+
+
+def _given(options: argparse.Namespace) -> dict[str, float]:
+    """Return the attributes that are set, by options of their own or by --set."""
+    names = [attribute.name for attribute in _attributes_with_options()]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for text in options.set or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise UserError(f"--set {shown(text)}: it takes an attribute and its value, such as magnitude_r=20.5")
+        if attribute_of(name) is None:
+            raise UserError(f"--set {shown(text)}: there is no attribute {shown(name)}")
+        if name in given:
+            raise given_twice(name)
+        given[name] = attribute_value(name, value)
+    return given
+
+
+class _Once(argparse.Action):
+    """Keep an option's value, and refuse a second one, of which argparse would take the last without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        seen = vars(namespace).setdefault("seen", set())
+        if self.dest in seen:
+            raise given_twice(self.dest)
+        seen.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def _formats(text: str) -> set[str]:
+    formats = {name.strip() for name in text.split(",") if name.strip()}
+    if not formats or not formats <= set(_FORMATS):
+        raise UserError(f"--format {text}: choose from {', '.join(_FORMATS)}, separated by commas")
+    return formats
