@@ -41,6 +41,7 @@ _WELL_SAMPLED = 2.5  # pixels in a PSF's width, from which a large frame needs n
 # How much wider than a frame the grid is, before it is made a fifth wider still: light that leaves a grid comes back at
 # its other side, from large galaxies, and more of it from the wings of diffraction.
 _MARGIN, _DIFFRACTION_MARGIN = 1.25, 1.5
+_FINER = 2  # pixels along each axis on which light is drawn that nothing blurs, for one that is kept
 
 
 @dataclass
@@ -227,18 +228,31 @@ class BandSurvey:
         images = gathered(self._frame_of(field.image(seen)), self.oversampling)
         noise = Noise(p.exposure.sky_noise, self._photons)
         images = noisy(images, noise, self._normal(numbers, images.shape[1:]))
-        return images, self._intrinsic(source[torch.from_numpy(wanted).to(self.device)]), truth
+        kept = torch.from_numpy(wanted).to(self.device)
+        return images, self._intrinsic(kind, changed(lambda column: column[kept], p), light.flux[kept]), truth
 
-    def _intrinsic(self, source: Tensor) -> Tensor:
-        """Return the light (t, B, k S, k S) of transforms (t, B, W, W/2 + 1) that pixels have gathered.
+    def _intrinsic(self, kind: str, p: BandTable[Tensor], flux: Tensor) -> Tensor:
+        """Return the light (t, B, k S, k S) of galaxies, of fluxes (t, B), as pixels gather it without a telescope.
 
-        Cusps would ring about pixels that are too coarse for them: a second gathering takes most of that away (the
-        sigma factors of Lanczos), and blurs by less than a third of a fine pixel. No light is below none.
+        Cusps ring about pixels that are too coarse for them, which the telescope's blur hides in images and nothing
+        hides here. So it is drawn on finer pixels and added up, and these gather twice, which takes most of the rest
+        away (the sigma factors of Lanczos) and blurs by less than a sixth of a pixel. No light is below none.
         """
-        if not len(source):  # of which some libraries' transforms know nothing
-            side = self.frame.image_size * self.oversampling
-            return torch.zeros(0, source.shape[1], side, side)
-        planes = self._frame_of(self._field.image(source * self._field.square()[:, None]))
+        inner = self.frame.image_size * self.oversampling
+        count, bands = len(p.exposure.centre), len(self.frame.survey.bands)
+        if not count:  # of which some libraries' transforms know nothing
+            return torch.zeros(0, bands, inner, inner)
+        side = self._grid.side * _FINER
+        grid = Grid(side, self._grid.pixel_scale / _FINER)
+        field = FourierGrid(side, grid.pixel_scale)
+        margin = (side - inner * _FINER) // 2
+        frame = slice(margin, margin + inner * _FINER)
+        light = draw_light(kind, p, grid, meet(p) if kind == WET_MERGER else None)
+        place = p.exposure.centre * self.frame.pixel_scale
+        gathering = field.square().square() * field.shift(place[:, 0], place[:, 1])
+        # Finer pixels find some tenths of a percent more or less in the middle of a disc.
+        source = transformed(light, field, self._sersic) * gathering[:, None] * (flux / light.flux)[..., None, None]
+        planes = gathered(field.image(source)[..., frame, frame], _FINER)
         kept = planes.clamp_min(0)
         return kept * (planes.sum((-1, -2), keepdim=True) / kept.sum((-1, -2), keepdim=True))
 

@@ -115,6 +115,17 @@ def test_the_telescope_makes_the_image_of_the_light_before_it(lsst, batch):
     assert np.abs(left.sum((2, 3)) / seen.sum((2, 3))).max() < 0.02
 
 
+def test_light_before_the_telescope_does_not_ring_about_cusps(batch):
+    place = np.arange(128) - 63.5
+    far = np.hypot(place, place[:, None])[:, 1:-1] > 20
+    for row in np.flatnonzero(np.array(batch.morphologies) == "elliptical"):
+        for plane in batch.intrinsic[row].astype(np.float64):
+            for light in (plane, plane.T):  # along rows and along columns
+                bend = np.abs(light[:, 2:] - 2 * light[:, 1:-1] + light[:, :-2])
+                # Dotted lines through the cusp, of light and none by turns, have a hundredth of the brightest pixel.
+                assert bend[far].max() < 1e-3 * light.max()
+
+
 def test_true_magnitudes_are_those_of_all_the_light(batch):
     for place, name in enumerate("grz"):
         flux = 10 ** (0.4 * (31.4 - batch.truth[f"true_magnitude_{name}"]))
