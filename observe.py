@@ -81,6 +81,20 @@ def _parser() -> Parser:
         "--counts-area", type=positive_number, metavar="ARCMIN2", help="square arcminutes that the catalogue covers"
     )
     field.add_argument(
+        "--clustering",
+        choices=("off", "simple"),
+        default="off",
+        help="galaxies lie at random, or in clusters of all sizes whose two-point function is a power law, "
+        "w = A (angle / 1 arcminute)^-0.7 (default: off)",
+    )
+    field.add_argument(
+        "--clustering-amplitude",
+        type=number_between(1e-4, 10),
+        metavar="A",
+        help="w at one arcminute, 0.0001 to 10 (default: that of galaxies of the median magnitude after "
+        "Morganson & Blandford 2009)",
+    )
+    field.add_argument(
         "--stars",
         type=number_between(0, _MOST_STARS),
         default=0.0,
@@ -155,6 +169,7 @@ def _galaxies(options: argparse.Namespace, command_line: str) -> None:
 
 def _field(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.common.outputs import MOCK_FIELD, check_folder
+    from galaxies.mock_field.clustering import Clusters, usual_amplitude
     from galaxies.mock_field.counts import CatalogueCounts, DeepCounts
     from galaxies.mock_field.making import facts_of, limits, make_field, reference_of
     from galaxies.mock_field.painting import Sky
@@ -175,6 +190,12 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     counts: CatalogueCounts | DeepCounts = DeepCounts(options.faintest)
     if options.counts is not None:
         counts = CatalogueCounts(options.counts, options.faintest, options.counts_area)
+    if options.clustering_amplitude is not None and options.clustering == "off":
+        raise UserError("--clustering-amplitude is of --clustering simple: give both, or none")
+    clusters = None
+    if options.clustering == "simple":
+        amplitude = options.clustering_amplitude or usual_amplitude(counts.median_magnitude)
+        clusters = Clusters(amplitude, counts.per_arcmin2)
     source: LightSource = MockLight(survey, reference_of(survey))
     if options.checkpoint:
         from galaxies.mock_field.trained_light import TrainedLight
@@ -183,7 +204,7 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     facts = facts_of(
         survey, options.area, options.seed, options.faintest, counts.describe(), source.describe(), command_line
     )
-    sky = Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars)
+    sky = Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars, clusters)
     print("; ".join(limits(facts)))
     print(make_field(sky, options.out, options.processes, options.overwrite))
 

@@ -64,6 +64,11 @@ class DeepCounts:
             f"{KNEE}, from {BRIGHTEST:g} to {self.faintest:g} (LSST Science Book 2009, section 3.7.2, in i)"
         )
 
+    @property
+    def median_magnitude(self) -> float:
+        """The magnitude that half of the galaxies are fainter than."""
+        return float(np.interp(self._cumulative[-1] / 2, self._cumulative, self._edges))
+
     def draw(self, count: int, rng: np.random.Generator) -> Drawn:
         """Draw galaxies."""
         magnitude = np.interp(rng.random(count) * self._cumulative[-1], self._cumulative, self._edges)
@@ -107,6 +112,11 @@ class CatalogueCounts:
     def describe(self) -> str:
         """Say what the counts are."""
         return f"rows of {self._path.name}, {self.per_arcmin2:.4g} a square arcminute; {self.left_out} left out"
+
+    @property
+    def median_magnitude(self) -> float:
+        """The magnitude that half of the galaxies are fainter than."""
+        return float(np.median(self._columns["magnitude"]))
 
     def draw(self, count: int, rng: np.random.Generator) -> Drawn:
         """Draw galaxies."""

@@ -89,7 +89,7 @@ def facts_of(
         command_line,
         "galaxies and stars made by a program, of nothing on the sky",
         (
-            "galaxies lie at random, without clusters, turned at random; none lies outside the field",
+            "galaxies are turned at random; none lies outside the field",
             "ellipticity and position angle are those of the second moments of the light in the reference band",
         ),
     )
@@ -118,7 +118,8 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
     cells = [(row, column) for row in range(down) for column in range(along)]
     with output_folder(out, MOCK_FIELD, inputs=(), overwrite=overwrite) as folder:
         numbers, replaced = _counted(sky, cells)
-        facts = replace(facts, remarks=(*facts.remarks, *sky.source.notes(), *replaced))
+        lie = "galaxies lie at random, without clusters" if sky.clusters is None else sky.clusters.describe()
+        facts = replace(facts, remarks=(*facts.remarks, lie, *sky.source.notes(), *replaced))
         firsts = np.concatenate([[1], 1 + np.cumsum(numbers)]).tolist()
         needed = bytes_of_field(facts, sum(numbers)) + 4 * facts.width_px * facts.height_px
         if needed > (free := free_space(folder)[1]):

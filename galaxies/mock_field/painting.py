@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from config_physics import AB_ZERO_POINT
+from galaxies.mock_field.clustering import Clusters
 from galaxies.mock_field.counts import CatalogueCounts, DeepCounts, star_magnitudes
 from galaxies.mock_field.field_folder import GALAXY, STAR, FieldFacts, truth_dtype
 from galaxies.mock_field.sources import LightSource, Requests, draw_classes
@@ -45,6 +46,8 @@ class Sky:
     source : LightSource
     counts : DeepCounts or CatalogueCounts
     stars_per_arcmin2 : float
+    clusters : Clusters, optional
+        In which galaxies lie; without, they lie at random.
     """
 
     facts: FieldFacts
@@ -53,6 +56,7 @@ class Sky:
     source: LightSource
     counts: DeepCounts | CatalogueCounts
     stars_per_arcmin2: float
+    clusters: Clusters | None = None
 
     @property
     def reference(self) -> int:
@@ -96,6 +100,10 @@ def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarr
     rng = np.random.default_rng([facts.seed, *cell])
     area = CELL_ARCSEC**2 / 3600
     numbers = [rng.poisson(rate * area) for rate in (sky.counts.per_arcmin2, sky.stars_per_arcmin2)]
+    clustered = None
+    if sky.clusters is not None:
+        clustered = sky.clusters.places(facts.seed, cell, CELL_ARCSEC, rng)
+        numbers[0] = len(clustered)
     rows = np.zeros(sum(numbers), truth_dtype(facts.band_names))
     drawn = sky.counts.draw(numbers[0], rng)
     galaxies, stars = slice(0, numbers[0]), slice(numbers[0], None)
@@ -106,8 +114,10 @@ def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarr
     rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift, np.nan
     rows[name][stars] = star_magnitudes(numbers[1], sky.counts.faintest, rng)
     corner = np.array([cell[1], cell[0]])
-    place = (rng.random((len(rows), 2)) + corner) * CELL_ARCSEC / facts.pixel_scale - 0.5
-    rows["x"], rows["y"] = place.T
+    place = (rng.random((len(rows), 2)) + corner) * CELL_ARCSEC
+    if clustered is not None:
+        place[galaxies] = clustered
+    rows["x"], rows["y"] = place.T / facts.pixel_scale - 0.5
     rows["seed"] = rng.integers(0, 2**62, len(rows))
     rows = rows[(rows["x"] < facts.width_px - 0.5) & (rows["y"] < facts.height_px - 0.5)]
     rows["id"] = first_id + np.arange(len(rows))
