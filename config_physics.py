@@ -344,13 +344,11 @@ class Config:
         "on flux, paint galaxies as they are and let the telescope of the real galaxy beside observe them, with its "
         "PSF, pixels and noise; off paints what telescopes show",
         choices=("on", "off"),
-        family="GAN",
     )
     oversampling: int = setting(
         2,
         "pixels of the painted light for one of the telescope's along each axis",
         choices=(2, 4),
-        family="GAN",
         needs={"telescope": ("on",)},
     )
 
@@ -613,7 +611,7 @@ class Config:
     @property
     def observes(self) -> bool:
         """Whether the generator paints light that a telescope then observes."""
-        return self.kind == "flux" and not self.diffusion and self.telescope == "on"
+        return self.kind == "flux" and self.telescope == "on"
 
     @property
     def num_bands(self) -> int:

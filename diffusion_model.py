@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from config_physics import BANDS, Config
 from galaxies.images.stretch import LIMITS as FLUX_LIMITS
-from galaxies.networks.layers import ImageGenerator, PaddedConv2d, zero_bias
+from galaxies.networks.layers import ImageGenerator, PaddedConv2d, ThinConv2d, zero_bias
+from galaxies.networks.light_telescope import NUM_EXPOSURES, LightTelescope
+from galaxies.telescope.exposure import Exposure
 
 _ATTENTION_SIDE = 8  # maps of at most this side have attention
 _HEAD_CHANNELS = 32
 _TIME_FEATURES = 128
 _LOW_NOISE = (0.02, 0.3)  # of the signal: survey images of unit variance have a grain of about 0.1
+_LEAST_FINE_CHANNELS = 16  # of the maps of which light is painted
+_DUSK = -0.5  # added to what a network paints, whose first paintings are 0: a tenth of a softening, not in the dark
+_DEEP = NUM_EXPOSURES // 8  # exposures that are deeper than the one in which light is drawn
+_LEAST_SPREAD = 0.02  # of the logarithms of widths and noise that a network is told
 
 
 def linear_schedule(num_steps: int) -> Tensor:
@@ -121,6 +127,10 @@ class GaussianDiffusion(nn.Module):
         """Return the noise with which x_0 has become x_t; t must not be 0."""
         return (x_t - _spread(self.signal[t]) * x0) / _spread(self.sigma[t])
 
+    def output_for(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """Return the output that amounts to x_0: undo `predict_x0`; t must not be 0."""
+        return self.target(x0, t, self.predict_noise(x_t, t, x0))
+
     def loss_weight(self, t: Tensor, gamma: float) -> Tensor:
         """Return the weight (N,) of the squared error of the output at steps t (N,).
 
@@ -168,6 +178,10 @@ class ContextUnet(nn.Module):
         Pixels a side that enter together.
     num_bands : int
         Planes B of an image.
+    oversampling : int
+        k, pixels along each axis that are painted for one that enters.
+    num_told : int
+        Further numbers T that the network is told of each image, 0 for none.
 
     References
     ----------
@@ -185,9 +199,11 @@ class ContextUnet(nn.Module):
         num_blocks: int = 2,
         patch: int = 2,
         num_bands: int = len(BANDS),
+        oversampling: int = 1,
+        num_told: int = 0,
     ) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.oversampling = patch, oversampling
         sides = [image_size // patch]
         while sides[-1] > 8:
             sides.append(sides[-1] // 2)
@@ -218,14 +234,28 @@ class ContextUnet(nn.Module):
                 current = wanted
             if level > 0:
                 self.up.append(_Upsample(current))
-        last = PaddedConv2d(current, num_bands * patch**2, 3, padding=1)
-        self.leave = nn.Sequential(_normalise(current), nn.SiLU(), last)
+        if oversampling == 1:
+            last = PaddedConv2d(current, num_bands * patch**2, 3, padding=1)
+            self.leave = nn.Sequential(_normalise(current), nn.SiLU(), last)
+        else:
+            fine = max(_LEAST_FINE_CHANNELS, width // 2)
+            self.refine = nn.Sequential(
+                _normalise(current), nn.SiLU(), nn.Conv2d(current, fine * patch**2, 3, padding=1)
+            )
+            self.paint = last = ThinConv2d(fine, num_bands, 3, padding=1)
         nn.init.zeros_(last.weight)
         zero_bias(last)
+        self.embed_told = nn.Linear(num_told, context, bias=False) if num_told else None
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Return the output (N, B, S, S) for noisy images (N, B, S, S), times t (N,) in [0, 1], conditions (N, C)."""
-        context = F.silu(self.embed_time(_time_features(t)) + self.embed_condition(condition))
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor, told: Tensor | None = None) -> Tensor:
+        """Return the output (N, B, k S, k S).
+
+        For noisy images (N, B, S, S), times t (N,) in [0, 1], conditions (N, C), and what else is told (N, T).
+        """
+        context = self.embed_time(_time_features(t)) + self.embed_condition(condition)
+        if self.embed_told is not None:
+            context = context + self.embed_told(told)
+        context = F.silu(context)
         places = self.places.expand(len(x_t), -1, -1, -1)
         patches = torch.cat([F.pixel_unshuffle(x_t, self.patch), places.to(x_t.dtype)], 1)
         maps = self.enter(patches.contiguous(memory_format=torch.channels_last))
@@ -237,7 +267,9 @@ class ContextUnet(nn.Module):
             maps = block(maps, context)
         for block in self.up:
             maps = block(torch.cat([maps, skips.pop()], 1), context) if isinstance(block, _Block) else block(maps)
-        return F.pixel_shuffle(self.leave(maps), self.patch)
+        if self.oversampling == 1:
+            return F.pixel_shuffle(self.leave(maps), self.patch)
+        return self.paint(_enlarged(F.silu(F.pixel_shuffle(self.refine(maps), self.patch)), self.oversampling))
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Return the weights that sum over more values the wider the network is: all but those of its entrances.
@@ -249,7 +281,7 @@ class ContextUnet(nn.Module):
         arXiv:2203.03466, table 8). The rest of that parametrisation is here already: PyTorch draws weights with a
         variance of 1 / (3 fan-in), the last layers begin at zero, and heads of attention have one size.
         """
-        entrances = (self.enter, self.embed_time[0], self.embed_condition[0])
+        entrances = (self.enter, self.embed_time[0], self.embed_condition[0], self.embed_told)
         layers = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m not in entrances]
         return [weight for layer in layers if isinstance(weight := layer.weight, nn.Parameter)]
 
@@ -301,10 +333,14 @@ class _Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # Left to itself, autocast on CUDA would double copies in float32, and round them afterwards.
-        with torch.autocast(maps.device.type, enabled=False):
-            doubled = F.interpolate(maps, scale_factor=2, mode="nearest")
-        return self.conv(doubled)
+        return self.conv(_enlarged(maps, 2))
+
+
+def _enlarged(maps: Tensor, factor: int) -> Tensor:
+    """Repeat every pixel of maps (N, C, H, W) along both axes."""
+    # Left to itself, autocast on CUDA would double copies in float32, and round them afterwards.
+    with torch.autocast(maps.device.type, enabled=False):
+        return F.interpolate(maps, scale_factor=factor, mode="nearest")
 
 
 def _normalise(channels: int) -> nn.GroupNorm:
@@ -372,22 +408,152 @@ class DiffusionGenerator(ImageGenerator):
 
     def predict_x0(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
         """Return the image that x_t comes from, as far as can be told, within the range that pixels have."""
+        return self.clip(self.process.predict_x0(x_t, t, self._guided(x_t, t, condition, guidance)))
+
+    def _guided(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float) -> Tensor:
         output = self.output(x_t, t, condition)
-        if guidance != 1:
-            nothing = self.output(x_t, t, torch.zeros_like(condition))
-            output = nothing + guidance * (output - nothing)
-        return self.clip(self.process.predict_x0(x_t, t, output))
+        if guidance == 1:
+            return output
+        nothing = self.output(x_t, t, torch.zeros_like(condition))
+        return nothing + guidance * (output - nothing)
 
     def clip(self, x0: Tensor) -> Tensor:
         """Limit x_0 to what pixels can be."""
         return self.normalise(self.to_images(x0).clamp(*self.limits))
 
 
+class ObservedDenoiser(DiffusionGenerator):
+    """A diffusion model of a telescope's pictures whose network paints the light behind them.
+
+    What is diffused are pictures x_0 as the data are: light f seen by a telescope A, and noise n of known size,
+    stretched. All that a denoiser can know of x_0 is E[x_0 | x_t]. Given the light, that is known physics, a mean of
+    two witnesses, each with its noise (see `expected`); so the network paints the light f alone, and the loss holds
+    E[x_0 | x_t, f] against the noisy picture x_0: no clean picture is needed, and nothing is won by painting grain.
+    In linear pictures the best that can be painted has A f = E[A x | x_t], for x the true light.
+
+    Light is drawn by taking the process back to its end, a picture as the telescope of one of the deeper exposures of
+    the training data records it, and painting the light behind that: the mean of all light that the picture leaves
+    possible. What is fainter than the noise of such a picture is therefore smoother than in the sky.
+
+    Parameters
+    ----------
+    unet : ContextUnet
+        Paints planes (N, B, k S, k S), and is told the 2 B + 1 numbers of `told`.
+    process, image_size, num_bands, limits
+        As of `DiffusionGenerator`.
+    telescope : LightTelescope
+
+    References
+    ----------
+    Two noises in Tweedie's formula: Moran et al. 2020, arXiv:1910.11908 (Noisier2Noise); Daras, Dimakis & Daskalakis
+    2024, arXiv:2404.10177. The measurement in the loss: Bora, Price & Dimakis 2018, AmbientGAN;
+    Daras et al. 2023, arXiv:2305.19256 (Ambient diffusion).
+    """
+
+    def __init__(
+        self,
+        unet: ContextUnet,
+        process: GaussianDiffusion,
+        image_size: int,
+        num_bands: int,
+        limits: tuple[float, float],
+        telescope: LightTelescope,
+    ) -> None:
+        super().__init__(unet, process, image_size, num_bands, limits)
+        self.telescope = telescope
+        self.noise_dim = 2 * math.prod(self.shape) + 1  # what is diffused, the pixels', and what chooses an exposure
+
+    def told(self, exposure: Exposure) -> Tensor:
+        """Return what the network is told of exposures: noise and PSF width of each band, and the pixels' scale.
+
+        Their logarithms, (N, 2 B + 1), in units of the spread over the training data.
+        """
+        values, kept = (
+            torch.cat([each.noise, each.psf_fwhm, each.pixel_scale[:, None]], 1).clamp_min(1e-6).log()
+            for each in (exposure, self.telescope.kept())
+        )
+        spread = kept.std(0, correction=0).clamp_min(_LEAST_SPREAD)
+        return ((values - kept.mean(0)) / spread).clamp(-4, 4)
+
+    def deep_exposure(self, count: int) -> Exposure:
+        """Return one of the training data's deeper exposures `count` times: light is drawn in it.
+
+        An eighth of those kept show fainter points yet, by noise times width.
+        """
+        kept = self.telescope.kept()
+        depth = (kept.noise.clamp_min(1e-6).log() + kept.psf_fwhm.clamp_min(1e-6).log()).sum(1)
+        return kept.of(depth.argsort(stable=True)[_DEEP].expand(count))
+
+    def output(self, x_t: Tensor, t: Tensor, condition: Tensor, told: Tensor | None = None) -> Tensor:
+        """Return what the U-Net paints, (N, B, k S, k S), float32; it is told of the deep exposure, or what is given.
+
+        Otherwise as `DiffusionGenerator.output`.
+        """
+        told = self.told(self.deep_exposure(len(x_t))) if told is None else told
+        return self.unet(x_t, t / self.process.num_steps, condition, told).float() + _DUSK
+
+    def predict_light(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
+        """Return the light (N, B, k S, k S) behind x_t in the deep exposure: nJy a fine pixel, never below 0."""
+        return self.telescope.light_of(self._guided(x_t, t, condition, guidance))
+
+    def predict_x0(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
+        """Return the picture, with its noise, that x_t comes from, as far as can be told; of the deep exposure."""
+        exposure = self.deep_exposure(len(x_t))
+        seen = self.telescope.observed(self.predict_light(x_t, t, condition, guidance), exposure, None)
+        return self.clip(self.expected(x_t, t, seen, exposure))
+
+    def expected(self, x_t: Tensor, t: Tensor, seen: Tensor, exposure: Exposure) -> Tensor:
+        """Return E[x_0 | x_t] of what a telescope sees without noise.
+
+        x_t / a has two noises, that of the exposure, of variance V, and that of the process, of variance s^2 / a^2.
+        How much of their sum is the exposure's, and so part of x_0, is known: V / (V + s^2 / a^2). V and the mean about
+        which it lies are those of the stretched noise. There is no gradient in V.
+
+        Parameters
+        ----------
+        x_t : Tensor, (N, B, S, S)
+        t : Tensor, (N,), int64, at least 1
+        seen : Tensor, (N, B, S, S)
+            nJy a pixel.
+        exposure : Exposure
+
+        Returns
+        -------
+        Tensor, (N, B, S, S)
+            Normalised, as x_t is.
+        """
+        mean, variance = self.telescope.noisy_moments(seen, exposure)
+        signal, sigma = _spread(self.process.signal[t]), _spread(self.process.sigma[t])
+        return two_noises(x_t, signal, sigma, self.normalise(mean), (variance / self.deviation.square()).detach())
+
+    def observed(self, light: Tensor, rest: Tensor) -> Tensor:
+        """Return stretched images (N, B, S, S) of light as one of the training data's exposures shows it.
+
+        `rest`, (N, B S S + 1), are standard normal: the noise of the pixels, and which exposure is taken.
+        """
+        exposure = self.telescope.kept_exposure(rest[:, -1])
+        return self.telescope.stretched(light, exposure, rest[:, :-1].unflatten(1, self.shape))
+
+
+def two_noises(x_t: Tensor, signal: Tensor, sigma: Tensor, clean: Tensor, variance: Tensor) -> Tensor:
+    """Return E[y | x_t] where y is a clean picture and noise of some variance, and x_t = signal y + sigma e.
+
+    `clean` is E[the clean picture | x_t]. With normal noise that is all that it takes, whatever pictures are like
+    (Moran et al. 2020; Daras, Dimakis & Daskalakis 2024). All shapes are (N, B, S, S) or go with it.
+    """
+    return (variance * signal * x_t + sigma.square() * clean) / (variance * signal.square() + sigma.square())
+
+
 def build_diffusion_generator(config: Config) -> DiffusionGenerator:
     """Return a new diffusion model of the settings' shape, on the CPU."""
-    unet = ContextUnet(
-        config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch, config.num_bands
-    )
+    shape = config.condition_dim, config.width, config.image_size, config.unet_blocks, config.unet_patch
     process = GaussianDiffusion(config.noise_schedule, config.diffusion_steps, config.prediction, config.noise_shift)
     limits = FLUX_LIMITS if config.kind == "flux" else (-1.0, 1.0)
-    return DiffusionGenerator(unet, process, config.image_size, config.num_bands, limits)
+    if not config.observes:
+        unet = ContextUnet(*shape, config.num_bands)
+        return DiffusionGenerator(unet, process, config.image_size, config.num_bands, limits)
+    painter = ContextUnet(*shape, config.num_bands, config.oversampling, 2 * config.num_bands + 1)
+    telescope = LightTelescope(
+        config.image_size, config.oversampling, config.softening, config.psf_profile, config.psf_pixels
+    )
+    return ObservedDenoiser(painter, process, config.image_size, config.num_bands, limits, telescope)

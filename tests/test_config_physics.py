@@ -166,8 +166,6 @@ GAN_SETTINGS = {
     "generator": "residual",
     "batch_norm": False,
     "pixel_noise": False,
-    "telescope": "off",
-    "oversampling": 4,
     "discriminator": "dcgan",
     "adversarial": "relativistic",
     "real_label": 1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from config_physics import Attribute, Config
-from diffusion_model import DiffusionGenerator, build_diffusion_generator
+from diffusion_model import DiffusionGenerator, ObservedDenoiser, build_diffusion_generator
 from galaxies.common.errors import UserError
 from galaxies.compute.recorded_functions import Run, plainly
 from galaxies.compute.seeded_noise import STEPS, coarse_normal, standard_normal
@@ -113,12 +114,33 @@ def _gan_words(config: Config, solver: Solver) -> str:
 
 
 def _diffusion_noise(config: Config, network: DiffusionGenerator, seeds: np.ndarray | Tensor) -> Tensor:
-    return standard_normal(seeds, network.noise_dim)
+    diffused = math.prod(network.shape)
+    noise = standard_normal(seeds, diffused)
+    if network.noise_dim == diffused:
+        return noise
+    return torch.cat([noise, coarse_normal(seeds, network.noise_dim - diffused)], 1)
 
 
 def _diffusion_draw(
     network: DiffusionGenerator, noise: Tensor, asked: Asked, solver: Solver, run: Run = plainly
 ) -> Tensor:
+    if not isinstance(network, ObservedDenoiser):
+        return _solved(network, noise, asked, solver, run)
+    light = _diffusion_light(network, noise, asked, solver, run)
+    with torch.no_grad():
+        return run("observed", network.observed, light, noise[:, math.prod(network.shape) :])
+
+
+def _diffusion_light(
+    network: DiffusionGenerator, noise: Tensor, asked: Asked, solver: Solver, run: Run = plainly
+) -> Tensor:
+    return _solved(network, noise[:, : math.prod(network.shape)], asked, solver, run, light=True)
+
+
+def _solved(
+    network: DiffusionGenerator, noise: Tensor, asked: Asked, solver: Solver, run: Run, **wanted: bool
+) -> Tensor:
+    """Return what `draw_images` makes of the noise (N, B S S) that is diffused."""
     (number, length), shape = noise.shape, (len(noise), *network.shape)
 
     def normal(seeds: Tensor, stream: Tensor) -> Tensor:
@@ -133,7 +155,7 @@ def _diffusion_draw(
     with torch.no_grad():
         return draw_images(
             network,
-            noise.view(shape),
+            noise.reshape(shape),
             asked.condition,
             solver,
             step_noise,
@@ -142,6 +164,7 @@ def _diffusion_draw(
             asked.known,
             run,
             asked.scale,
+            **wanted,
         )
 
 
@@ -152,7 +175,8 @@ def _diffusion_chunk(config: Config, on_cpu: bool) -> int:
 
 def _diffusion_words(config: Config, solver: Solver) -> str:
     pushed = f", photometric guidance {solver.photometry:g}" if solver.photometry else ""
-    return f"diffusion, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
+    seen = " of light behind a telescope" if config.observes else ""
+    return f"diffusion{seen}, {solver.name} with {solver.num_steps} steps, guidance {solver.guidance:g}{pushed}"
 
 
 def _area(config: Config) -> int:
@@ -169,6 +193,7 @@ FAMILIES: dict[str, Family[Any]] = {
         _diffusion_draw,
         _diffusion_chunk,
         _diffusion_words,
+        _diffusion_light,
         has_solver=True,
     ),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from config_physics import Attribute
-from diffusion_model import DiffusionGenerator, GaussianDiffusion
+from diffusion_model import DiffusionGenerator, GaussianDiffusion, ObservedDenoiser
 from galaxies.compute.recorded_functions import Run, plainly
 from galaxies.generation.photometric_guidance import push_to_photometry
 from physics_model import FluxScale
@@ -60,8 +60,9 @@ def draw_images(
     known: Tensor | None = None,
     run: Run = plainly,
     scale: FluxScale | None = None,
+    light: bool = False,
 ) -> Tensor:
-    """Draw images.
+    """Draw images, or the light behind them.
 
     Parameters
     ----------
@@ -76,10 +77,13 @@ def draw_images(
         As in `physics_model.photometric_errors`.
     run : Run
         Runs the network. What a step does besides is a dozen operations, which differ from step to step.
+    light : bool
+        Of an `ObservedDenoiser`: return what the network paints at the last step.
 
     Returns
     -------
     Tensor, (N, B, S, S), within the model's limits
+        Or light (N, B, k S, k S), nJy a fine pixel.
     """
     process, number = model.process, len(noise)
     predict = partial(model.predict_x0, guidance=solver.guidance)
@@ -87,6 +91,10 @@ def draw_images(
     x_t, previous = noise, None
     for k, (now, then) in enumerate(pairwise(times)):
         t = torch.full((number,), now, device=noise.device)
+        if then == 0 and light:
+            assert isinstance(model, ObservedDenoiser), "others paint none"
+            paint = partial(model.predict_light, guidance=solver.guidance)
+            return run(("light", solver.guidance), paint, x_t, t, condition)
         x0 = run(("x0", solver.guidance), predict, x_t, t, condition)
         if solver.photometry > 0:
             strength = solver.photometry * process.alpha_bars[now]  # an early guess is blurred

@@ -32,7 +32,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 Content = dict[str, Any]
 
@@ -190,4 +190,11 @@ def _to_5(content: Content) -> Content:
     return content
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
+def _to_6(content: Content) -> Content:
+    # Up to here a diffusion model painted what telescopes show, whatever the setting said.
+    old = content["config"]
+    off = {"telescope": "off", "oversampling": 2} if old["kind"] == "flux" and old["diffusion"] else {}
+    return {**content, "config": {**old, **off}}
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config_physics import Config
-from diffusion_model import DiffusionGenerator, denoising_loss
+from diffusion_model import DiffusionGenerator, ObservedDenoiser, denoising_loss
 from galaxies.compute.device import Engine
 from galaxies.compute.forward_pass import ForwardPass
 from galaxies.compute.ranks import Ranks
@@ -26,7 +26,7 @@ from galaxies.training.weight_average import WeightAverage
 class Denoised(Drawn):
     """What the denoiser's loss is computed from; `images` are those that its output amounts to."""
 
-    output: Tensor  # (N, B, S, S), of the U-Net
+    output: Tensor  # (N, B, S, S), of the U-Net, or what its light amounts to
     target: Tensor  # the right one
     weight: Tensor  # (N,), of each image
 
@@ -49,6 +49,9 @@ class DiffusionLearner(Learner):
     The two parts of the physics loss look at the predicted image. At high noise that is a blurred mean over all that
     may be hidden there, so each image's part weighs as much as there is signal in it, alpha bar = SNR / (1 + SNR)
     (unless min_snr_gamma is 0).
+
+    Where the U-Net paints light, the denoising loss compares what the light makes likely with the real, noisy picture
+    (see `ObservedDenoiser`), and physics looks at the light as the telescope of that picture records it, with noise.
     """
 
     table: ClassVar[tuple[LossTerm, ...]] = DENOISER_TERMS
@@ -75,7 +78,7 @@ class DiffusionLearner(Learner):
         self, attribute_variance: Tensor, images: Tensor, conditions: Tensor, exposures: Exposure | None = None
     ) -> None:
         """Take over what a new run should know of its data; see `Learner.learn_statistics`."""
-        super().learn_statistics(attribute_variance, images, conditions)
+        super().learn_statistics(attribute_variance, images, conditions, exposures)
         if self.config.normalize:
             mean = images.mean((0, 2, 3))[:, None, None]
             deviation = (images - mean).square().mean().sqrt()
@@ -93,10 +96,15 @@ class DiffusionLearner(Learner):
         told = (self._draw(uniform=True) >= config.condition_dropout).float()
         noise = self._draw(*model.shape)
         x_t = process.q_sample(x0, t, noise)
-        output = self._denoise(x_t, t, batch.condition * told[:, None])
+        condition = batch.condition * told[:, None]
+        if isinstance(model, ObservedDenoiser):
+            output, images = self._observed(model, batch, x_t, t, condition)
+        else:
+            output = self._denoise(x_t, t, condition)
+            images = model.to_images(process.predict_x0(x_t, t, output))
+        images = images.clamp(*model.limits)
         target, weight = process.target(x0, t, noise), process.loss_weight(t, config.min_snr_gamma)
 
-        images = model.to_images(process.predict_x0(x_t, t, output)).clamp(*model.limits)
         signal = told * process.alphas_cumprod[t] if config.min_snr_gamma else told
         known = batch.known * signal[:, None]  # a part of a value counts as that part of one
         reliability, physics = self._physics_of(images, batch, known)
@@ -104,3 +112,15 @@ class DiffusionLearner(Learner):
         total, terms = self._loss("generator", seen, variant)
         terms["grad_norm"] = self._update("generator", total)
         return [terms[name] for name in self.terms["generator"]], *physics[1:]
+
+    def _observed(
+        self, model: ObservedDenoiser, batch: Batch, x_t: Tensor, t: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output that painted light amounts to, and the light as the batch's telescopes record it."""
+        if batch.exposure is None:
+            raise ValueError("light is observed as the images of its batch were, of which nothing is said")
+        telescope, exposure = model.telescope, batch.exposure
+        light = telescope.light_of(self._denoise(x_t, t, condition, model.told(exposure)))
+        seen = telescope.observed(light, exposure, None)
+        output = model.process.output_for(x_t, t, model.expected(x_t, t, seen, exposure))
+        return output, telescope.stretch(telescope.with_noise(seen, exposure, self._draw(*model.shape)))

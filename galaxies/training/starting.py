@@ -42,6 +42,8 @@ _OF_CONDITION: dict[str, tuple[tuple[str, int, str], ...]] = {
         (r"unet\.embed_condition\.0\.weight", 1, ""),
         (r"paint\.(weight|bias)|mean", 0, "plane"),
         (r"unet\.leave\.2\.(weight|bias)", 0, "patch"),
+        (r"unet\.paint\.(weight|bias)", 0, "plane"),
+        (r"unet\.embed_told\.weight", 1, "exposure"),
         (r"unet\.enter\.weight", 1, "patch"),
     ),
     "discriminator": (
@@ -266,6 +268,8 @@ def _entries(config: Config, lead: str, length: int) -> list[tuple[str, str]] | 
         names = [("attribute", name) for name in config.attributes]
     elif lead == "reading":
         names = reading_entries(config)
+    elif lead == "exposure":  # see `ObservedDenoiser.told`
+        names = [(what, name) for what in ("noise", "width") for name in config.bands] + [("scale", "")]
     elif lead == "plane":
         names = [("band", name) for name in config.bands]
     elif lead == "patch":  # each band's pixels of a patch, then perhaps planes that tell the place

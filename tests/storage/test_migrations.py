@@ -205,9 +205,21 @@ def test_a_run_of_before_can_be_released_today(old_runs):
     assert np.array_equal(draw(path, old_runs / "a"), draw(old_runs / "checkpoints/gan/latest.pt", old_runs / "b"))
 
 
-@pytest.mark.parametrize(("kind", "diffusion", "telescope"), [("flux", False, "off"), ("flux", True, "on")])
-def test_generators_of_flux_of_version_4_paint_what_a_telescope_shows(kind, diffusion, telescope):
-    found = MIGRATIONS[4]({"config": {"kind": kind, "diffusion": diffusion}})["config"]
-    # A diffusion model has no such setting, so that it keeps the default, with which it does nothing.
-    assert found["telescope"] == telescope
+@pytest.mark.parametrize("diffusion", [False, True])
+def test_generators_of_flux_of_version_4_paint_what_a_telescope_shows(diffusion):
+    old = {"config": {"kind": "flux", "diffusion": diffusion}}
+    found = MIGRATIONS[5](MIGRATIONS[4](old))["config"]
+    assert found["telescope"] == "off"
     assert (found["photons"], found["psf_profile"], found["psf_pixels"]) == ([], "kolmogorov", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "diffusion", "telescope"),
+    [("flux", True, "off"), ("flux", False, "on"), ("display", True, "on"), ("display", False, "on")],
+)
+def test_diffusion_models_of_version_5_paint_what_a_telescope_shows_whatever_they_say(kind, diffusion, telescope):
+    old = {"config": {"kind": kind, "diffusion": diffusion, "telescope": "on", "oversampling": 4}}
+    found = MIGRATIONS[5](old)["config"]
+    assert found["telescope"] == telescope
+    assert found["oversampling"] == (2 if telescope == "off" else 4)  # which needs a telescope
+    assert old["config"]["telescope"] == "on"

@@ -202,7 +202,11 @@ def test_weights_of_pictures_and_of_flux_are_no_start_for_each_other(data, tmp_p
         resolve(data, start=pictures)
 
 
-@pytest.mark.parametrize("family", [{}, {"diffusion": True, "unet_blocks": 1}], ids=["gan", "diffusion"])
+@pytest.mark.parametrize(
+    "family",
+    [{}, {"diffusion": True, "unet_blocks": 1}, {"diffusion": True, "unet_blocks": 1, "telescope": "off"}],
+    ids=["gan", "diffusion", "diffusion of pictures"],
+)
 def test_planes_are_taken_over_by_their_bands(data, tmp_path, family):
     first = make_trainer(data, tmp_path, **settings_of(data), **family)
     start = start_of(first, tmp_path)
@@ -212,13 +216,19 @@ def test_planes_are_taken_over_by_their_bands(data, tmp_path, family):
     before = {name: value.clone() for name, value in second.learner.generator.state_dict().items()}
     take_over(second.learner, start, same_data=False)
     old, new = (trainer.learner.generator.state_dict() for trainer in (first, second))
-    if family:
+    if "telescope" in family:
         name, places = "unet.leave.2.weight", lambda band: slice(4 * band, 4 * band + 4)  # patches of 2 x 2 pixels
     else:
-        name, places = "network.paint.weight", lambda band: slice(band, band + 1)
+        name = "unet.paint.weight" if family else "network.paint.weight"
+        places = lambda band: slice(band, band + 1)  # noqa: E731
     assert torch.equal(new[name][places(0)], old[name][places(BANDS.index("z"))])
     assert torch.equal(new[name][places(1)], before[name][places(1)])
     assert torch.equal(new[name][places(2)], old[name][places(BANDS.index("r"))])
+    if family and "telescope" not in family:  # what is told of each exposure: noise and width of the bands, and a scale
+        told = (trainer.learner.generator.unet.embed_told.weight for trainer in (second, first))
+        here, there = told
+        assert torch.equal(here[:, [0, 2, 3, 5, 6]], there[:, [3, 1, 7, 5, 8]])
+        assert torch.equal(here[:, 1], before["unet.embed_told.weight"][:, 1])
     predictors = [trainer.learner.predictor.features[0].weight for trainer in (first, second)]
     assert torch.equal(predictors[1][:, 0], predictors[0][:, 3])
 
@@ -262,6 +272,44 @@ def test_light_is_observed_as_the_real_galaxies_beside_it_were(data, tmp_path, m
         learner._drawn(replace(batch, exposure=None))
 
 
+def test_a_denoiser_is_held_to_noisy_pictures_through_its_galaxies_own_telescopes(data, tmp_path, monkeypatch):
+    settings = {**settings_of(data), "diffusion": True, "unet_blocks": 1, "precision": "fp32"}
+    trainer = make_trainer(data, tmp_path, **settings)
+    batch, learner = batch_of(trainer), trainer.learner
+    blurred = batch.exposure._replace(psf_fwhm=2 * batch.exposure.psf_fwhm)
+    batch, model, seen = replace(batch, exposure=blurred), learner.generator, []
+    torch.nn.init.normal_(model.unet.paint.weight, std=0.1)
+    monkeypatch.setattr(learner, "_loss", lambda network, drawn, variant: seen.append(drawn) or stop())
+
+    def stop():
+        raise InterruptedError
+
+    def draw(*shape, uniform=False):
+        return torch.full((len(batch.classes),), 0.5) if uniform else torch.zeros(len(batch.classes), *shape)
+
+    monkeypatch.setattr(learner, "_draw", draw)
+    with pytest.raises(InterruptedError):
+        learner._generator_step(batch, learner.variant("generator", 0))
+    (drawn,) = seen
+    level = (torch.arange(len(batch.classes)) + 0.5) / len(batch.classes)
+    t = model.process.draw_times(level, learner.config.low_noise_share)
+    signal = model.process.signal[t][:, None, None, None]
+    x_t = signal * model.normalise(batch.images)
+    light = model.telescope.light_of(model.output(x_t, t, batch.condition, model.told(batch.exposure)))
+    clean = model.telescope.observed(light, batch.exposure, None)
+    # No noise is drawn here: physics sees the light as the telescopes of the batch do.
+    torch.testing.assert_close(drawn.images, model.telescope.stretch(clean), rtol=0, atol=1e-4)
+    usual = model.telescope.stretched(light, model.deep_exposure(len(light)), None)
+    assert (drawn.images - usual).abs().max() > 1e-3
+    expected = model.expected(x_t, t, clean, batch.exposure)
+    torch.testing.assert_close(model.process.predict_x0(x_t, t, drawn.output), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        model.process.predict_x0(x_t, t, drawn.target), model.normalise(batch.images), rtol=1e-3, atol=1e-4
+    )
+    with pytest.raises(ValueError, match="light is observed as the images of its batch were"):
+        learner._generator_step(replace(batch, exposure=None), learner.variant("generator", 0))
+
+
 def test_photometry_in_the_loss_goes_by_each_galaxy_s_exposure(data, tmp_path):
     trainer = make_trainer(data, tmp_path, **{**settings_of(data), "batch_size": 32})
     batch = batch_of(trainer)
@@ -281,4 +329,8 @@ def test_photon_noise_is_that_of_the_data_where_it_is_told_and_measured_else(dat
     assert (photons[0], photons[2]) == (5.0, 7.0) and photons[1] != 5 and (photons[[1, 3]] >= 0).all()
     assert torch.equal(photons, learner.average.module.photons)
     kept = {round(float(noise), 3) for noise in learner.generator.noise[:, 0]}
+    denoiser = make_trainer(data, tmp_path, **told, diffusion=True, unet_blocks=1, batch_size=16).learner
+    for network in (denoiser.generator, denoiser.average.module):
+        assert torch.equal(network.telescope.photons, photons)
+        assert torch.equal(network.telescope.noise, learner.generator.noise)
     assert kept <= {round(float(noise), 3) for noise in data.noise(data.rows("train"))[:, 0]} and len(kept) > 30
