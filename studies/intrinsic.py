@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pictures["telescope off"] = other.generate(asked[0], values, range(len(rows)))
     result["observed"] = observations_compared(data, pictures, real, options)
     shown = {
-        "true light": _pictures(sampler, torch.from_numpy(truth), light=True),
+        "true light": _pictures(sampler, torch.from_numpy(np.array(truth)), light=True),
         "generated light\nof the same requests": _pictures(sampler, torch.from_numpy(drawn[0]), light=True),
         "observed": _pictures(sampler, real),
         "generated, observed": _pictures(sampler, generated),
