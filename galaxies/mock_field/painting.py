@@ -23,7 +23,8 @@ from galaxies.telescope.psf import Psf
 from galaxies.telescope.waves import from_waves, moved, to_waves
 
 CELL_ARCSEC = 64.0
-_WINGS = 8.0  # widths of the PSF about a source's light that are painted
+_WINGS = 8.0  # widths of the PSF about a source's light that are painted, at least
+_EDGE = 0.1  # of the sky's noise, to which the wings of the PSF have fallen where they are cut off
 _STAMPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2304)
 _MARGIN = 1.25  # of a stamp, after which waves come round
 _TOGETHER = 1 << 21  # pixels of light in all bands that are blurred at a time
@@ -199,15 +200,15 @@ def _stars(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarray]
         truth[f"magnitude_{name}"][indices] = AB_ZERO_POINT - 2.5 * np.log10(flux[:, place])
     light = torch.from_numpy(flux).float()[..., None, None]
     scale = torch.full((len(indices),), facts.pixel_scale / _STAR_FINER)
-    return _stamps(sky, light, scale, truth, indices)
+    return _stamps(sky, light, scale, truth, indices, points=True)
 
 
 def _stamps(
-    sky: Sky, light: Tensor, light_scale: Tensor, truth: np.ndarray, indices: np.ndarray
+    sky: Sky, light: Tensor, light_scale: Tensor, truth: np.ndarray, indices: np.ndarray, points: bool = False
 ) -> list[tuple[int, int, int, np.ndarray]]:
     """Return for each source its index, the field's row and column of its stamp's first pixel, and the stamp."""
     scale, psf = sky.facts.pixel_scale, sky.psf()
-    wings = _WINGS * max(band.psf_fwhm for band in sky.facts.bands)
+    wings = _reach(sky, light.sum((2, 3)))
     needed = (light.shape[-1] * light_scale.double().numpy() + 2 * wings) / scale + 2
     found: list[tuple[int, int, int, np.ndarray]] = []
     sides = np.array([next((s for s in _STAMPS if s >= n), _STAMPS[-1]) for n in needed])
@@ -223,21 +224,43 @@ def _stamps(
             row = np.floor(y).astype(int) - side // 2 + 1
             move = np.stack([x - column - (side - 1) / 2, y - row - (side - 1) / 2], 1)
             by = torch.from_numpy(move).float() * (scale / light_scale[part])[:, None]  # pixels of the light
-            seen = observed_at(light[part], light_scale[part], scale, int(side), period, psf, by)
+            seen = observed_at(light[part], light_scale[part], scale, int(side), period, psf, by, points)
             found += zip(indices[part].tolist(), row.tolist(), column.tolist(), seen.numpy(), strict=True)
     return found
 
 
+def _reach(sky: Sky, flux: Tensor) -> np.ndarray:
+    """Return how far beyond its light a source of a flux (N, B) is painted, (N,), arcseconds: no edge is to be seen."""
+    bands = sky.facts.bands
+    width = torch.tensor([band.psf_fwhm for band in bands]).double()
+    noise = torch.tensor([band.sky_noise for band in bands]).double()
+    faint = _EDGE * noise * (width / sky.facts.pixel_scale) ** 2  # nanojansky a square width
+    wings = sky.psf().profile.reach(faint / flux.double().clamp_min(1e-30))
+    return ((wings.clamp_min(_WINGS) * width).amax(1)).numpy()
+
+
 def observed_at(
-    light: Tensor, light_scale: Tensor, pixel_scale: float, side: int, period: int, psf: Psf, by: Tensor
+    light: Tensor,
+    light_scale: Tensor,
+    pixel_scale: float,
+    side: int,
+    period: int,
+    psf: Psf,
+    by: Tensor,
+    points: bool = False,
 ) -> Tensor:
     """Return what pixels gather of light (N, B, L, L) that is moved from the middle of the stamp, (N, B, side, side).
 
-    `by`, (N, 2), x and y in pixels of the light; `period`, an odd number of these, after which waves come round.
+    `by`, (N, 2), x and y in pixels of the light; `period`, an odd number of these, after which waves come round. With
+    `points` the light of a pixel lies in its middle, and is not spread over it.
     """
     frequencies = torch.arange((period + 1) // 2, dtype=light.dtype) / period
     ratio = pixel_scale / light_scale
-    parts = psf.applied(to_waves(light, frequencies), frequencies, light_scale, ratio)
+    parts = to_waves(light, frequencies)
+    if points:  # `from_waves` takes it that pixels of light have gathered it
+        once = torch.sinc(frequencies)
+        parts = [part * once[:, None] * once for part in parts]
+    parts = psf.applied(parts, frequencies, light_scale, ratio)
     return from_waves(moved(parts, frequencies, by), frequencies, period, side, ratio)
 
 

@@ -63,12 +63,25 @@ class Profile:
         """
         return self.cusp * _copies(self.power) * periods ** (-self.power) if self.cusp else torch.zeros_like(periods)
 
+    def reach(self, brightness: Tensor) -> Tensor:
+        """Return how far from unit light its far wings are as bright as this: full widths, 0 where there are no wings.
+
+        Brightness is light a square full width, above 0.
+        """
+        if not self.cusp:
+            return torch.zeros_like(brightness)
+        return (self.cusp * _wing(self.power) / brightness) ** (1 / (2 + self.power))
+
+
+def _wing(power: float) -> float:
+    """Return r^(2 + power) h(r) of far wings h for a cusp of 1."""
+    return -(math.pi ** (-1 - power)) * math.gamma(1 + power / 2) / math.gamma(-power / 2)
+
 
 @cache
 def _copies(power: float) -> float:
     """Return the sum of wings, r^(2 + power) h(r) for a cusp of 1, over a lattice of periods but its origin."""
-    wing = -(math.pi ** (-1 - power)) * math.gamma(1 + power / 2) / math.gamma(-power / 2)
-    reach = 60
+    wing, reach = _wing(power), 60
     disc = range(-reach, reach + 1)
     near = sum((x * x + y * y) ** (-1 - power / 2) for x in disc for y in disc if 0 < x * x + y * y <= reach**2)
     return wing * (near + 2 * math.pi * reach**-power / power)

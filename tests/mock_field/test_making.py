@@ -14,9 +14,11 @@ from galaxies.common.errors import UserError
 from galaxies.mock_field import making, painting
 from galaxies.mock_field.counts import BRIGHT_SLOPE, FAINT_SLOPE, CatalogueCounts, DeepCounts, star_magnitudes
 from galaxies.mock_field.field_folder import MockField, truth_dtype
+from galaxies.mock_field.making import facts_of
 from galaxies.mock_field.painting import observed_at, shapes_of
 from galaxies.telescope.observing import resampled
 from galaxies.telescope.psf import Psf
+from galaxies.telescope.surveys import find_survey
 from tests.conftest import tree_of
 
 WORDS = "field --survey LSST --bands g,i --area 0.6 --faintest 23.5 --stars 6 --seed 3"
@@ -145,13 +147,30 @@ def test_a_star_is_the_psf_where_it_is_said_to_be():
     light = torch.full((1, 1, 1, 1), 7.0, dtype=torch.float64)
     for moved in ((0.0, 0.0), (1.3, -0.6)):  # pixels
         move = torch.tensor([moved], dtype=torch.float64) * 4
-        seen = observed_at(light, torch.tensor([0.05], dtype=torch.float64), 0.2, 64, 401, psf, move)[0, 0]
+        seen = observed_at(light, torch.tensor([0.05], dtype=torch.float64), 0.2, 64, 401, psf, move, points=True)[0, 0]
         axis = torch.arange(64, dtype=torch.float64) - 31.5
         assert seen.sum() == pytest.approx(7.0, rel=0.01)
         assert float((seen.sum(0) * axis).sum() / seen.sum()) == pytest.approx(moved[0], abs=0.01)
         assert float((seen.sum(1) * axis).sum() / seen.sum()) == pytest.approx(moved[1], abs=0.01)
-    still = observed_at(light, torch.tensor([0.05], dtype=torch.float64), 0.2, 65, 401, psf, torch.zeros(1, 2).double())
-    assert torch.allclose(still[0, 0] / 7, psf.image(65, 0.2)[0, 0].double(), atol=2e-4)
+    fine, still = torch.tensor([0.05], dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+    still = observed_at(light, fine, 0.2, 65, 401, psf, still, points=True)
+    assert torch.allclose(still[0, 0] / still.sum(), psf.image(65, 0.2)[0, 0].double(), atol=1e-5)
+
+
+def test_wings_are_painted_until_they_are_below_the_noise():
+    # Light of 1 within r of an Airy pattern lacks c / (2 pi r), of the cusp c and r in full widths (FT of 1 - c f).
+    airy = Psf.named(torch.tensor([[0.17]]), "airy:0.36").profile
+    far = torch.tensor([10.0, 40.0])
+    brightness = airy.cusp / (4 * math.pi**2 * far**3)
+    assert airy.reach(brightness).tolist() == pytest.approx(far.tolist(), rel=1e-5)
+    assert Psf.named(torch.tensor([[0.17]]), "gaussian").profile.reach(brightness).tolist() == [0, 0]
+    facts = facts_of(find_survey("Euclid_VIS"), 0.1, 1, 25.0, "", "", "")
+    sky = painting.Sky(facts, "airy", 0.36, None, DeepCounts(25.0), 0.0)
+    flux = torch.tensor([[1.0], [1e5], [8e5]])
+    reach = painting._reach(sky, flux)
+    assert reach[0] == pytest.approx(8 * 0.17) and reach[2] == pytest.approx(2 * reach[1])
+    edge = 1e5 * airy.cusp * 0.17 * 0.01 / (4 * math.pi**2 * reach[1] ** 3)  # nJy in a pixel of 0.1 arcseconds
+    assert edge == pytest.approx(0.1 * facts.bands[0].sky_noise, rel=1e-4)
 
 
 def test_light_that_is_not_moved_is_what_the_telescope_sees():
