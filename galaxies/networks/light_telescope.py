@@ -25,7 +25,7 @@ _DARK = -4.0  # what a network paints of the sky, 0, gives next to no light: 0.0
 _MOST = 40.0  # inverse hyperbolic sine beyond which no galaxy's light lies, and single precision ends
 _FADING = 0.8  # of half a frame, from where on light fades to none at its border: a turned frame shows no corners
 # Weights along each axis: half of what light has at the frequency of the fine pixels themselves passes, of which the
-# telescope sees nothing. Less would leave the pixels' own pattern; (1/4, 1/2, 1/4), with nothing left, takes cusps away.
+# telescope sees nothing. Less would leave the pixels' own pattern; (1/4, 1/2, 1/4), with nothing left, flattens cusps.
 _SMOOTH = (0.125, 0.75, 0.125)
 _NOISE_NODES = 7  # of the noise's distribution, at which the stretch is averaged
 
