@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config_physics import BANDS, Config
+from galaxies.images.stretch import FULL, NOISE_SOFTENING
 from galaxies.images.stretch import LIMITS as FLUX_LIMITS
 from galaxies.networks.layers import ImageGenerator, PaddedConv2d, ThinConv2d, zero_bias
 from galaxies.networks.light_telescope import NUM_EXPOSURES, LightTelescope
@@ -20,8 +21,10 @@ _HEAD_CHANNELS = 32
 _TIME_FEATURES = 128
 _LOW_NOISE = (0.02, 0.3)  # of the signal: survey images of unit variance have a grain of about 0.1
 _LEAST_FINE_CHANNELS = 16  # of the maps of which light is painted
-_DUSK = -0.5  # added to what a network paints, whose first paintings are 0: a tenth of a softening, not in the dark
+_DUSK = -0.5  # what a new network paints of noise: a tenth of a softening of light, from which it can grow and fade
+_FAINTEST = 0.1  # part of the signal from which a picture is sketched
 _DEEP = NUM_EXPOSURES // 8  # exposures that are deeper than the one in which light is drawn
+_GRAIN = 2 / math.asinh(FULL) / NOISE_SOFTENING  # of the sky, in stretched pictures
 _LEAST_SPREAD = 0.02  # of the logarithms of widths and noise that a network is told
 
 
@@ -242,6 +245,8 @@ class ContextUnet(nn.Module):
             self.refine = nn.Sequential(
                 _normalise(current), nn.SiLU(), nn.Conv2d(current, fine * patch**2, 3, padding=1)
             )
+            # What light is made of below a telescope's resolution no loss says: patches and pixels must not show.
+            self.between_patches, self.between_pixels = Interpolation(patch), Interpolation(oversampling)
             self.paint = last = ThinConv2d(fine, num_bands, 3, padding=1)
         nn.init.zeros_(last.weight)
         zero_bias(last)
@@ -269,7 +274,8 @@ class ContextUnet(nn.Module):
             maps = block(torch.cat([maps, skips.pop()], 1), context) if isinstance(block, _Block) else block(maps)
         if self.oversampling == 1:
             return F.pixel_shuffle(self.leave(maps), self.patch)
-        return self.paint(_enlarged(F.silu(F.pixel_shuffle(self.refine(maps), self.patch)), self.oversampling))
+        maps = F.silu(self.between_patches(F.pixel_shuffle(self.refine(maps), self.patch)))
+        return self.paint(self.between_pixels(_enlarged(maps, self.oversampling)))
 
     def hidden_weights(self) -> list[nn.Parameter]:
         """Return the weights that sum over more values the wider the network is: all but those of its entrances.
@@ -341,6 +347,26 @@ def _enlarged(maps: Tensor, factor: int) -> Tensor:
     # Left to itself, autocast on CUDA would double copies in float32, and round them afterwards.
     with torch.autocast(maps.device.type, enabled=False):
         return F.interpolate(maps, scale_factor=factor, mode="nearest")
+
+
+class Interpolation(nn.Module):
+    """Average maps with a triangle of `period` pixels on either side.
+
+    Nothing is left of a pattern that repeats after that many pixels, and maps of which each pixel was repeated so many
+    times are interpolated linearly. No sum depends on an order, as those of `F.interpolate` do backwards on CUDA.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, period: int) -> None:
+        super().__init__()
+        taps = 1 - torch.arange(1 - period, period).abs() / period
+        self.register_buffer("kernel", taps[:, None] * taps / period**2, persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (N, C, H, W) of maps (N, C, H, W); beyond their border is 0."""
+        kernel = self.kernel.expand(maps.shape[1], 1, -1, -1)
+        return F.conv2d(maps, kernel.to(maps.dtype), padding=self.kernel.shape[-1] // 2, groups=maps.shape[1])
 
 
 def _normalise(channels: int) -> nn.GroupNorm:
@@ -461,6 +487,7 @@ class ObservedDenoiser(DiffusionGenerator):
     ) -> None:
         super().__init__(unet, process, image_size, num_bands, limits)
         self.telescope = telescope
+        self.calm, self.between_pixels = Interpolation(2), Interpolation(telescope.oversampling)
         self.noise_dim = 2 * math.prod(self.shape) + 1  # what is diffused, the pixels', and what chooses an exposure
 
     def told(self, exposure: Exposure) -> Tensor:
@@ -490,7 +517,23 @@ class ObservedDenoiser(DiffusionGenerator):
         Otherwise as `DiffusionGenerator.output`.
         """
         told = self.told(self.deep_exposure(len(x_t))) if told is None else told
-        return self.unet(x_t, t / self.process.num_steps, condition, told).float() + _DUSK
+        return self.unet(x_t, t / self.process.num_steps, condition, told).float() + self.sketch(x_t, t)
+
+    def sketch(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return what the network's painting is added to, (N, B, k S, k S).
+
+        Where the process has added more noise than the telescope, it is nothing in particular, and where less, the
+        picture itself: what is left to the network is then to take off blur and grain, at any brightness.
+        """
+        with torch.autocast(x_t.device.type, enabled=False):
+            signal, sigma = _spread(self.process.signal[t]), _spread(self.process.sigma[t])
+            picture = self.to_images(x_t / signal.clamp_min(_FAINTEST)).clamp(*self.limits)
+            painting = self.telescope.painting_of(self.calm(self.telescope.stretch.flux(picture)))
+            grain = (_GRAIN / self.deviation).square() * signal.square()
+            share = grain / (grain + sigma.square())
+            return self.between_pixels(
+                _enlarged(torch.lerp(torch.full_like(painting, _DUSK), painting, share), self.telescope.oversampling)
+            )
 
     def predict_light(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
         """Return the light (N, B, k S, k S) behind x_t in the deep exposure: nJy a fine pixel, never below 0."""

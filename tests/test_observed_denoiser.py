@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from config_physics import Config
-from diffusion_model import ContextUnet, DiffusionGenerator, ObservedDenoiser, build_diffusion_generator, two_noises
+from diffusion_model import (
+    ContextUnet,
+    DiffusionGenerator,
+    Interpolation,
+    ObservedDenoiser,
+    build_diffusion_generator,
+    two_noises,
+)
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.generation.build import FAMILIES
@@ -117,6 +124,40 @@ def test_what_is_expected_goes_from_the_light_alone_to_the_picture_itself(model)
     assert (near - x_t).abs().mean() < 0.1 * (mean - x_t).abs().mean()
 
 
+@torch.no_grad()
+def test_a_new_network_paints_what_little_noise_hides_and_nothing_of_much(model):
+    new = build_diffusion_generator(Config(**SETTINGS))
+    new.mean.fill_(-0.8), new.deviation.fill_(0.3)
+    last, exposure = new.process.num_steps, exposures(1)
+    dusk = new.output(normal(1, 4, 64, 64), torch.tensor([last]), torch.zeros(1, 10), new.told(exposure))
+    torch.testing.assert_close(dusk[..., 8:-8, 8:-8], torch.full((1, 4, 112, 112), -0.5))
+    axis = torch.arange(64) - 31.5
+    flux = 2000 * torch.exp(-0.5 * (torch.hypot(axis, axis[:, None]) / 6) ** 2).expand(1, 4, -1, -1)
+    x_t = new.normalise(new.telescope.stretch(flux)) * new.process.signal[1]
+    light = new.telescope.light_of(new.output(x_t, torch.tensor([1]), torch.zeros(1, 10), new.told(exposure)))
+    seen = light.view(1, 4, 64, 2, 64, 2).sum((3, 5))
+    bright = flux > 1000
+    torch.testing.assert_close(seen[bright], flux[bright], rtol=0.06, atol=0)
+
+
+def test_painting_what_is_seen_gives_it_back(model):
+    flux = torch.tensor([0.1, 1.0, 30.0, 1e5, 1e9])[:, None, None, None].expand(5, 4, 128, 128)
+    light = 4 * model.telescope.light_of(model.telescope.painting_of(flux))[..., 64, 64]
+    least = 0.0185 * torch.tensor(FLUX["softening"])  # that of a sky: sinh(ln(1 + e^-4))
+    torch.testing.assert_close(light, torch.maximum(flux[..., 0, 0], least), rtol=0.01, atol=0)
+
+
+def test_patterns_of_a_period_are_gone_and_repeated_pixels_are_interpolated():
+    for period in (2, 4):
+        smooth = Interpolation(period)
+        pattern = normal(1, 3, period, period).repeat(1, 1, 40 // period, 40 // period)
+        inner = smooth(pattern)[..., 8:-8, 8:-8]
+        torch.testing.assert_close(inner, pattern.mean((2, 3), keepdim=True).expand_as(inner), rtol=0, atol=1e-5)
+        ramp = torch.arange(40.0).expand(1, 1, 40, -1).repeat_interleave(period, 3).repeat_interleave(period, 2)
+        inner = smooth(ramp)[0, 0, 50, 16:-16]
+        torch.testing.assert_close(inner.diff(), torch.full((len(inner) - 1,), 1 / period), rtol=1e-3, atol=0)
+
+
 def test_light_is_never_negative_and_finer_than_the_pictures(model):
     light = model.predict_light(normal(2, 4, 64, 64), torch.tensor([500, 3]), torch.zeros(2, 10))
     assert light.shape == (2, 4, 128, 128) and light.min() >= 0 and light.std() > 0
@@ -140,6 +181,9 @@ def test_the_network_is_told_how_each_picture_was_taken(model):
     told = model.told(exposures(5))
     assert told.shape == (5, 9) and (told[:, 8] == 0).all()  # all pixels are alike
     assert (told[:, :8].diff(dim=0) > 0.3).all()  # noise and width of each band rise
+    wide = exposures(5)._replace(psf_fwhm=exposures(5).psf_fwhm * torch.tensor([1.0, 1.0, 1.1, 1.0]))
+    changed = (model.told(wide) - told).abs().amax(0) > 0.1
+    assert changed.tolist() == [False] * 6 + [True] + [False] * 2
     assert abs(float(told[2, 0])) < 0.2 and model.told(model.telescope.kept()).std(0)[:8].tolist() == pytest.approx(
         [1] * 8, abs=0.02
     )

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch, inverse_sine
+from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch, inverse_sine, stretched
 from galaxies.telescope.exposure import Exposure
 from galaxies.telescope.observing import Noise, noisy, observe
 from galaxies.telescope.profiles import profile_of
@@ -103,6 +103,17 @@ class LightTelescope(nn.Module):
             # A softening is that of a pixel of the telescope, of which many of the light's make one.
             light = brightness.sinh() * (self.softening / self.oversampling**2)[:, None, None]
             return _smoothed(light * self.window, self.kernel)
+
+    def painting_of(self, flux: Tensor) -> Tensor:
+        """Return the planes that `light_of` makes flux of, but for window and smoothing.
+
+        Parameters
+        ----------
+        flux : Tensor, (N, B, ...)
+            nJy a pixel of the telescope; what is below 0.02 softenings is painted as that.
+        """
+        brightness = torch.asinh(flux / self.softening[:, None, None]).clamp_min(math.exp(_DARK))
+        return stretched(brightness + torch.log(-torch.expm1(-brightness)) - _DARK)
 
     def observed(self, light: Tensor, exposure: Exposure, white: Tensor | None) -> Tensor:
         """Return what a telescope sees of light (N, B, k S, k S), with noise of standard normal numbers, or without.
