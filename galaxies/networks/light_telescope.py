@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch, inverse_sine, stretched
+from galaxies.networks.turning import beyond_frame, bordered
 from galaxies.telescope.exposure import Exposure
 from galaxies.telescope.observing import Noise, noisy, observe
 from galaxies.telescope.profiles import profile_of
@@ -23,7 +24,7 @@ from galaxies.telescope.psf import Psf, PsfImages
 NUM_EXPOSURES = 64  # that are kept, to observe with where no real galaxy stands beside
 _DARK = -4.0  # what a network paints of the sky, 0, gives next to no light: 0.02 softenings
 _MOST = 40.0  # inverse hyperbolic sine beyond which no galaxy's light lies, and single precision ends
-_FADING = 0.8  # of half a frame, from where on light fades to none at its border: a turned frame shows no corners
+_APRON = 4  # pixels of the telescope beyond the frame, from where its blur brings light in
 # Weights along each axis: half of what light has at the frequency of the fine pixels themselves passes, of which the
 # telescope sees nothing. Less would leave the pixels' own pattern; (1/4, 1/2, 1/4), with nothing left, flattens cusps.
 _SMOOTH = (0.125, 0.75, 0.125)
@@ -49,7 +50,6 @@ class LightTelescope(nn.Module):
 
     softening: Tensor
     kernel: Tensor  # (3, 3), of sum 1
-    window: Tensor  # (k S, k S), 1 within the galaxy's reach
     pixel_scale: Tensor  # (K,), of the kept exposures, as the next
     psf_fwhm: Tensor  # (K, B)
     noise: Tensor  # (K, B)
@@ -65,7 +65,6 @@ class LightTelescope(nn.Module):
         self.white = (num_bands, image_size, image_size)
         self._profile = profile_of(profile)
         self.register_buffer("softening", torch.tensor(softening), persistent=False)
-        self.register_buffer("window", _window(image_size * oversampling), persistent=False)
         taps = torch.tensor(_SMOOTH)
         self.register_buffer("kernel", taps[:, None] * taps, persistent=False)
         for name, shape in (
@@ -96,13 +95,13 @@ class LightTelescope(nn.Module):
     def light_of(self, painted: Tensor) -> Tensor:
         """Return light of planes of any values (N, B, k S, k S): float32, nJy a fine pixel, never below 0.
 
-        It fades towards the border of the frame, and has nothing at the frequency of the fine pixels themselves.
+        It has half of what is painted at the frequency of the fine pixels themselves.
         """
         with torch.autocast(painted.device.type, enabled=False):
             brightness = F.softplus(inverse_sine(painted.float()) + _DARK).clamp_max(_MOST)
             # A softening is that of a pixel of the telescope, of which many of the light's make one.
             light = brightness.sinh() * (self.softening / self.oversampling**2)[:, None, None]
-            return _smoothed(light * self.window, self.kernel)
+            return _smoothed(light, self.kernel)
 
     def painting_of(self, flux: Tensor) -> Tensor:
         """Return the planes that `light_of` makes flux of, but for window and smoothing.
@@ -132,7 +131,9 @@ class LightTelescope(nn.Module):
         """
         with torch.autocast(light.device.type, enabled=False):
             psf = Psf(exposure.psf_fwhm, self._profile) if exposure.psfs is None else PsfImages(exposure.psfs)
+            light = beyond_frame(light, _APRON * self.oversampling)
             seen = observe(light, psf, exposure.pixel_scale, oversampling=self.oversampling)
+            seen = seen[..., _APRON:-_APRON, _APRON:-_APRON]
             return seen if white is None else self.with_noise(seen, exposure, white)
 
     def with_noise(self, seen: Tensor, exposure: Exposure, white: Tensor) -> Tensor:
@@ -182,13 +183,6 @@ class LightTelescope(nn.Module):
         return self.kept().of(place)
 
 
-def _window(side: int) -> Tensor:
-    """Return a round window (side, side): 1, and from `_FADING` of half a frame a cosine down to 0 at the border."""
-    axis = (torch.arange(side) + 0.5) / side * 2 - 1
-    radius = torch.hypot(axis, axis[:, None])
-    return 0.5 + 0.5 * torch.cos(math.pi * ((radius - _FADING) / (1 - _FADING)).clamp(0, 1))
-
-
 def _smoothed(light: Tensor, kernel: Tensor) -> Tensor:
     """Spread some of each pixel's light over its neighbours: little is left of the pattern of the pixels themselves."""
-    return F.conv2d(light, kernel.expand(light.shape[1], 1, 3, 3), padding=1, groups=light.shape[1])
+    return F.conv2d(bordered(light, 1), kernel.expand(light.shape[1], 1, 3, 3), groups=light.shape[1])

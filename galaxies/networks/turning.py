@@ -4,7 +4,7 @@ A generator that paints every galaxy in the galaxy's frame, and is turned by wha
 same galaxy at any position angle. Turning must then neither make nor lose light, nor ring, nor go below none. So it is
 done by three shears (Paeth 1986; Unser, Thevenaz & Yaroslavsky 1995) and exact quarter turns. Each shear moves every
 row as a whole by a part of a pixel: the weights of linear interpolation are never negative, and each pixel gives all
-of its light to the two that it comes to lie on. What turns out of the frame is lost.
+of its light to the two that it comes to lie on. What turns out of the frame is lost, and what turns into it is a guess.
 
 The price is blur: a shift by a part f of a pixel adds f (1 - f) square pixels to the variance along it. Averaged over
 angles and places that is a third of a square pixel along x and a sixth along y, of the fine pixels of intrinsic light.
@@ -29,6 +29,8 @@ from galaxies.networks.galaxy_frame import Pose
 POSE_NOISE = 3  # entries of the noise that are the pose's
 _QUARTER = math.pi / 2
 _ROUND = 0.05  # (a^2 - b^2) / (a^2 + b^2) of the squared light, at which its axis counts half
+_FALL = 0.1  # of a frame, in which light beyond it falls by a factor e
+_CORNER = 0.21  # of a frame, beyond its border, is where its corners come from: (sqrt 2 - 1) / 2
 _MARGIN = 0.21  # of a frame on either side, into which the first shear moves its corners: tan(pi / 8) / 2
 
 
@@ -51,6 +53,30 @@ def at_position_angle(latent: Tensor, degrees: Tensor) -> Tensor:
     direction = torch.stack([cosine, sine], 1) * torch.where(behind, -1.0, 1.0)[:, None]
     kept = degrees.isnan()[:, None]
     return torch.cat([torch.where(kept, latent[:, :2], direction.to(latent.dtype)), latent[:, 2:]], 1)
+
+
+def beyond_frame(light: Tensor, margin: int) -> Tensor:
+    """Return light (N, B, H, H) with what may lie beyond its frame, (N, B, H + 2 margin, H + 2 margin).
+
+    Nothing is known there. What lies at the border is taken to fall off outwards, by a factor e in a tenth of the
+    frame, about the scale length of the largest galaxies. Of galaxies that end within the frame that is no light.
+    """
+    distance = torch.arange(light.shape[-1] + 2 * margin, device=light.device, dtype=light.dtype) - margin
+    distance = (-distance).clamp_min(0) + (distance - (light.shape[-1] - 1)).clamp_min(0)
+    fall = torch.exp(distance / (-_FALL * light.shape[-1]))
+    return bordered(light, margin) * fall * fall[:, None]
+
+
+def bordered(planes: Tensor, margin: int) -> Tensor:
+    """Return planes (N, B, H, W) with their outermost pixels repeated `margin` times on every side.
+
+    As padding by replication, whose gradient CUDA sums up in any order.
+    """
+    for dim in (2, 3):
+        first, last = planes.narrow(dim, 0, 1), planes.narrow(dim, planes.shape[dim] - 1, 1)
+        shape = [margin if place == dim else -1 for place in range(4)]
+        planes = torch.cat([first.expand(shape), planes, last.expand(shape)], dim)
+    return planes
 
 
 @torch.no_grad()
@@ -100,8 +126,15 @@ def turned_light(light: Tensor, pose: Pose) -> Tensor:
     Returns
     -------
     Tensor, (N, B, H, H)
-        Never negative. A pose a quarter turn further gives the same values, turned.
+        Never negative. A pose a quarter turn further gives the same values, turned. The corners of the frame are
+        filled from beyond it, see `beyond_frame`.
     """
+    corner = math.ceil(_CORNER * light.shape[-1])
+    return _turned(beyond_frame(light, corner), pose)[..., corner:-corner, corner:-corner]
+
+
+def _turned(light: Tensor, pose: Pose) -> Tensor:
+    """Do as `turned_light`; what turns in is dark."""
     cosine, sine, hand = (values.detach().to(light.dtype) for values in (pose.cosine, pose.sine, pose.hand))
     light = torch.where(_wide(hand < 0), light.flip(3), light)
     # Shears by at most an eighth of a turn, which are the same in every quarter; then quarter turns, which are exact.
