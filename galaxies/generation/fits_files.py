@@ -129,12 +129,20 @@ def write_fits(
             header[card] = header_text(facts.origin[name])
     if not facts.is_flux:
         # FITS counts rows from the bottom.
-        fits.PrimaryHDU(image.numpy()[:, ::-1], header).writeto(file, checksum=True)
+        _write(file, fits.HDUList([fits.PrimaryHDU(image.numpy()[:, ::-1], header)]))
         return
     units = fits.HDUList([fits.PrimaryHDU(image.numpy().astype(np.float32, copy=False), header)])
     if facts.psfs is not None:
         units.append(_psf_extension(facts, facts.psfs))
-    units.writeto(file, checksum=True)
+    _write(file, units)
+
+
+def _write(file: IO[bytes], units: fits.HDUList) -> None:
+    """Write a file with checksums, in whose comments no time stands: the same galaxy has the same bytes."""
+    units.update_extend()
+    for unit in units:
+        unit.add_checksum(when="of what is here")
+    units.writeto(file)
 
 
 def _describe_flux(header: fits.Header, facts: ImageFacts, side: int) -> None:

@@ -84,7 +84,8 @@ class LightPainter(ImageGenerator):
         flux = 10 ** (-0.4 * (magnitude[:, None] - (torch.arange(4) - 1.0) * color[:, None] - 31.4))
         axis = torch.arange(128) - 63.5
         radius = torch.hypot(axis, 2 * axis[:, None]) / math.sqrt(2)
-        profile = torch.exp(-radius / (size / 1.678 / 0.1)[:, None, None]) * (1 + 0.1 * (axis > 0))
+        lopsided = (1 + 0.1 * (axis > 0)) * (1 + 0.05 * (axis[:, None] > 0))
+        profile = torch.exp(-radius / (size / 1.678 / 0.1)[:, None, None]) * lopsided
         return flux[..., None, None] * (profile / profile.sum((1, 2), keepdim=True))[:, None]
 
 

@@ -117,8 +117,10 @@ def test_files_say_what_observed_what(tmp_path, checkpoint, capsys):
     assert [band["name"] for band in said["bands"]] == ["r", "i"]
     assert [band["exposure_s"] for band in said["bands"]] == [300, 600]
     assert said["bands"][0]["sky_noise"] == survey.bands[0].sky_noise(0.2)
-    with fits.open(out / "images/galaxy_00001.fits") as units:
+    with fits.open(out / "images/galaxy_00001.fits", checksum=True) as units:
         units.verify("exception")
+        assert all(unit.verify_checksum() == unit.verify_datasum() == 1 for unit in units)
+        assert not [card.comment for unit in units for card in unit.header.cards if "202" in card.comment]  # no time
         header = units[0].header
         assert (header["SURVEY"], header["CONTENT"], header["BANDS"]) == ("LSST", "as observed", "r,i")
         assert (header["EXPTIM1"], header["EXPTIM2"], header["PIXSCALE"], header["FWHM1"]) == (300, 600, 0.2, 0.81)

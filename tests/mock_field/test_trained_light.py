@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import observe
 from galaxies.common.errors import UserError
+from galaxies.datasets.population import Population
 from galaxies.mock_field import making, painting, trained_light
 from galaxies.mock_field.field_folder import MockField
 from galaxies.mock_field.making import reference_of
@@ -57,20 +59,20 @@ def half_light(images, scale):
 
 
 def test_what_the_generator_knows_is_drawn_as_asked_in_the_filters_of_the_survey(painter):
-    source, sampler = painter(bands=["z", "r", "g"])
+    source, sampler = painter(bands=["r", "g", "z"])
     wanted = asked(20.0, 0.8, 0.5)
     images, scale, redshift = drawn(source, wanted)
     assert images.dtype == torch.float32 and images.min() >= 0
     assert scale.tolist() == pytest.approx([0.1] * 3) and redshift.tolist() == [0.5] * 3
     # Flux is exact in the reference band, z; the color is the one of a real galaxy that resembles the request.
     fluxes = images.double().sum((2, 3))
-    assert fluxes[:, 0].numpy() == pytest.approx([10 ** (0.4 * (31.4 - 20))] * 3, rel=1e-5)
+    assert fluxes[:, 2].numpy() == pytest.approx([10 ** (0.4 * (31.4 - 20))] * 3, rel=1e-5)
     told = torch.tensor([[20.0, math.nan, 0.8, 0.5]] * 3)
     color = sampler.complete_all(torch.zeros(3, dtype=torch.int64), told, wanted.seed)[:, 1].double()
     assert color.min() > 0 and len(color.unique()) == 3
     own = 10 ** (0.4 * color[:, None] * torch.arange(4.0))  # of the generator's g, r, i, z
-    seen = own @ band_weights(sampler.config.wavelengths, find_survey("LSST", ["z", "r", "g"]).bands).double().T
-    torch.testing.assert_close(fluxes / fluxes[:, :1], seen / seen[:, :1], rtol=1e-4, atol=0)
+    seen = own @ band_weights(sampler.config.wavelengths, find_survey("LSST", ["r", "g", "z"]).bands).double().T
+    torch.testing.assert_close(fluxes / fluxes[:, 2:], seen / seen[:, 2:], rtol=1e-4, atol=0)
     assert set(source.replaced(wanted).values()) == {0}
 
 
@@ -89,6 +91,34 @@ def test_what_is_fainter_and_smaller_is_the_nearest_galaxy_dimmed_and_shrunk(pai
     brightness = [26 + 2.5 * math.log10(2 * math.pi * size**2) for size in (sizes[0], 0.1)]
     assert brightness[0] == pytest.approx(brightness[1], abs=0.2)
     assert list(source.replaced(asked(26.0, 0.1, 1.7)).values())[:3] == [3, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "counted"),
+    [
+        ((26.0, 0.8, 0.5), [3, 0, 0]),
+        ((20.0, 0.1, 0.5), [3, 0, 0]),
+        ((15.0, 0.8, 0.5), [0, 3, 0]),
+        ((20.0, 5.0, 0.5), [0, 3, 0]),
+        ((20.0, 0.8, 1.5), [0, 0, 3]),
+        ((20.0, 0.8, 0.0), [0, 0, 3]),
+    ],
+)
+def test_what_is_drawn_otherwise_is_counted(painter, wanted, counted):
+    source, _ = painter(bands=["r"])
+    said = source.replaced(asked(*wanted))
+    assert list(said.values())[:3] == counted
+    assert [words.split()[0] for words in said] == ["fainter", "brighter", "of", "whose"]
+
+
+def test_what_no_galaxy_has_together_is_counted(painter):
+    source, sampler = painter(bands=["r"])
+    values = sampler.population.values  # faint ones alone are large from here on
+    values[:, 2] = torch.where(values[:, 0] > 20, 1.8, 0.5) + 0.05 * torch.rand(len(values))
+    sampler.supported = [[sampler.population.supported_range(c, k) for k in range(4)] for c in range(2)]
+    source, _ = painter(bands=["r"])
+    assert list(source.replaced(asked(21.0, 0.52, 0.5)).values()) == [0, 0, 0, 3]
+    assert list(source.replaced(asked(21.0, 1.83, 0.5)).values()) == [0, 0, 0, 0]
 
 
 def test_what_is_brighter_and_larger_is_brightened_and_stretched(painter):
@@ -133,14 +163,17 @@ def test_galaxies_that_lie_in_one_direction_are_turned_by_their_seeds(painter):
     angles = shapes_of(images[:, 0].double(), scale.double())["position_angle"].numpy()
     quarters = np.round(angles / 90) % 2
     assert sorted(quarters.tolist()) == [0.0] * 8 + [1.0] * 8
-    upright = {tuple(torch.stack([image[0, :64].sum(), image[0, 64:].sum()]).tolist()) for image in images}
-    assert len(upright) > 2  # and mirrored
+    alone = images[:8, 0] / images[:8, 0].sum((1, 2), keepdim=True)
+    apart = (alone[:, None] - alone).abs().sum((2, 3)) + torch.eye(8)
+    assert apart.min() > 0.01  # in eight ways, mirrored ones too
 
 
 def test_of_other_classes_there_are_as_many_as_in_the_training_data(painter):
-    source, _ = painter(bands=["r"])
+    source, sampler = painter(bands=["r"])
     assert source.parts == {"disc": 200, "early-type": 200}
     assert "classes are as often as in the training data" in source.notes()
+    sampler.population = Population(torch.zeros(400, dtype=torch.int64), sampler.population.values)
+    assert painter(bands=["r"])[0].parts == {"disc": 400}
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +215,8 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(tmp_path, checkpoint):
     path = tmp_path / "latest.pt"
     path.write_bytes(checkpoint.read_bytes())
     source = TrainedLight(path, find_survey("LSST", ["r"]), 0, "cpu")
-    trained_light._loaded.cache_clear()  # as in another process
     write_flux_checkpoint(path, **GRIZ)
+    assert set(TrainedLight(path, find_survey("LSST", ["r"]), 0, "cpu").parts) == {"disc", "early-type"}
     with pytest.raises(UserError, match=r"latest.pt is not what it was when the field was begun"):
         source.describe()
 
@@ -207,3 +240,13 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path, settings, words, said):
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"num_steps of a solver .* give its --checkpoint as well"):
         observe.main([*WORDS.split(), "--solver-steps", "5", "--out", str(tmp_path / "out")])
+
+
+def test_the_magnitude_is_asked_for_in_the_nearest_band_that_the_generator_knows_it_of():
+    names = ("magnitude_g", "color_g_r", "magnitude_i", "magnitude_z")
+    config = SimpleNamespace(bands=("g", "r", "i", "z"), wavelengths=GRIZ["wavelengths"], attributes=names)
+    sampler = SimpleNamespace(config=config)
+    found = [trained_light._nearest_magnitude(sampler, nm) for nm in (400.0, 560.0, 700.0, 800.0, 900.0)]
+    assert found == ["magnitude_g", "magnitude_g", "magnitude_i", "magnitude_i", "magnitude_z"]
+    config.attributes = ("color_g_r",)
+    assert trained_light._nearest_magnitude(sampler, 700.0) is None
