@@ -24,6 +24,9 @@ from galaxies.telescope.psf import Psf, PsfImages
 NUM_EXPOSURES = 64  # that are kept, to observe with where no real galaxy stands beside
 _DARK = -4.0  # what a network paints of the sky, 0, gives next to no light: 0.02 softenings
 _MOST = 40.0  # inverse hyperbolic sine beyond which no galaxy's light lies, and single precision ends
+# Pixels of the light at the border that are not taken as painted but from beside them: there a network convolves with
+# what it pads maps by, which would be a rim about every galaxy that fills the frame (Karras et al. 2021, section 3.2).
+_RIM = 6
 _APRON = 4  # pixels of the telescope beyond the frame, from where its blur brings light in
 # Weights along each axis: half of what light has at the frequency of the fine pixels themselves passes, of which the
 # telescope sees nothing. Less would leave the pixels' own pattern; (1/4, 1/2, 1/4), with nothing left, flattens cusps.
@@ -101,10 +104,10 @@ class LightTelescope(nn.Module):
             brightness = F.softplus(inverse_sine(painted.float()) + _DARK).clamp_max(_MOST)
             # A softening is that of a pixel of the telescope, of which many of the light's make one.
             light = brightness.sinh() * (self.softening / self.oversampling**2)[:, None, None]
-            return _smoothed(light, self.kernel)
+            return _smoothed(beyond_frame(light[..., _RIM:-_RIM, _RIM:-_RIM], _RIM), self.kernel)
 
     def painting_of(self, flux: Tensor) -> Tensor:
-        """Return the planes that `light_of` makes flux of, but for window and smoothing.
+        """Return the planes that `light_of` makes flux of, but for the border and smoothing.
 
         Parameters
         ----------
