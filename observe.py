@@ -169,12 +169,15 @@ def _galaxies(options: argparse.Namespace, command_line: str) -> None:
 
 def _field(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.common.outputs import MOCK_FIELD, check_folder
+    from galaxies.compute.ranks import Ranks
     from galaxies.mock_field.clustering import Clusters, usual_amplitude
     from galaxies.mock_field.counts import CatalogueCounts, DeepCounts
     from galaxies.mock_field.making import facts_of, limits, make_field, reference_of
     from galaxies.mock_field.painting import Sky
     from galaxies.mock_field.sources import LightSource, MockLight
 
+    if Ranks.from_environment().size > 1:
+        raise UserError("a field is made by one program: start it without torchrun, and share the work by --processes")
     solver = solver_settings(options)
     if options.checkpoint and options.galaxies:
         raise UserError("--galaxies mock and --checkpoint each say what draws the galaxies: give one of them")

@@ -236,6 +236,13 @@ def test_what_cannot_be_made_is_one_sentence(tmp_path, words, said, monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
+def test_torchrun_makes_no_field(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="start it without torchrun, and share the work by --processes"):
+        make(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_galaxies_of_ones_own_catalogue(tmp_path, field):
     (tmp_path / "own.csv").write_text("magnitude,size,redshift\n21,0.4,0.5\n30,1,1\n")
     words = f"{WORDS} --counts {tmp_path / 'own.csv'} --counts-area 0.1 --stars 0"
