@@ -7,6 +7,7 @@ brightness that was asked for. How many those are is counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ _SIDES = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)  # pixels of lig
 _TOGETHER = 256  # galaxies that are drawn at a time
 _LABEL = 16  # characters of a class that the truth of a field has room for
 _SIZE, _REDSHIFT = "size_arcsec", "redshift"
+_FADING = 0.8  # of half a frame, from where on light fades to none at its border: no frame is to be seen on the sky
 _INVENTED = 2  # place in `population.VERDICTS`
 
 
@@ -102,7 +104,8 @@ class TrainedLight:
         said = [
             f"of the generator is asked, of each galaxy: {asked}; all else is drawn by its seed",
             f"the generator paints on pixels of {self._scale:g} arcseconds, and of galaxies smaller or larger than it "
-            "knows on as much smaller or larger ones; light is cut off at six half-light radii",
+            "knows on as much smaller or larger ones; light is cut off at six half-light radii, and fades over the "
+            "outermost fifth of its frame",
         ]
         if _SIZE not in self._columns:
             said.append("the generator is told no size_arcsec: sizes are not those of the counts")
@@ -146,7 +149,7 @@ class TrainedLight:
         light = sampler.light(told, values, wanted.seed)
         if not sampler.network.turns:
             light = _turned(light, wanted.seed)
-        light = self._in_filters(light)
+        light = self._in_filters(light) * _window(light.shape[-1])
         size, far = asked[:, self._place(_SIZE)] / nearest[:, self._place(_SIZE)], nearest[:, self._place(_REDSHIFT)]
         scale = self._scale * np.where(np.isfinite(size), size, 1.0)
         flux = 10 ** (0.4 * (AB_ZERO_POINT - wanted.magnitude))
@@ -235,6 +238,13 @@ def _turned(light: Tensor, seeds: np.ndarray) -> Tensor:
         some = light[here].rot90(way % 4, (2, 3))
         turned[here] = some.flip(3) if way >= 4 else some
     return turned
+
+
+def _window(side: int) -> Tensor:
+    """Return a round window (side, side): 1, and from `_FADING` of half a frame a cosine down to 0 at the border."""
+    axis = (torch.arange(side) + 0.5) / side * 2 - 1
+    radius = torch.hypot(axis, axis[:, None])
+    return 0.5 + 0.5 * torch.cos(math.pi * ((radius - _FADING) / (1 - _FADING)).clamp(0, 1))
 
 
 def _half_light(images: Tensor) -> Tensor:

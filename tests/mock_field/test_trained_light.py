@@ -93,6 +93,17 @@ def test_what_is_fainter_and_smaller_is_the_nearest_galaxy_dimmed_and_shrunk(pai
     assert list(source.replaced(asked(26.0, 0.1, 1.7)).values())[:3] == [3, 0, 3]
 
 
+def test_a_galaxy_that_fills_its_frame_shows_no_frame(painter):
+    source, sampler = painter(bands=["r"])
+    sampler.network.light = lambda latent, condition: torch.ones(len(latent), 4, 128, 128)
+    images, _, _ = drawn(source, asked(20.0, 0.8, 0.5))
+    level = images / images[:, :, 63:65, 63:65].mean((2, 3), keepdim=True)
+    radius = torch.hypot(torch.arange(128) - 63.5, (torch.arange(128) - 63.5)[:, None])
+    assert level.shape[-1] == 128 and level[..., radius < 0.79 * 64].sub(1).abs().max() < 1e-5
+    assert level[..., radius > 64].max() < 1e-6 and level[..., 0].max() < 5e-3
+    assert images.sum((1, 2, 3)).numpy() == pytest.approx([10 ** (0.4 * 11.4)] * 3, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wanted", "counted"),
     [
