@@ -85,7 +85,11 @@ def test_clusters_go_on_beyond_a_cell_s_edge_and_do_not_depend_on_who_asks():
     assert np.array_equal(first, clusters.places(1, (2, 3), SIDE, np.random.default_rng(7)))
     wide = clustering._centres(1, 9, 1e-4, 256.0, np.array([100.0, 100.0]), np.array([300.0, 300.0]))
     narrow = clustering._centres(1, 9, 1e-4, 256.0, np.array([200.0, 200.0]), np.array([210.0, 210.0]))
-    assert len(narrow) and {tuple(p) for p in narrow.tolist()} <= {tuple(p) for p in wide.tolist()}
+    there = {tuple(p) for p in narrow.tolist()}
+    assert there <= {tuple(p) for p in wide.tolist()}
+    # A cluster five standard deviations away has a galaxy in a million here.
+    near = wide[(np.abs(wide - 205) < 4.9 * 256).all(1)]
+    assert len(near) > 100 and {tuple(p) for p in near.tolist()} <= there
 
 
 def test_a_field_has_them_and_says_so(tmp_path):
