@@ -262,8 +262,10 @@ def test_a_checkpoint_draws_the_light_of_its_denoiser(tmp_path):
         GalaxySampler.from_checkpoint(off, "cpu").light(classes, values, [3])
 
 
-def test_photometric_guidance_moves_light():
+def test_guidance_and_photometric_guidance_move_light():
     classes, values = asked(2)
+    plain, guided = (sampler_of(guidance=w, num_steps=1).light(classes, values, [1, 2]) for w in (1.0, 3.0))
+    assert guided.isfinite().all() and not torch.equal(plain, guided)
     axis = torch.arange(128) - 63.5
     galaxy = torch.exp(-(axis.square() + axis[:, None].square()) / 24**2)  # photometry needs one that ends
     drawn = []

@@ -36,7 +36,7 @@ def few_at_a_time(monkeypatch):
 
 
 def make_sampler(family: str, device: str, **more) -> GalaxySampler:
-    config = Config(attributes=("size", "ellipticity"), width=4, **FAMILIES[family], **more)
+    config = Config(**{"attributes": ("size", "ellipticity"), "width": 4, **FAMILIES[family], **more})
     torch.manual_seed(1)
     network = build_generator(config)
     if config.diffusion:  # the last layers of a new one are zero
@@ -50,6 +50,19 @@ def make_sampler(family: str, device: str, **more) -> GalaxySampler:
 
 def request(count: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     return torch.arange(count) % 4, torch.full((count, 2), 0.15), list(range(100, 100 + count))
+
+
+@pytest.mark.slow
+def test_light_on_a_gpu_is_light_on_a_processor(gpu):
+    bands = {"kind": "flux", "bands": ("g", "r"), "softening": (2.0, 3.0), "pixel_scale": 0.2, "psf_fwhm": (0.8, 0.7)}
+    classes, values, seeds = torch.arange(3) % 4, torch.full((3, 2), 0.3), [5, 6, 7]
+    more = {**bands, "attributes": ("size_arcsec", "ellipticity"), "solver_steps": 2}
+    expected, found = (make_sampler("diffusion", device, **more) for device in ("cpu", "cuda"))
+    for _ in range(3):  # what is used three times is recorded
+        light = found.light(classes, values, seeds)
+    torch.testing.assert_close(light, expected.light(classes, values, seeds), rtol=1e-3, atol=1e-3)
+    seen = found.generate(classes, values, seeds)
+    torch.testing.assert_close(seen, expected.generate(classes, values, seeds), rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
