@@ -457,9 +457,9 @@ class ObservedDenoiser(DiffusionGenerator):
     E[x_0 | x_t, f] against the noisy picture x_0: no clean picture is needed, and nothing is won by painting grain.
     In linear pictures the best that can be painted has A f = E[A x | x_t], for x the true light.
 
-    Light is drawn by taking the process back to its end, a picture as the telescope of one of the deeper exposures of
-    the training data records it, and painting the light behind that: the mean of all light that the picture leaves
-    possible. What is fainter than the noise of such a picture is therefore smoother than in the sky.
+    Light is drawn by taking the process back to where its noise is half the sky's, of a picture as the telescope of one
+    of the deeper exposures of the training data records it, and painting the light behind that: the mean of all light
+    that the picture leaves possible. What is fainter than its noise is therefore smoother than in the sky.
 
     Parameters
     ----------
@@ -534,6 +534,14 @@ class ObservedDenoiser(DiffusionGenerator):
             return self.between_pixels(
                 _enlarged(torch.lerp(torch.full_like(painting, _DUSK), painting, share), self.telescope.oversampling)
             )
+
+    @property
+    def light_time(self) -> int:
+        """Step at which light is drawn: where the process's noise is half that of the sky; a GPU is waited for.
+
+        Below, the picture alone tells what it is, and so the loss hardly says what light to paint of the sky.
+        """
+        return self.process.time_of(_GRAIN / 2 / float(self.deviation))
 
     def predict_light(self, x_t: Tensor, t: Tensor, condition: Tensor, guidance: float = 1.0) -> Tensor:
         """Return the light (N, B, k S, k S) behind x_t in the deep exposure: nJy a fine pixel, never below 0."""

@@ -19,7 +19,7 @@ from galaxies.common.device_errors import device_failure
 from galaxies.common.durable_files import reason
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
-from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.recipes import DIFFUSION_RECIPES, LIGHT_RECIPE, RECIPES
 
 _NO_READER = 141  # what a shell shows of a process that a closed pipe has ended, 128 + SIGPIPE
 
@@ -84,6 +84,8 @@ def config_from_options(
     wanted = {**(taken or {}), **given_settings(namespace)}
     recipe = wanted.get("recipe", Config.recipe)
     diffusion = DIFFUSION_RECIPES[recipe] if wanted.get("diffusion") else {}
+    if diffusion and fallbacks.get("kind") == "flux" and wanted.get("telescope", Config.telescope) == "on":
+        diffusion = diffusion | LIGHT_RECIPE
     return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **wanted})
 
 

@@ -64,6 +64,9 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What a diffusion model changes on top of these whose network paints light: the grain of the sky need not be learned.
+LIGHT_RECIPE: dict[str, Any] = {"low_noise_share": 0.0}
+
 # What a CPU changes of the default recipe: settings, then the steps of each phase, whatever the number of images, with
 # bf16 and without.
 QUICK: dict[str, tuple[dict[str, Any], dict[bool, dict[str, int]]]] = {

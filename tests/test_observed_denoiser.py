@@ -270,7 +270,7 @@ def test_guidance_and_photometric_guidance_move_light():
     galaxy = torch.exp(-(axis.square() + axis[:, None].square()) / 24**2)  # photometry needs one that ends
     drawn = []
     for push in (0.0, 1.0):
-        sampler = sampler_of(photometry=push, num_steps=3)
+        sampler = sampler_of(photometry=push, num_steps=5)
         telescope = sampler.network.telescope
         telescope.light_of = lambda painted, light_of=telescope.light_of: light_of(painted) * galaxy
         drawn.append(sampler.light(classes, values, [1, 2]))
@@ -296,6 +296,18 @@ def test_a_denoiser_that_knows_the_light_draws_it():
     scatter = (drawn - mean) / variance.sqrt()
     assert abs(float(scatter.mean())) < 0.05 and 0.9 < float(scatter.std()) < 1.05
     assert torch.equal(draw_images(model, noise, torch.zeros(2, 10), Solver("dpm", 2), light=True)[1], truth[0])
+
+
+def test_light_is_painted_where_the_process_has_half_the_noise_of_the_sky(monkeypatch):
+    model, _ = model_of()
+    model.deviation.fill_(0.4)
+    ratio = 1 / math.asinh(1000) / 2 / 0.4  # half a softening is a standard deviation, and its stretch 2 / asinh(1000)
+    assert model.process.noise_ratios[model.light_time] == pytest.approx(ratio, rel=0.05)
+    painted = []
+    monkeypatch.setattr(model, "predict_x0", lambda x_t, t, condition, guidance: x_t)
+    monkeypatch.setattr(model, "predict_light", lambda x_t, t, condition, guidance: painted.append(int(t[0])))
+    draw_images(model, normal(1, 4, 64, 64), torch.zeros(1, 10), Solver("dpm", 20), light=True)
+    assert len(painted) == 1 and 0.75 < model.process.noise_ratios[painted[0]] / ratio < 1.34  # of steps by 1.7
 
 
 def test_without_the_telescope_the_network_is_the_one_of_before():

@@ -78,7 +78,7 @@ def draw_images(
     run : Run
         Runs the network. What a step does besides is a dozen operations, which differ from step to step.
     light : bool
-        Of an `ObservedDenoiser`: return what the network paints at the last step.
+        Of an `ObservedDenoiser`: return what the network paints at the step that is nearest to its `light_time`.
 
     Returns
     -------
@@ -88,11 +88,15 @@ def draw_images(
     process, number = model.process, len(noise)
     predict = partial(model.predict_x0, guidance=solver.guidance)
     times = solver_times(process, solver.num_steps, even=solver.name == "ddpm")
+    painted_at = None
+    if light:
+        assert isinstance(model, ObservedDenoiser), "others paint none"
+        wanted = math.log(process.noise_ratios[model.light_time])
+        painted_at = min(times[:-1], key=lambda t: abs(math.log(process.noise_ratios[t]) - wanted))
     x_t, previous = noise, None
     for k, (now, then) in enumerate(pairwise(times)):
         t = torch.full((number,), now, device=noise.device)
-        if then == 0 and light:
-            assert isinstance(model, ObservedDenoiser), "others paint none"
+        if isinstance(model, ObservedDenoiser) and now == painted_at:
             paint = partial(model.predict_light, guidance=solver.guidance)
             return run(("light", solver.guidance), paint, x_t, t, condition)
         x0 = run(("x0", solver.guidance), predict, x_t, t, condition)

@@ -89,6 +89,14 @@ def test_a_run_takes_over_what_its_data_are(data, capsys):
     assert row.low <= known.min() + 0.1 and row.high >= known.max() - 0.1 and row.high - row.low < 6
 
 
+@pytest.mark.parametrize(
+    ("words", "share"),
+    [((), 0.0), (("--telescope", "off"), 0.25), (("--low-noise-share", "0.1"), 0.1)],
+)
+def test_a_denoiser_of_light_has_no_grain_to_learn(data, words, share):
+    assert resolve(data, "--diffusion", *words).low_noise_share == share
+
+
 def test_attributes_that_were_named_need_their_bands(data):
     config = resolve(data, "--attributes", "color_r_i,size_arcsec")
     assert config.attributes == ("color_r_i", "size_arcsec") and len(config.attribute_ranges) == 4
