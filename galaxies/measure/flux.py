@@ -28,7 +28,6 @@ from torch import Tensor
 from config_physics import AB_ZERO_POINT
 from galaxies.measure.flux_model import (
     BELIEVED_SNR,
-    MODEL_ERROR,
     Ellipse,
     Psf,
     believed,
@@ -39,8 +38,11 @@ from galaxies.measure.flux_model import (
     level_in,
     psf_of_width,
     refine,
+    spread_of_light,
+    trusted,
+    zero_variance,
 )
-from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise
+from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise, without_slope
 from galaxies.measure.frame import corner_mask, pixel_grid
 from galaxies.measure.inclination import inclination_of
 from galaxies.measure.photometry import MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
@@ -226,6 +228,7 @@ def measure_flux(
     if mask is not None:
         good = good & ~mask
     images = torch.where(good[:, None] & finite, images, 0.0)
+    images = without_slope(images, good)
     sky = _with_given(estimate_flux_sky(images, good), noise)
     planes = (images - sky.level[..., None, None]).where(good[:, None], 0)  # (N, B, S, S), nJy
     weighing = sky.noise.masked_fill(lost, torch.inf)  # what a band without pixels has no part in
@@ -264,23 +267,29 @@ def measure_flux(
         level = level_in(blank, drawings)
         part = _seen_part((model.light * level).sum(1), detection, usable, grain)
         level = level * part[:, None]
-    model = fit_profiles(detection, usable, drawings, level, zero, mixtures, grain)
+        weights_of_pixels = trusted(model, usable, drawings, ellipse, grain)
+    significance = model.significance
+    model = fit_profiles(detection, weights_of_pixels, drawings, level, zero, mixtures, grain)
     # What part of the level in the corners is the sky's: all of it, or none where the file's zero is.
     taken = 1 - model.of_zero.detach()
-    level = level * taken[:, None]
-    detection = detection + ((1 - taken) * zero)[:, None, None]
+    of_profiles, level = level, level * taken[:, None]
+    above_level, detection = detection, detection + ((1 - taken) * zero)[:, None, None]
     planes = planes + (1 - taken)[:, None, None, None] * sky.level[..., None, None]
-    model = refine(model, detection, usable, drawings, level, ellipse, grain)
+    model, covariance = refine(model, detection, usable, drawings, level, ellipse, grain)
     smooth_light = torch.bmm(model.light[:, None], drawings).view_as(detection)
     smooth_shown = smooth_light - (model.light * level).sum(1)[:, None, None]
     distance = distance_from(detection, seen.centre)
     everywhere = torch.ones_like(usable)
     with torch.no_grad():
-        belief = believed(smooth_light, ellipse, source.mask, model.significance, grain) * usable
+        belief = believed(smooth_light, ellipse, source.mask, significance, grain) * usable
         # Beyond two Petrosian radii there is little of the galaxy, and much of others.
         observed = smooth_light + belief * (detection - smooth_shown)
         reach = FLUX_APERTURE * petrosian_radius(measure_rings(observed, everywhere, distance))[0]
         belief = belief * (reach[:, None, None] - distance + 0.5).clamp(0, 1)
+        spread = spread_of_light(model, covariance, belief, above_level, drawings, of_profiles, zero, mixtures)
+        # The level of the sky is a median in the corners, or the zero of the file.
+        of_level = taken.square() * _MEDIAN_LOSS / sky.used.clamp_min(1)
+        of_level = of_level + model.of_zero.square() * zero_variance(usable.sum((1, 2)))
 
     profile = model.light / model.light.sum(1, keepdim=True).clamp_min(1e-6)
     if psf_fwhm is None:
@@ -289,9 +298,9 @@ def measure_flux(
         each_shown = _through_bands(profile, mixtures.variances, ellipse, blurs, side)
     each_level = level_in(blank, each_shown.flatten(2)) * (part * taken)[:, None]
     each_shown = (each_shown - each_level[..., None, None]) * usable[:, None]
-    flux, variance, unseen = _light_in(planes, each_shown, belief, sky.used)  # (N, B)
-    by_model = (model.spread[:, None].square() + (MODEL_ERROR * unseen).square()) * flux.square()
-    flux_error = ((grain[:, None] * sky.noise).square() * variance + by_model).detach().sqrt().clamp_min(_LEAST_ERROR)
+    flux, variance = _light_in(planes, each_shown, belief, of_level)  # (N, B)
+    by_noise, by_model = (grain[:, None] * sky.noise).square() * variance, (spread[:, None] * flux).square()
+    flux_error = (by_noise + by_model).detach().sqrt().clamp_min(_LEAST_ERROR)
     magnitude = AB_ZERO_POINT - 2.5 * torch.log10(flux.maximum(_FAINTEST * flux_error))
     magnitude_error = 2.5 / math.log(10) * flux_error / flux.detach().maximum(_FAINTEST * flux_error)
 
@@ -309,7 +318,7 @@ def measure_flux(
     size = (r50.square() - smooth_r50.square() + before.square()).maximum((_LEAST_SIZE * before).square()).sqrt()
     surface = magnitude + (2.5 * torch.log10(2 * math.pi * (size * scale).square()))[:, None]
 
-    missing = (model.significance < _SIGNIFICANT) | (seen.centre.abs().amax(1) > side / 4)
+    missing = (significance < _SIGNIFICANT) | (seen.centre.abs().amax(1) > side / 4)
     missing = missing | (light.amax((1, 2)) > _DEFECT_LIGHT * whole)
     aperture = distance <= FLUX_APERTURE * petrosian[:, None, None]
     flag = (
@@ -377,8 +386,8 @@ def _through_bands(profile: Tensor, variances: Tensor, ellipse: Ellipse, blurs: 
     return torch.fft.irfft2((torch.fft.rfft2(images)[:, None] * transfer).sum(2), s=(side, side))
 
 
-def _light_in(planes: Tensor, shown: Tensor, belief: Tensor, sky_pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the light (N, B) of planes, its variance in units of a pixel's, and the part that only the model knows.
+def _light_in(planes: Tensor, shown: Tensor, belief: Tensor, of_level: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the light (N, B) of planes, and its variance in units of a pixel's.
 
     The model's amplitude is fitted by least squares, and what pixels that are believed hold beside it is added.
 
@@ -388,8 +397,8 @@ def _light_in(planes: Tensor, shown: Tensor, belief: Tensor, sky_pixels: Tensor)
     shown : Tensor, (N, B, S, S)
         The model of the light 1, above the sky, 0 in pixels that are not usable.
     belief : Tensor, (N, S, S)
-    sky_pixels : Tensor, (N,)
-        Number of those that the sky's level comes from.
+    of_level : Tensor, (N,)
+        Variance of the sky's level, in units of a pixel's.
     """
     belief = belief[:, None]
     power = shown.square().sum((2, 3)).clamp_min(1e-20)
@@ -397,8 +406,7 @@ def _light_in(planes: Tensor, shown: Tensor, belief: Tensor, sky_pixels: Tensor)
     weight = belief + (unseen / power)[..., None, None] * shown
     flux = (weight * planes).sum((2, 3))
     weight = weight.detach()
-    lost = _MEDIAN_LOSS / sky_pixels.clamp_min(1)[:, None]
-    return flux, weight.square().sum((2, 3)) + lost * weight.sum((2, 3)).square(), unseen
+    return flux, weight.square().sum((2, 3)) + of_level[:, None] * weight.sum((2, 3)).square()
 
 
 def _lost(finite: Tensor) -> Tensor:

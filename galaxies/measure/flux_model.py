@@ -1,9 +1,9 @@
 """A smooth model of a galaxy on flux, for what noise, the PSF, a neighbour or the frame's border hide of it.
 
-The model is an elliptical Sersic profile, blurred by the PSF and held against the pixels for all indices and radii of a
-table at once; the mean over them, each by its likelihood, stands for the galaxy where it is fainter than the noise,
-after its light was let follow the rings of pixels where they tell more. Where it is brighter the pixels themselves are
-measured, so that arms, bars and companions count as what they are.
+The model is an elliptical Sersic profile, or a disc with a bulge, blurred by the PSF and held against the pixels for
+all profiles and radii of a table at once; the mean over them, each by its likelihood, stands for the galaxy where it is
+fainter than the noise, after its light was let follow the rings of pixels where they tell more. Where it is brighter
+the pixels themselves are measured, so that arms, bars and companions count as what they are.
 
 Nothing here is searched for in steps whose number depends on the images, and all of it is a few products of matrices:
 profiles are sums of the same Gaussians (see `sersic_mixtures`). The ellipse is held constant in derivatives, since the
@@ -28,16 +28,17 @@ _PARTS = ((1 - _WINGS, 1.0), (_WINGS, _WING_WIDTH**2))
 _SHARPNESS = sum(one * other / (v + w) for one, v in _PARTS for other, w in _PARTS)  # 2 pi times that of variance 1
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, standard deviations
 _PIXEL = 1 / 12  # variance of a pixel's area along one axis, pixels²
-_MOST_SIGNIFICANT = 50.0  # signal-to-noise ratio up to which a galaxy is believed to be a Sersic profile
 _TYPICAL_INDEX = 1.4
 _INDEX_SPREAD = 0.7  # of its natural logarithm
+_WITH_BULGE = -1.5  # logarithm of how likely each disc with a bulge is, relative to the typical index
 _LARGER = 0.25  # power of the radius that the prior of profiles has: noise hides large galaxies sooner than small ones
 _ZERO_ERROR = 0.03  # standard deviation of the sky about the zero of a file without sky, units of a pixel's noise
-_ZERO_BELIEVED = 3.0  # logarithm of how much likelier a file is without sky than with any other level near it
+_ZERO_BELIEVED = 1.5  # logarithm of how much likelier a file is without sky than with any other level near it
 _FREEDOM = 1.0  # of a Gaussian's light about that of the Sersic profile, times itself with its neighbours
 _FLOOR = 0.01  # part of all light by which that of any Gaussian is free
+_PROFILE_ERROR = 0.07  # part of its surface brightness by which a ring may differ from any profile of the table
 _RING_ERROR = 0.03  # part of its surface brightness by which a ring may differ from the sum of Gaussians
-MODEL_ERROR = 0.1  # part of the model's surface brightness by which a galaxy may differ from it
+_MODEL_ERROR = 0.1  # part of the model's surface brightness by which a galaxy may differ from it
 _ANNULUS = 1 / 3  # width of the ring over a radius, over which the pixels are averaged before they are believed
 BELIEVED_SNR = 30.0  # of the whole galaxy, from which its detected pixels are believed whatever the model says
 _LEAST_STRETCH, _MOST_STRETCH = 0.02, 2.6  # of ellipses that are tried: axis ratios of 0.98 and 0.07
@@ -98,8 +99,9 @@ class Model(NamedTuple):
     ----------
     light : Tensor, (N, G)
         Light of each Gaussian, before the PSF.
-    spread : Tensor, (N,)
-        Relative standard deviation of all light among the profiles that fit.
+    beliefs, amplitudes : Tensor, (N, 2 T)
+        How likely each profile of the table is, sums are 1, and the light that it would have: with the sky that was
+        taken off, then with the zero of the file.
     significance : Tensor, (N,)
         Signal-to-noise ratio of the best fit.
     of_zero : Tensor, (N,)
@@ -107,7 +109,8 @@ class Model(NamedTuple):
     """
 
     light: Tensor
-    spread: Tensor
+    beliefs: Tensor
+    amplitudes: Tensor
     significance: Tensor
     of_zero: Tensor
 
@@ -145,9 +148,9 @@ def level_in(pixels: Tensor, drawings: Tensor) -> Tensor:
 
 
 def fit_profiles(
-    light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, zero: Tensor, mixtures: Mixtures, grain: Tensor
+    light: Tensor, weights: Tensor, drawings: Tensor, level: Tensor, zero: Tensor, mixtures: Mixtures, grain: Tensor
 ) -> Model:
-    """Fit all profiles of a table to the `usable` pixels of galaxies, and take the mean over them.
+    """Fit all profiles of a table to the pixels of galaxies, and take the mean over them.
 
     Each is tried with two skies: with that which was taken off, in which the galaxy's own wings were, and with the
     zero of the file, give or take `_ZERO_ERROR`. A frame that its galaxy fills cannot tell wings from sky, and there
@@ -157,7 +160,8 @@ def fit_profiles(
     ----------
     light : Tensor, (N, S, S)
         Above the sky, in units of the noise.
-    usable : Tensor, (N, S, S), bool
+    weights : Tensor, (N, S, S)
+        How much each pixel counts: 0 where it is not usable, 1 or, where the galaxy is bright, less, see `trusted`.
     drawings : Tensor, (N, G, S * S)
         Of the table's Gaussians, blurred.
     level : Tensor, (N, G)
@@ -168,18 +172,18 @@ def fit_profiles(
     grain : Tensor, (N,)
         By how much the noise of smoothed images is larger than that of white noise: 1, more for drizzled images.
     """
-    weights = usable.flatten(1).to(light.dtype)
+    weights = weights.flatten(1).to(light.dtype)
     shown = drawings * weights[:, None]
     sums, count = shown.sum(2), weights.sum(1)[:, None]
     raw = torch.bmm(shown, drawings.mT)  # (N, G, G)
-    seen = light.flatten(1) * weights
-    whole = seen.sum(1, keepdim=True)
+    seen = light.flatten(1)
+    whole = (weights * seen).sum(1, keepdim=True)
     matches = torch.bmm(shown, seen[..., None])[..., 0]
     cross = sums[:, :, None] * level[:, None]
     products = raw - cross - cross.mT + count[..., None] * level[:, :, None] * level[:, None]
     found = matches - level * whole
     # With the file's zero, and a small level beside it, over which is integrated.
-    freed = 1 / (count + 1 / _ZERO_ERROR**2)
+    freed = zero_variance(count)
     zero = zero[:, None]
     products_0 = raw - freed[..., None] * sums[:, :, None] * sums[:, None]
     all_0 = whole + zero * count
@@ -195,21 +199,66 @@ def fit_profiles(
     amplitude = torch.cat([each[0] for each in tries], 1)
     gain = torch.cat([tries[0][1], tries[1][1] - lost], 1) / grain.square()[:, None]
     best = gain.detach().amax(1, keepdim=True).clamp_min(0)
-    doubt = 1 + best / _MOST_SIGNIFICANT**2
-    tempered = gain / doubt
-    prior = _LARGER * mixtures.radii.log() - 0.5 * ((mixtures.indices / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
-    belief = torch.softmax(0.5 * tempered + torch.cat([prior, prior + _ZERO_BELIEVED]), 1)
-    total = (belief * amplitude).sum(1)
-    variance = (belief * (amplitude - total[:, None]).square()).sum(1, keepdim=True) / doubt
-    spread = variance.detach().sqrt()[:, 0] / total.detach().abs().clamp_min(1e-6)
+    of_index = -0.5 * ((mixtures.indices.clamp_min(0.1) / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
+    prior = _LARGER * mixtures.radii.log() + of_index.where(mixtures.indices > 0, _WITH_BULGE)
+    belief = torch.softmax(0.5 * gain + torch.cat([prior, prior + _ZERO_BELIEVED]), 1)
     by_profile = (belief * amplitude).unflatten(1, (2, -1)).sum(1)
     of_zero = belief.unflatten(1, (2, -1))[:, 1].sum(1)
-    return Model(by_profile @ parts, spread, best[:, 0].sqrt(), of_zero)
+    return Model(by_profile @ parts, belief.detach(), amplitude.detach(), best[:, 0].sqrt(), of_zero)
+
+
+def trusted(model: Model, usable: Tensor, drawings: Tensor, ellipse: Ellipse, grain: Tensor) -> Tensor:
+    """Return how much pixels (N, S, S) shall count for a galaxy's profile, whose light is about that of the `model`.
+
+    Where it is bright, galaxies differ from any profile by more than the noise. What is faint keeps its say: it tells
+    wings from the sky.
+    """
+    smooth = torch.bmm(model.light.clamp_min(0)[:, None], drawings).view(usable.shape)
+    signal = _ring(ellipse, smooth) * (_PROFILE_ERROR * smooth / grain[:, None, None]).square()
+    return usable / (1 + signal)
+
+
+def spread_of_light(
+    model: Model,
+    covariance: Tensor,
+    belief: Tensor,
+    light: Tensor,
+    drawings: Tensor,
+    level: Tensor,
+    zero: Tensor,
+    mixtures: Mixtures,
+) -> Tensor:
+    """Return the relative standard deviation (N,) of all light by what is not known of the profile.
+
+    Light that is believed, by `belief` (N, S, S), is the same with each profile; what a profile promises beside it is
+    not. That differs among the profiles of the table, and by the noise that `refine` followed, of the `covariance`
+    (N, G, G). Other parameters as in `fit_profiles`.
+    """
+    pixels = belief.flatten(1)
+    count, seen = pixels.sum(1, keepdim=True), (pixels * light.flatten(1)).sum(1, keepdim=True)
+    unseen = 1 - torch.bmm(drawings, pixels[..., None])[..., 0]  # (N, G)
+    amplitudes = model.amplitudes.unflatten(1, (2, -1))
+    lights = torch.stack(
+        [
+            seen + amplitudes[:, 0] * ((unseen + level * count) @ mixtures.parts.T),
+            seen + zero[:, None] * count + amplitudes[:, 1] * (unseen @ mixtures.parts.T),
+        ],
+        1,
+    ).flatten(1)
+    mean = (model.beliefs * lights).sum(1, keepdim=True)
+    variance = (model.beliefs * (lights - mean).square()).sum(1)
+    variance = variance + (unseen * torch.bmm(covariance, unseen[..., None])[..., 0]).sum(1).clamp_min(0)
+    return variance.sqrt() / mean[:, 0].abs().clamp_min(1e-6)
+
+
+def zero_variance(count: Tensor) -> Tensor:
+    """Return the variance of the sky about a file's zero, when `count` pixels without a galaxy show it."""
+    return 1 / (count + 1 / _ZERO_ERROR**2)
 
 
 def refine(
     model: Model, light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, ellipse: Ellipse, grain: Tensor
-) -> Model:
+) -> tuple[Model, Tensor]:
     """Let the light of each Gaussian follow the pixels, as far as they tell it: few galaxies are Sersic profiles.
 
     The light far out, which a bulge's steep profile promises and a disc's does not have, is that of the outermost
@@ -222,6 +271,12 @@ def refine(
     model : Model
     light, usable, drawings, level, ellipse, grain
         As in `fit_profiles`; light and level are those above the sky that is believed.
+
+    Returns
+    -------
+    model : Model
+    covariance : Tensor, (N, G, G)
+        Of what was added to the light, by the noise of the pixels.
     """
     with torch.no_grad():
         known = model.light.clamp_min(0)
@@ -235,14 +290,15 @@ def refine(
         products = torch.bmm(weighed, shown.mT)
         # A small level of sky, over which is integrated.
         sums, count = weighed.sum(2), weights.sum(1)[:, None]
-        freed = model.of_zero[:, None] / (count + 1 / _ZERO_ERROR**2)
+        freed = model.of_zero[:, None] * zero_variance(count)
         products = products - freed[..., None] * sums[:, :, None] * sums[:, None]
         one = torch.eye(free.shape[1], dtype=free.dtype, device=free.device)
         both = free[:, :, None] * free[:, None]
         inverse = both * _inverse(one + both * products)
+        covariance = inverse @ products @ inverse
     residual = light.flatten(1) - torch.bmm(model.light[:, None], shown)[:, 0]
     pull = torch.bmm(weighed, residual[..., None])[..., 0] - freed * (weights * residual).sum(1, keepdim=True) * sums
-    return model._replace(light=model.light + torch.bmm(inverse, pull[..., None])[..., 0])
+    return model._replace(light=model.light + torch.bmm(inverse, pull[..., None])[..., 0]), covariance
 
 
 def _inverse(matrices: Tensor) -> Tensor:
@@ -268,7 +324,7 @@ def believed(model: Tensor, ellipse: Ellipse, mask: Tensor, significance: Tensor
     It is the variance by which galaxies differ from the model over itself and that of the mean of a ring through the
     pixel. All of what was detected, `mask` (N, S, S), is believed in bright galaxies.
     """
-    signal = _ring(ellipse, model) * (MODEL_ERROR * model / grain[:, None, None]).square()
+    signal = _ring(ellipse, model) * (_MODEL_ERROR * model / grain[:, None, None]).square()
     ratio = (significance / BELIEVED_SNR).square()
     return torch.maximum(signal / (signal + 1), mask * (ratio / (1 + ratio))[:, None, None])
 

@@ -1,4 +1,4 @@
-"""The sky beneath flux: its level and its noise in each band, learned from the frame's corners, whatever the unit.
+"""The sky beneath flux: its slope, level and noise in each band, learned from the frame's corners, whatever the unit.
 
 Bad pixels and stars of any height have no say. There are no floors but multiples of the noise and of the galaxy's own
 light, so that images in any unit give the same answers.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.frame import corner_pixels, pixel_grid, smooth
+from galaxies.measure.frame import corner_pixels, kept, pixel_grid, smooth
 from galaxies.measure.sky import DETECTION_SMOOTHING, rising
 
 _BACKGROUND_SMOOTHING = 3.0 / 64  # frame widths; what is smoother than this is background and no noise
@@ -21,7 +21,55 @@ _PIXEL_HIGH_PASS_LOSS = 1.013  # the same for white noise that was not
 _CLIP_SIGMA = 3.0
 _CENTRE_RADIUS = 0.1  # frame widths in which the galaxy's own light is looked at
 _NOISE_OF_LIGHT = 1e-4  # least noise of a band, as a part of the galaxy's brightest: images without noise have none
+_MEDIAN_ERROR = math.sqrt(math.pi / 2)  # of a median over that of a mean
+_SLOPE_SIGNIFICANT = 5.0  # standard deviations of the corners' differences, from which on a sky slopes
+_TWIST_SIGNIFICANT = 3.0  # of the difference of the diagonals, from which on it is no plane that the corners show
+_TWIST = 0.1  # of the slope's differences; a steep plane need not be an exact one
 _LEAST = 1e-18  # nJy a pixel; a frame without light still gets finite ratios
+
+
+@kept
+def _four_corners(side: int, device: torch.device) -> Tensor:
+    """Return the row-major numbers (4, P), int64, of the pixels of each corner: top left and right, then bottom."""
+    pixels = corner_pixels(side, device)
+    below, right = pixels // side >= side / 2, pixels % side >= side / 2
+    return torch.stack([pixels[(below == b) & (right == r)] for b in (False, True) for r in (False, True)])
+
+
+def without_slope(images: Tensor, good: Tensor) -> Tensor:
+    """Return images (N, B, S, S) less the plane through the middle of the frame along which their sky slopes.
+
+    The plane is that of the medians of the four corners, each without its bright tail. It is taken off where the
+    corners differ by more than the noise lets them, and the two diagonals do not: a galaxy's wings or a star's halo in
+    one corner are no plane, and the sky of most frames is flat. Where less than half of a corner is `good` (N, S, S),
+    nothing is known of a slope. The plane carries no gradient.
+    """
+    side = images.shape[-1]
+    pixels = _four_corners(side, images.device)
+    with torch.no_grad():
+        values = images.detach().flatten(2)[..., pixels]  # (N, B, 4, P)
+        valid = good.flatten(1)[:, pixels][:, None].expand_as(values)
+        level, deviation, count = clipped_median(values, valid)  # (N, B, 4)
+        deviation = deviation.mean(2)
+        noise = deviation.maximum(_NOISE_OF_LIGHT * _brightest(images.detach() - level.mean(2)[..., None, None]))
+        # Noise that neighbouring pixels share is the larger in the mean; white noise has no correlation.
+        both = valid[..., 1:] & valid[..., :-1]
+        step = values.diff(dim=3).square().clamp_max((2 * _CLIP_SIGMA * deviation.square())[..., None, None])
+        steps = step.where(both, 0).sum((2, 3)) / both.sum((2, 3)).clamp_min(1)
+        shared = (1 - 0.5 * steps / deviation.square().clamp_min(_LEAST**2)).clamp(0.01, 0.95)
+        grain = (math.pi / -shared.log()).clamp_min(1)  # of variance, where correlation falls as a Gaussian
+        error = _MEDIAN_ERROR * (grain / count.amin(2).clamp_min(1)).sqrt() * noise.clamp_min(_LEAST)
+        signs = level.new_tensor([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 2
+        across, down, twist = (level @ signs.T).unbind(2)  # (N, B) each, of the standard deviation `error`
+        squared = across.square() + down.square()
+        sloping = squared > (_SLOPE_SIGNIFICANT * error).square()
+        sloping &= twist.square() < (_TWIST_SIGNIFICANT * error).square() + _TWIST**2 * squared
+        sloping &= 2 * valid.sum(3).amin(2) >= pixels.shape[1]
+        x, y = pixel_grid(side, images)
+        reach = 2 * x.expand(side, -1).flatten()[pixels[1]].mean()  # between the middles of two corners, pixels
+        across, down = ((part / reach).where(sloping, 0)[..., None, None] for part in (across, down))
+        plane = across * x + down * y
+    return images - plane.where(good[:, None], 0)
 
 
 class FluxSky(NamedTuple):

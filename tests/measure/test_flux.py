@@ -14,6 +14,7 @@ from galaxies.measure.flux import (
     flux_attributes,
     measure_flux,
 )
+from galaxies.measure.flux_sky import without_slope
 
 SIDE = 64
 SCALE = 0.25  # arcsec a pixel
@@ -206,3 +207,44 @@ def test_the_shape_is_that_of_the_disc_too_and_not_of_the_bulge_alone():
     found = measure_flux(observed(0.25 * gaussian(1.5, 1.5) + 0.75 * gaussian(8, 3), flux=20 * FLUX), SCALE)
     # From the moments of all light: 0.25 x 1.5² + 0.75 x 8² to 0.25 x 1.5² + 0.75 x 3².
     assert found.ellipticity.item() == pytest.approx(1 - math.sqrt(7.3125 / 48.5625), abs=0.1)
+
+
+def test_what_lies_beyond_two_petrosian_radii_is_not_the_galaxys():
+    tail = torch.zeros(SIDE, SIDE, dtype=torch.float64)
+    tail[30:34, 32:62] = 8.0
+    noise = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = measure_flux((3000 * gaussian(2.5, 2.5, x=0, y=0) + tail + noise)[None, None].float(), 1.0)
+    axis = torch.arange(SIDE) - (SIDE - 1) / 2
+    distance = torch.hypot(axis - found.centroid_x, axis[:, None] - found.centroid_y)
+    within = 3000 + tail[distance <= 2 * found.petrosian_radius_arcsec].sum().item()
+    assert found.flux.item() == pytest.approx(within, rel=0.1) and found.flux.item() < 0.95 * (3000 + tail.sum().item())
+
+
+def test_bad_pixels_beside_the_middle_leave_centre_and_shape(galaxy):
+    mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    mask[:, 28:36, 34:44] = True
+    found, right = measure_flux(galaxy, SCALE, mask=mask), measure_flux(galaxy, SCALE)
+    assert (found.centroid_x - right.centroid_x).abs().item() < 1  # 1.9 without what is on the other side
+    assert (found.ellipticity - right.ellipticity).abs().item() < 0.03
+    assert (found.position_angle - right.position_angle).abs().item() < 12
+
+
+@pytest.mark.parametrize("level, across, down", [(0, 1, -0.5), (0, 5, 3), (500, 4, 2)])
+def test_a_sky_that_slopes_changes_nothing(galaxy, level, across, down):
+    axis = (torch.arange(SIDE) - (SIDE - 1) / 2) / (SIDE / 2)
+    plane = NOISE[:, None, None] * (level + across * axis + down * axis[:, None])
+    found, right = measure_flux(galaxy + plane, SCALE), measure_flux(galaxy + NOISE[:, None, None] * level, SCALE)
+    torch.testing.assert_close(found.size_arcsec, right.size_arcsec, rtol=0.05, atol=0)
+    torch.testing.assert_close(found.magnitude, right.magnitude, rtol=0, atol=0.05)
+    torch.testing.assert_close(found.ellipticity, right.ellipticity, rtol=0, atol=0.02)
+
+
+def test_a_flat_sky_a_halo_in_one_corner_and_a_masked_corner_show_no_slope(galaxy):
+    good = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
+    assert torch.equal(without_slope(galaxy, good), galaxy)
+    halo = galaxy + 1e3 * gaussian(9, 9, x=30, y=-30).float()
+    assert torch.equal(without_slope(halo, good), halo)
+    tilted = galaxy + torch.linspace(-5, 5, SIDE)
+    assert (without_slope(tilted, good) - galaxy).abs().amax() < 0.5
+    good[:, :12, -12:] = False
+    assert torch.equal(without_slope(tilted, good), tilted)

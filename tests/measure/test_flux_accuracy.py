@@ -12,7 +12,7 @@ pytest.importorskip("galsim")
 pytest.importorskip("scipy")
 import galsim
 
-from studies.flux_instruments import FLUX, SIDE, bias_and_scatter, draw, observe
+from studies.flux_instruments import FLUX, SIDE, bias_and_scatter, draw, draw_filling, observe
 
 # Signal-to-noise ratio of the whole galaxy, and how far the mean absolute errors of magnitude, radius (relative) and
 # ellipticity may go: a few faint galaxies have errors that no estimate could avoid.
@@ -32,7 +32,27 @@ def test_magnitudes_radii_and_shapes_are_true(truth, significance, most):
         assert np.abs(values).mean() < bound
         # Of 24 galaxies the median has an error of its own.
         assert abs(np.median(values)) < bias + 1.25 * bias_and_scatter(values)[1] / np.sqrt(len(values))
-    assert 0.45 < bias_and_scatter(errors.pull)[1] < 2.2  # the noise tells how wrong a flux is, at most
+
+
+def test_the_noise_tells_how_wrong_a_flux_is(truth):
+    pulls = np.concatenate([observe(truth, significance)[1].pull for significance in (20, 100, 1000)])
+    assert 0.6 < np.sqrt((pulls**2).mean()) < 1.5
+
+
+@pytest.mark.parametrize(
+    "kind, significance, sky, most",
+    [
+        ("bulge", 300, 0.0, 0.07),
+        ("elliptical", 1000, 0.0, 0.05),
+        ("sersic", 300, 0.3, 0.09),
+        ("sersic", 1000, 1e3, 0.06),
+    ],
+)
+def test_light_far_out_is_told_from_the_sky(truth, kind, significance, sky, most):
+    """By the zero of the file where it is the sky's, and else by what the galaxy's wings are in the corners."""
+    drawn = truth if kind == "sersic" else draw_filling(16, seed=5, bulge=kind == "bulge")
+    _, errors = observe(drawn, significance, sky=sky)
+    assert np.abs(errors.magnitude).mean() < most
 
 
 def test_the_wings_of_a_psf_do_not_count_as_the_galaxys():
