@@ -59,8 +59,11 @@ def without_slope(images: Tensor, good: Tensor) -> Tensor:
         shared = (1 - 0.5 * steps / deviation.square().clamp_min(_LEAST**2)).clamp(0.01, 0.95)
         grain = (math.pi / -shared.log()).clamp_min(1)  # of variance, where correlation falls as a Gaussian
         error = _MEDIAN_ERROR * (grain / count.amin(2).clamp_min(1)).sqrt() * noise.clamp_min(_LEAST)
-        signs = level.new_tensor([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]]) / 2
-        across, down, twist = (level @ signs.T).unbind(2)  # (N, B) each, of the standard deviation `error`
+        top_left, top_right, low_left, low_right = level.unbind(2)
+        # (N, B) each, of the standard deviation `error`.
+        across = (top_right + low_right - top_left - low_left) / 2
+        down = (low_left + low_right - top_left - top_right) / 2
+        twist = (top_left + low_right - top_right - low_left) / 2
         squared = across.square() + down.square()
         sloping = squared > (_SLOPE_SIGNIFICANT * error).square()
         sloping &= twist.square() < (_TWIST_SIGNIFICANT * error).square() + _TWIST**2 * squared
