@@ -88,6 +88,23 @@ def test_a_disc_that_reaches_beyond_the_frame_is_seen_with_the_light_from_beyond
 
 
 @torch.no_grad()
+def test_what_is_painted_on_the_rim_is_no_light(generator):
+    inner = torch.rand(1, 2, SIDE * FINE, SIDE * FINE, generator=torch.Generator().manual_seed(3))
+    padded = torch.full_like(inner, 5.0)
+    padded[..., 5:-5, 5:-5] = inner[..., 5:-5, 5:-5]
+    torch.testing.assert_close(generator.light_of(padded), generator.light_of(inner), rtol=0, atol=0)
+    assert generator.light_of(padded).max() < 0.1 * generator.light_of(torch.full_like(inner, 5.0)).max()
+
+
+@torch.no_grad()
+def test_half_of_the_pattern_of_the_fine_pixels_passes(generator):
+    # Light of 3 and 1 by turns along x keeps its mean, and half of the difference, by 3/4 - 2/8.
+    stripes = torch.where(torch.arange(64) % 2 == 0, 3.0, 1.0).expand(1, 2, 64, 64)
+    light = generator.light_of(generator.painting_of(stripes))[..., 20:44, 20:44]
+    torch.testing.assert_close(light * FINE**2, 1 + stripes[..., 20:44, 20:44] / 2, rtol=1e-4, atol=0)
+
+
+@torch.no_grad()
 def test_the_painter_knows_nothing_of_the_pose(generator):
     generator.light(noise(3), torch.zeros(3, 3))
     assert torch.equal(generator.network.seen[:, :3], torch.tensor([[1.0, 0.0, 1.0]] * 3))

@@ -56,6 +56,10 @@ def test_the_true_light_through_another_telescope_is_what_it_saw(datasets):
     fluxes = [each.sum((2, 3)) for each in (seen, own)]
     np.testing.assert_allclose(fluxes[0][:, 1], fluxes[1][:, 1], rtol=0.03)
     np.testing.assert_allclose(fluxes[0], fluxes[1], rtol=0.1)  # lines between bands are no spectra
+    # Bands are told apart by their wavelengths, not by their order.
+    other = SimpleNamespace(light_pixel_scale=0.1, config=SimpleNamespace(wavelengths=sampler.config.wavelengths[::-1]))
+    turned = as_seen_by(other, light.flip(1), hsc, rows, seed=1).numpy()
+    np.testing.assert_allclose(turned, seen, rtol=1e-4, atol=1e-3 * noise.max())
     middle = slice(24, 40)  # where the PSF decides; in one band of another width it would be off by a tenth
     peaks = [each[..., middle, middle].max((2, 3)) for each in (seen, own)]
     assert np.median(peaks[0] / peaks[1]) == pytest.approx(1, abs=0.03)
