@@ -30,8 +30,9 @@ POSE_NOISE = 3  # entries of the noise that are the pose's
 _QUARTER = math.pi / 2
 _ROUND = 0.05  # (a^2 - b^2) / (a^2 + b^2) of the squared light, at which its axis counts half
 _FALL = 0.1  # of a frame, in which light beyond it falls by a factor e
-_CORNER = 0.21  # of a frame, beyond its border, is where its corners come from: (sqrt 2 - 1) / 2
-_MARGIN = 0.21  # of a frame on either side, into which the first shear moves its corners: tan(pi / 8) / 2
+# Of a frame, beyond its border: from there its corners come, (sqrt 2 - 1) / 2, and as far the first shear moves what
+# ends within it, tan(pi / 8) / 2, which is the same.
+_CORNER = 0.208
 
 
 def upright(latent: Tensor) -> Tensor:
@@ -129,12 +130,6 @@ def turned_light(light: Tensor, pose: Pose) -> Tensor:
         Never negative. A pose a quarter turn further gives the same values, turned. The corners of the frame are
         filled from beyond it, see `beyond_frame`.
     """
-    corner = math.ceil(_CORNER * light.shape[-1])
-    return _turned(beyond_frame(light, corner), pose)[..., corner:-corner, corner:-corner]
-
-
-def _turned(light: Tensor, pose: Pose) -> Tensor:
-    """Do as `turned_light`; what turns in is dark."""
     cosine, sine, hand = (values.detach().to(light.dtype) for values in (pose.cosine, pose.sine, pose.hand))
     light = torch.where(_wide(hand < 0), light.flip(3), light)
     # Shears by at most an eighth of a turn, which are the same in every quarter; then quarter turns, which are exact.
@@ -143,15 +138,14 @@ def _turned(light: Tensor, pose: Pose) -> Tensor:
     along, across = torch.where(sideways, sine, cosine), torch.where(sideways, -cosine, sine)
     sign = torch.where(backwards, -1.0, 1.0).to(light.dtype)
     along, across = sign * along, sign * across  # cosine and sine of the rest
-    side = light.shape[-1]
-    margin = math.ceil(_MARGIN * side) + 1
-    middle = torch.arange(side, device=light.device, dtype=light.dtype) - (side - 1) / 2
+    corner = math.ceil(_CORNER * light.shape[-1]) + 1
+    light = beyond_frame(light, corner)
+    middle = torch.arange(light.shape[-1], device=light.device, dtype=light.dtype) - (light.shape[-1] - 1) / 2
     lean = -across / (1 + along)  # - tan of half the angle
-    light = F.pad(light, (margin, margin))
+    # What a shear moves out of this wider frame comes to lie beyond the light's own in the end.
     light = _moved(light, lean[:, None] * middle, 3)
-    wide = torch.arange(light.shape[-1], device=light.device, dtype=light.dtype) - (light.shape[-1] - 1) / 2
-    light = _moved(light, across[:, None] * wide, 2)
-    light = _moved(light, lean[:, None] * middle, 3)[..., margin:-margin]
+    light = _moved(light, across[:, None] * middle, 2)
+    light = _moved(light, lean[:, None] * middle, 3)[..., corner:-corner, corner:-corner]
     light = torch.where(_wide(sideways), light.rot90(-1, (2, 3)), light)
     return torch.where(_wide(backwards), light.flip(2, 3), light)
 
