@@ -60,6 +60,7 @@ from galaxies.validation.intrinsic_light import (
 )
 from galaxies.validation.judge import Judge
 from galaxies.validation.viewing import Viewer
+from studies.orientation import rank_correlation
 
 _REFERENCE_NM = 625.0  # sizes and shapes are those in the band nearest to r, as the mock survey's truth has them
 _SHOWN_OF_A_CLASS = 3
@@ -74,19 +75,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = PreparedDataset.open(options.data)
     rows, truth = data.rows("test"), true_light(data, sampler)
     asked = torch.from_numpy(data.classes(rows)), torch.from_numpy(data.attributes(sampler.config.attributes, rows))
-    drawn = [
-        sampler.light(*asked, [options.seed + _NEXT * k + i for i in range(len(rows))]).numpy()
-        for k in range(options.repeats)
-    ]
+    seeds = options.seed + np.arange(len(rows))
+    drawn = [sampler.light(*asked, seeds + _NEXT * k).numpy() for k in range(options.repeats)]
     result: dict[str, Any] = {"galaxies": len(rows), "negative": int(sum((light < 0).sum() for light in drawn))}
     result |= light_compared(sampler, data, drawn, truth, options.seed, options.out)
     real = torch.from_numpy(np.ascontiguousarray(data.images[rows]))
-    generated = sampler.generate(*asked, range(len(rows)))
+    generated = sampler.generate(*asked, seeds)  # of the same galaxies
     pictures = {"telescope on": generated}
     if options.against is not None:
         other = GalaxySampler.from_checkpoint(options.against, options.device)
         values = torch.from_numpy(data.attributes(other.config.attributes, rows))
-        pictures["telescope off"] = other.generate(asked[0], values, range(len(rows)))
+        pictures["telescope off"] = other.generate(asked[0], values, seeds)
     result["observed"] = observations_compared(data, pictures, real, options)
     shown = {
         "true light": _pictures(sampler, torch.from_numpy(np.array(truth)), light=True),
@@ -164,7 +163,7 @@ def light_compared(
     found: dict[str, Any] = {
         "distributions": compare_light(each[0], own, seed),
         "spectra": compare_spectra(each[0], own, limits[reference], seed),
-        "rank_correlations": {name: _rank_correlation(each[0].values[name], own.values[name]) for name in own.values},
+        "rank_correlations": {name: rank_correlation(each[0].values[name], own.values[name]) for name in own.values},
         "band_limits": dict(zip(bands, limits, strict=True)),
     }
     ours, theirs = (unseen_power(light, scale, psf) for light in (drawn[0], truth))
@@ -186,12 +185,6 @@ def band_limits(psf: Psf, side: int, scale: float) -> list[float]:
     frequencies = np.arange(side // 2 + 1) / (side * scale)
     transfer = psf.transfer(FourierGrid(side, torch.tensor([scale])))[0, :, 0].numpy()  # along one axis
     return [float(frequencies[int(np.argmax(row < BAND_LIMIT))]) for row in transfer]
-
-
-def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(one, other, nan_policy="omit")[0])
 
 
 def observations_compared(

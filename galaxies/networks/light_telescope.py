@@ -31,7 +31,9 @@ _APRON = 4  # pixels of the telescope beyond the frame, from where its blur brin
 # Weights along each axis: half of what light has at the frequency of the fine pixels themselves passes, of which the
 # telescope sees nothing. Less would leave the pixels' own pattern; (1/4, 1/2, 1/4), with nothing left, flattens cusps.
 _SMOOTH = (0.125, 0.75, 0.125)
-_NOISE_NODES = 7  # of the noise's distribution, at which the stretch is averaged
+# Of the noise's distribution, at which the stretch is averaged: places, and weights of sum 1.
+_NOISE_NODES, _NOISE_WEIGHTS = (each.tolist() for each in np.polynomial.hermite_e.hermegauss(7))
+_NOISE_SHARES = [weight / sum(_NOISE_WEIGHTS) for weight in _NOISE_WEIGHTS]
 
 
 class LightTelescope(nn.Module):
@@ -168,12 +170,10 @@ class LightTelescope(nn.Module):
         -------
         mean, variance : Tensor, (N, B, S, S)
         """
-        points, weights = np.polynomial.hermite_e.hermegauss(_NOISE_NODES)
-        shares = (weights / weights.sum()).tolist()
         with torch.autocast(seen.device.type, enabled=False):
-            values = [self.stretch(self.with_noise(seen, exposure, torch.full_like(seen, z))) for z in points.tolist()]
-            mean = torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(0)
-            squares = [share * (value - mean).square() for share, value in zip(shares, values, strict=True)]
+            values = [self.stretch(self.with_noise(seen, exposure, torch.full_like(seen, z))) for z in _NOISE_NODES]
+            mean = torch.stack([share * value for share, value in zip(_NOISE_SHARES, values, strict=True)]).sum(0)
+            squares = [share * (value - mean).square() for share, value in zip(_NOISE_SHARES, values, strict=True)]
             return mean, torch.stack(squares).sum(0)
 
     def kept(self) -> Exposure:
