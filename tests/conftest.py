@@ -108,6 +108,16 @@ def tree_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
+def noting_threads(function, threads: list[int]):
+    """Return a function that does the same, and notes on how many of torch's threads it was called."""
+
+    def noted(*arguments, **options):
+        threads.append(torch.get_num_threads())
+        return function(*arguments, **options)
+
+    return noted
+
+
 def differences(first, second, path="state") -> list[str]:
     """Compare nested states bit for bit; return the paths where they differ."""
     if type(first) is not type(second):

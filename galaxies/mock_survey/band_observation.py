@@ -5,7 +5,8 @@
         batch.images, batch.truth
 
 `band_population.py` says what there is, `light.py` draws its light, and `galaxies.telescope` observes it. Galaxy k
-depends on the seed, the telescope and on k alone; on a GPU only the noise's random numbers differ.
+depends on the seed, the telescope and on k alone, and not on the number of threads; on a GPU only the noise's random
+numbers differ.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from config_physics import AB_ZERO_POINT, MORPHOLOGY_NAMES
+from galaxies.compute.cores import map_on_cores, stream_on_cores
 from galaxies.compute.seeded_noise import standard_normal
 from galaxies.mock_survey import band_population
 from galaxies.mock_survey.band_population import Frame
@@ -77,6 +80,15 @@ class BandGalaxies:
     psf_fwhm: np.ndarray
     noise: np.ndarray
     truth: dict[str, np.ndarray]
+
+
+class _Part(NamedTuple):
+    """The galaxies of one kind, which are rendered together: those `chosen` of a table, and their rows in the batch."""
+
+    kind: str
+    table: BandTable[np.ndarray]
+    chosen: np.ndarray
+    rows: np.ndarray
 
 
 def _orientation(structure: Structure[np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,27 +166,33 @@ class BandSurvey:
         images = np.empty((len(numbers), len(bands), size, size), np.float32)
         intrinsic: dict[int, np.ndarray] = {}
         columns: dict[str, np.ndarray] = {}
-        for index, morphology in enumerate(MORPHOLOGY_NAMES):
+
+        def put(known: dict[str, np.ndarray], rows: np.ndarray) -> None:
+            for name, values in known.items():
+                columns.setdefault(name, np.empty((len(numbers), *values.shape[1:])))[rows] = values
+
+        parts: list[_Part] = []
+        drawn = map_on_cores(partial(self._draw, blocks, morphologies), range(len(MORPHOLOGY_NAMES)))
+        for morphology, table in zip(MORPHOLOGY_NAMES, drawn, strict=True):
             rows = np.flatnonzero(morphologies == morphology)
-            streams = [np.random.default_rng([self.seed, block, index, len(bands)]) for block in blocks]
-            counts = np.bincount(rows // BLOCK, minlength=len(streams)).tolist()
-            table = band_population.draw_blocks(morphology, counts, streams, self.frame, self.chosen_by)
             known = {name: getattr(table, name) for name in _KNOWN}
             known |= {"psf_fwhm": table.exposure.psf_fwhm, "noise": table.exposure.sky_noise}
-            known |= {"true_axis_ratio": table.structure.axis_ratio.copy()}
-            known |= _orientation(table.structure)
+            known |= {"true_axis_ratio": table.structure.axis_ratio}
+            put(known | _orientation(table.structure), rows)
             kinds = mock_class(morphology).kinds(table.structure)
             for kind in sorted(set(kinds)):
                 chosen = np.flatnonzero(kinds == kind)
-                here = rows[chosen]
-                seen, light, truth = self._render(kind, table, chosen, numbers[here], wanted[here])
-                images[here] = seen.cpu().numpy()
-                intrinsic |= zip(here[wanted[here]].tolist(), light.cpu().numpy(), strict=True)
-                for name, values in truth.items():
-                    known.setdefault(name, np.empty((len(rows), *values.shape[1:])))
-                    known[name][chosen] = values.cpu().double().numpy()
-            for name, values in known.items():
-                columns.setdefault(name, np.empty((len(numbers), *values.shape[1:])))[rows] = values
+                parts.append(_Part(kind, table, chosen, rows[chosen]))
+
+        def rendered(part: _Part) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            return self._render(part.kind, part.table, part.chosen, numbers[part.rows], wanted[part.rows])
+
+        # Each on one thread: several round some functions otherwise where their shares of the numbers end.
+        results = stream_on_cores(rendered, parts) if self.device.type == "cpu" else map(rendered, parts)
+        for part, (seen, light, truth) in zip(parts, results, strict=True):
+            images[part.rows] = seen.cpu().numpy()
+            intrinsic |= zip(part.rows[wanted[part.rows]].tolist(), light.cpu().numpy(), strict=True)
+            put({name: values.cpu().numpy() for name, values in truth.items()}, part.rows)
         columns = {name: values[:keep] for name, values in columns.items()}
         psf_fwhm, noise, flux = (columns.pop(name) for name in ("psf_fwhm", "noise", "flux"))
         magnitudes = {
@@ -194,6 +212,13 @@ class BandSurvey:
             noise,
             columns | magnitudes | {"pixel_scale": np.full(keep, self.frame.pixel_scale)},
         )
+
+    def _draw(self, blocks: range, morphologies: np.ndarray, index: int) -> BandTable[np.ndarray]:
+        """Draw the galaxies of one class in blocks."""
+        streams = [np.random.default_rng([self.seed, block, index, len(self.frame.survey.bands)]) for block in blocks]
+        rows = np.flatnonzero(morphologies == MORPHOLOGY_NAMES[index])
+        counts = np.bincount(rows // BLOCK, minlength=len(streams)).tolist()
+        return band_population.draw_blocks(MORPHOLOGY_NAMES[index], counts, streams, self.frame, self.chosen_by)
 
     def _render(
         self, kind: str, galaxies: BandTable[np.ndarray], chosen: np.ndarray, numbers: np.ndarray, wanted: np.ndarray

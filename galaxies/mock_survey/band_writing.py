@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from galaxies.common.cosmology import arcsec_per_kpc
 from galaxies.common.durable_files import sha256_of
+from galaxies.compute.cores import map_on_cores
 from galaxies.datasets.growing_array import GrowingArray
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.writing import DatasetWriter, split_of
@@ -20,6 +22,7 @@ from galaxies.mock_survey.band_observation import BandGalaxies, BandSurvey, Fram
 from galaxies.mock_survey.classes import CLASSES
 from galaxies.mock_survey.writing import blocks_at_once
 
+_ON_A_CORE = 8  # galaxies that are measured at a time
 INTRINSIC_FILE, INTRINSIC_SPLIT = "intrinsic.npy", "test"
 
 
@@ -139,20 +142,35 @@ def _telescope(frame: Frame) -> dict[str, Any]:
 
 
 def _measured(batch: BandGalaxies, layout: DataLayout, device: str) -> dict[str, np.ndarray]:
-    """Return what is measured on the images, and how they were observed, by the names of the catalogue."""
+    """Return what is measured on the images, and how they were observed, by the names of the catalogue.
+
+    On a CPU it is the same for any number of threads.
+    """
+    names, count = layout.band_names, len(batch.images)
+    if torch.device(device).type == "cpu":
+        firsts = range(0, count, _ON_A_CORE)
+        parts = [slice(first, first + _ON_A_CORE) for first in firsts]
+        measured = map_on_cores(partial(_photometry, batch, layout, device), parts)
+    else:
+        measured = [_photometry(batch, layout, device, slice(count))]
+    values = {name: np.concatenate([part[name] for part in measured]) for name in measured[0]}
+    for place, name in enumerate(names):
+        values[f"noise_{name}"] = batch.noise[:, place]
+        values[f"psf_fwhm_{name}"] = batch.psf_fwhm[:, place]
+    values["size_kpc"] = values["size_arcsec"] / arcsec_per_kpc(batch.truth["redshift"])
+    values["masked"] = np.zeros(count)
+    return values
+
+
+def _photometry(batch: BandGalaxies, layout: DataLayout, device: str, rows: slice) -> dict[str, np.ndarray]:
+    """Return the attributes and the flag of some images."""
     names = layout.band_names
-    noise, psf_fwhm = (torch.from_numpy(each).to(device, torch.float32) for each in (batch.noise, batch.psf_fwhm))
-    images = torch.from_numpy(batch.images).to(device)
+    noise, psf_fwhm = (torch.from_numpy(each[rows]).to(device, torch.float32) for each in (batch.noise, batch.psf_fwhm))
+    images = torch.from_numpy(batch.images[rows]).to(device)
     scale = float(batch.truth["pixel_scale"][0])
     photometry = measure_flux(images, scale, noise=noise, psf_fwhm=psf_fwhm, structure=True)
     values = {}
     for name in flux_attributes(names):
         column = torch.where(photometry.known(name, names), photometry.attribute(name, names), torch.nan)
         values[name] = column.double().cpu().numpy()
-    for place, name in enumerate(names):
-        values[f"noise_{name}"] = batch.noise[:, place]
-        values[f"psf_fwhm_{name}"] = batch.psf_fwhm[:, place]
-    values["size_kpc"] = values["size_arcsec"] / arcsec_per_kpc(batch.truth["redshift"])
-    values["flag"] = photometry.flag.double().cpu().numpy()
-    values["masked"] = np.zeros(len(images))
-    return values
+    return values | {"flag": photometry.flag.double().cpu().numpy()}

@@ -6,7 +6,8 @@
 
 `population.py` says what there is, `light.py` draws its light, and this file observes it: a point-spread
 function of two Gaussians, sky and photon noise, an asinh composite of i, r and g (Lupton et al. 2004), JPEG's losses,
-8 bits. Galaxy k depends on the seed and on k alone; on a GPU only the noise's random numbers differ.
+8 bits. Galaxy k depends on the seed and on k alone, whatever the number of threads; on a GPU only the noise's random
+numbers differ.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config_physics import MORPHOLOGY_NAMES
+from galaxies.compute.cores import map_on_cores
 from galaxies.compute.seeded_noise import standard_normal
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX
 from galaxies.mock_survey import population
@@ -155,11 +157,16 @@ class MockSurvey:
         morphologies = population.class_of(numbers)
         structure = {name: np.full(len(numbers), np.nan) for name in _JUDGED}
         tables = {}
-        for index, morphology in enumerate(MORPHOLOGY_NAMES):
+
+        def draw(index: int) -> tuple[np.ndarray, GalaxyTable[np.ndarray]]:
             streams = [np.random.default_rng([self.seed, block, index]) for block in range(first_block, end_block)]
-            rows = np.flatnonzero(morphologies == morphology)
+            rows = np.flatnonzero(morphologies == MORPHOLOGY_NAMES[index])
             counts = np.bincount(rows // BLOCK, minlength=len(streams)).tolist()
-            table = population.draw_blocks(morphology, counts, streams)
+            return rows, population.draw_blocks(MORPHOLOGY_NAMES[index], counts, streams)
+
+        # Each on one thread: several round some functions otherwise where their shares of the numbers end.
+        drawn = map_on_cores(draw, range(len(MORPHOLOGY_NAMES)))
+        for morphology, (rows, table) in zip(MORPHOLOGY_NAMES, drawn, strict=True):
             for name, values in columns_of(table.structure).items():
                 if (name := name.split(".")[-1]) in structure:
                     structure[name][rows] = values
@@ -174,15 +181,19 @@ class MockSurvey:
         return _Drawn(numbers, end - first_block * BLOCK, morphologies, tables, votes)
 
     def _begin(self, drawn: _Drawn) -> list[_Rendering]:
-        """Give the device a batch to render, and do not wait for it."""
-        begun = []
+        """Give the device a batch to render, and do not wait for it; a CPU renders each kind on one thread."""
+        parts = []
         for morphology, (rows, table) in drawn.tables.items():
             kinds = mock_class(morphology).kinds(table.structure)
             for kind in sorted(set(kinds)):
                 chosen = np.flatnonzero(kinds == kind)
-                rendered = self._render(kind, table, chosen, drawn.numbers[rows[chosen]])
-                begun.append(_Rendering(morphology, chosen, *rendered))
-        return begun
+                parts.append((morphology, kind, table, chosen, drawn.numbers[rows[chosen]]))
+
+        def rendered(part: tuple[str, str, GalaxyTable[np.ndarray], np.ndarray, np.ndarray]) -> _Rendering:
+            morphology, kind, table, chosen, numbers = part
+            return _Rendering(morphology, chosen, *self._render(kind, table, chosen, numbers))
+
+        return map_on_cores(rendered, parts) if self.device.type == "cpu" else [rendered(part) for part in parts]
 
     def _finish(self, drawn: _Drawn, renderings: list[_Rendering]) -> Galaxies:
         """Wait for the device, and gather a batch in the order of the galaxies."""

@@ -7,15 +7,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import prepare_data
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import split_of
-from galaxies.mock_survey import band_observation, band_writing
+from galaxies.mock_survey import band_observation, band_population, band_writing
 from galaxies.mock_survey.band_observation import BandSurvey
 from galaxies.mock_survey.band_population import Frame
 from galaxies.telescope.surveys import find_survey
+from tests.conftest import noting_threads
 
 pytest.importorskip("surveycodex")
 COMMAND = ["simulated", "--kind", "flux", "--survey", "lsst", "--bands", "z,g", "--count", "20", "--seed", "4"]
@@ -58,6 +60,27 @@ def test_the_images_are_those_of_the_survey(folder, batch):
     np.testing.assert_allclose(data.noise(rows), batch.noise, rtol=1e-5)
     np.testing.assert_allclose(data.psf_fwhm(rows), batch.psf_fwhm, rtol=1e-5)
     assert (data.pixel_scale(rows) == np.float32(0.2)).all()
+
+
+def test_neither_images_nor_catalogue_depend_on_the_number_of_threads(folder, tmp_path, monkeypatch):
+    threads = []  # of which each small step has one, since not every step shows it in so few galaxies
+    for module, name in ((band_writing, "measure_flux"), (band_population, "draw_blocks")):
+        monkeypatch.setattr(module, name, noting_threads(getattr(module, name), threads))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)  # where planes are split otherwise, and powers at the ends of parts rounded otherwise
+    try:
+        few = [*COMMAND, "--out", str(tmp_path / "few")]
+        few[few.index("--count") + 1] = "12"
+        prepare_data.main(few)
+    finally:
+        torch.set_num_threads(before)
+    assert len(threads) > 6 and set(threads) == {1}
+    many, few = (PreparedDataset.open(place) for place in (folder, tmp_path / "few"))
+    np.testing.assert_array_equal(few.images, many.images[:12])
+    pd.testing.assert_frame_equal(few.catalogue, many.catalogue[:12], check_exact=True)
+    light, whole = (np.load(place / "intrinsic.npy") for place in (tmp_path / "few", folder))
+    np.testing.assert_array_equal(light, whole[: len(light)])
+    assert len(light)
 
 
 def test_the_catalogue_has_the_truth_and_what_was_measured(folder, batch):

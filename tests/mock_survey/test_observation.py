@@ -29,6 +29,7 @@ from galaxies.mock_survey.light import Grid
 from galaxies.mock_survey.observation import BLOCK, SDSS_PIXEL_ARCSEC, MockSurvey
 from galaxies.mock_survey.structure import NUM_KNOTS, NUM_WAVES
 from galaxies.telescope.fourier import FourierGrid
+from tests.conftest import noting_threads
 
 R_BAND = 1
 CROP_PX = 212  # of a 424-pixel frame, what a picture shows
@@ -329,6 +330,21 @@ def noisy(flux_a_survey_pixel: float, count: int = 8, side: int = 256, scale: fl
     source = torch.fft.rfft2(torch.full((count, 3, side, side), level))
     noise = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
     return simulation._expose(source, torch.zeros(count, 3, side, side), FourierGrid(side, grid.pixel_scale), noise, p)
+
+
+def test_galaxies_are_drawn_on_one_thread_each(monkeypatch):
+    # So that they are the same for any number of threads; of 128 pixels and three threads a grey level was not.
+    threads = []
+    for module, name in ((simulation.population, "draw_blocks"), (simulation, "draw_light")):
+        monkeypatch.setattr(module, name, noting_threads(getattr(module, name), threads))
+    monkeypatch.setattr(simulation, "BLOCK", 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        next(MockSurvey(3).batches(4))
+    finally:
+        torch.set_num_threads(before)
+    assert len(threads) >= 8 and set(threads) == {1}
 
 
 def test_the_skys_noise_is_that_of_the_surveys_pixels():
