@@ -369,6 +369,14 @@ class Config:
         family="GAN",
         needs={"generator": ("frame", "residual")},
     )
+    profiles: str = setting(
+        "coarse",
+        "in the galaxy's own frame, radial profiles are drawn at half the image's side, or fine, once more at the "
+        "whole side, for cusps as sharp as its pixels; fine where light is painted",
+        choices=("coarse", "fine"),
+        needs={"generator": ("frame",)},
+        family="GAN",
+    )
     pixel_noise: bool = setting(
         True, "add grain to the generator's images, measured on the sky of the training images", family="GAN"
     )

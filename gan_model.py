@@ -14,12 +14,16 @@ from torch import Tensor, nn
 from config_physics import BANDS, Config
 from galaxies.images.resampling import Double, Halve, doubled
 from galaxies.networks.flux_grain import NoisyGenerator
-from galaxies.networks.galaxy_frame import DiscInclination, GalaxyFrame, Pose, symmetrize, turn_onto_sky
+from galaxies.networks.frame_generator import FrameGenerator
+from galaxies.networks.galaxy_frame import DiscInclination
 from galaxies.networks.layers import (
     ImageGenerator,
     PaddedConv2d,
     PaddedConvTranspose2d,
     ThinConv2d,
+    begin_as_sky,
+    coarse_to_fine,
+    init_dcgan,
     init_linear,
     style_network,
     zero_bias,
@@ -71,7 +75,7 @@ class Generator(ImageGenerator):
     ) -> None:
         super().__init__()
         self.noise_dim = latent_dim
-        channels = _coarse_to_fine(width, image_size)
+        channels = coarse_to_fine(width, image_size)
         self.project = nn.Linear(latent_dim + condition_dim, channels[0] * 4 * 4)
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(channels):
@@ -81,9 +85,9 @@ class Generator(ImageGenerator):
             last = ThinConv2d(channels[-1], num_bands, 3, padding=1)
         layers += [*double, last, *([nn.Tanh()] if bounded else [])]
         self.upsample = nn.Sequential(*layers)
-        self.apply(_init_dcgan)
+        self.apply(init_dcgan)
         if not bounded:
-            _begin_as_sky(last)
+            begin_as_sky(last)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
         """Generate images.
@@ -108,104 +112,6 @@ def _double(c_in: int, c_out: int, upsampling: str, bias: bool) -> list[nn.Modul
     if upsampling == "transposed":
         return [PaddedConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=bias)]
     return [Double(), nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)]
-
-
-class FrameGenerator(ImageGenerator):
-    """Turn noise and a condition into a galaxy image, drawn in the galaxy's own frame.
-
-    Layers as the DCGAN's draw coarse maps in the galaxy's frame, which are turned onto the sky, joined with the
-    frame's smooth patterns (`GalaxyFrame`) and refined by two convolutions. Noise and condition decide the pose,
-    the patterns' shape, and scale and shift of every map (FiLM), which `batch_norm` normalises before. Other parameters
-    as for `Generator`, with at least three noise values.
-
-    Where the condition tells how a disc is inclined, the patterns are those of the disc seen so: their axis ratio is
-    the one of that inclination, and nothing else of their shape knows of it, so that a galaxy that is seen from
-    another side has the same arms and the same extent along its major axis.
-
-    References
-    ----------
-    Perez et al. 2018, arXiv:1709.07871 (FiLM); de Vries et al. 2017, arXiv:1707.00683 (conditional batch
-    normalisation).
-    """
-
-    lies_along_x = True
-
-    def __init__(
-        self,
-        latent_dim: int,
-        condition_dim: int,
-        width: int = 64,
-        image_size: int = 64,
-        batch_norm: bool = True,
-        num_bands: int = len(BANDS),
-        bounded: bool = True,
-        inclination: DiscInclination | None = None,
-    ) -> None:
-        super().__init__()
-        self.noise_dim, self.map_size, self.bounded = latent_dim, image_size // 2, bounded
-        self.inclination = inclination
-        channels = _coarse_to_fine(width, self.map_size)
-        inputs, style = latent_dim + condition_dim, 2 * width
-        self.style = style_network(inputs, style)
-        self.project = nn.Linear(inputs, channels[0] * 4 * 4)
-        self.coarse = nn.ModuleList(_FilmBlock(c_in, c_out, 3, style, batch_norm) for c_in, c_out in pairwise(channels))
-        self.frame = GalaxyFrame(style, self.map_size)
-        self.join = _FilmBlock(channels[-1] + GalaxyFrame.num_planes, width, 1, style, batch_norm)
-        self.refine = _FilmBlock(width, width, 3, style, batch_norm)
-        self.thin = nn.Conv2d(width, width // 2, 3, padding=1)
-        self.paint = ThinConv2d(width // 2, num_bands, 3, padding=1)
-        for conv in (self.thin, self.paint):
-            _init_dcgan(conv)
-        if not bounded:
-            _begin_as_sky(self.paint)
-        init_linear(*self.style, self.project)
-
-    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Generate images: as `Generator.forward`."""
-        inputs = torch.cat([z, condition], 1)
-        style, pose = self.style(inputs), Pose.from_noise(z)
-        maps = self.project(inputs).view(len(z), -1, 4, 4).contiguous(memory_format=torch.channels_last)
-        for block in self.coarse:
-            maps = block(doubled(maps), style)
-        turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes)
-        # Rounded and laid out as convolutions read them in one go.
-        patterns = self._patterns(z, condition, style, pose)
-        parts = (part.to(maps.dtype, memory_format=torch.channels_last) for part in (turned, patterns))
-        maps = self.refine(self.join(torch.cat([*parts], 1), style), style)
-        # Fewer channels before the last doubling: at the full size each costs four times as much.
-        maps = doubled(self.thin(maps))
-        images = self.paint(F.leaky_relu(maps, 0.2))
-        return torch.tanh(images) if self.bounded else images
-
-    def _patterns(self, z: Tensor, condition: Tensor, style: Tensor, pose: Pose) -> Tensor:
-        if self.inclination is None:
-            return self.frame(style, pose)
-        face_on = self.style(torch.cat([z, self.inclination.left_out(condition)], 1))
-        return self.frame(face_on, pose, self.inclination.axis_ratio(condition))
-
-
-_SYMMETRIC_PART = 0.75  # of the maps in the galaxy's frame; the rest are free, for mergers and neighbours
-
-
-class _FilmBlock(nn.Module):
-    """A convolution, perhaps batch normalisation, scale and shift from the style, and a leaky rectifier."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int, batch_norm: bool) -> None:
-        super().__init__()
-        self.conv = PaddedConv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(c_out, affine=False) if batch_norm else nn.Identity()
-        self.modulate = nn.Linear(style_dim, 2 * c_out)
-        if batch_norm:
-            nn.init.normal_(self.conv.weight, 0.0, 0.02)  # normalised right after: only the relative size matters
-        else:
-            nn.init.kaiming_normal_(self.conv.weight, a=0.2)
-        nn.init.normal_(self.modulate.weight, 0.0, 0.02)
-        nn.init.zeros_(self.modulate.bias)
-
-    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
-        maps = self.norm(self.conv(maps))
-        scale, shift = self.modulate(style)[:, :, None, None].to(maps.dtype).chunk(2, 1)
-        return F.leaky_relu(torch.addcmul(shift, maps, 1 + scale), 0.2)
 
 
 class ResidualGenerator(ImageGenerator):
@@ -252,7 +158,7 @@ class ResidualGenerator(ImageGenerator):
         nn.init.normal_(self.paint.weight, 0.0, 0.02)
         zero_bias(self.paint)
         if not bounded:
-            _begin_as_sky(self.paint)
+            begin_as_sky(self.paint)
         init_linear(*self.style, self.project)
 
     def forward(self, z: Tensor, condition: Tensor) -> Tensor:
@@ -312,7 +218,7 @@ class Discriminator(ImageDiscriminator):
 
     def __init__(self, condition_dim: int, width: int = 64, image_size: int = 64, num_bands: int = len(BANDS)) -> None:
         super().__init__()
-        channels = [num_bands + condition_dim, *reversed(_coarse_to_fine(width, image_size))]
+        channels = [num_bands + condition_dim, *reversed(coarse_to_fine(width, image_size))]
         layers: list[nn.Module] = []
         for depth, (c_in, c_out) in enumerate(pairwise(channels)):
             layers.append(PaddedConv2d(c_in, c_out, 4, stride=2, padding=1, bias=depth == 0))
@@ -321,7 +227,7 @@ class Discriminator(ImageDiscriminator):
             layers.append(nn.LeakyReLU(0.2, inplace=True))
         self.downsample = nn.Sequential(*layers)
         self.classify = nn.Linear(channels[-1] * 4 * 4, 1)
-        self.apply(_init_dcgan)
+        self.apply(init_dcgan)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the logits (N,) that images (N, B, S, S) are real under conditions (N, C)."""
@@ -360,7 +266,7 @@ class ProjectionDiscriminator(ImageDiscriminator):
     ) -> None:
         super().__init__()
         self.sees_condition = num_readings == 0
-        channels = [num_bands + condition_dim * self.sees_condition, *reversed(_coarse_to_fine(width, image_size))]
+        channels = [num_bands + condition_dim * self.sees_condition, *reversed(coarse_to_fine(width, image_size))]
         self.downsample = nn.ModuleList(
             PaddedConv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
         )
@@ -483,30 +389,10 @@ def _with_planes(images: Tensor, condition: Tensor) -> Tensor:
     return torch.cat([images, planes.to(images.dtype)], 1)
 
 
-def _coarse_to_fine(width: int, image_size: int) -> list[int]:
-    """Return the channels at sides 4, 8, ... image_size / 2: at most 4 times the width."""
-    num_levels = (image_size // 4).bit_length() - 1
-    return [width * min(4, 2**level) for level in reversed(range(num_levels))]
-
-
-def _begin_as_sky(last: nn.Module) -> None:
-    """Let a generator of stretched flux begin with images of the sky, which is -1."""
-    if isinstance(bias := last.bias, Tensor):
-        nn.init.constant_(bias, -1.0)
-
-
-def _init_dcgan(module: nn.Module) -> None:
-    """Draw weights as Radford et al. (2016) do: normal with standard deviation 0.02."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-
-
 # Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
 GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
     "frame": lambda config: FrameGenerator(
-        *_generator_shape(config), config.batch_norm, *_planes(config), _inclination(config)
+        *_generator_shape(config), config.batch_norm, *_planes(config), _inclination(config), config.profiles == "fine"
     ),
     "residual": lambda config: ResidualGenerator(*_generator_shape(config), *_planes(config)),
     "resize": lambda config: Generator(*_generator_shape(config), "resize", *_planes(config)),

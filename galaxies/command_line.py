@@ -19,7 +19,7 @@ from galaxies.common.device_errors import device_failure
 from galaxies.common.durable_files import reason
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
-from galaxies.recipes import DIFFUSION_RECIPES, LIGHT_RECIPE, RECIPES
+from galaxies.recipes import DIFFUSION_RECIPES, LIGHT_RECIPES, RECIPES
 
 _NO_READER = 141  # what a shell shows of a process that a closed pipe has ended, 128 + SIGPIPE
 
@@ -83,10 +83,13 @@ def config_from_options(
     """
     wanted = {**(taken or {}), **given_settings(namespace)}
     recipe = wanted.get("recipe", Config.recipe)
-    diffusion = DIFFUSION_RECIPES[recipe] if wanted.get("diffusion") else {}
-    if diffusion and fallbacks.get("kind") == "flux" and wanted.get("telescope", Config.telescope) == "on":
-        diffusion = diffusion | LIGHT_RECIPE
-    return Config(**{**fallbacks, **RECIPES[recipe], **diffusion, **wanted})
+    settings = {**fallbacks, **RECIPES[recipe]}
+    if wanted.get("diffusion"):
+        settings |= DIFFUSION_RECIPES[recipe]
+    chosen = {**settings, **wanted}
+    if chosen.get("kind") == "flux" and chosen.get("telescope", Config.telescope) == "on":
+        settings |= LIGHT_RECIPES.get("diffusion" if wanted.get("diffusion") else chosen.get("generator", "frame"), {})
+    return Config(**{**settings, **wanted})
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

@@ -64,8 +64,11 @@ DIFFUSION_RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-# What a diffusion model changes on top of these whose network paints light: the grain of the sky need not be learned.
-LIGHT_RECIPE: dict[str, Any] = {"low_noise_share": 0.0}
+# What networks that paint light change on top of these: by the generator, or the diffusion model.
+LIGHT_RECIPES: dict[str, dict[str, Any]] = {
+    "frame": {"profiles": "fine"},  # light is sharper than what a telescope shows of it
+    "diffusion": {"low_noise_share": 0.0},  # the grain of the sky need not be learned
+}
 
 # What a CPU changes of the default recipe: settings, then the steps of each phase, whatever the number of images, with
 # bf16 and without.

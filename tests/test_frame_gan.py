@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,46 @@ def test_generator_parameters():
     # Refining 64 -> 64                            64 x 64 x 9 + 129 x 128            =    53,376
     # 64 -> 32 -> 3                                64 x 32 x 9 + 32 + 32 x 3 x 9 + 3  =    19,331
     assert num_parameters(FrameGenerator(100, 8)) == 1_021_517
+
+
+def test_fine_profiles_are_weighed_by_the_style():
+    # 9 profiles of 3 bands with weights of style 128: 129 x 27.
+    assert num_parameters(FrameGenerator(100, 8, fine_profiles=True)) == 1_021_517 + 129 * 27
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [64, 128])
+def test_fine_profiles_are_as_sharp_as_the_pixels(size):
+    generator = FrameGenerator(16, 8, width=8, image_size=size, bounded=False, fine_profiles=True).eval()
+    for layer in (generator.frame.place, generator.paint, generator.weigh):
+        torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(generator.paint.bias)
+    weights = torch.zeros(3, 9)
+    weights[0, 2], weights[1, 4], weights[2, 3] = 2.0, 3.0, -1.0  # exp(-2 r), exp(-3.67 sqrt r), exp(-r^2 / 2)
+    generator.weigh.bias.copy_(weights.flatten())
+    image = generator(torch.tensor([[0.0, 1.0, 1.0, *[0.5] * 13]]), random(1, 8))[0]  # lying along y
+    # The scale length is a quarter of half a frame, the axis ratio that of a sigmoid of 1/2, the softening a tenth of
+    # a pixel's square: within a pixel of the centre, where half as many pixels would be flat, it still rises.
+    place = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = place, place[:, None]
+    squared = (y / 0.25) ** 2 + (x / 0.25 * (1 + np.exp(-0.5))) ** 2
+    radius = np.sqrt(squared + 0.1 * (2 / size / 0.25) ** 2)
+    right = [2 * np.exp(-2 * radius), 3 * np.exp(-3.67 * np.sqrt(radius)), -np.exp(-(radius**2) / 2)]
+    np.testing.assert_allclose(image.numpy(), np.stack(right), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_fine_profiles_learn_where_the_galaxy_lies_and_how_bright_it_is(bounded):
+    torch.manual_seed(0)
+    generator = FrameGenerator(16, 8, width=8, bounded=bounded, fine_profiles=True)
+    torch.nn.init.zeros_(generator.paint.weight)  # nothing but the profiles
+    target = torch.full((4, 3, 64, 64), -0.9)
+    target[:, :, 30:34, 30:34] = 0.5
+    generator(random(4, 16), random(4, 8)).sub(target).square().mean().backward()
+    for layer in (generator.weigh, generator.frame.place, generator.style[0]):
+        assert layer.weight.grad.abs().max() > 0
+    if bounded:
+        assert generator(random(4, 16), random(4, 8)).abs().max() < 1
 
 
 def test_discriminator_parameters():

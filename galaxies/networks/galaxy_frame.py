@@ -119,9 +119,12 @@ class GalaxyFrame(nn.Module):
     """
 
     axes: Tensor  # (2, S, S)
+    slopes: Tensor  # (profiles, 1, 1), see `_Constants`, as the next
+    companion_slopes: Tensor
     scales: Tensor  # (2,), of the main body and the companion before any style
     keeps_float32 = True  # see `compute.forward_pass`
-    num_planes = len(_PROFILES) + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS) + len(_COMPANION_PROFILES)
+    num_profiles = len(_PROFILES) + len(_COMPANION_PROFILES)
+    num_planes = num_profiles + 2 * len(_WOUND_ARMS) + 2 * len(_STRAIGHT_ARMS)
 
     def __init__(self, style_dim: int, size: int) -> None:
         super().__init__()
@@ -137,7 +140,14 @@ class GalaxyFrame(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, style: Tensor, pose: Pose, axis_ratio: Tensor | None = None) -> Tensor:
-        """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim).
+        """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim); `axis_ratio` as of `shape`."""
+        shape = self.shape(style, axis_ratio)
+        constants = _Constants(*(getattr(self, name) for name in _Constants._fields))
+        with torch.autocast(shape.device.type, enabled=False):
+            return cast(Tensor, _Patterns.apply(shape, pose.cosine, pose.sine, pose.hand, self.axes, *constants))
+
+    def shape(self, style: Tensor, axis_ratio: Tensor | None = None) -> Tensor:
+        """Return what galaxies of styles (N, style_dim) look like, (N, 10), float32.
 
         The main body has the `axis_ratio` (N,) where that is given and not NaN, whatever its style.
         """
@@ -168,9 +178,13 @@ class GalaxyFrame(nn.Module):
                 cotangent=cotangent,
                 angle=3 * angle,
             )
-            constants = _Constants(*(getattr(self, name) for name in _Constants._fields))
-            pattern = _Patterns.apply(torch.stack(shape, 1), pose.cosine, pose.sine, pose.hand, self.axes, *constants)
-            return cast(Tensor, pattern)
+            return torch.stack(shape, 1)
+
+    def profiles(self, shape: Tensor, pose: Pose, axes: Tensor) -> Tensor:
+        """Return the planes of radial profiles alone (N, num_profiles, H, H), float32, at pixels `axes` (2, H, H)."""
+        with torch.autocast(shape.device.type, enabled=False):
+            at = _Coordinates.make(_Shape(*(_per_image(column) for column in shape.unbind(1))), pose, axes)
+            return at.profiles(self.slopes, self.companion_slopes)
 
 
 class _Shape(NamedTuple):
@@ -186,6 +200,37 @@ class _Shape(NamedTuple):
     companion_minor: Tensor
     cotangent: Tensor  # of the pitch angle
     angle: Tensor  # of the companion's major axis, in the galaxy's frame
+
+
+class _Coordinates(NamedTuple):
+    """Where pixels lie in a galaxy and its companion, (N, S, S); `softening` (N, 1, 1)."""
+
+    u: Tensor  # scale lengths along and across the main body
+    v: Tensor
+    softening: Tensor  # square of a pixel, in scale lengths
+    radius: Tensor
+    companion_u: Tensor
+    companion_v: Tensor
+    companion_radius: Tensor
+
+    @classmethod
+    def make(cls, of: _Shape, pose: Pose, axes: Tensor) -> _Coordinates:
+        """Return those of a shape whose entries are (N, 1, 1) at the pixels of `axes` (2, S, S)."""
+        along, across = pose.to_frame(axes[0] - of.x, axes[1] - of.y)
+        u, v = along / of.major, across / of.minor
+        softening = (2 / axes.shape[-1] / of.major).square()
+        radius = (u * u + v * v + 0.1 * softening).sqrt()
+        angle = of.angle[:, 0, 0]
+        turned = Pose(angle.cos(), angle.sin(), torch.ones_like(pose.hand))
+        companion_u, companion_v = turned.to_frame(along - of.companion_x, across - of.companion_y)
+        companion_u, companion_v = companion_u / of.companion_major, companion_v / of.companion_minor
+        companion_radius = (companion_u * companion_u + companion_v * companion_v + 0.01).sqrt()
+        return cls(u, v, softening, radius, companion_u, companion_v, companion_radius)
+
+    def profiles(self, slopes: Tensor, companion_slopes: Tensor) -> Tensor:
+        """Return the profiles (N, num_profiles, S, S) of the main body and the companion."""
+        main = _profiles(self.radius, _PROFILES, slopes)
+        return torch.cat([main, _profiles(self.companion_radius, _COMPANION_PROFILES, companion_slopes)], 1)
 
 
 class _Constants(NamedTuple):
@@ -233,11 +278,9 @@ class _Patterns(torch.autograd.Function):
     ) -> Tensor:
         of = _Shape(*(_per_image(column) for column in shape.unbind(1)))
         numbers = _Constants(*constants)
-        along, across = Pose(cosine, sine, hand).to_frame(axes[0] - of.x, axes[1] - of.y)
-        u, v = along / of.major, across / of.minor
-        softening = (2 / axes.shape[-1] / of.major).square()  # a pixel, in scale lengths
+        at = _Coordinates.make(of, Pose(cosine, sine, hand), axes)
+        u, v, softening, radius = at.u, at.v, at.softening, at.radius
         squared = u * u + v * v
-        radius = (squared + 0.1 * softening).sqrt()
         # Arms fade at the centre, where they would wind up within a pixel, and outside.
         window = 3 * squared / (squared + 0.3 + softening) * torch.exp(-radius)
         log_radius = radius.log()
@@ -248,15 +291,12 @@ class _Patterns(torch.autograd.Function):
         amplitude = window[:, None] * torch.exp(numbers.orders * fading[:, None])  # (N, orders, S, S)
         waves = amplitude[:, :, None] * torch.stack([phase.cos(), phase.sin()], 2)
 
-        turned = Pose(shape[:, -1].cos(), shape[:, -1].sin(), torch.ones_like(hand))
-        companion_u, companion_v = turned.to_frame(along - of.companion_x, across - of.companion_y)
-        companion_u, companion_v = companion_u / of.companion_major, companion_v / of.companion_minor
-        companion_radius = (companion_u * companion_u + companion_v * companion_v + 0.01).sqrt()
-        main = _profiles(radius, _PROFILES, numbers.slopes)
-        companion = _profiles(companion_radius, _COMPANION_PROFILES, numbers.companion_slopes)
+        main, companion = at.profiles(numbers.slopes, numbers.companion_slopes).split(
+            [len(_PROFILES), len(_COMPANION_PROFILES)], 1
+        )
         planes = torch.cat([main, waves.flatten(1, 2), companion], 1)
-        coordinates = (u, v, companion_u, companion_v)
-        radii = (radius, companion_radius, softening)
+        coordinates = (u, v, at.companion_u, at.companion_v)
+        radii = (radius, at.companion_radius, softening)
         ctx.save_for_backward(shape, cosine, sine, hand, *coordinates, *radii, planes, *constants[-2:])
         return planes
 

@@ -45,6 +45,26 @@ def init_linear(*modules: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, a=_SLOPE)
 
 
+def coarse_to_fine(width: int, image_size: int) -> list[int]:
+    """Return the channels at sides 4, 8, ... image_size / 2: at most 4 times the width."""
+    num_levels = (image_size // 4).bit_length() - 1
+    return [width * min(4, 2**level) for level in reversed(range(num_levels))]
+
+
+def begin_as_sky(last: nn.Module) -> None:
+    """Let a generator of stretched flux begin with images of the sky, which is -1."""
+    if isinstance(bias := last.bias, Tensor):
+        nn.init.constant_(bias, -1.0)
+
+
+def init_dcgan(module: nn.Module) -> None:
+    """Draw weights as Radford et al. (2016) do: normal with standard deviation 0.02."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
 def zero_bias(*modules: nn.Conv2d | nn.Linear) -> None:
     """Set the biases of layers to zero."""
     for module in modules:

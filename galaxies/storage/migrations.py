@@ -32,7 +32,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 Content = dict[str, Any]
 
@@ -197,4 +197,8 @@ def _to_6(content: Content) -> Content:
     return {**content, "config": {**old, **off}}
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6}
+def _to_7(content: Content) -> Content:
+    return add_setting(content, "profiles", "coarse")
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6, 6: _to_7}

@@ -68,6 +68,17 @@ def test_number_of_planes():
     assert still_frame()(torch.zeros(3, 4), poses(3)).shape == (3, GalaxyFrame.num_planes, 32, 32)
 
 
+@torch.no_grad()
+def test_profiles_at_other_pixels_are_those_of_a_frame_that_has_them():
+    torch.manual_seed(1)
+    coarse, fine = GalaxyFrame(4, 16), GalaxyFrame(4, 64)
+    fine.load_state_dict(coarse.state_dict())
+    style, pose, ratio = 5 * torch.randn(3, 4), poses(3), torch.tensor([0.3, math.nan, 0.8])
+    found = coarse.profiles(coarse.shape(style, ratio), pose, fine.axes)
+    planes = fine(style, pose, ratio)
+    torch.testing.assert_close(found, torch.cat([planes[:, :5], planes[:, -4:]], 1))
+
+
 def test_exponential_disc():
     size = 64
     planes = still_frame(size)(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))

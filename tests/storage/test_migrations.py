@@ -223,3 +223,8 @@ def test_diffusion_models_of_version_5_paint_what_a_telescope_shows_whatever_the
     assert found["telescope"] == telescope
     assert found["oversampling"] == (2 if telescope == "off" else 4)  # which needs a telescope
     assert old["config"]["telescope"] == "on"
+
+
+def test_generators_of_version_6_draw_profiles_at_half_the_side():
+    old = {"config": {"kind": "flux", "diffusion": False, "telescope": "on", "generator": "frame"}}
+    assert MIGRATIONS[6](old)["config"]["profiles"] == "coarse"

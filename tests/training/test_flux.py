@@ -97,6 +97,20 @@ def test_a_denoiser_of_light_has_no_grain_to_learn(data, words, share):
     assert resolve(data, "--diffusion", *words).low_noise_share == share
 
 
+@pytest.mark.parametrize(
+    ("words", "profiles"),
+    [
+        ((), "fine"),
+        (("--telescope", "off"), "coarse"),
+        (("--generator", "residual"), "coarse"),
+        (("--diffusion",), "coarse"),
+        (("--profiles", "coarse"), "coarse"),
+    ],
+)
+def test_generators_of_light_draw_profiles_as_fine_as_its_pixels(data, words, profiles):
+    assert resolve(data, *words).profiles == profiles
+
+
 def test_attributes_that_were_named_need_their_bands(data):
     config = resolve(data, "--attributes", "color_r_i,size_arcsec")
     assert config.attributes == ("color_r_i", "size_arcsec") and len(config.attribute_ranges) == 4
