@@ -15,7 +15,7 @@ from config_physics import Config
 from diffusion_model import build_diffusion_generator
 from galaxies.compute.cuda_graphs import RecordedStep
 from galaxies.datasets.prepared import PreparedDataset
-from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
+from galaxies.recipes import DIFFUSION_RECIPES, LIGHT_RECIPES, RECIPES
 from galaxies.training.starting import Start
 from galaxies.training.trainer import Trainer
 from tests.conftest import MODERN, make_trainer, write_dataset, write_flux_dataset
@@ -128,7 +128,8 @@ def few_of_flux(tmp_path_factory):
 @pytest.mark.parametrize("run", ["default", "diffusion"])
 def test_every_step_on_flux_is_recorded(few_of_flux, tmp_path, gpu, monkeypatch, run):
     attributes = ("magnitude_r", "color_g_r", "size_arcsec", "ellipticity")
-    settings = TINY | RUNS[run] | few_of_flux.settings(attributes) | {"attributes": attributes}
+    light = LIGHT_RECIPES["diffusion" if run == "diffusion" else "frame"]
+    settings = TINY | RUNS[run] | light | few_of_flux.settings(attributes) | {"attributes": attributes}
     times = warm_up(gpu, monkeypatch)
     trainer = make_trainer(few_of_flux, tmp_path, device="cuda", **settings)
     means, recorded = take_every_variant(trainer, gpu, times)
