@@ -27,7 +27,10 @@ _WINGS = 8.0  # widths of the PSF about a source's light that are painted, at le
 _EDGE = 0.1  # of the sky's noise, to which the wings of the PSF have fallen where they are cut off
 _STAMPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2304)
 _MARGIN = 1.25  # of a stamp, after which waves come round
-_TOGETHER = 1 << 17  # pixels of light in all bands that are blurred at a time: as many as a cache holds
+_PASSES = 1e-6  # of a wave of light, from which on the telescope lets it pass
+_HIGHEST = 16.0  # cycles in a PSF's full width, beyond which nothing passes
+_TOGETHER = 1 << 18  # pixels of light in all bands that are blurred at a time: as many as a cache holds
+_STEPS = 4  # of the pixels of light, in a factor of two
 _STAR_FINER = 4  # of a star, pixels over those of its light
 _TEMPERATURES = (3500.0, 8000.0)  # of stars, kelvin
 _HC_OVER_K = 1.438776877e7  # nm K
@@ -208,15 +211,19 @@ def _stamps(
 ) -> list[tuple[int, int, int, np.ndarray]]:
     """Return for each source its index, the field's row and column of its stamp's first pixel, and the stamp."""
     scale, psf = sky.facts.pixel_scale, sky.psf()
-    wings = _reach(sky, light.sum((2, 3)))
+    wings, highest = _reach(sky, light.sum((2, 3))), passband(psf)
     needed = (light.shape[-1] * light_scale.double().numpy() + 2 * wings) / scale + 2
     found: list[tuple[int, int, int, np.ndarray]] = []
     sides = np.array([next((s for s in _STAMPS if s >= n), _STAMPS[-1]) for n in needed])
-    for side in np.unique(sides):
-        chosen = np.flatnonzero(sides == side)
+    # Together go those of like pixels: the period follows from the finest, and how many waves pass from the coarsest.
+    scales = np.floor(_STEPS * np.log2(light_scale.double().numpy())).astype(int)
+    for side, step in sorted(set(zip(sides.tolist(), scales.tolist(), strict=True))):
+        chosen = np.flatnonzero((sides == side) & (scales == step))
         ratio = scale / light_scale[chosen]
         period = math.ceil(_MARGIN * max(light.shape[-1], float(side * ratio.max()))) | 1
-        each = max(1, _TOGETHER // (light.shape[1] * period**2))
+        passing = highest * float(light_scale[chosen].max())  # cycles a pixel of the light
+        waves = min((period + 1) // 2, max(2, math.ceil(passing * period)))
+        each = max(1, _TOGETHER // (light.shape[1] * max(2 * waves, side, light.shape[-1]) ** 2))
         for part in np.split(chosen, range(each, len(chosen), each)):
             x, y = truth["x"][indices[part]], truth["y"][indices[part]]
             # The stamp's middle lies between its middle pixels.
@@ -224,7 +231,7 @@ def _stamps(
             row = np.floor(y).astype(int) - side // 2 + 1
             move = np.stack([x - column - (side - 1) / 2, y - row - (side - 1) / 2], 1)
             by = torch.from_numpy(move).float() * (scale / light_scale[part])[:, None]  # pixels of the light
-            seen = observed_at(light[part], light_scale[part], scale, int(side), period, psf, by, points)
+            seen = observed_at(light[part], light_scale[part], scale, side, period, psf, by, points, waves)
             found += zip(indices[part].tolist(), row.tolist(), column.tolist(), seen.numpy(), strict=True)
     return found
 
@@ -239,6 +246,13 @@ def _reach(sky: Sky, flux: Tensor) -> np.ndarray:
     return ((wings.clamp_min(_WINGS) * width).amax(1)).numpy()
 
 
+def passband(psf: Psf) -> float:
+    """Return the frequency, cycles an arcsecond, beyond which less than a millionth of light passes any of the PSFs."""
+    cycles = torch.arange(0, _HIGHEST, 1 / 64, dtype=torch.float64)  # in a full width
+    passes = psf.profile(cycles.square(), torch.ones(1, dtype=torch.float64)).abs() > _PASSES
+    return float(cycles[passes].max() + 1 / 64) / float(psf.fwhm.min())
+
+
 def observed_at(
     light: Tensor,
     light_scale: Tensor,
@@ -248,13 +262,15 @@ def observed_at(
     psf: Psf,
     by: Tensor,
     points: bool = False,
+    waves: int | None = None,
 ) -> Tensor:
     """Return what pixels gather of light (N, B, L, L) that is moved from the middle of the stamp, (N, B, side, side).
 
     `by`, (N, 2), x and y in pixels of the light; `period`, an odd number of these, after which waves come round. With
-    `points` the light of a pixel lies in its middle, and is not spread over it.
+    `points` the light of a pixel lies in its middle, and is not spread over it. Of the `waves`, of frequencies 0,
+    1 / period, ..., none are left out by default.
     """
-    frequencies = torch.arange((period + 1) // 2, dtype=light.dtype) / period
+    frequencies = torch.arange(waves or (period + 1) // 2, dtype=light.dtype) / period
     ratio = pixel_scale / light_scale
     parts = to_waves(light, frequencies)
     if points:  # `from_waves` takes it that pixels of light have gathered it

@@ -181,6 +181,21 @@ def test_light_that_is_not_moved_is_what_the_telescope_sees():
     assert torch.allclose(seen, other, atol=2e-3 * float(other.max()))
 
 
+def test_waves_that_are_left_out_do_not_pass():
+    # A Gaussian's transfer is exp(-2 (pi sigma f)^2); nothing passes a mirror beyond D / lambda, 1.029 over the width.
+    widths = torch.tensor([[0.9, 0.7]], dtype=torch.float64)
+    highest = math.sqrt(math.log(1e6) / 2) / (math.pi * 0.7 / 2.3548)
+    assert painting.passband(Psf.named(widths, "gaussian")) == pytest.approx(highest, rel=0.02)
+    assert painting.passband(Psf.named(widths, "airy:0")) == pytest.approx(1.029 / 0.7, rel=0.02)
+    light, scale = torch.rand(2, 2, 32, 32, dtype=torch.float64), torch.tensor([0.03, 0.035], dtype=torch.float64)
+    by = torch.tensor([[0.4, 1.7], [-2.2, 0.1]], dtype=torch.float64)
+    for name in ("kolmogorov", "moffat:3", "double_gaussian:0.1,3", "airy:0.3"):
+        psf = Psf.named(widths, name)
+        waves = math.ceil(painting.passband(psf) * 0.035 * 601)
+        whole, seen = (observed_at(light, scale, 0.2, 48, 601, psf, by, waves=n) for n in (None, waves))
+        assert waves < 120 and float((seen - whole).abs().max()) < 2e-5 * float(whole.max())
+
+
 def test_shapes_are_those_of_gaussians():
     axis = torch.arange(101, dtype=torch.float64) - 50
     x, y = axis[None, :], axis[:, None]
