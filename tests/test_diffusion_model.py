@@ -8,18 +8,15 @@ import pytest
 import torch
 
 from diffusion_model import (
-    ContextUnet,
     DiffusionGenerator,
     GaussianDiffusion,
-    _Attention,
-    _normalise,
-    _time_features,
     cosine_schedule,
     denoising_loss,
     linear_schedule,
 )
 from galaxies.compute.device import Engine
 from galaxies.generation.solvers import Solver, ddim_step, dpm_step, draw_images, posterior_deviation, solver_times
+from galaxies.networks.unet import ContextUnet, _Attention, _normalise, _time_features
 from tests.conftest import Oracle
 
 SHAPE = (3, 64, 64)

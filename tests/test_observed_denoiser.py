@@ -10,9 +10,7 @@ import torch
 
 from config_physics import Config
 from diffusion_model import (
-    ContextUnet,
     DiffusionGenerator,
-    Interpolation,
     ObservedDenoiser,
     build_diffusion_generator,
     two_noises,
@@ -24,6 +22,7 @@ from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver, draw_images
 from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch
 from galaxies.networks.light_telescope import NUM_EXPOSURES
+from galaxies.networks.unet import ContextUnet, Interpolation
 from galaxies.telescope.exposure import Exposure
 from tests.generation.painted import FLUX, population, write_flux_checkpoint
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config_physics import ATTRIBUTES, Config
-from diffusion_model import ContextUnet, DiffusionGenerator, GaussianDiffusion
+from diffusion_model import DiffusionGenerator, GaussianDiffusion
 from galaxies.compute.device import Engine
 from galaxies.datasets.batches import Batch
 from galaxies.datasets.conditions import condition_vector, take_apart
@@ -16,6 +16,7 @@ from galaxies.generation.build import FAMILIES, Asked
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.solvers import Solver
 from galaxies.networks.sky_grain import GrainyGenerator
+from galaxies.networks.unet import ContextUnet
 from galaxies.telescope.exposure import Exposure
 from galaxies.training.diffusion_learner import DiffusionLearner
 from galaxies.training.gan_learner import GanLearner
