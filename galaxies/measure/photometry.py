@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
+from galaxies.measure.arms import Arms, measure_arms
 from galaxies.measure.frame import check_images, pixel_grid
+from galaxies.measure.mergers import Mergers, measure_mergers
 from galaxies.measure.sky import Sky, estimate_sky
 from galaxies.measure.source import Source, find_source, half_turned
 from galaxies.measure.structure import Structure, measure_structure, squared_radius
@@ -133,7 +135,25 @@ def measure_with_structure(
 
     Parameters and errors are those of `measure`; the flag may also say `NOT_CONVERGED`.
     """
+    return _with_structure(*_measure(images, psf_sigma, counts))
+
+
+def measure_with_morphology(
+    images: Tensor, psf_sigma: float | Tensor = 0.0, counts: bool = False
+) -> tuple[Photometry, Structure, Arms, Mergers]:
+    """Measure the central galaxy of each image, its structure, its arms, and the marks of mergers.
+
+    Parameters and errors are those of `measure`; the flag is that of `measure_with_structure`.
+    """
     found, light, source, sky = _measure(images, psf_sigma, counts)
+    found, structure = _with_structure(found, light, source, sky)
+    centre = torch.stack([structure.asymmetry_x, structure.asymmetry_y], 1) * light.shape[-1]
+    arms = measure_arms(light, source, sky, centre, found.position_angle, found.ellipticity)
+    return found, structure, arms, measure_mergers(light, source, sky, centre, structure.gini, structure.m20)
+
+
+def _with_structure(found: Photometry, light: Tensor, source: Source, sky: Sky) -> tuple[Photometry, Structure]:
+    """Measure the structure, and raise the flag of `NOT_CONVERGED`."""
     centroid = torch.stack([found.centroid_x, found.centroid_y], 1) * light.shape[-1]
     structure, converged = measure_structure(
         light, source, sky.corners, centroid, found.position_angle, found.ellipticity

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
 from galaxies.compute.cores import stream_on_cores
-from galaxies.measure.photometry import NO_SOURCE, measure, measure_with_structure
+from galaxies.measure.photometry import NO_SOURCE, measure, measure_with_morphology, measure_with_structure
 from galaxies.measure.power_spectrum import POWER_BANDS, band_power, power_spectrum
 from galaxies.measure.sky import measure_noise, sky_level
 
@@ -32,9 +32,9 @@ class Statistic:
     ----------
     name, label, unit : str
         Field of the result of its source; name and unit for people.
-    source : {"photometry", "structure", "image"}
-        What measures it: `Photometry`, `Structure` or `image_statistics`; the first two are unknown where no galaxy
-        was found.
+    source : {"photometry", "structure", "morphology", "image"}
+        What measures it: `Photometry`, `Structure`, `Arms` and `Mergers`, or `image_statistics`; all but the last are
+        unknown where no galaxy was found.
     display : bool
         Depends on the level of the display, so that it means nothing for data that is not display-stretched.
     """
@@ -74,6 +74,15 @@ STATISTICS = (
     Statistic("power_high", "Power, 16-32 cycles", "log10", "image", True),
 )
 # fmt: on
+# What people see in galaxies. They are compared on their own: most pictures have neither arms nor a second nucleus.
+MORPHOLOGY_STATISTICS = (
+    Statistic("arm_strength", "Strength of arms", "", "morphology"),
+    Statistic("arm_count", "Number of arms", "", "morphology"),
+    Statistic("pitch", "Pitch of arms", "deg", "morphology"),
+    Statistic("second_nucleus", "Second nucleus", "", "morphology"),
+    Statistic("shape_asymmetry", "Shape asymmetry", "", "morphology"),
+    Statistic("gini_m20_merger", "Gini-M20 of mergers", "", "morphology"),
+)
 STATISTIC_NAMES = tuple(statistic.name for statistic in STATISTICS)
 ATTRIBUTE_STATISTICS = tuple(statistic for statistic in STATISTICS if statistic.name in PHOTOMETRIC_ATTRIBUTES)
 
@@ -180,7 +189,10 @@ def measure_columns(images: Tensor, statistics: Sequence[Statistic], counts: boo
 
 def _found_on(images: Tensor, sources: set[str], counts: bool) -> dict[str, Tensor]:
     """Return what the sources find on images (N, 3, S, S) in [0, 1], and photometry's flag, by name."""
-    if "structure" in sources:
+    if "morphology" in sources:
+        galaxy, structure, arms, mergers = measure_with_morphology(images, counts=counts)
+        found = galaxy._asdict() | structure._asdict() | arms._asdict() | mergers._asdict()
+    elif "structure" in sources:
         galaxy, structure = measure_with_structure(images, counts=counts)
         found = galaxy._asdict() | structure._asdict()
     else:

@@ -324,7 +324,7 @@ def asymmetry_centre(light: Tensor, usable: Tensor, start: Tensor, radius: Tenso
     side = light.shape[-1]
     centre = (start / _START_GRID).round() * _START_GRID
     window = usable & (distance_from(light, centre) <= radius[:, None, None])
-    weights = (window & (_half_turn(window.to(light.dtype), centre) > 0.5)).to(light.dtype)
+    weights = (window & (half_turn(window.to(light.dtype), centre) > 0.5)).to(light.dtype)
     best = _difference(light, centre, weights)
     for step in _STEPS:
         for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -337,10 +337,10 @@ def asymmetry_centre(light: Tensor, usable: Tensor, start: Tensor, radius: Tenso
 
 
 def _difference(light: Tensor, centre: Tensor, weights: Tensor) -> Tensor:
-    return ((light - _half_turn(light, centre)).abs() * weights).sum((1, 2))
+    return ((light - half_turn(light, centre)).abs() * weights).sum((1, 2))
 
 
-def _half_turn(planes: Tensor, centre: Tensor) -> Tensor:
+def half_turn(planes: Tensor, centre: Tensor) -> Tensor:
     """Turn planes (N, S, S) by 180 degrees about a centre each, bilinearly; what comes from outside the frame is 0."""
     x, _ = pixel_grid(planes.shape[-1], planes)
     # A half turn is a reflection of the columns and one of the rows; each is a product with a matrix of weights.
@@ -376,8 +376,8 @@ def asymmetry(light: Tensor, usable: Tensor, sky: Tensor, centre: Tensor, apertu
         Pixels from the frame's centre.
     """
     # A pixel counts if its counterpart lies in the frame and off neighbours, too.
-    paired = usable & (_half_turn(usable.to(light.dtype), centre) > 0.999)
-    change = (light - _half_turn(light, centre)).abs()
+    paired = usable & (half_turn(usable.to(light.dtype), centre) > 0.999)
+    change = (light - half_turn(light, centre)).abs()
     sharp_noise = _mean((light - light.flip(1, 2)).abs(), sky & sky.flip(1, 2))
     smoothed_noise = _mean(change, sky & paired)
     inside = aperture & paired

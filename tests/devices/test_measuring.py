@@ -7,7 +7,7 @@ import torch
 
 from galaxies.measure import source
 from galaxies.measure.flux import measure_flux
-from galaxies.measure.photometry import measure, measure_with_structure
+from galaxies.measure.photometry import measure, measure_with_morphology
 from galaxies.measure.power_spectrum import power_spectrum
 from galaxies.measure.statistics_table import measure_images
 from tests.conftest import render_galaxies
@@ -35,12 +35,12 @@ def assert_agree(found, right, gpu):
     assert same.double().mean() >= PART
 
 
-def test_photometry_with_structure(galaxies, gpu):
-    expected = measure_with_structure(galaxies)
-    found = measure_with_structure(galaxies.to("cuda"))
-    for part, right in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
-        assert part.device.type == "cuda"
-        assert_agree(part, right, gpu)
+def test_photometry_structure_and_morphology(galaxies, gpu):
+    expected, found = measure_with_morphology(galaxies), measure_with_morphology(galaxies.to("cuda"))
+    for parts, rights in zip(found, expected, strict=True):
+        for part, right in zip(parts, rights, strict=True):
+            assert part.device.type == "cuda"
+            assert_agree(part, right, gpu)
 
 
 def test_the_slope_of_photometry(galaxies, gpu):
@@ -80,10 +80,11 @@ def test_what_is_connected_is_found(dtype, gpu):
 
 
 def test_measuring_on_mps(galaxies, pretended_mps):
-    expected = measure_with_structure(galaxies[:4])
-    found = measure_with_structure(galaxies[:4].to("mps"))
-    for part, right in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
-        torch.testing.assert_close(part.cpu(), right, rtol=0, atol=0, equal_nan=True)
+    expected = measure_with_morphology(galaxies[:4])
+    found = measure_with_morphology(galaxies[:4].to("mps"))
+    for parts, rights in zip(found, expected, strict=True):
+        for part, right in zip(parts, rights, strict=True):
+            torch.testing.assert_close(part.cpu(), right, rtol=0, atol=0, equal_nan=True)
     images = galaxies[:2].to("mps").detach().requires_grad_()
     measure(images).size.sum().backward()
     assert images.grad.cpu().abs().max() > 0

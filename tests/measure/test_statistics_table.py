@@ -8,9 +8,10 @@ import torch
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
 from galaxies.measure import statistics_table
-from galaxies.measure.photometry import NO_SOURCE, measure_with_structure
+from galaxies.measure.photometry import NO_SOURCE, measure_with_morphology, measure_with_structure
 from galaxies.measure.statistics_table import (
     ATTRIBUTE_STATISTICS,
+    MORPHOLOGY_STATISTICS,
     STATISTIC_NAMES,
     STATISTICS,
     Measured,
@@ -65,6 +66,16 @@ def pictures():
     images = torch.from_numpy(render_galaxies(70)[0])
     images[0] = 20
     return images
+
+
+def test_what_people_see_is_measured_where_there_is_a_galaxy(pictures):
+    measured = measure_images(pictures[:6], statistics=MORPHOLOGY_STATISTICS)
+    *_, arms, mergers = measure_with_morphology(pictures[:6].float() / 255)
+    expected = arms._asdict() | mergers._asdict()
+    assert set(measured.values) == set(expected)
+    for name, values in measured.values.items():
+        assert np.isnan(values[0])  # of a blank frame
+        np.testing.assert_array_equal(values[1:], expected[name].double().numpy()[1:])
 
 
 def test_the_table_holds_what_its_sources_measure(pictures):
