@@ -20,10 +20,10 @@ export class Comparison {
     const other = otherState(state, catalogue);
     this.frame.figure.hidden = this.section.hidden = !other;
     if (!other) return;
-    this.frame.caption(other, catalogue);
+    this.frame.expect(other, catalogue);
     const query = request(other, catalogue);
     const reading = this.#measured?.query === query ? this.#measured : undefined;
-    const ofB = reading?.attributes ?? null;
+    const ofB = reading?.attributes;
     this.frame.circle(halfLight(modelOf(catalogue, other.model), other.values, reading));
     const sides = [[state, ofA], [other, ofB]];
     const attributes = new Map(sides.flatMap(([side]) => modelOf(catalogue, side.model).attributes.map((a) => [a.name, a])));
@@ -43,16 +43,13 @@ export class Comparison {
     }
     const query = request(other, catalogue);
     const key = `${query}&pixels=${this.frame.pixels(true)}`;
-    this.frame.waiting(true);
     this.lanes.picture.ask({
       key,
       work: (signal) => getGalaxy(`api/image.png?${key}`, signal),
       show: ({ picture, support }, ms) => {
-        this.frame.show(picture, query, false);
-        this.frame.judge(support, other, catalogue);
-        this.frame.parts.time.textContent = `${Math.round(ms)} ms`;
+        this.frame.show({ picture, support, ms }, other, false);
       },
-      done: () => this.frame.waiting(false),
+      failed: () => this.frame.fail(),
     });
     this.lanes.measure.ask({
       key: query,
@@ -73,7 +70,7 @@ function cells(attribute, side, readings) {
   const found = reading?.measured ?? null;
   const text = (value) => (value === null ? "–" : write(attribute, value));
   return [
-    make("td", { className: "asked" }, knows && set === null ? `free ${asked === null ? "" : text(asked)}` : text(asked)),
+    make("td", { className: "asked" }, knows && set === null ? ["free", asked === null ? "" : text(asked)].join(" ").trim() : text(asked)),
     make("td", { className: "found" }, text(found)),
   ];
 }

@@ -1,13 +1,15 @@
-// A picture in its frame: crossfade, glow, half-light rings, caption, and whether there are real galaxies like it.
+// A picture in its frame with all that is said of it: class, verdict, time, rings. They change together; a picture of a
+// former request that still stands there is marked as such.
 
 import { setText } from "./elements.js";
-import { modelOf } from "./state.js";
+import { modelOf, request } from "./state.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 const FADE = 260; // ms of a crossfade; within a drag pictures follow each other as they come, like those of a film
 
-const PATIENCE = 400; // ms
+const PATIENCE = 250; // ms after which a picture that is not there yet is said to be under way
+const VEIL = 1200; // ms after which the former picture of the same galaxy, at other values, is veiled
 const GLOW = 16; // pixels of the glow's canvas
 
 /** The server's verdicts on a request: in a word or two, and in a sentence about galaxies and their values. */
@@ -16,8 +18,14 @@ const VERDICTS = {
   unusual: ["unusual", (galaxies, values) => `Few real ${galaxies} have ${values}.`],
   invented: ["invented", (galaxies, values) => `No real ${galaxies} have ${values}: the network makes this one up.`],
 };
+const MARKS = { drawing: "drawing…", failed: "not drawn" };
 
 export class Frame {
+  #shown = null; // {bitmap, query, state, support}
+  #wanted = null; // {query, state}
+  #marked = ""; // "drawing" or "failed": what is wanted, and not there
+  #timers = [];
+
   /** @param {HTMLElement} figure */
   constructor(figure) {
     this.figure = figure;
@@ -28,7 +36,10 @@ export class Frame {
     this.fadeOut = this.glow.createRadialGradient(GLOW / 2, GLOW / 2, 0.3 * GLOW, GLOW / 2, GLOW / 2, GLOW / 2);
     this.fadeOut.addColorStop(0, "rgba(0, 0, 0, 0.42)");
     this.fadeOut.addColorStop(1, "transparent");
-    this.parts = { class: part(".class"), support: part(".support"), verdict: part(".verdict"), time: part(".time"), seed: part("span.seed") };
+    this.parts = {
+      class: part(".class"), support: part(".support"), verdict: part(".verdict"), time: part(".time"), seed: part("span.seed"),
+      mark: part(".mark"),
+    };
     this.rings = { asked: part(".rings .asked"), found: part(".rings .found") };
   }
 
@@ -37,12 +48,59 @@ export class Frame {
     return settled && this.canvas.clientWidth * devicePixelRatio > 900 ? 512 : 256;
   }
 
-  /** Show a decoded picture; after a single act it fades in over the former one. */
-  show(bitmap, query, isDrag) {
+  /**
+   * Show a galaxy, and what is known of it.
+   *
+   * @param {{picture: ImageBitmap, support: string?, ms: number}} answer  @param state that it was asked for
+   * @param {boolean} isDrag whether others follow: it does not fade in
+   */
+  show({ picture, support, ms }, state, isDrag) {
+    const old = this.#isVeiled ? null : this.#shown?.bitmap; // what is veiled is no picture to fade from
+    const query = request(state, this.catalogue);
+    this.#shown = { bitmap: picture, query, state, support };
+    this.canvas.dataset.query = query;
+    setText(this.parts.time, `${Math.round(ms)} ms`);
+    this.#draw(picture, old, isDrag);
+    this.#mark("");
+    if (query !== this.#wanted.query) this.#wait();
+  }
+
+  /** Say which galaxy is wanted: while another one is shown, that is marked once it takes long enough to be noticed. */
+  expect(state, catalogue) {
+    const query = request(state, catalogue);
+    const isNew = query !== this.#wanted?.query;
+    this.#wanted = { query, state: { ...state } };
+    this.catalogue = catalogue;
+    if (isNew) {
+      if (this.#shown?.query === query) this.#mark("");
+      // A mark stays until a picture comes.
+      else if (this.#marked) this.#mark("drawing", this.#isVeiled || this.#isOther);
+      else if (this.#timers.length === 0) this.#wait();
+    }
+    this.#describe();
+  }
+
+  /** Say that what is wanted could not be had. */
+  fail() {
+    if (this.#shown?.query !== this.#wanted.query) this.#mark("failed", true);
+  }
+
+  /** Take the server's verdict from elsewhere, if it is on the galaxy that is shown. */
+  judge(support, query) {
+    if (this.#shown?.query !== query) return;
+    this.#shown.support = support;
+    this.#describe();
+  }
+
+  /** Draw the circles that should hold, and do hold, half of the light. */
+  circle(size) {
+    for (const [name, radius] of [["asked", size?.requested], ["found", size?.measured]]) {
+      this.rings[name].setAttribute("r", radius ?? 0);
+    }
+  }
+
+  #draw(bitmap, old, isDrag) {
     const { canvas, picture } = this;
-    const old = this.shown;
-    this.shown = bitmap;
-    canvas.dataset.query = query;
     if (canvas.width !== bitmap.width) canvas.width = canvas.height = bitmap.width;
     cancelAnimationFrame(this.fading);
     const draw = (one, opacity) => {
@@ -77,51 +135,54 @@ export class Frame {
     glow.fillRect(0, 0, GLOW, GLOW);
   }
 
-  /** Show that a picture is under way, if it takes long enough to be noticed. */
-  waiting(isWaiting) {
-    if (isWaiting) {
-      this.patience ??= setTimeout(() => this.figure.classList.add("waiting"), PATIENCE);
-      return;
-    }
-    clearTimeout(this.patience);
-    this.patience = null;
-    this.figure.classList.remove("waiting");
+  get #isVeiled() {
+    return this.figure.classList.contains("veiled");
   }
 
-  /** Write the caption of a request, with the model's family where another picture stands beside it. */
-  caption(state, catalogue) {
-    const { label } = catalogue.morphologies.find((m) => m.name === state.morphology);
-    const model = modelOf(catalogue, state.model);
-    const { parts } = this;
-    setText(parts.class, state.other !== null && catalogue.models.length > 1 ? `${label}, ${model.family}` : label);
-    if (parts.seed) setText(parts.seed, `seed ${state.seed}`);
-    this.named = { label, seed: state.seed };
+  /** Whether the galaxy that is shown differs from the wanted one by more than its values. */
+  get #isOther() {
+    return !isSameKind(this.#shown?.state, this.#wanted.state);
+  }
+
+  #wait() {
+    this.#timers = [
+      setTimeout(() => this.#mark("drawing", this.#isOther), PATIENCE),
+      setTimeout(() => this.#mark("drawing", true), VEIL),
+    ];
+  }
+
+  /** Mark what is wanted as "drawing" or "failed", or take the mark away; what still stands there may be veiled. */
+  #mark(mark, isVeiled = false) {
+    if (mark !== "drawing") this.#timers = this.#timers.forEach(clearTimeout) ?? [];
+    this.#marked = mark;
+    this.figure.classList.toggle("waiting", mark === "drawing");
+    this.figure.classList.toggle("veiled", isVeiled);
+    setText(this.parts.mark, isVeiled ? MARKS[mark] : "");
     this.#describe();
   }
 
-  /** Say whether the galaxy that is shown is like real ones, once the server has told that of its class and values. */
-  judge(support, state, catalogue) {
-    if (!(support in VERDICTS)) return;
+  /** Write the caption: of what is shown, or of what is wanted where that is marked as not there. */
+  #describe() {
+    const { parts, catalogue } = this;
+    const { state, support } = this.#marked || !this.#shown ? this.#wanted : this.#shown;
     const { label } = catalogue.morphologies.find((m) => m.name === state.morphology);
-    const [words, sentence] = VERDICTS[support];
-    const { parts } = this;
-    parts.support.dataset.verdict = support;
+    const { family } = modelOf(catalogue, state.model);
+    const isOneOfTwo = this.#wanted.state.other !== null && catalogue.models.length > 1;
+    setText(parts.class, isOneOfTwo ? `${label}, ${family}` : label);
+    if (parts.seed) setText(parts.seed, `seed ${state.seed}`);
+    const [words, sentence] = this.#marked ? [MARKS[this.#marked]] : (VERDICTS[support] ?? [""]);
+    parts.support.dataset.verdict = this.#marked || support || "";
     setText(parts.support, words);
     const isOne = Object.values(state.values).filter((value) => value !== null).length === 1;
-    setText(parts.verdict, sentence(`${label.toLowerCase()} galaxies`, isOne ? "a value like this" : "values like these together"));
-    this.#describe();
-  }
-
-  #describe() {
-    const { label, seed } = this.named;
-    const verdict = this.parts.verdict.textContent.trim();
-    this.canvas.setAttribute("aria-label", [`${label} galaxy, seed ${seed}`, verdict].filter(Boolean).join(". "));
-  }
-
-  /** Draw the circles that should hold, and do hold, half of the light. */
-  circle(size) {
-    for (const [name, radius] of [["asked", size?.requested], ["found", size?.measured]]) {
-      this.rings[name].setAttribute("r", radius ?? 0);
-    }
+    const values = isOne ? "a value like this" : "values like these together";
+    const verdict = sentence?.(`${label.toLowerCase()} galaxies`, values) ?? "";
+    setText(parts.verdict, verdict || "\u00a0");
+    parts.time.classList.toggle("past", Boolean(this.#marked));
+    const name = `${label} galaxy, seed ${state.seed}`;
+    this.canvas.setAttribute("aria-label", this.#marked ? `${name}: ${words}` : [name, verdict].filter(Boolean).join(". "));
   }
 }
+
+/** Tell whether two requests differ by nothing but values: then the picture of one is a step on the way to the other's. */
+export const isSameKind = (one, other) =>
+  Boolean(one && other) && ["model", "morphology", "seed"].every((name) => one[name] === other[name]);

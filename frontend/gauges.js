@@ -72,19 +72,20 @@ export class Gauges {
   }
 
   /**
-   * Show a request and what was last measured for it.
+   * Show a request and what was measured for it.
    *
-   * @param measured attributes of the server's measurement, or null before the first
-   * @param {boolean} isFresh whether they belong to this very request
+   * @param measured attributes of the server's measurement, if there is one of this galaxy
+   * @param {{isFresh: boolean, isFailed: boolean}} how  whether they belong to this very request and not to the same
+   *   galaxy at other values, and whether there will be none
    */
-  render(state, catalogue, measured, isFresh) {
+  render(state, catalogue, measured, how) {
     const model = modelOf(catalogue, state.model);
     if (model !== this.#model) this.#build(model);
     this.#model = model;
-    for (const a of model.attributes) this.#renderRow(a, state, catalogue, measured?.[a.name], isFresh);
+    for (const a of model.attributes) this.#renderRow(a, state, catalogue, measured?.[a.name], how);
   }
 
-  #renderRow(a, state, catalogue, reading, isFresh) {
+  #renderRow(a, state, catalogue, reading, { isFresh, isFailed }) {
     const parts = this.#rows.get(a.name);
     const set = state.values[a.name];
     const isFree = set === null;
@@ -126,20 +127,22 @@ export class Gauges {
     const found = reading?.measured ?? null;
     const hasBoth = found !== null && value !== null;
     parts.marker.hidden = found === null;
-    parts.error.hidden = !hasBoth;
+    parts.error.hidden = !hasBoth || !isFresh;
     if (found !== null) parts.marker.style.setProperty("--at", place(a, found));
     if (hasBoth) {
       const ends = [place(a, value), place(a, found)].sort((x, y) => x - y);
       parts.error.style.setProperty("--from", ends[0]);
       parts.error.style.setProperty("--to", ends[1]);
     }
-    parts.found.classList.toggle("none", found === null);
+    parts.found.classList.toggle("none", found === null || !isFresh);
     setText(
       parts.found,
       !a.measured
         ? modelOf(catalogue, state.model).kind === "flux" ? "not measured by photometry" : "not visible in a picture"
-        : !reading
-          ? "measuring…"
+        : isFailed
+          ? "not measured"
+          : !isFresh
+            ? "measuring…"
           : found === null
             ? "no galaxy to measure"
             : `measured ${write(a, found)}${hasBoth ? ` (${signed(a, found - value)})` : ""}`,

@@ -26,6 +26,16 @@ export async function get(path, signal) {
   throw new Failure("refused", said.error ?? `The server answered with status ${response.status}.`, { hint: said.hint });
 }
 
+/** Fetch a file whole; its name and bytes are for the browser to store. */
+export async function getFile(path) {
+  const response = await get(path);
+  try {
+    return await response.blob();
+  } catch {
+    throw new Failure("gone", "The connection broke before the file was there.");
+  }
+}
+
 export const getJson = async (path, signal) => (await get(path, signal)).json();
 
 /** Fetch a picture and decode it, so that it can be shown without a blank moment. */
@@ -68,7 +78,8 @@ export class Lane {
 
   /**
    * @param {{key: string, work: (signal: AbortSignal) => Promise, show: (result, ms: number) => void,
-   *   done: (() => void)?}} job  `done` is called when nothing is asked for any more, for better or worse
+   *   failed: (() => void)?, done: (() => void)?}} job  `failed` is called at each failure, be it tried again or not;
+   *   `done` when nothing is asked for any more, for better or worse
    */
   ask(job) {
     if (this.idle && job.key === this.#done) {
@@ -143,6 +154,7 @@ export class Lane {
 
   #fail(error, job) {
     if (!(error instanceof Failure)) throw error;
+    job.failed?.();
     if (error.kind === "refused") {
       this.say(error.message);
       return;

@@ -1,18 +1,18 @@
 // The page: one state, one handler for everything that changes it, one render, and the requests that follow.
 
 import { Comparison } from "./compare.js";
-import { setText } from "./elements.js";
-import { Frame } from "./frame.js";
+import { make, setText } from "./elements.js";
+import { Frame, isSameKind } from "./frame.js";
 import { Gauges, buildChoice, renderChoice } from "./gauges.js";
 import { listen } from "./keyboard.js";
-import { Lane, getGalaxy, getJson } from "./requests.js";
+import { Failure, Lane, getFile, getGalaxy, getJson } from "./requests.js";
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
   address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, otherState, pinned, readAddress,
   request, typical, withModel, withMorphology, write,
 } from "./state.js";
-import { Sweep } from "./sweep.js";
+import { Sweep, filmOf } from "./sweep.js";
 
 const SETTLED = 250; // ms without a change after which everything but the picture follows
 const MEASURE_EVERY = 120; // ms between measurements in a drag
@@ -22,7 +22,8 @@ const $ = (selector) => document.querySelector(selector);
 
 let catalogue = null; // the server's table of classes, models and attributes
 let state = null;
-let measured = { query: null, attributes: null, besides: null, note: "" }; // newest measurement of A, and of what
+let measured = null; // newest measurement of A, {query, state, attributes, besides, note}
+let unmeasured = null; // query of A whose measurement failed
 let settling = 0; // timer
 let lastMeasured = 0; // ms
 
@@ -75,17 +76,20 @@ function update(changes, how = "step") {
 /** Show the state; nothing else writes to the page but what draws pictures. */
 function render() {
   const query = request(state, catalogue);
-  const isFresh = measured.query === query;
+  // Of the same galaxy at other values the measurement stands dimmed; nothing stands of another one.
+  const near = isSameKind(measured?.state, state) && unmeasured !== query ? measured : null;
+  const fresh = near?.query === query ? near : null;
   renderChoice($("#models"), state.model);
   showClasses();
-  gauges.render(state, catalogue, measured.attributes, isFresh);
-  const besides = besidesWords(measured.besides);
-  const remarks = [besides && `Also measured: ${besides}.`, measured.note && `About the measurement: ${measured.note}.`];
+  gauges.render(state, catalogue, near?.attributes, { isFresh: Boolean(fresh), isFailed: unmeasured === query });
+  const besides = besidesWords(fresh?.besides);
+  const remarks = [besides && `Also measured: ${besides}.`, fresh?.note && `About the measurement: ${fresh.note}.`];
   setText($("#remark"), remarks.filter(Boolean).join(" "));
-  frame.caption(state, catalogue);
-  frame.circle(halfLight(modelOf(catalogue, state.model), state.values, measured));
-  comparison.render(state, catalogue, isFresh ? measured.attributes : null);
+  frame.expect(state, catalogue);
+  frame.circle(halfLight(modelOf(catalogue, state.model), state.values, fresh ?? {}));
+  comparison.render(state, catalogue, fresh?.attributes);
   sweep.render(state, catalogue);
+  seeds.render(state, catalogue);
 
   const model = modelOf(catalogue, state.model);
   const { count, source } = model.training_data;
@@ -145,34 +149,37 @@ function askPicture(isDrag) {
   const asked = { ...state };
   const query = request(state, catalogue);
   const key = `${query}&pixels=${frame.pixels(!isDrag)}`;
-  frame.waiting(true);
   lanes.picture.ask({
     key,
     work: (signal) => getGalaxy(`api/image.png?${key}`, signal),
     show: ({ picture, support }, ms) => {
-      frame.show(picture, query, isDrag);
-      frame.judge(support, asked, catalogue);
-      frame.parts.time.textContent = `${Math.round(ms)} ms`;
+      frame.show({ picture, support, ms }, asked, isDrag);
       if (lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
     },
-    done: () => frame.waiting(false),
+    failed: () => frame.fail(),
   });
 }
 
 function askMeasurement(isSettled) {
+  const asked = { ...state };
   const query = request(state, catalogue);
   lastMeasured = performance.now();
   lanes.measure.ask({
     key: query,
     work: (signal) => getJson(`api/measure?${query}`, signal),
     show: ({ attributes, besides, support, flag, flag_meaning }) => {
-      measured = { query, attributes, besides: besides ?? null, note: flag ? flag_meaning : "" };
-      if (query === request(state, catalogue)) frame.judge(support, state, catalogue);
+      measured = { query, state: asked, attributes, besides: besides ?? null, note: flag ? flag_meaning : "" };
+      unmeasured = null;
+      frame.judge(support, query);
       render();
       if (!settling) follow();
     },
+    failed: () => {
+      unmeasured = query;
+      render();
+    },
   });
-  if (isSettled && measured.query === query) follow();
+  if (isSettled && measured?.query === query) follow();
 }
 
 /** Do what has to wait until nothing moves. */
@@ -182,15 +189,16 @@ function settle() {
   if (link !== location.search) history.replaceState(null, "", link);
   askPicture(false);
   comparison.load(state, catalogue, render);
-  seeds.load(state, catalogue);
+  seeds.load(state, catalogue, render);
   askMeasurement(true);
 }
 
 /** Do what needs the measurement of the settled state: the sweep holds what is free at the values drawn. */
 function follow() {
-  if (measured.query !== request(state, catalogue)) return;
+  if (measured?.query !== request(state, catalogue)) return;
   announce(sentence());
-  sweep.load({ ...state, values: drawnValues(measured.attributes, state.values) }, catalogue);
+  const values = drawnValues(measured.attributes, state.values);
+  sweep.load({ ...state, values }, catalogue, filmOf(state, catalogue), render);
 }
 
 function drawnValues(readings, values) {
@@ -260,7 +268,7 @@ function stopComparing() {
 
 function moreSeeds() {
   seeds.more(catalogue);
-  seeds.load(state, catalogue);
+  seeds.load(state, catalogue, render);
 }
 
 function takeFromSweep() {
@@ -283,10 +291,24 @@ async function copyLink() {
   }
 }
 
+/** Store the file of a link, so that the page can say why there is none. */
+async function download(link) {
+  try {
+    const file = URL.createObjectURL(await getFile(link.getAttribute("href")));
+    make("a", { href: file, download: link.download }).click();
+    setTimeout(() => URL.revokeObjectURL(file), 60000);
+    trouble("download", "");
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    trouble("download", `${link.download} could not be had. ${failure.message}`);
+    setTimeout(() => trouble("download", ""), 12000);
+  }
+}
+
 function toggleFree(name) {
   const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === name);
   const middle = (attribute.low + attribute.high) / 2;
-  const drawn = measured.attributes?.[name]?.requested ?? typical(attribute, state.morphology) ?? middle;
+  const drawn = (isSameKind(measured?.state, state) ? measured : null)?.attributes[name]?.requested ?? typical(attribute, state.morphology) ?? middle;
   update({ values: { ...state.values, [name]: state.values[name] === null ? onSlider(attribute, drawn) : null } });
 }
 
@@ -303,7 +325,13 @@ function onInput({ target }) {
   }
 }
 
-function onClick({ target }) {
+function onClick(event) {
+  const { target } = event;
+  const link = target.closest("a[download]");
+  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
+    event.preventDefault();
+    download(link);
+  }
   const { action, choice, free, seed } = target.closest("button")?.dataset ?? {};
   if (action) ACTIONS[action].run();
   else if (free) toggleFree(free);
@@ -361,9 +389,10 @@ function start() {
   document.addEventListener("input", onInput);
   addEventListener("popstate", () => update(readAddress(location.search, catalogue).state, "back"));
   addEventListener("online", () => Object.values(lanes).forEach((one) => one.hurry()));
-  new IntersectionObserver(([entry]) => {
-    sweep.isVisible = entry.isIntersecting;
-    if (entry.isIntersecting && !settling) follow();
+  new IntersectionObserver((entries) => {
+    sweep.isVisible = entries.at(-1).isIntersecting; // the newest
+    render();
+    if (sweep.isVisible && !settling) follow();
   }).observe($("#sweep"));
   update({}, "back");
 }

@@ -13,6 +13,7 @@ export class Seeds {
 
   /** @param {HTMLElement} root  @param {Lane} lane */
   constructor(root, lane) {
+    this.root = root;
     this.lane = lane;
     this.buttons = Array.from({ length: COUNT - 1 }, () => {
       const tile = make("canvas", { width: 2 * PIXELS, height: 2 * PIXELS, ariaHidden: "true" });
@@ -28,17 +29,30 @@ export class Seeds {
     if (this.#first > catalogue.max_seed - COUNT) this.#first = 0;
   }
 
-  /** Ask for the strip's seeds: from the first one in use on, until somebody asks for more. */
-  load(state, catalogue) {
+  /** Mark tiles of a former request as such. */
+  render(state, catalogue) {
+    this.root.parentElement.classList.toggle("stale", this.#shown.query !== this.#query(state, catalogue));
+  }
+
+  /** Query of the sheet for a state: seeds from the first one in use on, until somebody asks for more. */
+  #query(state, catalogue) {
+    const first = this.#first ?? Math.min(state.seed, catalogue.max_seed - COUNT + 1);
+    return request({ ...state, seed: first }, catalogue, { seeds: COUNT, pixels: PIXELS });
+  }
+
+  /** Ask for the strip's seeds; `redraw` is called when they are there. */
+  load(state, catalogue, redraw) {
     this.#first ??= Math.min(state.seed, catalogue.max_seed - COUNT + 1);
     const first = this.#first;
-    const query = request({ ...state, seed: first }, catalogue, { seeds: COUNT, pixels: PIXELS });
+    const query = this.#query(state, catalogue);
+    this.render(state, catalogue);
     this.lane.ask({
       key: `${query}#${state.seed}`,
       work: (signal) => (this.#shown.query === query ? this.#shown.sheet : getPicture(`api/sheet.png?${query}`, signal)),
       show: (sheet) => {
         this.#shown = { query, sheet };
         this.#draw(sheet, first, state.seed);
+        redraw();
       },
     });
   }

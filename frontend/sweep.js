@@ -1,6 +1,6 @@
 // Sweep of one attribute from low to high: a film strip, a player, and the measured curve against the requested one.
 
-import { make } from "./elements.js";
+import { make, setText } from "./elements.js";
 import { signed } from "./gauges.js";
 import { getJson, getPicture } from "./requests.js";
 import { modelOf, request, write } from "./state.js";
@@ -8,10 +8,16 @@ import { modelOf, request, write } from "./state.js";
 const STEPS = 13;
 const PIXELS = 128; // of a frame
 const FRAMES_PER_SECOND = 5;
+const UNSEEN = "The film is drawn once this part of the page is in view.";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
+/** What a film belongs to: a request, whatever its value of the attribute that is swept. */
+export const filmOf = (state, catalogue) =>
+  `${request({ ...state, values: { ...state.values, [state.sweep]: null } }, catalogue)}&sweep=${state.sweep}`;
+
 export class Sweep {
-  #film = null; // {sheet, readings, attribute, state} of what is shown
+  #film = null; // {key, of, sheet, readings, attribute, morphology} of what is shown
+  #failed = null; // what the film that could not be had would have been of
   #position = 0; // frame, with a fraction while it plays
   #direction = 1;
   #clock = 0; // of the last drawn frame, 0: not playing
@@ -57,15 +63,37 @@ export class Sweep {
       choice.dataset.names = names;
     }
     choice.value = state.sweep;
+    const isStale = this.#film?.of !== filmOf(state, catalogue);
+    if (isStale && this.#clock) this.pause();
+    this.root.classList.toggle("stale", isStale);
+    if (!isStale) return;
+    const isFailed = this.#failed === filmOf(state, catalogue);
+    setText(this.parts.reading, "");
+    setText(this.parts.words, isFailed ? "The film could not be drawn." : this.isVisible ? "Drawing the film…" : UNSEEN);
+    this.parts.canvas.setAttribute("aria-label", "No frame yet");
   }
 
-  /** Ask for the film of a state in which nothing is free but what is swept, if it can be seen. */
-  load(state, catalogue) {
+  /** Whether the film that is shown is that of the state that was rendered last. */
+  get #isStale() {
+    return this.root.classList.contains("stale");
+  }
+
+  /**
+   * Ask for the film of a state in which nothing is free but what is swept, if it can be seen.
+   *
+   * @param {string} of  `filmOf` the state as it is, with what is free  @param redraw called when something changed
+   */
+  load(state, catalogue, of, redraw) {
     if (!this.isVisible) return;
     const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === state.sweep);
     const rest = { ...state, values: { ...state.values, [state.sweep]: null } };
     const query = request(rest, catalogue, { sweep: state.sweep, steps: STEPS });
     this.root.classList.add("waiting");
+    this.#failed = null;
+    if (this.#film?.key === query) {
+      this.#film.of = of;
+      redraw();
+    }
     this.lane.ask({
       key: query,
       work: (signal) =>
@@ -76,9 +104,15 @@ export class Sweep {
       show: ([sheet, { tiles }]) => {
         const readings = tiles.map((tile) => ({ ...tile.attributes[state.sweep], support: tile.support }));
         const isOther = this.#film?.attribute.name !== attribute.name;
-        this.#film = { sheet, readings, attribute, morphology: state.morphology };
+        this.#film = { key: query, of, sheet, readings, attribute, morphology: state.morphology };
         if (isOther && !this.#clock) this.#position = this.#nearest(state.values[state.sweep]);
+        this.root.classList.remove("stale");
         this.#show(catalogue);
+        redraw();
+      },
+      failed: () => {
+        this.#failed = of;
+        redraw();
       },
       done: () => this.root.classList.remove("waiting"),
     });
@@ -86,7 +120,7 @@ export class Sweep {
 
   /** Value of the present frame. */
   get value() {
-    return this.#film?.readings[Math.round(this.#position)].requested ?? null;
+    return this.#isStale ? null : this.#film?.readings[Math.round(this.#position)].requested ?? null;
   }
 
   /** Show one frame and stop there. */
@@ -98,7 +132,7 @@ export class Sweep {
 
   toggle() {
     if (this.#clock) this.pause();
-    else if (this.#film) {
+    else if (this.#film && !this.#isStale) {
       this.#clock = performance.now();
       this.#label("Pause");
       requestAnimationFrame((now) => this.#tick(now));
@@ -188,7 +222,7 @@ export class Sweep {
   }
 
   #draw() {
-    if (!this.#film) return;
+    if (!this.#film || this.#isStale) return;
     const { sheet, readings, attribute } = this.#film;
     const { parts } = this;
     const context = parts.canvas.getContext("2d");

@@ -1,0 +1,145 @@
+"""What the page says is of what it shows: results of a former request do not stand under a new one."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import pytest
+
+from galaxies.serving.application import create_app
+from galaxies.serving.models import load_models
+
+page_tests = pytest.importorskip("tests.serving.test_page", reason="playwright is not installed")
+pytestmark = page_tests.pytestmark
+browser, expect, measure_well = page_tests.browser, page_tests.expect, page_tests.measure_well
+START = "?morphology=spiral&size=0.170&brightness=0.300&ellipticity=0.400&redshift=0.040&seed=5"
+STALE = re.compile(r"\bstale\b")
+
+
+@pytest.fixture(scope="module")
+def address(untrained):
+    """Address of a server in this process, of a GAN and a diffusion model."""
+    from werkzeug.serving import make_server
+
+    models = load_models([untrained["gan"], untrained["diffusion"]], "cpu")
+    server = make_server("127.0.0.1", 0, create_app(models), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    """One tab for all tests of this file, and the faults of its scripts."""
+    page, faults = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce"), []
+    page.set_default_timeout(page_tests.PATIENCE)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    page.close()
+    assert faults == []
+
+
+@pytest.fixture
+def page(tab, address):
+    """Return the page with a measured galaxy in it; what a test has put between it and the server goes again."""
+    tab.route(re.compile("/api/(measure|sheet.json)"), measure_well)  # an untrained network draws nothing to measure
+    tab.goto(address + START)
+    expect(tab.locator("#slider-size-found")).to_have_text("measured 0.180 (+0.010)")
+    yield tab
+    tab.unroute_all(behavior="wait")
+
+
+def answer_nothing(page):
+    page.route("**/api/**", lambda route: route.abort())
+
+
+def test_nothing_of_the_former_galaxy_stands_under_a_request_that_fails(page):
+    page.locator("#sweep").scroll_into_view_if_needed()
+    expect(page.locator("#sweep-words")).to_contain_text("with a bias of")
+    expect(page.locator("#seeds")).not_to_have_class(STALE)
+    answer_nothing(page)
+    page.get_by_role("button", name="Edge-on", exact=True).click()
+
+    figure = page.locator("#figure-a")
+    expect(figure.locator(".support")).to_have_text("not drawn")
+    expect(figure.locator(".mark")).to_have_text("not drawn")
+    expect(figure.locator(".class")).to_have_text("Edge-on")
+    expect(figure.get_by_role("img", name="Edge-on galaxy, seed 5: not drawn")).to_be_visible()
+    expect(figure.locator(".picture")).to_have_css("opacity", "0.14")
+    assert figure.locator(".verdict").inner_text().strip() == ""
+    assert page.locator(".gauge .found", has_text="measured 0.").count() == 0
+    assert page.locator(".gauge .marker:not([hidden])").count() == 0
+    expect(page.locator("#seeds")).to_have_class(STALE)
+    expect(page.locator("#seeds .mark")).to_be_visible()
+    for part in (".film", ".plot", ".projector canvas"):
+        expect(page.locator(f"#sweep {part}")).to_be_hidden()
+    expect(page.locator("#sweep-words")).to_have_text(re.compile("Drawing the film|is drawn once"))
+    assert page.locator("#sweep-reading").inner_text() == ""
+    expect(page.locator("#message")).to_contain_text("does not answer")
+
+    # Another galaxy still, whose request waits; then the server is there again, and all is of this one.
+    page.get_by_role("button", name="Merger", exact=True).click()
+    expect(figure.locator(".support")).to_have_text(re.compile("not drawn|drawing…"))
+    page.unroute("**/api/**")
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page_tests.wait_shown(page, morphology="merger")
+    expect(figure.locator(".support")).not_to_have_text(re.compile("drawn|drawing"))
+    expect(figure.locator(".mark")).to_be_empty()
+    expect(figure.locator(".picture")).to_have_css("opacity", "1")
+    expect(page.locator(".gauge .marker:not([hidden])")).to_have_count(3)
+    page.locator("#sweep").scroll_into_view_if_needed()
+    expect(page.locator("#sweep .film")).to_be_visible()
+    expect(page.locator("#sweep-words")).to_contain_text("merger galaxies")
+    expect(page.locator("#seeds")).not_to_have_class(STALE)
+
+
+def test_a_picture_and_its_caption_change_together(page):
+    """While the picture is under way the caption is the former one's, or says that one is being drawn."""
+    held = []
+    page.route("**/api/image.png?*", lambda route: held.append(route))
+    page.get_by_role("button", name="Elliptical", exact=True).click()
+    seen = page.evaluate("[...document.querySelectorAll('#figure-a :is(.class, .verdict)')].map((p) => p.textContent)")
+    assert seen[0] == "Spiral" or seen[1].strip() == ""
+    expect(page.locator("#figure-a .support")).to_have_text("drawing…")
+    expect(page.get_by_role("img", name="Elliptical galaxy, seed 5: drawing…")).to_be_visible()
+    # Measured meanwhile, which says nothing of the picture that is still there.
+    expect(page.locator("#slider-size-found")).to_contain_text("measured")
+    expect(page.locator("#figure-a .support")).to_have_text("drawing…")
+    page_tests.wait_until(page, lambda: held)
+    held[0].continue_()
+    page_tests.wait_shown(page, morphology="elliptical")
+    expect(page.get_by_role("img", name=re.compile("^Elliptical galaxy, seed 5. .*galaxies have"))).to_be_visible()
+
+
+def test_a_measurement_is_of_the_values_that_are_shown(page):
+    held = []
+    page.route("**/api/measure?*", lambda route: held.append(route))
+    page.locator("#slider-size").fill("0.200")
+    expect(page.locator("#slider-size-found")).to_have_text("measuring…")
+    page_tests.wait_until(page, lambda: held)
+    held[0].abort()
+    expect(page.locator("#slider-size-found")).to_have_text("not measured")
+    assert page.locator(".gauge .marker:not([hidden])").count() == 0
+
+
+def test_the_other_models_picture_is_marked_as_well(page):
+    answer_nothing(page)
+    page.get_by_role("button", name="Pin as B").click()
+    expect(page.locator("#figure-b .support")).to_have_text("not drawn")
+    expect(page.locator("#figure-a .support")).to_have_text("like real galaxies")  # whose request is the same
+    page.get_by_role("button", name="Stop comparing").click()
+
+
+def test_a_download_that_fails_says_so(page):
+    answer_nothing(page)
+    page.get_by_role("link", name="FITS", exact=True).click()
+    expect(page.locator("#message")).to_contain_text(".fits could not be had. The server does not answer")
+    page.unroute("**/api/**")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="FITS", exact=True).click()
+    assert download.value.suggested_filename.endswith(".fits")
+    expect(page.locator("#message")).to_be_empty()
