@@ -25,6 +25,7 @@ STUDY = Kind(
     "a study",
     (
         *("settings.json", "table.md", "table.json", "ablation.json", "ablation.png", "realism.json"),
+        *("arms.json", "arms.png", "nuclei.png"),
         *(f"{name}.png" for name in ("mock_and_real", *MORPHOLOGY_NAMES)),
     ),
     lambda folder: any(
@@ -33,6 +34,7 @@ STUDY = Kind(
             ("settings.json", ("data_sha256",)),
             ("table.json", ("GAN", "diffusion")),
             ("realism.json", ("seed", "statistics", "flagged")),
+            ("arms.json", ("real", "image_size", "classes")),
         )
     ),
 )

@@ -32,7 +32,7 @@ from galaxies.common.outputs import (
 )
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.mock_survey import writing
-from studies import ablation, families, noise_schedules, realism, solvers, train_release, widths
+from studies import ablation, arms, families, noise_schedules, realism, solvers, train_release, widths
 from studies.runs import STUDY
 from tests.conftest import TINY, tree_of, write_dataset
 from tests.generation.painted import GRIZ, write_flux_checkpoint
@@ -126,6 +126,7 @@ FOLDERS = {
     "realism": Writer(
         realism.main, "--mock {d} --real {d} --out {out}", STUDY, ("realism.json", "mock_and_real.png", "merger.png")
     ),
+    "arms": Writer(arms.main, "--real {d} --out {out}", STUDY, ("arms.json", "arms.png", "nuclei.png")),
     "train_release": Writer(train_release.main, "--data {d} --credit x --out {out}", STUDY, ("settings.json",)),
     "pack": Writer(train_release.main, "--pack --data {d} --out {out}", STUDY),
 }
