@@ -275,7 +275,8 @@ def measure_flux(
     of_profiles, level = level, level * taken[:, None]
     above_level, detection = detection, detection + ((1 - taken) * zero)[:, None, None]
     planes = planes + (1 - taken)[:, None, None, None] * sky.level[..., None, None]
-    model, covariance = refine(model, detection, usable, drawings, level, ellipse, grain)
+    refined = refine(model, detection, usable, drawings, level, ellipse, grain)
+    model = refined.model
     smooth_light = torch.bmm(model.light[:, None], drawings).view_as(detection)
     smooth_shown = smooth_light - (model.light * level).sum(1)[:, None, None]
     distance = distance_from(detection, seen.centre)
@@ -286,7 +287,7 @@ def measure_flux(
         observed = smooth_light + belief * (detection - smooth_shown)
         reach = FLUX_APERTURE * petrosian_radius(measure_rings(observed, everywhere, distance))[0]
         belief = belief * (reach[:, None, None] - distance + 0.5).clamp(0, 1)
-        spread = spread_of_light(model, covariance, belief, above_level, drawings, of_profiles, zero, mixtures)
+        spread = spread_of_light(model, refined, belief, above_level, drawings, of_profiles, zero, mixtures)
         # The level of the sky is a median in the corners, or the zero of the file.
         of_level = taken.square() * _MEDIAN_LOSS / sky.used.clamp_min(1)
         of_level = of_level + model.of_zero.square() * zero_variance(usable.sum((1, 2)))

@@ -31,7 +31,6 @@ _PIXEL = 1 / 12  # variance of a pixel's area along one axis, pixels²
 _TYPICAL_INDEX = 1.4
 _INDEX_SPREAD = 0.7  # of its natural logarithm
 _WITH_BULGE = -1.5  # logarithm of how likely each disc with a bulge is, relative to the typical index
-_LARGER = 0.25  # power of the radius that the prior of profiles has: noise hides large galaxies sooner than small ones
 _ZERO_ERROR = 0.03  # standard deviation of the sky about the zero of a file without sky, units of a pixel's noise
 _ZERO_BELIEVED = 1.5  # logarithm of how much likelier a file is without sky than with any other level near it
 _FREEDOM = 1.0  # of a Gaussian's light about that of the Sersic profile, times itself with its neighbours
@@ -113,6 +112,23 @@ class Model(NamedTuple):
     amplitudes: Tensor
     significance: Tensor
     of_zero: Tensor
+
+
+class Refined(NamedTuple):
+    """Models that followed the pixels.
+
+    Attributes
+    ----------
+    model : Model
+    covariance : Tensor, (N, G, G)
+        Of the light of the Gaussians, by the noise of the pixels that it followed.
+    left : Tensor, (N, G, G)
+        What is left of an error that the light had before: 1 where no pixel tells it, 0 where they tell all.
+    """
+
+    model: Model
+    covariance: Tensor
+    left: Tensor
 
 
 def stretched(variances: Tensor, stretch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +216,8 @@ def fit_profiles(
     gain = torch.cat([tries[0][1], tries[1][1] - lost], 1) / grain.square()[:, None]
     best = gain.detach().amax(1, keepdim=True).clamp_min(0)
     of_index = -0.5 * ((mixtures.indices.clamp_min(0.1) / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
-    prior = _LARGER * mixtures.radii.log() + of_index.where(mixtures.indices > 0, _WITH_BULGE)
+    # All radii are as likely, in their logarithm.
+    prior = of_index.where(mixtures.indices > 0, _WITH_BULGE)
     belief = torch.softmax(0.5 * gain + torch.cat([prior, prior + _ZERO_BELIEVED]), 1)
     by_profile = (belief * amplitude).unflatten(1, (2, -1)).sum(1)
     of_zero = belief.unflatten(1, (2, -1))[:, 1].sum(1)
@@ -220,7 +237,7 @@ def trusted(model: Model, usable: Tensor, drawings: Tensor, ellipse: Ellipse, gr
 
 def spread_of_light(
     model: Model,
-    covariance: Tensor,
+    refined: Refined,
     belief: Tensor,
     light: Tensor,
     drawings: Tensor,
@@ -231,23 +248,27 @@ def spread_of_light(
     """Return the relative standard deviation (N,) of all light by what is not known of the profile.
 
     Light that is believed, by `belief` (N, S, S), is the same with each profile; what a profile promises beside it is
-    not. That differs among the profiles of the table, and by the noise that `refine` followed, of the `covariance`
-    (N, G, G). Other parameters as in `fit_profiles`.
+    not. That differs among the profiles of the table, as far as `refine` left them to differ, and by the noise that it
+    followed. Other parameters as in `fit_profiles`.
     """
     pixels = belief.flatten(1)
     count, seen = pixels.sum(1, keepdim=True), (pixels * light.flatten(1)).sum(1, keepdim=True)
     unseen = 1 - torch.bmm(drawings, pixels[..., None])[..., 0]  # (N, G)
-    amplitudes = model.amplitudes.unflatten(1, (2, -1))
+    amplitudes, beliefs = (each.unflatten(1, (2, -1)) for each in (model.amplitudes, model.beliefs))
     lights = torch.stack(
         [
             seen + amplitudes[:, 0] * ((unseen + level * count) @ mixtures.parts.T),
             seen + zero[:, None] * count + amplitudes[:, 1] * (unseen @ mixtures.parts.T),
         ],
         1,
-    ).flatten(1)
+    )
+    # By what a profile differs from the mean of all with the same sky, the pixels took back.
+    told = amplitudes * ((unseen - torch.bmm(unseen[:, None], refined.left)[:, 0]) @ mixtures.parts.T)[:, None]
+    usual = (beliefs * told).sum(2, keepdim=True) / beliefs.sum(2, keepdim=True).clamp_min(1e-6)
+    lights = (lights - told + usual).flatten(1)
     mean = (model.beliefs * lights).sum(1, keepdim=True)
     variance = (model.beliefs * (lights - mean).square()).sum(1)
-    variance = variance + (unseen * torch.bmm(covariance, unseen[..., None])[..., 0]).sum(1).clamp_min(0)
+    variance = variance + (unseen * torch.bmm(refined.covariance, unseen[..., None])[..., 0]).sum(1).clamp_min(0)
     return variance.sqrt() / mean[:, 0].abs().clamp_min(1e-6)
 
 
@@ -258,7 +279,7 @@ def zero_variance(count: Tensor) -> Tensor:
 
 def refine(
     model: Model, light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, ellipse: Ellipse, grain: Tensor
-) -> tuple[Model, Tensor]:
+) -> Refined:
     """Let the light of each Gaussian follow the pixels, as far as they tell it: few galaxies are Sersic profiles.
 
     The light far out, which a bulge's steep profile promises and a disc's does not have, is that of the outermost
@@ -272,11 +293,6 @@ def refine(
     light, usable, drawings, level, ellipse, grain
         As in `fit_profiles`; light and level are those above the sky that is believed.
 
-    Returns
-    -------
-    model : Model
-    covariance : Tensor, (N, G, G)
-        Of what was added to the light, by the noise of the pixels.
     """
     with torch.no_grad():
         known = model.light.clamp_min(0)
@@ -295,10 +311,11 @@ def refine(
         one = torch.eye(free.shape[1], dtype=free.dtype, device=free.device)
         both = free[:, :, None] * free[:, None]
         inverse = both * _inverse(one + both * products)
-        covariance = inverse @ products @ inverse
+        followed = inverse @ products
     residual = light.flatten(1) - torch.bmm(model.light[:, None], shown)[:, 0]
     pull = torch.bmm(weighed, residual[..., None])[..., 0] - freed * (weights * residual).sum(1, keepdim=True) * sums
-    return model._replace(light=model.light + torch.bmm(inverse, pull[..., None])[..., 0]), covariance
+    light = model.light + torch.bmm(inverse, pull[..., None])[..., 0]
+    return Refined(model._replace(light=light), followed @ inverse, one - followed)
 
 
 def _inverse(matrices: Tensor) -> Tensor:

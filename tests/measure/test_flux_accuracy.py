@@ -36,7 +36,15 @@ def test_magnitudes_radii_and_shapes_are_true(truth, significance, most):
 
 def test_the_noise_tells_how_wrong_a_flux_is(truth):
     pulls = np.concatenate([observe(truth, significance)[1].pull for significance in (20, 100, 1000)])
-    assert 0.6 < np.sqrt((pulls**2).mean()) < 1.5
+    assert 0.7 < np.sqrt((pulls**2).mean()) < 1.25
+
+
+def test_a_flux_scatters_by_its_error_over_draws_of_the_noise(truth):
+    drawn = type(truth)(*(np.repeat(column[:8], 32, 0) for column in truth))
+    found, _ = observe(drawn, 100, seed=1)
+    flux, error = (values[:, 0].numpy().reshape(8, 32) for values in (found.flux, found.flux_error))
+    # Of 32 draws a deviation has an error of an eighth, and the middle of eight such less than half of that.
+    assert np.median(flux.std(1, ddof=1) / error.mean(1)) == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize(
