@@ -11,7 +11,10 @@ Galaxies are those of the mock survey, or of a generator that was trained on flu
 The folder gets for each band BAND.fits (nJy a pixel, with the extensions NOISE, WEIGHT and PSF) and
 noiseless_BAND.fits, segmentation.fits, truth.fits (a row a source), field.json and preview.png. What is in them
 depends on the options alone, and not on the number of processes; with the same seed another survey sees galaxies of the
-same places, magnitudes, sizes and redshifts.
+same places, magnitudes, sizes and redshifts. The same command goes on with a field that was interrupted. Under torchrun
+each process paints its part, on several machines too, if DIR lies on a disk that they share:
+
+    torchrun --nproc_per_node 8 observe.py field --survey LSST --bands g,r,i --area 3600 --out fields/degree
 
 `galaxies` observes galaxies that are asked for as generate_from_checkpoint.py is. The folder gets what that writes,
 with what photometry measures on the observed images, and observation.json, which says what observed them. Noise, like
@@ -33,6 +36,7 @@ from galaxies.datasets.band_lists import band_names
 from galaxies.generation.request_options import add_request_options, read_request_options, with_values
 
 if TYPE_CHECKING:
+    from galaxies.mock_field.painting import Sky
     from galaxies.telescope.surveys import Survey
 
 _MOST_STARS = 1000.0
@@ -108,7 +112,11 @@ def _parser() -> Parser:
         "--processes", type=whole_number(1, 61), default=1, metavar="N", help="that work side by side (default: 1)"
     )
     field.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    field.add_argument("--overwrite", action="store_true", help="replace a mock field that is there")
+    field.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a mock field that is there, and what is painted of one that was begun with other options",
+    )
     add_device_option(field)
     add_solver_options(field)
     field.set_defaults(run=_field)
@@ -168,16 +176,30 @@ def _galaxies(options: argparse.Namespace, command_line: str) -> None:
 
 
 def _field(options: argparse.Namespace, command_line: str) -> None:
+    import torch
+
+    from galaxies.compute.ranks import PATIENCE_WITH_PARTS, Ranks
+    from galaxies.mock_field.making import make_field
+
+    ranks = Ranks.from_environment()
+    ranks.connect(torch.device("cpu"), PATIENCE_WITH_PARTS)  # whatever draws: they meet seldom, and with a few words
+    device = ranks.own_device(options.device)
+    said = make_field(
+        lambda: _sky(options, device, command_line), options.out, options.processes, options.overwrite, ranks
+    )
+    if ranks.is_first:
+        print(said)
+
+
+def _sky(options: argparse.Namespace, device: str, command_line: str) -> Sky:
+    """Return what a field shows; all that is wrong with the options is said here."""
     from galaxies.common.outputs import MOCK_FIELD, check_folder
-    from galaxies.compute.ranks import Ranks
     from galaxies.mock_field.clustering import Clusters, usual_amplitude
     from galaxies.mock_field.counts import CatalogueCounts, DeepCounts
-    from galaxies.mock_field.making import facts_of, limits, make_field, reference_of
+    from galaxies.mock_field.making import facts_of, reference_of
     from galaxies.mock_field.painting import Sky
     from galaxies.mock_field.sources import LightSource, MockLight
 
-    if Ranks.from_environment().size > 1:
-        raise UserError("a field is made by one program: start it without torchrun, and share the work by --processes")
     solver = solver_settings(options)
     if options.checkpoint and options.galaxies:
         raise UserError("--galaxies mock and --checkpoint each say what draws the galaxies: give one of them")
@@ -203,13 +225,11 @@ def _field(options: argparse.Namespace, command_line: str) -> None:
     if options.checkpoint:
         from galaxies.mock_field.trained_light import TrainedLight
 
-        source = TrainedLight(options.checkpoint, survey, reference_of(survey), options.device, **solver)
+        source = TrainedLight(options.checkpoint, survey, reference_of(survey), device, **solver)
     facts = facts_of(
         survey, options.area, options.seed, options.faintest, counts.describe(), source.describe(), command_line
     )
-    sky = Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars, clusters)
-    print("; ".join(limits(facts)))
-    print(make_field(sky, options.out, options.processes, options.overwrite))
+    return Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars, clusters)
 
 
 def _exposure(text: str) -> float | dict[str, float]:

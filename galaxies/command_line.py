@@ -182,7 +182,8 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         main(None)
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be said
     except UserError as error:
-        _say(f"{program}: error: {_one_line(str(error))}")
+        if str(error):  # else another process of the same work has said it
+            _say(f"{program}: error: {_one_line(str(error))}")
         _leave(2, error.at_once)
     except OSError as error:  # a full disk or a folder without permission, wherever it was met
         if _has_no_reader(error):

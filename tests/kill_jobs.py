@@ -17,7 +17,7 @@ from pathlib import Path
 
 PRELOAD = ["tests.kill_jobs", "galaxies.training.trainer", "galaxy", "resume_training", "prepare_data"]
 PRELOAD += ["galaxies.mock_survey.writing", "galaxies.storage.run_folder", "generate_from_checkpoint"]
-PRELOAD += ["galaxies.generation.shards", "galaxies.generation.catalogue"]
+PRELOAD += ["galaxies.generation.shards", "galaxies.generation.catalogue", "observe", "galaxies.mock_field.making"]
 
 
 def start(job, *arguments: object) -> multiprocessing.Process:
@@ -70,6 +70,13 @@ def script(
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = [name]
     run_script(lambda _: main([str(word) for word in argv]))
+
+
+def rank(number: int, of: int, port: int, *arguments: object) -> None:
+    """Do as `script`, as one of the processes that torchrun starts."""
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update({"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(of), **where})
+    script(*arguments)
 
 
 def _opened(log: Path | Connection) -> int:

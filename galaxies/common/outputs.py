@@ -24,10 +24,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from galaxies.common.durable_files import hidden_stem, plain_errors, remove_dead_temporaries, whole_file
+from galaxies.common.durable_files import plain_errors, remove_dead_temporaries, whole_file
 from galaxies.common.errors import UserError
 from galaxies.common.reading import open_regular, read_json
-from galaxies.common.replaced_folders import mend, partial_folder, put_in_place
+from galaxies.common.replaced_folders import is_hidden_part, mend, partial_folder, put_in_place
 
 _ON_WINDOWS = os.name == "nt"
 _HEAD_BYTES = 1 << 16  # of a file, by which it is told
@@ -290,7 +290,7 @@ def _is_there(path: Path) -> bool:
 
 def _is_empty(out: Path) -> bool:
     """Tell whether there is nothing in a folder but what is just being made for it."""
-    return all(path.name.startswith(f"{hidden_stem(out)}.partial-") for path in out.iterdir())
+    return all(is_hidden_part(path.name, out) for path in out.iterdir())
 
 
 def _first_in_the_way(out: Path, name: Path) -> Path | None:

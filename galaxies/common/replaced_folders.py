@@ -9,7 +9,8 @@ New files are written in a hidden folder, `.<name>.partial-<process>`, and stand
   rename marks (`.<name>.exchanged-<process>`), the new ones enter.
 
 A process that is killed meanwhile leaves hidden folders, from which the next call for the same folder goes back to the
-old files, or on to the new ones (`mend`).
+old files, or on to the new ones (`mend`). What is to outlive a process, since it took long, stands in
+`.<name>.unfinished` until there is the folder.
 """
 
 from __future__ import annotations
@@ -21,23 +22,38 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from galaxies.common.durable_files import hidden_beside, is_in_use, sync_folder
+from galaxies.common.durable_files import hidden_beside, hidden_stem, is_in_use, sync_folder
 from galaxies.common.errors import UserError
 
 _MAY_NOT_BE_RENAMED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
 _LEAVING, _EXCHANGED, _REPLACED, _PARTIAL = "leaving", "exchanged", "replaced", "partial"
+_UNFINISHED = "unfinished"
 
 Owned = Callable[[Path], list[str]]  # the relative names, with '/', of a folder's files that may be replaced
 
 
 def partial_folder(out: Path) -> Path:
     """Return where this process writes what will stand in `out`: beside it, or in it where only that can be written."""
-    beside = hidden_beside(out, _PARTIAL)
-    if not out.is_dir():
-        return beside
+    return _home(out) / hidden_beside(out, _PARTIAL).name
+
+
+def unfinished_folder(out: Path) -> Path:
+    """Return where parts are kept of what will stand in `out`, for any process that goes on with it."""
+    return _home(out) / f"{hidden_stem(out)}.{_UNFINISHED}"
+
+
+def is_hidden_part(name: str, out: Path) -> bool:
+    """Tell whether a name is one of those under which something is made for the folder `out`."""
+    return name.startswith(tuple(f"{hidden_stem(out)}.{kind}" for kind in (f"{_PARTIAL}-", _UNFINISHED)))
+
+
+def _home(out: Path) -> Path:
+    """Return the folder of the hidden ones: that of `out`, or `out` where only that can be written."""
     home = out.parent
+    if not out.is_dir():
+        return home
     inside = os.path.ismount(out) or out.stat().st_dev != home.stat().st_dev or not os.access(home, os.W_OK)
-    return out / beside.name if inside else beside
+    return out if inside else home
 
 
 def put_in_place(partial: Path, out: Path, owned: Owned) -> None:

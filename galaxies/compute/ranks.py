@@ -1,16 +1,19 @@
-"""Several processes that train one model: who they are, and what they add up.
+"""Several processes that do one work: who they are, what they add up, and when they wait for each other.
 
 `torchrun --nproc_per_node=N galaxy.py` starts N ranks. Each works on its own part of every batch; sums over the ranks
-make gradients, batch statistics and logged means those of the whole batch. Without torchrun there is one rank, and
-every function here leaves its argument as it is.
+make gradients, batch statistics and logged means those of the whole batch. Work in a shared folder needs less: rank 0
+says what there is to do, and waits until all have done their part. Without torchrun there is one rank, and every
+function here leaves its argument as it is.
 """
 
 from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +22,11 @@ from torch import Tensor, nn
 from galaxies.common.errors import UserError
 
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # of torchrun, and what they are without it
+_MEETING = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = datetime.timedelta(minutes=5)  # for rank 0 to draw and save, before the others call it lost
+PATIENCE_WITH_PARTS = datetime.timedelta(days=14)  # for the last rank to do its part, of work in a shared folder
+
+Value = TypeVar("Value")
 
 
 class LostRankError(UserError):
@@ -76,12 +83,22 @@ class Ranks:
             return f"cuda:{self.local_rank}"
         return device
 
-    def connect(self, device: torch.device) -> None:
-        """Meet the other ranks: over NCCL on CUDA, over gloo elsewhere; once in a process."""
+    def connect(self, device: torch.device, patience: datetime.timedelta = _PATIENCE) -> None:
+        """Meet the other ranks: over NCCL on CUDA, over gloo elsewhere; once in a process.
+
+        `patience` is how long one may keep the others waiting. One that has ended is noticed at once.
+
+        Raises
+        ------
+        UserError
+            If the environment does not say where to meet.
+        """
         if self.size > 1 and not dist.is_initialized():
+            if absent := [name for name in _MEETING if not os.environ.get(name)]:
+                raise UserError(f"the environment lacks {', '.join(absent)}: start several processes with torchrun")
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
 
     def disconnect(self) -> None:
         """Leave the other ranks."""
@@ -130,6 +147,42 @@ class Ranks:
         asked = torch.tensor(float(flag), device=device)
         dist.all_reduce(asked, op=dist.ReduceOp.MAX)
         return bool(asked)
+
+    def first_says(self, value: Value) -> Value:
+        """Return the value of rank 0, which can be pickled, whatever this rank's is; all wait until rank 0 has it.
+
+        Raises
+        ------
+        LostRankError
+            If another rank has gone.
+        """
+        if self.size == 1:
+            return value
+        values = [value]
+        with self._not_alone():
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wait_for_all(self) -> None:
+        """Wait until every rank has come here.
+
+        Raises
+        ------
+        LostRankError
+            If another rank has gone.
+        """
+        if self.size > 1:
+            with self._not_alone():
+                dist.barrier()
+
+    @contextmanager
+    def _not_alone(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
+            raise LostRankError(f"rank {self.rank} has lost another rank") from None
 
     def couple_batch_norm(self, module: nn.Module) -> nn.Module:
         """Make the module's batch normalisation use the statistics of all ranks' images together."""

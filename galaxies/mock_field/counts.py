@@ -9,6 +9,7 @@ beyond and the radii are round numbers for planning: a catalogue of one's own ta
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,10 @@ class DeepCounts:
             f"{KNEE}, from {BRIGHTEST:g} to {self.faintest:g} (LSST Science Book 2009, section 3.7.2, in i)"
         )
 
+    def settings(self) -> str:
+        """Return what decides the counts: of the same settings the same galaxies are drawn."""
+        return self.describe()
+
     @property
     def median_magnitude(self) -> float:
         """The magnitude that half of the galaxies are fainter than."""
@@ -112,6 +117,13 @@ class CatalogueCounts:
     def describe(self) -> str:
         """Say what the counts are."""
         return f"rows of {self._path.name}, {self.per_arcmin2:.4g} a square arcminute; {self.left_out} left out"
+
+    def settings(self) -> str:
+        """Return what decides the counts; see `DeepCounts.settings`."""
+        digest = hashlib.sha256(self.describe().encode())
+        for name, values in sorted(self._columns.items()):
+            digest.update(name.encode() + values.tobytes())
+        return digest.hexdigest()
 
     @property
     def median_magnitude(self) -> float:

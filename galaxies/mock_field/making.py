@@ -1,16 +1,19 @@
 """Make a mock field: paint its cells in one or several processes, add noise, write the truth, and show it.
 
-Cells are added to the files in their order, whatever process painted them, so that sums round the same, and noise is
-a function of the seed, the band and the row. So the files have the same bytes for any number of processes, and memory
-does not depend on the area.
+Painted cells are kept until all are there (`painted_cells.py`), and then added to the files in their order, whatever
+process painted them and when, so that sums round the same; noise is a function of the seed, the band and the row. So
+the files have the same bytes for any number of processes and ranks, and after interruptions; memory does not depend on
+the area.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,13 +27,16 @@ from config_physics import AB_ZERO_POINT
 from galaxies.common.durable_files import free_space, plain_errors
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import MOCK_FIELD, output_folder
+from galaxies.common.signals import exits_when_terminated
+from galaxies.compute.ranks import LostRankError, Ranks
 from galaxies.compute.seeded_noise import random_words, standard_normal
 from galaxies.compute.worker_processes import stream_on_processes
 from galaxies.images.composites import LuptonComposite
 from galaxies.images.grids import save_picture
 from galaxies.mock_field.field_files import CENTRE_DEG, FieldFiles, Plane, bytes_of_field
-from galaxies.mock_field.field_folder import GALAXY, MOST_PX, PREVIEW, FieldBand, FieldFacts, world_coordinates
-from galaxies.mock_field.painting import Picture, Sky, catalogue_of, paint, wanted_of
+from galaxies.mock_field.field_folder import MOST_PX, PREVIEW, FieldBand, FieldFacts, world_coordinates
+from galaxies.mock_field.painted_cells import Cell, PaintedCells, bytes_of_cell, settings_of
+from galaxies.mock_field.painting import Picture, Sky, paint
 from galaxies.telescope.surveys import Survey
 
 _ROWS_PX = 1 << 20  # pixels that noise is added to at a time
@@ -95,48 +101,124 @@ def facts_of(
     )
 
 
-def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False) -> str:
-    """Make a field, and say in a sentence what there is.
+def make_field(
+    build: Callable[[], Sky], out: Path, processes: int = 1, overwrite: bool = False, ranks: Ranks | None = None
+) -> str:
+    """Make a field, or go on with one that was interrupted, and say in sentences what there is.
 
     Parameters
     ----------
-    sky : Sky
+    build : callable
+        Returns the sky. Rank 0 calls it first, so that what is wrong with all of them is said once.
     out : Path
         Folder to make; it is complete or not there.
     processes : int
         That paint; one paints in this process.
     overwrite : bool
-        Replace a mock field that is there.
+        Replace a mock field that is there, and cells that were painted with other settings.
+    ranks : Ranks, optional
+        Which share the cells, and are connected. Rank 0 makes the field of them.
+
+    Returns
+    -------
+    str
+        Of rank 0; nothing of the others.
 
     Raises
     ------
     UserError
-        If `out` may not be replaced, the disk has too little room or fails.
+        If `out` may not be replaced, it was begun with other settings, the disk has too little room or fails.
+    LostRankError
+        If another rank has failed or gone.
     """
-    facts = sky.facts
+    ranks = ranks or Ranks()
+    painted = PaintedCells(out)
+    with exits_when_terminated(), ExitStack() as held:
+        left: list[Cell] = []
+        if ranks.is_first:
+            sky = build()
+            held.enter_context(painted.claimed(settings_of(sky), overwrite))
+            number, done = math.prod(sky.cells), painted.count()
+            _check_space(sky, painted.folder, number - done)
+            print("; ".join(limits(sky.facts)))
+            if done:
+                print(f"{done:,} of {number:,} cells were painted before")
+            left = painted.missing(cells_of(sky))
+        left = _first_says(ranks, left)
+        with painted.together(ranks):
+            if not ranks.is_first:
+                sky = build()
+                painted.check(settings_of(sky), ranks.rank)
+            _paint_share(sky, painted, left, processes, ranks)
+            ranks.wait_for_all()
+        if not ranks.is_first:
+            return ""
+        said = _assemble(sky, painted, out, processes, overwrite)
+        painted.remove()
+    return said
+
+
+def cells_of(sky: Sky) -> list[Cell]:
+    """Return all cells of a field, in the order in which they are added to each other."""
     down, along = sky.cells
-    cells = [(row, column) for row in range(down) for column in range(along)]
+    return [(row, column) for row in range(down) for column in range(along)]
+
+
+def _first_says(ranks: Ranks, left: list[Cell]) -> list[Cell]:
+    """Return what rank 0 finds to be painted; where it fails, it says why."""
+    try:
+        return ranks.first_says(left)
+    except LostRankError as error:
+        raise LostRankError("" if ranks.local_rank else f"{error} before anything was painted") from None
+
+
+def _check_space(sky: Sky, folder: Path, num_cells: int) -> None:
+    facts = sky.facts
+    num_sources = round(facts.area_arcmin2 * (sky.counts.per_arcmin2 + sky.stars_per_arcmin2))
+    needed = bytes_of_field(facts, num_sources) + 4 * facts.width_px * facts.height_px
+    needed += num_cells * bytes_of_cell(facts)
+    if needed > (free := free_space(folder)[1]):
+        raise UserError(
+            f"a field of {facts.area_arcmin2:.4g} square arcminutes needs {needed / 1e9:.3g} GB and the disk has "
+            f"{free / 1e9:.3g} GB free: make room, or choose an --area below {facts.area_arcmin2 * free / needed:.3g}"
+        )
+
+
+def _paint_share(sky: Sky, painted: PaintedCells, left: list[Cell], processes: int, ranks: Ranks) -> None:
+    """Paint this rank's part of the cells that are left."""
+    share = left[ranks.rank :: ranks.size]
+    bar = tqdm(total=len(share), desc="painting", unit=" cells", leave=False, disable=not ranks.is_first)
+    try:
+        with plain_errors(painted.folder), bar:
+            for _ in _results(partial(_paint, sky, painted), share, processes, "paint a field"):
+                bar.update()
+                painted.check_on_others(ranks)
+    except (KeyboardInterrupt, SystemExit):
+        if ranks.is_first:
+            print(f"\nwhat is painted is kept in {painted.folder}: the same command goes on", file=sys.stderr)
+        raise
+
+
+def _paint(sky: Sky, painted: PaintedCells, cell: Cell) -> None:
+    painted.write(cell, paint(sky, cell))
+
+
+def _assemble(sky: Sky, painted: PaintedCells, out: Path, processes: int, overwrite: bool) -> str:
+    """Put the files together of cells that are all painted, and say what there is."""
+    cells = cells_of(sky)
     with output_folder(out, MOCK_FIELD, inputs=(), overwrite=overwrite) as folder:
-        numbers, replaced = _counted(sky, cells)
+        numbers, replaced = _counted(painted, cells)
         lie = "galaxies lie at random, without clusters" if sky.clusters is None else sky.clusters.describe()
-        facts = replace(facts, remarks=(*facts.remarks, lie, *sky.source.notes(), *replaced))
+        facts = replace(sky.facts, remarks=(*sky.facts.remarks, lie, *sky.source.notes(), *replaced))
         firsts = np.concatenate([[1], 1 + np.cumsum(numbers)]).tolist()
-        needed = bytes_of_field(facts, sum(numbers)) + 4 * facts.width_px * facts.height_px
-        if needed > (free := free_space(folder)[1]):
-            raise UserError(
-                f"a field of {facts.area_arcmin2:.4g} square arcminutes needs {needed / 1e9:.3g} GB and the disk has "
-                f"{free / 1e9:.3g} GB free: make room, or choose an --area below "
-                f"{facts.area_arcmin2 * free / needed:.3g}"
-            )
         with plain_errors(out):
             files = FieldFiles.lay_out(folder, facts, psf_images(sky), sum(numbers))
             scratch = folder / ".brightest"
             brightest = _scratch_plane(scratch, facts.shape)
-            tasks = list(zip(cells, firsts[:-1], strict=True))
-            with tqdm(total=len(cells), desc="painting", unit=" cells", leave=False) as bar:
-                for picture in _results(partial(_painted, sky), tasks, processes, "paint a field"):
-                    _add(files, brightest, picture)
-                    bar.update()
+            for cell, first in tqdm(
+                zip(cells, firsts[:-1], strict=True), "adding", len(cells), unit=" cells", leave=False
+            ):
+                _add(files, brightest, painted.read(cell), first)
             scratch.unlink()
             height = max(1, _ROWS_PX // facts.width_px)
             rows = [(name, row) for name in facts.band_names for row in range(0, facts.height_px, height)]
@@ -152,13 +234,13 @@ def make_field(sky: Sky, out: Path, processes: int = 1, overwrite: bool = False)
     )
 
 
-def _counted(sky: Sky, cells: Iterable[tuple[int, int]]) -> tuple[list[int], list[str]]:
+def _counted(painted: PaintedCells, cells: Iterable[Cell]) -> tuple[list[int], list[str]]:
     """Return how many sources each cell has, and sentences on galaxies that are drawn otherwise than asked for."""
     numbers, replaced = [], Counter[str]()
     for cell in cells:
-        rows = catalogue_of(sky, cell)
-        numbers.append(len(rows))
-        replaced.update(sky.source.replaced(wanted_of(sky, rows[rows["kind"] == GALAXY.encode()])))
+        number, otherwise = painted.numbers(cell)
+        numbers.append(number)
+        replaced.update(otherwise)
     said = [f"{n:,} of {sum(numbers):,} sources are galaxies {of}" for of, n in replaced.items() if n]
     return numbers, said
 
@@ -169,10 +251,6 @@ def psf_images(sky: Sky) -> list[np.ndarray]:
     widest = max(band.psf_fwhm for band in sky.facts.bands)
     side = max(5, 2 * math.ceil(_PSF_WIDTHS * widest / scale / 2) + 1)
     return list(sky.psf().image(side, scale)[0].numpy())
-
-
-def _painted(sky: Sky, task: tuple[tuple[int, int], int]) -> Picture:
-    return paint(sky, *task)
 
 
 def _results(function: Callable, tasks: Sequence, processes: int, what: str) -> Iterator:
@@ -195,12 +273,13 @@ def _scratch_plane(path: Path, shape: tuple[int, int]) -> Plane:
     return Plane(path, 0, shape)
 
 
-def _add(files: FieldFiles, brightest: Plane, picture: Picture) -> None:
-    """Add a cell to what is painted already."""
+def _add(files: FieldFiles, brightest: Plane, picture: Picture, first: int) -> None:
+    """Add a cell, whose first source gets the id `first`, to what is there already."""
     height, width = picture.brightest.shape
     if len(picture.truth):
+        picture.truth["id"] += first - 1
         _place_on_sky(files.facts, picture.truth)
-        files.truth.write(picture.truth, int(picture.truth["id"][0]) - 1)
+        files.truth.write(picture.truth, first - 1)
     if not height * width:
         return
     rows, columns = slice(picture.row, picture.row + height), slice(picture.column, picture.column + width)
@@ -211,7 +290,7 @@ def _add(files: FieldFiles, brightest: Plane, picture: Picture) -> None:
     reference = files.facts.band(files.facts.reference_band)
     more = (picture.brightest > before) & (picture.brightest > 0.5 * reference.sky_noise)
     brightest.write(np.where(more, picture.brightest, before), picture.row, picture.column)
-    files.segmentation.write(np.where(more, picture.owner, owner), picture.row, picture.column)
+    files.segmentation.write(np.where(more, picture.owner + first - 1, owner), picture.row, picture.column)
 
 
 def _place_on_sky(facts: FieldFacts, truth: np.ndarray) -> None:

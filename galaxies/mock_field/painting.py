@@ -23,7 +23,7 @@ from galaxies.telescope.psf import Psf
 from galaxies.telescope.waves import from_waves, moved, to_waves
 
 CELL_ARCSEC = 64.0
-_WINGS = 8.0  # widths of the PSF about a source's light that are painted, at least
+WINGS = 8.0  # widths of the PSF about a source's light that are painted, at least
 _EDGE = 0.1  # of the sky's noise, to which the wings of the PSF have fallen where they are cut off
 _STAMPS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2304)
 _MARGIN = 1.25  # of a stamp, after which waves come round
@@ -83,7 +83,8 @@ class Picture:
     """A painted cell.
 
     light, (B, h, w), float32, nanojansky, from pixel (row, column) of the field on; brightest and owner, (h, w): the
-    most light of one source in the reference band, and its id; truth, structured rows.
+    most light of one source in the reference band, and its id in the cell, from 1; truth, structured rows with the same
+    ids; replaced, how many galaxies are drawn otherwise than asked for, by what is said of them.
     """
 
     row: int
@@ -92,13 +93,14 @@ class Picture:
     brightest: np.ndarray
     owner: np.ndarray
     truth: np.ndarray
+    replaced: dict[str, int]
 
 
-def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarray:
+def catalogue_of(sky: Sky, cell: tuple[int, int]) -> np.ndarray:
     """Return rows of the truth table of a cell: places, kinds, wanted magnitude, size and redshift of its sources.
 
-    The magnitude in the reference band, size and redshift are what is asked for; painting replaces them by what was
-    drawn, and fills in the rest.
+    Ids count from 1. The magnitude in the reference band, size and redshift are what is asked for; painting replaces
+    them by what was drawn, and fills in the rest.
     """
     facts = sky.facts
     rng = np.random.default_rng([facts.seed, *cell])
@@ -124,7 +126,7 @@ def catalogue_of(sky: Sky, cell: tuple[int, int], first_id: int = 1) -> np.ndarr
     rows["x"], rows["y"] = place.T / facts.pixel_scale - 0.5
     rows["seed"] = rng.integers(0, 2**62, len(rows))
     rows = rows[(rows["x"] < facts.width_px - 0.5) & (rows["y"] < facts.height_px - 0.5)]
-    rows["id"] = first_id + np.arange(len(rows))
+    rows["id"] = 1 + np.arange(len(rows))
     return rows
 
 
@@ -140,9 +142,10 @@ def wanted_of(sky: Sky, galaxies: np.ndarray) -> Requests:
 
 
 @torch.no_grad()
-def paint(sky: Sky, cell: tuple[int, int], first_id: int) -> Picture:
-    """Paint a cell, whose first source has the id `first_id`."""
-    truth = catalogue_of(sky, cell, first_id)
+def paint(sky: Sky, cell: tuple[int, int]) -> Picture:
+    """Paint a cell."""
+    truth = catalogue_of(sky, cell)
+    replaced = sky.source.replaced(wanted_of(sky, truth[truth["kind"] == GALAXY.encode()]))
     stamps = [*_galaxies(sky, truth), *_stars(sky, truth)]
     stamps.sort(key=lambda stamp: stamp[0])
     low = np.array([stamp[1:3] for stamp in stamps] or [(0, 0)]).min(0)
@@ -166,7 +169,7 @@ def paint(sky: Sky, cell: tuple[int, int], first_id: int) -> Picture:
         more = part[sky.reference] > brightest[here]
         brightest[here] = np.where(more, part[sky.reference], brightest[here])
         owner[here] = np.where(more, truth["id"][index], owner[here])
-    return Picture(int(low[0]), int(low[1]), light, brightest, owner, truth)
+    return Picture(int(low[0]), int(low[1]), light, brightest, owner, truth, replaced)
 
 
 def _galaxies(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
@@ -243,7 +246,7 @@ def _reach(sky: Sky, flux: Tensor) -> np.ndarray:
     noise = torch.tensor([band.sky_noise for band in bands]).double()
     faint = _EDGE * noise * (width / sky.facts.pixel_scale) ** 2  # nanojansky a square width
     wings = sky.psf().profile.reach(faint / flux.double().clamp_min(1e-30))
-    return ((wings.clamp_min(_WINGS) * width).amax(1)).numpy()
+    return ((wings.clamp_min(WINGS) * width).amax(1)).numpy()
 
 
 def passband(psf: Psf) -> float:

@@ -69,6 +69,10 @@ class LightSource(Protocol):
         """Say what draws the galaxies."""
         ...
 
+    def settings(self) -> dict[str, str]:
+        """Return what decides the light, by the names of options: two sources of the same settings draw the same."""
+        ...
+
     def notes(self) -> tuple[str, ...]:
         """Say in sentences what holds for all of its galaxies."""
         ...
@@ -103,6 +107,10 @@ class MockLight:
     def describe(self) -> str:
         """Say what draws the galaxies."""
         return "the mock survey's own galaxies, without a trained generator"
+
+    def settings(self) -> dict[str, str]:
+        """Return what decides the light; see `LightSource`."""
+        return {"checkpoint": "none"}
 
     def notes(self) -> tuple[str, ...]:
         """Say nothing more; see `LightSource`."""

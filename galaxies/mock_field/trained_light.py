@@ -98,6 +98,11 @@ class TrainedLight:
         said += f"; trained on {sampler.origin['source']}" if "source" in sampler.origin else ""
         return said + (f" ({sampler.origin['credit']})" if "credit" in sampler.origin else "")
 
+    def settings(self) -> dict[str, str]:
+        """Return what decides the light; see `LightSource`."""
+        sampler = self._sampler()
+        return {"checkpoint": self._sha256, "device": sampler.kind_of_device, "solver": sampler.describe()}
+
     def notes(self) -> tuple[str, ...]:
         """Say what holds for all of its galaxies; see `LightSource`."""
         asked = ", ".join(self._columns) or "nothing"

@@ -22,6 +22,9 @@ SIDE, RATIO, ANGLE = 192, 0.6, 35.0  # of light; axis ratio; degrees
 class Discs:
     """Light of inclined exponential discs, drawn by GalSim on fine pixels."""
 
+    def replaced(self, wanted):
+        return {}
+
     def draw(self, wanted):
         scale = 10.0 * wanted.radius / SIDE
         light = [
@@ -60,17 +63,17 @@ def test_light_of_a_cell_is_what_galsim_draws(name, band, monkeypatch):
     scale = survey.pixel_scale
     sources = [(GALAXY, 11.3, 14.8, 20.0, 0.7), (GALAXY, 24.9, 9.1, 22.0, 0.3), (STAR, 16.2, 27.7, 19.0, 0.0)]
 
-    def rows(sky, cell, first_id):
+    def rows(sky, cell):
         truth = np.zeros(len(sources), truth_dtype([band]))
         for row, (kind, x, y, magnitude, radius) in zip(truth, sources, strict=True):
             row["kind"], row["x"], row["y"] = kind, x / scale, y / scale
             row[f"magnitude_{band}"], row["size_arcsec"] = magnitude, radius
-        truth["id"] = first_id + np.arange(len(sources))
+        truth["id"] = 1 + np.arange(len(sources))
         return truth
 
     monkeypatch.setattr(painting, "catalogue_of", rows)
     facts = facts_of(survey, 0.45, 1, 25.0, "", "", "")
-    picture = paint(Sky(facts, survey.profile, survey.obscuration, Discs(), DeepCounts(25.0), 0.0), (0, 0), 1)
+    picture = paint(Sky(facts, survey.profile, survey.obscuration, Discs(), DeepCounts(25.0), 0.0), (0, 0))
     seen = np.zeros(facts.shape)
     height, width = picture.brightest.shape
     seen[picture.row : picture.row + height, picture.column : picture.column + width] = picture.light[0]
