@@ -5,7 +5,7 @@ import { getGalaxy, getJson } from "./requests.js";
 import { halfLight, modelOf, otherState, request, write } from "./state.js";
 
 export class Comparison {
-  #measured = null; // {query, attributes, besides} of B
+  #measured = null; // {query, attributes, ellipse} of B
 
   /** @param {Frame} frame of B  @param {HTMLElement} section with the table  @param lanes {picture, measure} */
   constructor(frame, section, lanes) {
@@ -24,7 +24,7 @@ export class Comparison {
     const query = request(other, catalogue);
     const reading = this.#measured?.query === query ? this.#measured : undefined;
     const ofB = reading?.attributes;
-    this.frame.circle(halfLight(modelOf(catalogue, other.model), other.values, reading));
+    this.frame.outline(halfLight(modelOf(catalogue, other.model), other.values, reading, reading));
     const sides = [[state, ofA], [other, ofB]];
     const attributes = new Map(sides.flatMap(([side]) => modelOf(catalogue, side.model).attributes.map((a) => [a.name, a])));
     this.rows.replaceChildren(
@@ -54,8 +54,8 @@ export class Comparison {
     this.lanes.measure.ask({
       key: query,
       work: (signal) => getJson(`api/measure?${query}`, signal),
-      show: ({ attributes, besides }) => {
-        this.#measured = { query, attributes, besides };
+      show: ({ attributes, ellipse }) => {
+        this.#measured = { query, attributes, ellipse };
         redraw();
       },
     });

@@ -92,10 +92,15 @@ export class Frame {
     this.#describe();
   }
 
-  /** Draw the circles that should hold, and do hold, half of the light. */
-  circle(size) {
-    for (const [name, radius] of [["asked", size?.requested], ["found", size?.measured]]) {
-      this.rings[name].setAttribute("r", radius ?? 0);
+  /** Draw the ellipses that should hold, and do hold, half of the light; null is none. */
+  outline(ellipses) {
+    for (const [name, one] of Object.entries(ellipses)) {
+      const ring = this.rings[name];
+      ring.toggleAttribute("hidden", !one);
+      if (!one) continue;
+      const { x, y, semi_major, semi_minor, angle } = one;
+      const set = { cx: x, cy: y, rx: semi_major, ry: semi_minor, transform: `rotate(${angle} ${x} ${y})` };
+      for (const [attribute, value] of Object.entries(set)) ring.setAttribute(attribute, value);
     }
   }
 

@@ -22,7 +22,7 @@ const $ = (selector) => document.querySelector(selector);
 
 let catalogue = null; // the server's table of classes, models and attributes
 let state = null;
-let measured = null; // newest measurement of A, {query, state, attributes, besides, note}
+let measured = null; // newest measurement of A, {query, state, attributes, besides, ellipse, note}
 let unmeasured = null; // query of A whose measurement failed
 let settling = 0; // timer
 let lastMeasured = 0; // ms
@@ -50,7 +50,7 @@ const ACTIONS = {
   versus: { key: "v", label: "Compare with the other model", run: compareModels },
   swap: { key: "x", label: "Swap A and B", run: swap },
   unpin: { key: "q", label: "Stop comparing", run: stopComparing },
-  rings: { key: "o", label: "Half-light rings on or off", run: () => update({ rings: !state.rings }) },
+  rings: { key: "o", label: "Half-light ellipses on or off", run: () => update({ rings: !state.rings }) },
   copy: { key: "l", label: "Copy the link", run: copyLink },
   more: { key: "m", label: "Eight more seeds", run: moreSeeds },
   play: { key: "p", label: "Play or stop the sweep", run: () => sweep.toggle() },
@@ -86,7 +86,7 @@ function render() {
   const remarks = [besides && `Also measured: ${besides}.`, fresh?.note && `About the measurement: ${fresh.note}.`];
   setText($("#remark"), remarks.filter(Boolean).join(" "));
   frame.expect(state, catalogue);
-  frame.circle(halfLight(modelOf(catalogue, state.model), state.values, fresh ?? {}));
+  frame.outline(halfLight(modelOf(catalogue, state.model), state.values, near, fresh));
   comparison.render(state, catalogue, fresh?.attributes);
   sweep.render(state, catalogue);
   seeds.render(state, catalogue);
@@ -167,8 +167,8 @@ function askMeasurement(isSettled) {
   lanes.measure.ask({
     key: query,
     work: (signal) => getJson(`api/measure?${query}`, signal),
-    show: ({ attributes, besides, support, flag, flag_meaning }) => {
-      measured = { query, state: asked, attributes, besides: besides ?? null, note: flag ? flag_meaning : "" };
+    show: ({ attributes, besides, ellipse, support, flag, flag_meaning }) => {
+      measured = { query, state: asked, attributes, besides, ellipse, note: flag ? flag_meaning : "" };
       unmeasured = null;
       frame.judge(support, query);
       render();

@@ -5,7 +5,7 @@
 //   values: {size: 0.12, redshift: null},   null: free, the server draws it from real galaxies
 //   other: null,     what B has in place of A's settings, as a query; null: nothing is compared
 //   sweep: "size",   attribute of the film strip
-//   rings: false,    half-light circles on the pictures
+//   rings: false,    half-light ellipses on the pictures
 // }
 
 /** Model of the server's table that the state names. */
@@ -17,16 +17,25 @@ export const classesOf = (catalogue, id) => {
   return catalogue.morphologies.filter((m) => classes.includes(m.name));
 };
 
-/** Half-light radii asked and measured, in widths of the frame, or null where neither is known. */
-export function halfLight(model, values, { attributes, besides } = {}) {
+/**
+ * Half-light ellipses asked and measured, in widths of the picture, null where there is none.
+ *
+ * What is asked is a circle's radius, the mean of the ellipse's semi-axes (see `_ellipse` of service.py), and a shape, but
+ * neither a place nor a direction: it is drawn about the measured centre, turned as the measured one is.
+ *
+ * @param near  measurement of the galaxy, be it at other values  @param fresh the same if it is of these values
+ */
+export function halfLight(model, values, near, fresh) {
   const isFlux = model.kind === "flux";
-  const name = isFlux ? "size_arcsec" : "size";
   const width = isFlux ? model.pixel_scale * model.image_size : 1;
-  const reading = attributes?.[name];
-  const asked = reading ? (values[name] ?? reading.requested) : null;
-  const found = reading ? reading.measured : (besides?.[name] ?? null);
-  if (asked === null && found === null) return null;
-  return { requested: asked === null ? null : asked / width, measured: found === null ? null : found / width };
+  const place = near?.ellipse;
+  const found = fresh?.ellipse ?? null;
+  const ask = (name) => values[name] ?? near?.attributes[name]?.requested ?? null;
+  const size = ask(isFlux ? "size_arcsec" : "size");
+  if (size === null || !place) return { asked: null, found };
+  const ellipticity = ask("ellipticity") ?? 1 - place.semi_minor / place.semi_major;
+  const semi_major = (2 * size) / width / (2 - ellipticity);
+  return { asked: { ...place, semi_major, semi_minor: semi_major * (1 - ellipticity) }, found };
 }
 
 /** What else was measured of flux, in words. */

@@ -23,7 +23,7 @@ from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
-from galaxies.measure.statistics_table import Measured
+from galaxies.measure.statistics_table import PLACES, Measured
 
 GRID_LIMIT = 256  # images in the grid
 OBSERVATION = "observation.json"  # what a survey observed with
@@ -84,7 +84,7 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
             if attribute.name == "inclination":  # of what is no disc it means nothing
                 columns["measured_inclination"][values[:, column].isnan().numpy()] = np.nan
     for name in measured.values:
-        if name not in sampler.config.attributes and sampler.config.kind == "flux":
+        if name not in (*sampler.config.attributes, *PLACES) and sampler.config.kind == "flux":
             columns[f"measured_{name}"] = measured.values[name].astype(np.float32)
     if requests.position_angles is not None:
         columns["requested_position_angle"] = requests.position_angles.numpy()

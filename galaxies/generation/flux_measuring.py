@@ -14,7 +14,8 @@ from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
 from galaxies.compute.recorded_functions import to_host
 from galaxies.measure.flux import flux_attributes, measure_flux
-from galaxies.measure.statistics_table import Measured
+from galaxies.measure.photometry import NO_SOURCE
+from galaxies.measure.statistics_table import PLACES, Measured
 
 _ROWS_ON_A_CORE = 1024  # of pixels that are measured at a time, as display pictures are
 _STRUCTURE = ("asymmetry", "gini", "m20")  # what takes longer, and is measured where it was asked for
@@ -71,8 +72,11 @@ class FluxMeasurer:
         structure = any(name in _STRUCTURE for name in self.names)
         found = measure_flux(images, self._config.pixel_scale, psf_fwhm=width, structure=structure)
         values = [torch.where(found.known(name, bands), found.attribute(name, bands), torch.nan) for name in self.names]
-        return torch.stack([found.flag.float(), *values])
+        side = images.shape[-1]
+        places = (found.centroid_x / side, found.centroid_y / side, found.position_angle)  # in the order of `PLACES`
+        seen = found.flag & NO_SOURCE == 0
+        return torch.stack([found.flag.float(), *values, *(torch.where(seen, place, torch.nan) for place in places)])
 
     def _of_columns(self, columns: Tensor) -> Measured:
         flag, *values = columns.double().numpy()
-        return Measured(dict(zip(self.names, values, strict=True)), flag.astype(np.int64))
+        return Measured(dict(zip((*self.names, *PLACES), values, strict=True)), flag.astype(np.int64))

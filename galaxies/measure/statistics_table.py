@@ -85,6 +85,13 @@ MORPHOLOGY_STATISTICS = (
 )
 STATISTIC_NAMES = tuple(statistic.name for statistic in STATISTICS)
 ATTRIBUTE_STATISTICS = tuple(statistic for statistic in STATISTICS if statistic.name in PHOTOMETRIC_ATTRIBUTES)
+# Where a galaxy lies in its frame and how it is turned: for drawing on its picture, and no property of galaxies.
+PLACE_STATISTICS = (
+    Statistic("centroid_x", "Centroid, along rows", "frame widths", "photometry"),
+    Statistic("centroid_y", "Centroid, down columns", "frame widths", "photometry"),
+    Statistic("position_angle", "Position angle", "degrees", "photometry"),
+)
+PLACES = tuple(statistic.name for statistic in PLACE_STATISTICS)
 
 
 @dataclass(frozen=True)

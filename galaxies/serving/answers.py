@@ -99,6 +99,16 @@ class AttributeReport(Answer):
     supported: bool = Field(description="By itself within the range of the real galaxies of the class.")
 
 
+class EllipseFacts(Answer):
+    """An ellipse on the picture, in widths of it; places from its upper left corner."""
+
+    x: float
+    y: float
+    semi_major: float
+    semi_minor: float
+    angle: float = Field(description="Of the major axis, degrees from the right towards the picture's lower edge.")
+
+
 class Tile(Answer):
     """A galaxy that was drawn and measured."""
 
@@ -118,6 +128,10 @@ class Tile(Answer):
     notes: list[str] = Field(description="Sentences on what is not like real galaxies.")
     besides: dict[str, float | None] | None = Field(
         default=None, description="Of flux: what else photometry measures, by name, in the units of such attributes."
+    )
+    ellipse: EllipseFacts | None = Field(
+        description="Ellipse about the measured centroid, of the measured shape, that holds half of the light; null "
+        "where there is no galaxy to measure, or its size or shape is not measured."
     )
     flag: int = Field(description="Of photometry; 0 is a sound measurement.")
     flag_meaning: str

@@ -26,8 +26,16 @@ from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
 from galaxies.measure import photometry
 from galaxies.measure.photometry import NO_SOURCE
-from galaxies.measure.statistics_table import Measured
-from galaxies.serving.answers import VERDICTS, AttributeReport, Facts, MorphologyFacts, Tile, Verdict
+from galaxies.measure.statistics_table import PLACES, Measured
+from galaxies.serving.answers import (
+    VERDICTS,
+    AttributeReport,
+    EllipseFacts,
+    Facts,
+    MorphologyFacts,
+    Tile,
+    Verdict,
+)
 from galaxies.serving.batching import ImageQueue
 from galaxies.serving.cache import BoundedCache
 from galaxies.serving.models import ServedModel, rounded
@@ -209,7 +217,8 @@ class GalaxyService:
         meanings = [text for bit, text in self.flag_bits.items() if flag & bit]
         besides = {}
         if self.sampler.config.kind == "flux":
-            known = {name: float(value[0]) for name, value in galaxy.measured.values.items() if name not in attributes}
+            others = {n: v for n, v in galaxy.measured.values.items() if n not in attributes and n not in PLACES}
+            known = {name: float(value[0]) for name, value in others.items()}
             besides["besides"] = {n: rounded(v) if seen and math.isfinite(v) else None for n, v in known.items()}
         return Tile(
             **besides,
@@ -221,9 +230,30 @@ class GalaxyService:
             support=support.verdict,
             nearest=support.nearest,
             notes=notes,
+            ellipse=self._ellipse(galaxy.measured) if seen else None,
             flag=flag,
             flag_meaning="; ".join(meanings) or "sound measurement",
         )
+
+    def _ellipse(self, measured: Measured) -> EllipseFacts | None:
+        """Return the ellipse of half-light of a measured galaxy as it lies on its picture.
+
+        Photometry measures the circle that holds half of the light. Its radius is the mean of the two semi-axes of the
+        ellipse that does, whatever the profile: to 1 % for Sérsic indices from 0.5 to 4 and axis ratios from 0.25 on,
+        and to 5 % from 0.1 on.
+        """
+        config = self.sampler.config
+        is_flux = config.kind == "flux"
+        names = ("size_arcsec" if is_flux else "size", "ellipticity", *PLACES)
+        values = [float(measured.values[name][0]) for name in names if name in measured.values]
+        if len(values) < len(names) or not all(map(math.isfinite, values)):
+            return None
+        size, ellipticity, x, y, angle = values
+        if is_flux:  # whose pictures begin with the last row
+            size, y, angle = size / (config.pixel_scale * config.image_size), -y, -angle % 180
+        semi_major = 2 * size / (2 - ellipticity)
+        found = (0.5 + x, 0.5 + y, semi_major, semi_major * (1 - ellipticity), angle)
+        return EllipseFacts(**dict(zip(EllipseFacts.model_fields, map(rounded, found), strict=True)))
 
     def support(self, query: GalaxyQuery) -> Support:
         """Return how near a query is to real galaxies."""

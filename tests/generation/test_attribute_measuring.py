@@ -12,7 +12,13 @@ from galaxies.compute.device import Engine
 from galaxies.generation import attribute_measuring
 from galaxies.generation.attribute_measuring import AttributeMeasurer
 from galaxies.measure.photometry import NO_SOURCE
-from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, Measured, measure_images
+from galaxies.measure.statistics_table import (
+    ATTRIBUTE_STATISTICS,
+    PLACE_STATISTICS,
+    PLACES,
+    Measured,
+    measure_images,
+)
 from tests.compute.test_cuda_graphs import Watch
 from tests.compute.traced_step import TracedStep
 from tests.conftest import needs_cuda, render_galaxies
@@ -40,11 +46,12 @@ def recording(monkeypatch, as_if_recording) -> AttributeMeasurer:
 
 
 def expected_of(images: torch.Tensor) -> Measured:
-    return measure_images(images, "cpu", statistics=ATTRIBUTE_STATISTICS)
+    return measure_images(images, "cpu", statistics=ATTRIBUTE_STATISTICS + PLACE_STATISTICS)
 
 
 def assert_alike(found, expected):
-    assert list(found.values) == list(expected.values) and set(found.values) == set(PHOTOMETRIC_ATTRIBUTES)
+    assert list(found.values) == list(expected.values)
+    assert set(found.values) == {*PHOTOMETRIC_ATTRIBUTES, *PLACES}
     assert np.array_equal(found.flags, expected.flags) and found.flags.dtype == np.int64
     for name, column in expected.values.items():
         np.testing.assert_allclose(found.values[name], column, rtol=1e-3, atol=1e-4, err_msg=name)

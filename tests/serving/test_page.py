@@ -480,7 +480,7 @@ def test_copied_link_restores_everything(open_page):
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     page.get_by_role("button", name="Redshift free").click()
-    page.get_by_role("button", name="Half-light rings").click()
+    page.get_by_role("button", name="Half-light ellipses").click()
     page.select_option("#sweep-attribute", "ellipticity")
     wait_shown(page, morphology="edge-on", seed="77", size=f"{float(page.input_value('#slider-size')):.3f}")
     wait_until(page, lambda: "redshift" not in query_shown(page))
@@ -498,7 +498,7 @@ def test_copied_link_restores_everything(open_page):
     assert "redshift" not in query_shown(other)
     assert query_shown(other, "#figure-b")["morphology"] == "merger"
     wait_until(page, lambda: pixels_shown(other) == pixels_shown(page))  # once it has faded in
-    expect(other.get_by_role("button", name="Half-light rings")).to_have_attribute("aria-pressed", "true")
+    expect(other.get_by_role("button", name="Half-light ellipses")).to_have_attribute("aria-pressed", "true")
     expect(other.locator("#sweep-attribute")).to_have_value("ellipticity")
     for name in ATTRIBUTES[:3]:
         assert other.input_value(f"#slider-{name}") == page.input_value(f"#slider-{name}")

@@ -143,3 +143,26 @@ def test_a_download_that_fails_says_so(page):
         page.get_by_role("link", name="FITS", exact=True).click()
     assert download.value.suggested_filename.endswith(".fits")
     expect(page.locator("#message")).to_be_empty()
+
+
+def test_the_measured_ellipse_lies_where_the_galaxy_was_measured(page):
+    """Asked and measured ones are about the measured centre, which in a merger is often not the frame's."""
+
+    def place(route):
+        answer = route.fetch().json()
+        answer["ellipse"] = {"x": 0.6, "y": 0.45, "semi_major": 0.2, "semi_minor": 0.1, "angle": 30.0}
+        route.fulfill(json=answer)
+
+    page.route("**/api/measure?*", place)
+    page.get_by_role("button", name="Half-light ellipses").click()
+    page.locator("#slider-size").fill("0.160")
+    found, asked = page.locator("#figure-a .rings .found"), page.locator("#figure-a .rings .asked")
+    expect(found).to_have_attribute("cx", "0.6")
+    names = ("cx", "cy", "rx", "ry", "transform")
+    assert [found.get_attribute(name) for name in names] == ["0.6", "0.45", "0.2", "0.1", "rotate(30 0.6 0.45)"]
+    # The asked radius 0.16 is the mean of the semi-axes, the asked ellipticity 0.4 one less their ratio.
+    shape = [float(asked.get_attribute(name)) for name in ("rx", "ry")]
+    assert sum(shape) / 2 == pytest.approx(0.16) and shape[1] / shape[0] == pytest.approx(0.6)
+    assert [asked.get_attribute(name) for name in ("cx", "cy", "transform")] == ["0.6", "0.45", "rotate(30 0.6 0.45)"]
+    expect(page.locator("#figure-a .rings")).to_have_css("opacity", "0.9")
+    page.get_by_role("button", name="Half-light ellipses").click()
