@@ -104,7 +104,7 @@ def test_report_has_every_part(report, wide_data):
     assert content["honesty"]["unsupported"]["uniform"] == 0
     assert content["validation"]["images"] == len(rows)
     # Each plot in light and in dark colours.
-    assert (report / "report.html").read_text().count("data:image/png") == 2 * 8
+    assert (report / "report.html").read_text().count("data:image/png") == 2 * 9
     assert all(np.isfinite(list(numbers(content))))
 
 

@@ -30,6 +30,7 @@ from galaxies.validation.distances import (
     too_few,
 )
 from galaxies.validation.feature_spaces import FeatureSpace
+from galaxies.validation.morphology import compare_morphology
 from galaxies.validation.neighbours import NEIGHBOURS, nearest_training, neighbourhoods
 from galaxies.validation.real_or_generated import Pairs, tell_apart
 from galaxies.validation.report.cells import Drawn, LeftOut, Sets, Share, cell_of, read
@@ -456,6 +457,9 @@ COMPARISONS: dict[str, dict[str, Callable[[Compared], Any]]] = {
     "realism": {
         "statistics": lambda c: compare_statistics(
             c.generated.measured, c.real.measured, c.groups, c.seed, c.viewer.statistics
+        ),
+        "morphology": lambda c: compare_morphology(
+            c.generated.measured.values, c.real.measured.values, c.groups, c.seed
         ),
         "power": lambda c: power_ratio(c.generated.images, c.real.images, c.groups, c.seed, viewer=c.viewer),
         "features": _features,

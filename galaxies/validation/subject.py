@@ -113,7 +113,7 @@ class Subject:
 
     def read(self, images: Tensor, classes: np.ndarray, values: np.ndarray, title: str) -> Galaxies:
         """Read images (N, B, S, S), as stored, with every instrument; the other arguments are as in `Galaxies`."""
-        measured = self.viewer.measure(images, self.sampler.engine.device, f"measuring, {title}")
+        measured = self.viewer.measure(images, self.sampler.engine.device, f"measuring, {title}", morphology=True)
         asked = {name: self.viewer.read(measured, name) for name in self.sampler.config.attributes}
         measured = replace(measured, values=measured.values | {n: v for n, v in asked.items() if v is not None})
         predicted = self._predict(images)

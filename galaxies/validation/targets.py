@@ -9,10 +9,11 @@ from typing import Literal
 from galaxies.validation.report.cells import ALL, LeftOut
 from galaxies.validation.report.contents import Copies, Report
 from galaxies.validation.report.control import Agreement, ClassAccuracy, GamingGap, agreement_of
-from galaxies.validation.report.realism import StatisticsMean
+from galaxies.validation.report.realism import ARMS, StatisticsMean
 
 # Above this R2 of the judge on real galaxies a picture tells an attribute.
 _TOLD = 0.3
+SPIRALS = "spiral"  # the class of which arms are expected
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,20 @@ def _statistics(report: Report) -> list[Verdict]:
     return [_most("mean Wasserstein-1 of the statistics, all images", 0.10, whole)]
 
 
+def _morphology(report: Report) -> list[Verdict]:
+    """Look at the arms of spirals, in data that has spirals."""
+    if SPIRALS not in report.data.classes:
+        return []
+    seen = None if isinstance(report.realism.morphology, LeftOut) else report.realism.morphology
+    difference = seen.difference(ARMS, SPIRALS) if seen else None
+    apart = None if difference is None else abs(difference)
+    strength = seen.multiple("arm_strength", SPIRALS) if seen else None
+    return [
+        _most("spirals with visible arms: distance from the share of real ones", 0.05, apart),
+        _most("strength of spirals' arms: W1 over that of real from real", 1.3, strength),
+    ]
+
+
 def _features(report: Report) -> list[Verdict]:
     found = []
     for name, space in report.realism.features.items():
@@ -188,6 +203,7 @@ TARGETS: tuple[Callable[[Report], list[Verdict]], ...] = (
     _gaming,
     _judged,
     _statistics,
+    _morphology,
     _features,
     _copies,
 )

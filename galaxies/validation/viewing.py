@@ -22,7 +22,8 @@ from galaxies.images.composites import LuptonComposite
 from galaxies.images.stretch import NOISE_SOFTENING, AsinhStretch
 from galaxies.measure import photometry
 from galaxies.measure.flux import flux_attributes, measure_flux
-from galaxies.measure.statistics_table import STATISTICS, Measured, Statistic, measure_images
+from galaxies.measure.flux_morphology import measure_flux_morphology
+from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS, STATISTICS, Measured, Statistic, measure_images
 from galaxies.measure.with_statmorph import read_flux_with_statmorph, read_with_statmorph
 
 _PIXELS_ON_A_CORE, _PIXELS_ON_A_GPU = 2**16, 2**22  # of flux, that are measured at a time
@@ -112,26 +113,30 @@ class Viewer:
         noise = [softening / NOISE_SOFTENING for softening in self._softening]
         return LuptonComposite(self.layout.band_names, noise)(images)
 
-    def measure(self, images: Tensor, device: torch.device | str = "cpu", title: str = "") -> Measured:
+    def measure(
+        self, images: Tensor, device: torch.device | str = "cpu", title: str = "", morphology: bool = False
+    ) -> Measured:
         """Measure the statistics of images (N, B, S, S) as stored, and of flux all that photometry reads.
+
+        With `morphology` those of arms and mergers as well.
 
         Real and generated flux is measured alike: noise is taken from the corners of the frames, and sizes and shapes
         are those before a PSF of the typical widths.
         """
         if not self.layout.is_flux:
-            return measure_images(images, device, title)
+            return measure_images(images, device, title, (*STATISTICS, *(MORPHOLOGY_STATISTICS if morphology else ())))
         device = torch.device(device)
         on_cores = device.type == "cpu"
         together = (_PIXELS_ON_A_CORE if on_cores else _PIXELS_ON_A_GPU) // images.shape[-1] ** 2
         blocks = images.split(max(1, together))
-        measure_block = partial(self._measured, device=device)
+        measure_block = partial(self._measured, device=device, morphology=morphology)
         measured = stream_on_cores(measure_block, blocks) if on_cores else map(measure_block, blocks)
         return Measured.joined(
             list(tqdm(measured, title, total=len(blocks), unit=" blocks", leave=False, disable=not title))
         )
 
     @torch.inference_mode()
-    def _measured(self, images: Tensor, device: torch.device) -> Measured:
+    def _measured(self, images: Tensor, device: torch.device, morphology: bool) -> Measured:
         bands = self.layout.band_names
         widths = [width if width > 0 else torch.nan for width in self._psf_fwhm]
         blur = torch.tensor([widths], device=device).expand(len(images), -1)
@@ -142,6 +147,9 @@ class Viewer:
             values[name] = value.cpu().double().numpy()
         for band, noise in zip(bands, found.noise.cpu().double().numpy().T, strict=True):
             values[f"noise_{band}"] = noise
+        if morphology:
+            seen = measure_flux_morphology(images.to(device).float()).cpu()
+            values |= Measured.of_columns(seen, MORPHOLOGY_STATISTICS).values
         return Measured(values, found.flag.cpu().numpy())
 
     def statmorph(self, images: Tensor, title: str) -> tuple[dict[str, np.ndarray], np.ndarray]:

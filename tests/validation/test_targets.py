@@ -90,7 +90,7 @@ def test_each_target(name, value, met):
 
 
 def test_there_are_no_others():
-    assert len(found()) == len(verdicts(report_of(REPORT))) == 12
+    assert len(found()) == len(verdicts(report_of(REPORT))) == 14
 
 
 def test_certain_copies_miss_the_target():
@@ -112,8 +112,8 @@ def test_what_a_report_leaves_out_is_neither_met_nor_missed():
     report["realism"]["statistics"]["mean"]["all"] = {"left_out": "too few"}
     report["honesty"]["copies"] = {"left_out": "too few"}
     left_out = [name for name, verdict in found(report).items() if verdict.met is None]
-    assert len(left_out) == 6  # the judge's error too: size is all that it tells
-    assert table(verdicts(report_of(report))).count("| – | left out |") == 6
+    assert len(left_out) == 8  # the judge's error too: size is all that it tells; and nobody looked for arms
+    assert table(verdicts(report_of(report))).count("| – | left out |") == 8
 
 
 def test_a_value_that_is_not_finite_is_none_and_met_by_nobody():
@@ -121,7 +121,7 @@ def test_a_value_that_is_not_finite_is_none_and_met_by_nobody():
     report["control"]["attributes"]["test"]["brightness"]["photometry"]["all"]["spearman"]["value"] = None
     report["control"]["gaming"]["test"]["size"]["ratio"] = None
     report["realism"]["features"]["judge"]["frechet"]["multiple"] = None
-    assert [verdict.met for verdict in verdicts(report_of(report))].count(None) == 3
+    assert [verdict.met for verdict in verdicts(report_of(report))].count(None) == 5
 
 
 def test_table():

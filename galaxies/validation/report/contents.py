@@ -19,7 +19,7 @@ from galaxies.validation.report.cells import AttributeName, Drawn, Figures, Inte
 from galaxies.validation.report.control import Control
 from galaxies.validation.report.realism import Realism
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def _check_generation(seconds: dict[str, float]) -> dict[str, float]:

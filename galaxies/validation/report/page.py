@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS
 from galaxies.validation.report.cells import ALL
 from galaxies.validation.report.contents import Report
 from galaxies.validation.report.figures import headline
@@ -31,5 +32,6 @@ def build_page(report: Report, plots: dict[str, dict[str, bytes]]) -> str:
         classes=report.data.morphologies(),
         groups=[ALL, *report.data.classes],
         attributes=report.checkpoint.rows(),
+        morphology=MORPHOLOGY_STATISTICS,
         statistics=statistics_of(report.data.kind, report.data.bands),
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from galaxies.measure.arms import VISIBLE_ARMS
+from galaxies.measure.mergers import VISIBLE_NUCLEUS
 from galaxies.validation.report.cells import ALL, LeftOut
 from galaxies.validation.report.contents import Report
 from galaxies.validation.viewing import statistics_of
@@ -25,6 +27,13 @@ THEMES = {
 # After Okabe & Ito 2008: told apart by people who confuse red and green, and readable on both papers.
 COLORS = ("#3b8ed0", "#e69f00", "#cc79a7", "#009e73")
 _MADE = "#d9622b"  # generated galaxies
+# The statistics of morphology that are drawn: name, label, and from which value on it is visible.
+_SEEN = (
+    ("arm_strength", "strength of arms", VISIBLE_ARMS),
+    ("second_nucleus", "second nucleus", VISIBLE_NUCLEUS),
+    ("shape_asymmetry", "shape asymmetry", None),
+)
+_MOST_COLUMNS = 6
 _POINTS = 600  # of a scatter plot; more hide each other
 
 Plot = Callable[[Report, "Pictures", dict[str, str]], "Figure | None"]
@@ -195,6 +204,30 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
     return figure
 
 
+def plot_morphology(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
+    """Draw the distributions of what people see: a row for each statistic, a column for each class."""
+    if isinstance(report.realism.morphology, LeftOut):
+        return None
+    sets = pictures.galaxies.real, pictures.galaxies.test
+    names = report.data.classes[:_MOST_COLUMNS]
+    figure, axes = panels(len(_SEEN) * len(names), len(names), (2.5, 1.9), colors)
+    places = ((statistic, k) for statistic in _SEEN for k in range(len(names)))
+    for axis, ((name, label, limit), k) in zip(axes, places, strict=True):
+        both = [galaxies.measured.values[name][galaxies.classes == k] for galaxies in sets]
+        both = [values[np.isfinite(values)] for values in both]
+        together = np.concatenate([*both, [0.0]])
+        edges = np.linspace(min(0.0, together.min()), max(np.percentile(together, 99.5), 1e-6), 26)
+        _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label="real")
+        _density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
+        if limit is not None:
+            axis.axvline(limit, color=colors["ink"], lw=0.8, ls=":")
+        axis.set_title(names[k], fontsize=9)
+        axis.set_yticks([])
+        axis.set_xlabel(label)
+    legend(axes[0], colors)
+    return figure
+
+
 def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw how many times further than real from real galaxies each statistic of each class is."""
     from matplotlib.ticker import LogLocator, NullLocator
@@ -300,6 +333,7 @@ PLOTS: dict[str, Plot] = {
     "classes": plot_confusion,
     "statistics": plot_multiples,
     "distributions": plot_distributions,
+    "morphology": plot_morphology,
     "power": plot_power,
     "copies": plot_copies,
     "validation": plot_validation,

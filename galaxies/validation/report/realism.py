@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from galaxies.validation.report.cells import ALL, ByGroup, Figures, Interval, LeftOut, Name, Part
+from galaxies.validation.report.cells import ALL, ByGroup, Figures, Interval, LeftOut, Name, Part, Share
+
+ARMS, NUCLEUS = "visible arms", "second nucleus"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,34 @@ class Statistics(Part):
 
     table: dict[Name, dict[Name, ValuesCompared | LeftOut]]
     mean: ByGroup[StatisticsMean | LeftOut]
+
+
+@dataclass(frozen=True)
+class Seen(Part):
+    """The shares of galaxies that show something, and the generated one less the real one."""
+
+    generated: Share
+    real: Share
+    difference: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Morphology(Part):
+    """What people see: {statistic: {group: cell}}, and {feature: {group: shares}}."""
+
+    table: dict[Name, dict[Name, ValuesCompared | LeftOut]]
+    seen: dict[Name, dict[Name, Seen | LeftOut]]
+
+    def multiple(self, statistic: str, group: str) -> float | None:
+        """Return the distance of a statistic in a group over that of real from real, None where it was left out."""
+        cell = self.table.get(statistic, {}).get(group)
+        return cell.w1.multiple if isinstance(cell, ValuesCompared) else None
+
+    def difference(self, feature: str, group: str) -> float | None:
+        """Return by how much more generated galaxies show something, None where it was left out."""
+        cell = self.seen.get(feature, {}).get(group)
+        return cell.difference if isinstance(cell, Seen) else None
 
 
 @dataclass(frozen=True)
@@ -128,6 +158,7 @@ class Realism(Part):
     """Generated against real galaxies as sets."""
 
     statistics: Statistics
+    morphology: Morphology | LeftOut
     power: Power
     features: dict[Name, SpaceCompared | LeftOut]
     real_or_fake: RealOrFake | LeftOut
@@ -138,6 +169,11 @@ class Realism(Part):
             known = None if isinstance(mean, LeftOut) else mean
             yield f"statistics, {group}: W1 / floor", known.multiple if known else None
             yield f"statistics, {group}: W1 of all images", known.whole if known else None
+        morphology = None if isinstance(self.morphology, LeftOut) else self.morphology
+        for feature, statistic, group in ((ARMS, "arm_strength", "spiral"), (NUCLEUS, "second_nucleus", "merger")):
+            found = morphology.difference(feature, group) if morphology else None
+            yield f"{feature}, {group}: generated less real", found
+            yield f"{statistic}, {group}: W1 / floor", morphology.multiple(statistic, group) if morphology else None
         for name, space in self.features.items():
             near = space if isinstance(space, LeftOut) else space.neighbourhoods
             for word in ("frechet", "kid"):

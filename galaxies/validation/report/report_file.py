@@ -97,5 +97,11 @@ def _from_2(plain: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _from_3(plain: dict[str, Any]) -> dict[str, Any]:
+    """Say that nobody looked for arms and nuclei."""
+    reason = "the report was made before arms and second nuclei were measured"
+    return plain | {"realism": plain["realism"] | {"morphology": {"left_out": reason}}}
+
+
 # {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3}
