@@ -13,6 +13,7 @@ import {
   request, typical, withModel, withMorphology, write,
 } from "./state.js";
 import { Sweep, filmOf } from "./sweep.js";
+import { guardSliders } from "./touch.js";
 
 const SETTLED = 250; // ms without a change after which everything but the picture follows
 const MEASURE_EVERY = 120; // ms between measurements in a drag
@@ -386,6 +387,7 @@ function start() {
   $("#bench").hidden = $("#sweep").hidden = false;
   listen(ACTIONS, $("#help"));
 
+  guardSliders(document);
   document.addEventListener("input", onInput);
   addEventListener("popstate", () => update(readAddress(location.search, catalogue).state, "back"));
   addEventListener("online", () => Object.values(lanes).forEach((one) => one.hurry()));

@@ -1,7 +1,8 @@
-"""What the page says is of what it shows: results of a former request do not stand under a new one."""
+"""Faults of the page that people met, and that do not come back: most in one tab, before a server in this process."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 
@@ -51,10 +52,14 @@ def page(tab, address):
     expect(tab.locator("#slider-size-found")).to_have_text("measured 0.180 (+0.010)")
     yield tab
     tab.unroute_all(behavior="wait")
+    tab.set_viewport_size({"width": 1280, "height": 900})
 
 
 def answer_nothing(page):
     page.route("**/api/**", lambda route: route.abort())
+
+
+# What is shown is what is said
 
 
 def test_nothing_of_the_former_galaxy_stands_under_a_request_that_fails(page):
@@ -166,3 +171,69 @@ def test_the_measured_ellipse_lies_where_the_galaxy_was_measured(page):
     assert [asked.get_attribute(name) for name in ("cx", "cy", "transform")] == ["0.6", "0.45", "rotate(30 0.6 0.45)"]
     expect(page.locator("#figure-a .rings")).to_have_css("opacity", "0.9")
     page.get_by_role("button", name="Half-light ellipses").click()
+
+
+# On screens of all kinds
+
+
+def place_of(page, selector):
+    """Return left, top, right and bottom of an element in the window."""
+    box = page.locator(selector).bounding_box()
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+
+
+def test_the_picture_stays_beside_the_controls(page):
+    """On a small screen, at 200 % zoom, and on phones in landscape."""
+    sizes = [(1024, 768), (720, 450), (844, 390), (667, 375)]
+    for (width, height), slider in itertools.product(sizes, ("size", "ellipticity")):
+        page.set_viewport_size({"width": width, "height": height})
+        page.locator(f"#slider-{slider}").scroll_into_view_if_needed()
+        left, top, right, bottom = place_of(page, "#figure-a .picture")
+        assert left >= 0 and top >= 0 and bottom <= height and right < place_of(page, "#controls")[0]
+        assert bottom - top > min(0.42 * width, 0.6 * height)  # as large as the window lets it be
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_phone_gives_the_picture_two_fifths_of_its_height(page):
+    for width, height in ((390, 844), (360, 640)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.locator("#slider-ellipticity").scroll_into_view_if_needed()
+        _, top, _, bottom = place_of(page, "#pictures")
+        assert top >= 0 and bottom - top <= 0.4 * height + 1
+        _, top, _, end = place_of(page, "#figure-a .picture")
+        assert top >= 0 and end - top > 0.29 * height
+        assert end < place_of(page, "#figure-a figcaption")[3] <= bottom
+    expect(page.locator("#pictures")).to_have_css("background-color", re.compile(r"^rgb\("))  # nothing shines through
+    # What the keyboard comes to is not hidden below the bar.
+    page.locator("#slider-size").focus()
+    assert place_of(page, "#slider-size")[1] >= bottom - 1
+
+
+def test_a_swipe_over_a_slider_scrolls(browser, address):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(address + START)
+    page.wait_for_selector(page_tests.PICTURE)
+    finger = context.new_cdp_session(page)
+    slider = page.locator("#slider-brightness")
+
+    def swipe(right, down):
+        slider.scroll_into_view_if_needed()
+        left, top, end, bottom = place_of(page, "#slider-brightness")
+        x, y = left + 0.8 * (end - left), (top + bottom) / 2
+        places = [(x + part * right / 6, y + part * down / 6) for part in range(7)]
+        for kind, place in zip(["touchStart"] + 6 * ["touchMove"], places, strict=True):
+            points = [{"x": place[0], "y": place[1]}]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    before = page.evaluate("scrollY")
+    swipe(0, -150)
+    page.wait_for_function("before => scrollY > before + 60", arg=before)
+    expect(slider).to_have_value("0.3")
+    swipe(-100, 0)
+    page_tests.wait_until(page, lambda: slider.input_value() not in ("0.3", ""))
+    assert float(slider.input_value()) < 0.45
+    swipe(0, 0)  # a tap
+    page_tests.wait_until(page, lambda: float(slider.input_value()) > 0.45)
+    context.close()
