@@ -14,8 +14,10 @@ from config_physics import BANDS, Attribute, Config
 from galaxies.images.stretch import LIMITS, NOISE_SOFTENING, AsinhStretch
 from galaxies.measure import photometry
 from galaxies.measure.flux import FluxPhotometry, measure_flux
+from galaxies.measure.flux_model import psf_width, width_by_wings
 from galaxies.networks.layers import PaddedConv2d
 from galaxies.telescope.exposure import Exposure
+from galaxies.telescope.profiles import profile_of
 
 # What a number of values is divided by, given this rank's number: their mean over all ranks of a run. With it the mean
 # of the ranks' losses is the loss of the whole batch.
@@ -176,7 +178,10 @@ class FluxScale:
     noise : Tensor, (1, B) or (N, B)
         Standard deviation of a pixel of the sky, nJy.
     psf_fwhm : Tensor, (1, B) or (N, B)
-        Full width at half maximum of the PSF, arcseconds, NaN where unknown.
+        Full width of the PSF as photometry takes it, its wings counted where its shape is known; arcseconds, NaN where
+        unknown.
+    wider : float
+        This width over the one at half maximum that an exposure tells.
     """
 
     stretch: AsinhStretch
@@ -184,6 +189,7 @@ class FluxScale:
     pixel_scale: Tensor
     noise: Tensor
     psf_fwhm: Tensor
+    wider: float = 1.0
 
     @classmethod
     def of(cls, config: Config, device: torch.device) -> FluxScale | None:
@@ -191,15 +197,21 @@ class FluxScale:
         if config.kind != "flux":
             return None
         softening = torch.tensor(config.softening, dtype=torch.float32, device=device)
-        known = [[width or math.nan for width in config.psf_fwhm]]
+        # Only a telescope that was told, as photons show, has a PSF of a known shape. Widths of others are as given.
+        told = bool(config.photons) and not config.psf_pixels
+        wider = width_by_wings(profile_of(config.psf_profile)) if told else 1.0
+        known = [[wider * width or math.nan for width in config.psf_fwhm]]
         psf_fwhm = torch.tensor(known, dtype=torch.float32, device=device)
         noise = softening[None] / NOISE_SOFTENING
         pixel_scale = torch.tensor([config.pixel_scale], dtype=torch.float32, device=device)
-        return cls(AsinhStretch(softening), config.bands, pixel_scale, noise, psf_fwhm)
+        return cls(AsinhStretch(softening), config.bands, pixel_scale, noise, psf_fwhm, wider)
 
     def of_exposure(self, exposure: Exposure) -> FluxScale:
         """Return the scale of images that were observed so, each in its own way."""
-        width = exposure.psf_fwhm.masked_fill(exposure.psf_fwhm <= 0, math.nan)
+        if exposure.psfs is None:
+            width = self.wider * exposure.psf_fwhm.masked_fill(exposure.psf_fwhm <= 0, math.nan)
+        else:
+            width = psf_width(exposure.psfs) * exposure.pixel_scale[:, None]
         return replace(self, pixel_scale=exposure.pixel_scale, noise=exposure.noise, psf_fwhm=width)
 
     def measure(self, flux: Tensor) -> FluxPhotometry:

@@ -37,6 +37,7 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture
 from galaxies.measure.flux import FluxPhotometry, measure_flux
+from physics_model import FluxScale
 
 _DEGREES = torch.linspace(5, 88, 12)
 _ON_THE_SHEET = 6  # galaxies of a class
@@ -112,8 +113,9 @@ def measured(sampler: GalaxySampler, images: Tensor) -> FluxPhotometry:
 
 
 def _of_images(sampler: GalaxySampler, images: Tensor) -> FluxPhotometry:
-    widths = [width if width > 0 else np.nan for width in sampler.config.psf_fwhm]
-    return measure_flux(images, sampler.config.pixel_scale, psf_fwhm=torch.tensor([widths]).expand(len(images), -1))
+    scale = FluxScale.of(sampler.config, images.device)
+    assert scale is not None, "the run is one of flux"
+    return measure_flux(images, scale.pixel_scale, psf_fwhm=scale.psf_fwhm.expand(len(images), -1))
 
 
 def inclinations(sampler: GalaxySampler, photometry: FluxPhotometry) -> np.ndarray:

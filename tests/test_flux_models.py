@@ -166,3 +166,19 @@ def test_photometry_of_an_exposure_takes_its_scale_blur_and_noise(images):
     assert torch.equal(found.size_arcsec, expected.size_arcsec)
     assert torch.equal(found.flux_error, expected.flux_error)
     assert not torch.equal(found.size_arcsec, SCALE.measure(flux).size_arcsec)
+
+
+def test_a_psf_is_as_wide_as_its_wings_make_it_where_its_shape_is_known():
+    cpu = torch.device("cpu")
+    told = FluxScale.of(Config(**FLUX, photons=(1.0, 1.0, 1.0), psf_profile="moffat:2.5"), cpu)
+    # Of Moffat's profile that photometry takes for the same sharpness; by GalSim's image of one 1.29 times as wide.
+    torch.testing.assert_close(told.psf_fwhm, 1.29 * SCALE.psf_fwhm, rtol=0.01, atol=0, equal_nan=True)
+    assert SCALE.psf_fwhm[0, :2].tolist() == pytest.approx([0.8, 0.75]) and SCALE.psf_fwhm[0, 2].isnan()
+    one = Exposure(torch.tensor([0.2]), torch.tensor([[0.8, 0.0, 0.9]]), torch.ones(1, 3))
+    seen = told.of_exposure(one).psf_fwhm[0]
+    assert seen[::2].tolist() == pytest.approx([1.29 * 0.8, 1.29 * 0.9], rel=0.01) and seen[1].isnan()
+    # A Gaussian of two pixels as an image: its own width but for the wings that are taken, 0.93 times as wide.
+    axis = torch.arange(25) - 12.0
+    star = torch.exp(-(axis.square() + axis.square()[:, None]) / (2 * 2.0**2)).expand(1, 3, -1, -1)
+    known = SCALE.of_exposure(one._replace(psfs=star / star[0, 0].sum())).psf_fwhm[0]
+    assert known.tolist() == pytest.approx([0.93 * 2 * 2.3548 * 0.2] * 3, rel=0.02)

@@ -18,6 +18,7 @@ from galaxies.datasets.layout import DataLayout
 from galaxies.datasets.preparing import print_summary
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure.flux import flux_attributes, measure_flux
+from galaxies.measure.flux_model import psf_width
 
 MOST_MISSING = 0.5  # part of the pixels of a band that may have no value
 _BLOCK_PX, _LEAST_PX = 16, 6  # sides of the areas in which noise is measured, at least four by four of them
@@ -177,11 +178,14 @@ def _measured(block: FluxBlock, layout: DataLayout) -> tuple[np.ndarray, dict[st
         noise = np.where(np.isnan(noise), sky_noise(block.images), noise)
     images = filled_in(block.images, noise, block.object_ids)
     fwhm = np.full(noise.shape, np.nan) if block.psf_fwhm is None else np.asarray(block.psf_fwhm, np.float64)
+    widths = torch.as_tensor(fwhm, dtype=torch.float32)
+    if block.psfs is not None:  # which tell of wings as well
+        widths = psf_width(torch.from_numpy(block.psfs).float()) * torch.as_tensor(block.pixel_scale).float()[:, None]
     photometry = measure_flux(
         torch.from_numpy(images),
         torch.as_tensor(block.pixel_scale, dtype=torch.float32),
         noise=torch.as_tensor(noise, dtype=torch.float32),
-        psf_fwhm=torch.as_tensor(fwhm, dtype=torch.float32),
+        psf_fwhm=widths,
         mask=torch.from_numpy(bad.any(1) & ~_padding(bad.any(1))) if bad.any() else None,
         structure=True,
     )

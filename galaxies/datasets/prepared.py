@@ -28,8 +28,10 @@ from galaxies.common.schema import SchemaError, brief, either, entries, exactly,
 from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.datasets.writing import FORMAT_VERSIONS, SPLITS
 from galaxies.images.stretch import NOISE_SOFTENING
+from galaxies.measure.flux_model import psf_width, width_by_wings
 from galaxies.measure.frame import corner_mask
 from galaxies.telescope.exposure import Exposure
+from galaxies.telescope.profiles import profile_of
 
 _AGAIN = "prepare the data again with --overwrite"
 _MANIFEST_BYTES = 512 << 20  # it names every picture that was left out
@@ -188,6 +190,21 @@ class PreparedDataset:
         psfs = self.psfs(np.array([row]))
         assert psfs is not None, "the row has one"
         return _inner(psfs, _USUAL_PSF_PX)[0]
+
+    def seen_widths(self, split: str) -> tuple[float, ...]:
+        """Return the usual full width of a split's PSF as photometry takes it, arcsec a band, NaN where unknown.
+
+        Its wings count where the PSF is an image, or its shape is told.
+        """
+        rows = self.rows(split)
+        rows = rows if len(rows) else np.arange(len(self.images))
+        psfs = self.usual_psfs(split)
+        if psfs is not None:
+            widths = psf_width(torch.from_numpy(psfs)[None])[0] * float(np.nanmedian(self.pixel_scale(rows)))
+            return tuple(widths.tolist())
+        told = self._telescope().get("psf_profile")
+        wider = width_by_wings(profile_of(told)) if told else 1.0
+        return tuple(float(f"{wider * w:.4g}") if w > 0 else math.nan for w in _medians(self.psf_fwhm(rows)))
 
     def _usual_psf_row(self, rows: np.ndarray) -> int | None:
         """Return which of some galaxies of flux has the usual PSF among those that are images, None without any."""

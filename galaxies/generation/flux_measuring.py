@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,8 +13,10 @@ from galaxies.compute.cores import map_on_cores
 from galaxies.compute.device import Engine
 from galaxies.compute.recorded_functions import to_host
 from galaxies.measure.flux import flux_attributes, measure_flux
+from galaxies.measure.flux_model import psf_width
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.statistics_table import PLACES, Measured
+from physics_model import FluxScale
 
 _ROWS_ON_A_CORE = 1024  # of pixels that are measured at a time, as display pictures are
 _STRUCTURE = ("asymmetry", "gini", "m20")  # what takes longer, and is measured where it was asked for
@@ -48,8 +49,13 @@ class FluxMeasurer:
     def __init__(self, engine: Engine, config: Config) -> None:
         self._engine, self._config = engine, config
         self.names = measured_names(config)
-        widths = [width if width > 0 else math.nan for width in config.psf_fwhm]
-        self._psf_fwhm = torch.tensor([widths], device=engine.device)
+        scale = FluxScale.of(config, engine.device)
+        assert scale is not None, "the run is one of flux"
+        self._psf_fwhm = scale.psf_fwhm
+
+    def take_psfs(self, psfs: Tensor) -> None:
+        """Take the usual PSF from its images (B, P, P), of sum 1, which tell its wings."""
+        self._psf_fwhm = psf_width(psfs[None].to(self._engine.device)) * self._config.pixel_scale
 
     def __call__(self, images: Tensor) -> Measured:
         """Measure images (N, B, S, S) float32, nJy a pixel; on a CPU alike for any number of threads."""

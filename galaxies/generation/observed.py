@@ -29,7 +29,6 @@ from galaxies.images.composites import pictures_of_run
 from galaxies.images.stretch import NOISE_SOFTENING
 from galaxies.telescope.filters import band_weights
 from galaxies.telescope.observing import Noise, noisy, resampled
-from galaxies.telescope.profiles import AIRY
 from galaxies.telescope.psf import Psf
 from galaxies.telescope.surveys import Survey
 
@@ -162,7 +161,7 @@ class ObservedSampler(GalaxySampler):
             }
             for band in survey.bands
         ]
-        psf = f"{survey.profile}:{survey.obscuration:g}" if survey.profile == AIRY else survey.profile
+        psf = survey.psf_profile
         return {
             "survey": survey.name,
             "pixel_scale": survey.pixel_scale,
@@ -214,5 +213,6 @@ def _seen_by(config: Config, survey: Survey, sky: Sequence[float]) -> Config:
         softening=tuple(NOISE_SOFTENING * noise for noise in sky),
         pixel_scale=survey.pixel_scale,
         psf_fwhm=tuple(band.psf_fwhm for band in survey.bands),
+        psf_profile=survey.psf_profile,
         psf_pixels=0,
     )

@@ -145,6 +145,8 @@ class GalaxySampler:
         population = Population(state["population"]["classes"], state["population"]["values"])
         sampler = cls(engine.prepare(network), config, population, engine)
         sampler.origin, sampler.psfs = _origin(state), state["population"].get("psfs")
+        if sampler.psfs is not None and isinstance(sampler.measure, FluxMeasurer):
+            sampler.measure.take_psfs(sampler.psfs)
         if solver and not sampler.family.has_solver:
             raise UserError(f"{path} holds no diffusion model: only those have a {', a '.join(solver)}")
         sampler.solver = replace(sampler.solver, **solver)

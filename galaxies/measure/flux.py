@@ -95,6 +95,9 @@ class FluxPhotometry(NamedTuple):
         PSF's width is given, else as observed.
     petrosian_radius_arcsec : Tensor, (N,)
         Where the surface brightness, as observed, is 0.2 of the mean within.
+    petrosian_half_light_arcsec : Tensor, (N,)
+        Radius of the circle that holds half of the light within two of these, as observed: what SDSS calls petroR50,
+        and statmorph rhalf_circ.
     ellipticity, position_angle : Tensor, (N,)
         1 - b/a, the PSF's moments taken off where its width is given; degrees in [0, 180) from +x (along rows)
         towards +y (down columns in the order of the array).
@@ -117,6 +120,7 @@ class FluxPhotometry(NamedTuple):
     surface_brightness: Tensor
     size_arcsec: Tensor
     petrosian_radius_arcsec: Tensor
+    petrosian_half_light_arcsec: Tensor
     ellipticity: Tensor
     position_angle: Tensor
     concentration: Tensor
@@ -313,6 +317,7 @@ def measure_flux(
     petrosian, found = petrosian_radius(rings)
     rings, smooth_rings = (each._replace(growth=each.growth.cummax(1).values) for each in (rings, smooth_rings))
     r20, r80 = radii_of(rings, light_within(rings, APERTURE * petrosian), (0.2, 0.8))
+    (petrosian_r50,) = radii_of(rings, light_within(rings, FLUX_APERTURE * petrosian), (0.5,))
     (r50,), (smooth_r50,) = radii_of(rings, whole, (0.5,)), radii_of(smooth_rings, model.light.sum(1), (0.5,))
     before = half_light_before(model.light, mixtures.variances, ellipse.stretch, side)
     # Squared radii add under convolution, nearly: the model's part in them is what the PSF adds.
@@ -344,6 +349,7 @@ def measure_flux(
         surface,
         size * scale,
         petrosian * scale,
+        petrosian_r50 * scale,
         ellipticity,
         position_angle % 180,
         5 * torch.log10(r80 / r20),

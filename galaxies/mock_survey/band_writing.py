@@ -18,9 +18,11 @@ from galaxies.datasets.growing_array import GrowingArray
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.writing import DatasetWriter, split_of
 from galaxies.measure.flux import flux_attributes, measure_flux
+from galaxies.measure.flux_model import width_by_wings
 from galaxies.mock_survey.band_observation import BandGalaxies, BandSurvey, Frame
 from galaxies.mock_survey.classes import CLASSES
 from galaxies.mock_survey.writing import blocks_at_once
+from galaxies.telescope.profiles import profile_of
 
 _ON_A_CORE = 8  # galaxies that are measured at a time
 INTRINSIC_FILE, INTRINSIC_SPLIT = "intrinsic.npy", "test"
@@ -97,11 +99,12 @@ def write_band_dataset(
     with writer, tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
         side = frame.image_size * survey.oversampling
         shape = (len(layout.bands), side, side)
+        wider = width_by_wings(profile_of(frame.survey.psf_profile))
         intrinsic = GrowingArray(writer.folder / INTRINSIC_FILE, layout.dtype, shape, out)
         with closing(intrinsic):
             for batch in survey.batches(count, blocks_at_once(survey.device, frame.image_size)):
                 values = {name: values for name, values in batch.truth.items() if name in (*layout.columns, *extra)}
-                values |= _measured(batch, layout, device)
+                values |= _measured(batch, layout, wider, device)
                 values["inclination"] = batch.truth["true_inclination"]
                 writer.append(batch.images, batch.object_ids, batch.morphologies, values)
                 intrinsic.append(batch.intrinsic)
@@ -141,18 +144,19 @@ def _telescope(frame: Frame) -> dict[str, Any]:
     }
 
 
-def _measured(batch: BandGalaxies, layout: DataLayout, device: str) -> dict[str, np.ndarray]:
+def _measured(batch: BandGalaxies, layout: DataLayout, wider: float, device: str) -> dict[str, np.ndarray]:
     """Return what is measured on the images, and how they were observed, by the names of the catalogue.
 
-    On a CPU it is the same for any number of threads.
+    Photometry takes widths of the PSF that are `wider` than those at half maximum, by its wings. On a CPU it is the
+    same for any number of threads.
     """
     names, count = layout.band_names, len(batch.images)
     if torch.device(device).type == "cpu":
         firsts = range(0, count, _ON_A_CORE)
         parts = [slice(first, first + _ON_A_CORE) for first in firsts]
-        measured = map_on_cores(partial(_photometry, batch, layout, device), parts)
+        measured = map_on_cores(partial(_photometry, batch, layout, wider, device), parts)
     else:
-        measured = [_photometry(batch, layout, device, slice(count))]
+        measured = [_photometry(batch, layout, wider, device, slice(count))]
     values = {name: np.concatenate([part[name] for part in measured]) for name in measured[0]}
     for place, name in enumerate(names):
         values[f"noise_{name}"] = batch.noise[:, place]
@@ -162,13 +166,15 @@ def _measured(batch: BandGalaxies, layout: DataLayout, device: str) -> dict[str,
     return values
 
 
-def _photometry(batch: BandGalaxies, layout: DataLayout, device: str, rows: slice) -> dict[str, np.ndarray]:
+def _photometry(
+    batch: BandGalaxies, layout: DataLayout, wider: float, device: str, rows: slice
+) -> dict[str, np.ndarray]:
     """Return the attributes and the flag of some images."""
     names = layout.band_names
     noise, psf_fwhm = (torch.from_numpy(each[rows]).to(device, torch.float32) for each in (batch.noise, batch.psf_fwhm))
     images = torch.from_numpy(batch.images[rows]).to(device)
     scale = float(batch.truth["pixel_scale"][0])
-    photometry = measure_flux(images, scale, noise=noise, psf_fwhm=psf_fwhm, structure=True)
+    photometry = measure_flux(images, scale, noise=noise, psf_fwhm=wider * psf_fwhm, structure=True)
     values = {}
     for name in flux_attributes(names):
         column = torch.where(photometry.known(name, names), photometry.attribute(name, names), torch.nan)

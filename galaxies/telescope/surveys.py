@@ -110,6 +110,11 @@ class Survey:
     obscuration: float
     bands: tuple[SurveyBand, ...]
 
+    @property
+    def psf_profile(self) -> str:
+        """The profile with its number behind it, as runs have it."""
+        return f"{self.profile}:{self.obscuration:g}" if self.profile == AIRY else self.profile
+
     def with_exposure(self, seconds: float | Mapping[str, float]) -> Survey:
         """Return the survey with another exposure: of all bands, or of those that are named.
 

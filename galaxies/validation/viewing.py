@@ -40,7 +40,7 @@ class Viewer:
     pixel_scale : float
         Of flux, arcsec.
     psf_fwhm : sequence of float, B
-        Of flux: usual full widths at half maximum of the PSFs, arcsec, 0 where unknown.
+        Of flux: usual full widths of the PSFs as photometry takes them, arcsec, 0 or NaN where unknown.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Viewer:
         if not data.layout.is_flux:
             return DISPLAY_VIEWER
         told = data.settings(())
-        return cls(data.layout, told["softening"], told["pixel_scale"], told["psf_fwhm"])
+        return cls(data.layout, told["softening"], told["pixel_scale"], data.seen_widths("train"))
 
     @property
     def softening(self) -> Tensor:
@@ -156,7 +156,7 @@ class Viewer:
         """Measure images (N, B, S, S), as stored, with statmorph: {attribute: values (N,)}, and its flags (N,)."""
         if not self.layout.is_flux:
             return read_with_statmorph(images, title)
-        noise, widths = self.softening / NOISE_SOFTENING, torch.tensor(self._psf_fwhm)
+        noise, widths = self.softening / NOISE_SOFTENING, torch.tensor(self._psf_fwhm).nan_to_num(0.0)
         return read_flux_with_statmorph(images, noise, self._pixel_scale, widths, title)
 
     def read(self, measured: Measured, name: str) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.images.resampling import dihedral
 from galaxies.images.stretch import NOISE_SOFTENING
+from galaxies.measure.flux_model import psf_width
 from tests.conftest import flux_galaxies, write_flux_dataset
 from tests.datasets.hand_changes import Changed
 
@@ -306,7 +307,19 @@ def test_the_usual_psf_is_that_of_the_median_width(tmp_path):
     assert usual.shape == (3, 63, 63) and usual.dtype == np.float32
     np.testing.assert_allclose(usual.sum((1, 2)), 1, atol=1e-6)
     np.testing.assert_allclose(usual[:, 31, 32], beside[typical] / 0.7, rtol=1e-5)
+    scale = float(np.median(data.pixel_scale(rows)))
+    assert data.seen_widths("train") == pytest.approx((psf_width(torch.from_numpy(usual)[None])[0] * scale).tolist())
     assert PreparedDataset.open(write_flux_dataset(tmp_path / "e", 8, BANDS)).usual_psfs("train") is None
+
+
+def test_the_usual_width_counts_wings_of_a_shape_that_the_manifest_tells(tmp_path):
+    plain = PreparedDataset.open(write_flux_dataset(tmp_path / "e", 8, BANDS))
+    nominal = plain.settings(())["psf_fwhm"]
+    seen = plain.seen_widths("train")
+    assert [w for w in seen if w == w] == pytest.approx([w for w in nominal if w > 0])
+    bands = [{"name": name, "electrons_per_njy": 1.0} for name in BANDS]
+    plain.manifest["telescope"] = {"psf": "kolmogorov", "obscuration": 0.0, "bands": bands}
+    assert plain.seen_widths("train") == pytest.approx([1.083 * w for w in seen], rel=2e-3, nan_ok=True)
 
 
 def test_exposures_are_those_of_each_galaxy_and_as_usual_where_unknown(tmp_path):

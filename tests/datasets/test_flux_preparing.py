@@ -150,3 +150,24 @@ def test_what_is_not_seen_in_a_band_has_no_magnitude_there():
     assert np.isnan(values["color_g_r"]).tolist() == [True, False]
     assert values["magnitude_r"] == pytest.approx([31.4 - 2.5 * np.log10(40_000)] * 2, abs=0.05)
     assert values["magnitude_g"][1] == pytest.approx(31.4 - 2.5 * np.log10(20_000), abs=0.05)
+
+
+def test_the_wings_of_a_psf_that_is_an_image_are_no_part_of_the_radius():
+    """Half of the light is in a halo three times as wide, of which the width at half the peak tells next to nothing."""
+    axis = np.arange(65) - 32
+    squared = axis**2 + axis[:, None] ** 2
+    shape = sum(0.5 / (2 * np.pi * s**2) * np.exp(-squared / (2 * s**2)) for s in (1.5, 4.5))
+    images = np.zeros((1, 2, 64, 64))
+    for part in (1.5, 4.5):  # of a Gaussian galaxy, whose squared width adds to each
+        width = np.hypot(3, part)
+        place = np.arange(64) - 31.5
+        profile = np.exp(-(place**2 + place[:, None] ** 2) / (2 * width**2)) / (2 * np.pi * width**2)
+        images += 0.5 * 40_000 * profile
+    images += np.random.default_rng(1).normal(size=images.shape)
+    psfs = np.broadcast_to(shape / shape.sum(), (1, 2, 65, 65)).astype(np.float32)
+    layout = DataLayout("flux", (FluxBand("g"), FluxBand("r")), ("galaxy",))
+    narrow = np.full((1, 2), 1.6 * 2.3548 * 0.2)
+    known = flux_preparing._measured(block(images, psf_fwhm=narrow, psfs=psfs), layout)[1]["size_arcsec"][0]
+    unknown = flux_preparing._measured(block(images, psf_fwhm=narrow), layout)[1]["size_arcsec"][0]
+    true = 1.1774 * 3 * 0.2
+    assert abs(known / true - 1) < 0.5 * abs(unknown / true - 1)

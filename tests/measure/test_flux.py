@@ -78,6 +78,10 @@ def test_the_radius_is_that_of_the_circle_with_half_of_the_light(found):
     order = (axis[None].square() + axis[:, None].square()).flatten().sort().indices
     half = math.sqrt(int((light[order].cumsum(0) < 0.5).sum()) / math.pi) / 5
     assert found.size_arcsec.item() == pytest.approx(half * SCALE, rel=0.05)
+    # As observed; two Petrosian radii hold all of a Gaussian's light.
+    seen = gaussian(5 * math.hypot(5, PSF_SIGMA), 5 * math.hypot(3, PSF_SIGMA), x=0, y=0, side=301).flatten()
+    half = math.sqrt(int((seen[order].cumsum(0) < 0.5).sum()) / math.pi) / 5
+    assert found.petrosian_half_light_arcsec.item() == pytest.approx(half * SCALE, rel=0.03)
     mean = found.magnitude[0] + 2.5 * math.log10(2 * math.pi * found.size_arcsec.item() ** 2)
     torch.testing.assert_close(found.surface_brightness[0], mean)
 
