@@ -112,8 +112,9 @@ class Attribute:
         Name in files and options; name and unit for people ("" for a pure number).
     low, high : float
         Range of the slider and, unless `raw`, of the scaling to [0, 1] in the condition vector.
-    source : {"photometry", "flux", "catalogue", "votes", "random"}
-        Where the value of a real galaxy comes from: measured on its picture, or on its light in nanojansky, or known.
+    source : {"photometry", "flux", "catalogue", "structure", "votes", "random"}
+        Where the value of a real galaxy comes from: measured on its picture, or on its light in nanojansky, or known;
+        structure is what only a simulation knows.
     description : str
         What the value is, in one sentence.
     raw : bool
@@ -168,6 +169,14 @@ _ATTRIBUTE_ROWS = (
               "r-band Petrosian magnitude M_r", plausible=(-30.0, -5.0)),
     Attribute("stellar_mass", "Stellar mass", "log10 solar masses", 8.0, 12.0, "catalogue",
               "decimal logarithm of the mass", plausible=(4.0, 14.0)),
+    Attribute("arm_count", "Spiral arms", "", 1.0, 4.0, "structure",
+              "number of arms of a spiral, unknown of other galaxies", plausible=(0.0, 20.0)),
+    Attribute("bar", "Bar", "", 0.0, 0.25, "structure",
+              "part of a spiral disc's light that is in its bar, 0 without one; unknown of other galaxies",
+              plausible=(0.0, 1.0)),
+    Attribute("bulge", "Bulge", "", 0.0, 0.6, "structure",
+              "part of a disc galaxy's light in r that is in its bulge; unknown of other galaxies",
+              plausible=(0.0, 1.0)),
     Attribute("vote_count", "Votes (normalised)", "", 0.3, 1.0, "votes",
               "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original "
               "recipe", plausible=(0.3, 1.0), raw=True),

@@ -1,6 +1,7 @@
 """Tell whether people agree with the measured arms and second nuclei: by classes, by votes, and in pictures.
 
     python studies/arms.py --real data/real --votes data/galaxy_zoo_2/gz2_hart16.csv
+    python studies/arms.py --real data/real --mock data/simulated
 
 The first table holds, for each statistic of morphology, its 95th percentile on ellipticals, from which on arms or a
 second nucleus count as visible (`VISIBLE_ARMS`, `VISIBLE_NUCLEUS`), the share of each class above it, and how well it
@@ -9,7 +10,8 @@ ranks one class above another: the probability that a random galaxy of the one h
 With votes of Galaxy Zoo 2 the second table says how the measured arms go with what people saw, which the weighted votes
 tell and the debiased ones do not (those say what would be seen from nearby): the strength with the part of all people
 who saw a spiral in a disc that is not edge-on, the number of arms with the most votes, the pitch with votes for loosely
-wound arms less those for tight ones. The pictures show the strongest and the weakest of a class.
+wound arms less those for tight ones. With a mock survey the third says how often the measured number of arms is
+the drawn one. The pictures show the strongest and the weakest of a class.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ _FACE_ON = "t02_edgeon_a05_no_weighted_fraction"
 _SPIRAL = "t04_spiral_a08_spiral_weighted_fraction"
 _WINDING = ("t10_arms_winding_a28_tight_weighted_fraction", "t10_arms_winding_a30_loose_weighted_fraction")
 _NUMBERS = tuple(f"t11_arms_number_a{30 + k}_{k}_weighted_fraction" for k in (1, 2, 3, 4))
+_FACE_ON_RATIO = 0.7  # b/a, from which on a mock disc shows its face
 _SEEN, _UNSEEN = 0.5, 0.1  # part of the people who saw arms
 
 
@@ -78,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ids = data.catalogue["object_id"].iloc[rows].astype(str).to_numpy()
         report["votes"] = by_votes(measured.values, read_votes(options.votes, ids))
         print_votes(report["votes"])
+    if options.mock is not None:
+        report["mock"] = by_truth(PreparedDataset.open(options.mock), options.count, options.seed)
+        print_truth(report["mock"])
     for name, statistic, groups in (
         ("arms.png", "arm_strength", ("spiral", "elliptical")),
         ("nuclei.png", "second_nucleus", ("merger", "elliptical")),
@@ -94,6 +100,7 @@ def _parser() -> Parser:
     parser = Parser(prog="arms.py", description=__doc__)
     parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="prepared dataset of real galaxies")
     parser.add_argument("--votes", type=Path, metavar="FILE", help="gz2_hart16.csv, for galaxies that it has")
+    parser.add_argument("--mock", type=Path, metavar="DIR", help="mock survey of pictures, which knows the arms")
     parser.add_argument(
         "--out", type=Path, default=Path("samples/arms"), metavar="DIR", help="folder to write (default: samples/arms)"
     )
@@ -199,6 +206,42 @@ def print_votes(found: dict[str, float]) -> None:
         (f"rank correlation of pitch with votes for loose arms, of {found['wound']}", "pitch_and_loose_votes"),
     ):
         print(f"{text:<78}{found[name]:>8.3f}")
+
+
+def by_truth(data: PreparedDataset, count: int, seed: int) -> dict[str, dict[str, float]]:
+    """Return how often the number of arms of mock spirals is read, {which: {part, galaxies, and of each number}}."""
+    needed = ("arm_count", "true_axis_ratio")
+    if missing := [name for name in needed if name not in data.catalogue]:
+        raise UserError(f"{data.path} has no column {missing[0]}: simulate it again with prepare_data.py simulated")
+    truth = data.catalogue["arm_count"].to_numpy(np.float64)
+    rows = np.sort(np.random.default_rng(seed).permutation(np.flatnonzero(np.isfinite(truth)))[:count])
+    if not len(rows):
+        raise UserError(f"{data.path} has no spirals")
+    images = torch.from_numpy(data.images[rows])
+    measured = measure_images(images, "cpu", "measuring the mock survey", MORPHOLOGY_STATISTICS).values
+    number, right = truth[rows], measured["arm_count"] == truth[rows]
+    face_on = data.catalogue["true_axis_ratio"].to_numpy(np.float64)[rows] > _FACE_ON_RATIO
+    visible = measured["arm_strength"] > VISIBLE_ARMS
+    groups = {
+        "spirals": np.ones(len(rows), bool),
+        "face-on": face_on,
+        "visible": visible,
+        "face-on and visible": face_on & visible,
+    }
+    return {
+        name: {"galaxies": int(chosen.sum()), "right": float(right[chosen].mean())}
+        | {f"of {k:.0f}": float(right[chosen & (number == k)].mean()) for k in np.unique(number[chosen])}
+        for name, chosen in groups.items()
+        if chosen.any()
+    }
+
+
+def print_truth(found: dict[str, dict[str, float]]) -> None:
+    """Print how often the number of mock arms is read."""
+    print("\nnumber of mock arms read right")
+    for name, row in found.items():
+        each = ", ".join(f"{value:.2f} {text}" for text, value in row.items() if text.startswith("of "))
+        print(f"{name:<22}{row['right']:>7.1%} of {row['galaxies']}: {each}")
 
 
 def sheet(images: torch.Tensor, values: np.ndarray, classes: np.ndarray, groups: tuple[str, str]):

@@ -27,7 +27,7 @@ from galaxies.compute.seeded_noise import standard_normal
 from galaxies.mock_survey import band_population
 from galaxies.mock_survey.band_population import Frame
 from galaxies.mock_survey.classes import draw_light, mock_class
-from galaxies.mock_survey.galaxy_table import BandTable, Structure, changed, given
+from galaxies.mock_survey.galaxy_table import BandTable, Structure, changed, given, told_structure
 from galaxies.mock_survey.light import WET_MERGER, Grid, draw_particles, meet
 from galaxies.mock_survey.light_transforms import half_light_radius, transformed
 from galaxies.mock_survey.observation import BLOCK, stream_of
@@ -69,7 +69,8 @@ class BandGalaxies:
         (arcseconds), and those that only a simulation knows: true_half_light_radius (arcseconds, before seeing, of the
         circle about the light's centroid, in the band nearest to r), true_axis_ratio and true_position_angle (of the
         disc or the spheroid; in a merger, the primary's; degrees in [0, 180) from +x towards +y), true_inclination
-        (degrees, 0 face-on, NaN where the galaxy is no disc), and true_magnitude_<band> (AB, of all of the light).
+        (degrees, 0 face-on, NaN where the galaxy is no disc), and true_magnitude_<band> (AB, of all of the light);
+        arm_count, bar and bulge are those of `told_structure`.
     """
 
     images: np.ndarray
@@ -178,7 +179,7 @@ class BandSurvey:
             known = {name: getattr(table, name) for name in _KNOWN}
             known |= {"psf_fwhm": table.exposure.psf_fwhm, "noise": table.exposure.sky_noise}
             known |= {"true_axis_ratio": table.structure.axis_ratio}
-            put(known | _orientation(table.structure), rows)
+            put(known | _orientation(table.structure) | told_structure(table.structure), rows)
             kinds = mock_class(morphology).kinds(table.structure)
             for kind in sorted(set(kinds)):
                 chosen = np.flatnonzero(kinds == kind)

@@ -238,6 +238,21 @@ class BandTable(LitTable[Column]):
     exposure: BandExposure[Column]
 
 
+def told_structure(structure: Structure[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the attributes of structure that N galaxies of one class have, (N,), NaN where they mean nothing.
+
+    arm_count, and bar, the part of the disc's light in it, of spirals; bulge, the part of all light in r, of discs.
+    """
+    unknown = np.full(len(structure.axis_ratio), np.nan)
+    arms = structure.spiral
+    disc = arms is not None or structure.edge_on is not None
+    return {
+        "arm_count": unknown if arms is None else arms.num_arms.copy(),
+        "bar": unknown if arms is None else arms.bar_fraction.copy(),
+        "bulge": structure.bulge_fraction.copy() if disc else unknown,
+    }
+
+
 def changed(change: Callable[..., Any], *tables: _Table) -> _Table:
     """Return a table of what `change` makes of each column of one or several tables alike, parts included."""
 

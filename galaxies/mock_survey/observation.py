@@ -28,7 +28,7 @@ from galaxies.compute.seeded_noise import standard_normal
 from galaxies.datasets.sources.galaxy_zoo import FRAME_PX
 from galaxies.mock_survey import population
 from galaxies.mock_survey.classes import draw_light, mock_class
-from galaxies.mock_survey.galaxy_table import GalaxyTable, changed, columns_of, given
+from galaxies.mock_survey.galaxy_table import GalaxyTable, changed, columns_of, given, told_structure
 from galaxies.mock_survey.light import (
     EXPONENTIAL_HALF_LIGHT,
     WET_MERGER,
@@ -70,7 +70,8 @@ class Galaxies:
         (arcseconds), magnitude (r), pixel_scale (arcseconds a pixel of the images), frame_scale (of a 424-pixel
         frame), and those that only a simulation knows: true_half_light_radius (arcseconds, of the circle about the
         light's centroid, before seeing), true_axis_ratio (of the disc or the spheroid; in a merger, the primary's)
-        and true_flux (nanomaggies in r).
+        and true_flux (nanomaggies in r). arm_count, bar and bulge are those of `told_structure`, NaN where a class has
+        none.
     votes : dict of str to ndarray, (N,), int64
         What people would say, see `votes.py`.
     """
@@ -202,6 +203,7 @@ class MockSurvey:
         truth: dict[str, np.ndarray] = {}
         for morphology, (rows, table) in drawn.tables.items():
             known = {name: getattr(table, name) for name in _KNOWN}
+            known |= told_structure(table.structure)
             known["frame_scale"] = table.exposure.frame_scale
             known["true_axis_ratio"] = table.structure.axis_ratio.copy()
             known["pixel_scale"] = table.exposure.frame_scale * self.frame_px / self.image_size

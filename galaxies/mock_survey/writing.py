@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -181,11 +182,12 @@ def _write_files(folder: Path, survey: MockSurvey, count: int) -> None:
                 number += 1
                 archive.writestr(_entry(number), _jpeg(picture))
                 known = {name: float(values[row]) for name, values in batch.truth.items()}
+                told = {name: "" if math.isnan(value) else value for name, value in known.items()}
                 object_id = batch.object_ids[row]
                 votes.write(_vote_row(batch, row))
                 mapping.write({"objid": object_id, "sample": "original", "asset_id": number})
                 sample.write(_sample_row(object_id, known))
-                truth.write({"object_id": object_id, "morphology": batch.morphologies[row], **known})
+                truth.write({"object_id": object_id, "morphology": batch.morphologies[row], **told})
 
 
 class _Table:

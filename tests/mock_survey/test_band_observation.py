@@ -169,9 +169,13 @@ def test_classes_take_turns_and_all_columns_are_known(batch):
     assert set(batch.truth) == {
         *("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc", "pixel_scale", "true_axis_ratio"),
         *("true_half_light_radius", "true_magnitude_g", "true_magnitude_r", "true_magnitude_z"),
-        *("true_inclination", "true_position_angle"),
+        *("true_inclination", "true_position_angle", "arm_count", "bar", "bulge"),
     }
-    assert all(np.isfinite(values).all() for name, values in batch.truth.items() if name != "true_inclination")
+    of_discs = ("true_inclination", "arm_count", "bar", "bulge")
+    assert all(np.isfinite(values).all() for name, values in batch.truth.items() if name not in of_discs)
+    spirals = np.array(batch.morphologies) == "spiral"
+    assert np.isin(batch.truth["arm_count"][spirals], (1, 2, 3, 4)).all() and (batch.truth["bulge"][spirals] > 0).all()
+    assert (np.isfinite(batch.truth["bar"]) == spirals).all()
 
 
 def test_discs_alone_are_inclined_and_as_flat_as_that_makes_them(batch):

@@ -77,7 +77,8 @@ def test_a_new_class_needs_an_entry_alone(with_rings):
     # The pictures show rings: the middle is dark and the light is not.
     brightness = batch.images[rings].mean(1)
     assert (brightness.max((1, 2)) > 1.5 * brightness[:, 31:33, 31:33].mean((1, 2))).mean() > 0.8
-    assert all(np.isfinite(values).all() for values in batch.truth.values())
+    of_discs = ("arm_count", "bar", "bulge")  # unknown of other galaxies
+    assert all(np.isfinite(values).all() for name, values in batch.truth.items() if name not in of_discs)
     seen = batch.votes["t01_smooth_or_features_a02_features_or_disk"] / batch.votes["total_classifications"]
     assert seen[rings].mean() > 0.85  # as their impression says, 0.99 of 1.02
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,21 @@ def test_votes_are_what_people_saw(tmp_path):
     assert arms.by_votes(values, votes)["same_number"] == pytest.approx(0.5)
     with pytest.raises(UserError, match="fewer than two of these galaxies"):
         arms.by_votes({name: v[-1:] for name, v in values.items()}, votes.iloc[-1:])
+
+
+def test_numbers_of_mock_arms_are_held_against_the_truth(monkeypatch):
+    truth = {"arm_count": [2, 2, 3, np.nan, 2], "true_axis_ratio": [0.9, 0.3, 0.8, 0.5, 0.95]}
+    data = SimpleNamespace(catalogue=pd.DataFrame(truth), images=np.zeros((5, 3, 64, 64), np.uint8), path="mock")
+    measured = {"arm_count": np.array([2.0, 3, 3, 1]), "arm_strength": np.array([0.2, 0.2, 0.01, 0.2])}
+    monkeypatch.setattr(arms, "measure_images", lambda *_: SimpleNamespace(values=measured))
+    found = arms.by_truth(data, 10, 0)
+    assert found["spirals"] == {"galaxies": 4, "right": 0.5, "of 2": pytest.approx(1 / 3), "of 3": 1.0}
+    assert found["face-on"] == {"galaxies": 3, "right": pytest.approx(2 / 3), "of 2": 0.5, "of 3": 1.0}
+    assert found["visible"]["right"] == pytest.approx(1 / 3)
+    assert found["face-on and visible"] == {"galaxies": 2, "right": 0.5, "of 2": 0.5}
+    del data.catalogue["arm_count"]
+    with pytest.raises(UserError, match="mock has no column arm_count: simulate it again"):
+        arms.by_truth(data, 10, 0)
 
 
 def test_a_run_writes_figures_and_sheets(tmp_path, capsys):
