@@ -46,7 +46,7 @@ export class Gauges {
     for (const a of model.attributes) {
       const id = `slider-${a.name}`;
       const parts = {
-        value: make("output", { htmlFor: id, ariaLive: "off" }),
+        value: make("input", { className: "value", inputMode: "decimal", autocomplete: "off", spellcheck: false, ariaLabel: `Value of ${a.label}` }),
         free: make("button", { type: "button", className: "free", ariaLabel: `${a.label} free: drawn from real galaxies` }, "free"),
         slider: make("input", { type: "range", id, min: a.low, max: a.high, step: a.step }),
         range: make("p", { className: "range", id: `${id}-range` }),
@@ -55,7 +55,7 @@ export class Gauges {
         error: make("span", { className: "error" }),
         marker: make("span", { className: "marker" }),
       };
-      parts.slider.dataset.attribute = parts.free.dataset.free = a.name;
+      parts.value.dataset.value = parts.slider.dataset.attribute = parts.free.dataset.free = a.name;
       parts.slider.setAttribute("aria-describedby", `${id}-range ${id}-found`);
       const scale = make("span", { className: "scale", ariaHidden: "true" }, parts.known, parts.error, parts.marker);
       const unit = make("small", {}, a.unit);
@@ -66,6 +66,14 @@ export class Gauges {
         make("div", { className: "track" }, scale, parts.slider),
         make("div", { className: "foot" }, parts.range, parts.found),
       );
+      // What somebody is typing is left alone until it is entered, left or given up.
+      parts.value.addEventListener("input", () => (parts.isTyped = true));
+      parts.value.addEventListener("focus", () => parts.value.select());
+      parts.value.addEventListener("keydown", ({ key }) => {
+        if (key !== "Escape") return;
+        parts.isTyped = false;
+        parts.value.value = parts.words;
+      });
       this.root.append(parts.row);
       this.#rows.set(a.name, parts);
     }
@@ -85,6 +93,11 @@ export class Gauges {
     for (const a of model.attributes) this.#renderRow(a, state, catalogue, measured?.[a.name], how);
   }
 
+  /** Let the next render write into a field what holds, whatever somebody has typed there. */
+  forget(name) {
+    this.#rows.get(name).isTyped = false;
+  }
+
   #renderRow(a, state, catalogue, reading, { isFresh, isFailed }) {
     const parts = this.#rows.get(a.name);
     const set = state.values[a.name];
@@ -96,12 +109,14 @@ export class Gauges {
     parts.row.classList.toggle("is-unknown", value === null);
     parts.row.classList.toggle("stale", !isFresh);
     parts.free.setAttribute("aria-pressed", String(isFree));
-    setText(parts.value, value === null ? (isFree ? "free" : "") : write(a, value));
+    const words = value !== null ? write(a, value) : isFresh ? "unknown" : "…";
+    parts.words = words;
+    if (!parts.isTyped && parts.value.value !== words) parts.value.value = words;
     const shown = value ?? (a.low + a.high) / 2;
     if (Number(parts.slider.value) !== shown) parts.slider.value = shown;
     parts.slider.setAttribute(
       "aria-valuetext",
-      value === null ? "free" : `${write(a, value)} ${a.unit}${isFree ? ", drawn from real galaxies" : ""}`,
+      value === null ? "free, unknown" : `${write(a, value)} ${a.unit}${isFree ? ", drawn from real galaxies" : ""}`,
     );
 
     const range = a.supported[state.morphology];
@@ -110,7 +125,7 @@ export class Gauges {
       parts.known.style.setProperty("--from", place(a, range[0]));
       parts.known.style.setProperty("--to", place(a, range[1]));
     }
-    const words = rangeWords(a, state.morphology);
+    const ends = rangeWords(a, state.morphology);
     const isBeyond = !isFree && !isSupported(a, state.morphology, set);
     parts.row.classList.toggle("beyond", isBeyond);
     setText(
@@ -118,10 +133,10 @@ export class Gauges {
       !range
         ? `Known of no ${label.toLowerCase()} galaxy`
         : isBeyond
-          ? `Beyond most real galaxies, ${words}`
+          ? `Beyond most real galaxies, ${ends}`
           : isFree
-            ? `Drawn from real ones, ${words}`
-            : `${label} galaxies: ${words}`,
+            ? `Drawn from real ones, ${ends}`
+            : `${label} galaxies: ${ends}`,
     );
 
     const found = reading?.measured ?? null;

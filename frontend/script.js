@@ -26,6 +26,7 @@ let state = null;
 let measured = null; // newest measurement of A, {query, state, attributes, besides, ellipse, note}
 let unmeasured = null; // query of A whose measurement failed
 let settling = 0; // timer
+let pulled = { name: null, isOver: true }; // what is being pulled or typed: one entry of the history
 let lastMeasured = 0; // ms
 
 const troubles = new Map(); // by lane: a failure in words
@@ -53,7 +54,8 @@ const ACTIONS = {
   unpin: { key: "q", label: "Stop comparing", run: stopComparing },
   rings: { key: "o", label: "Half-light ellipses on or off", run: () => update({ rings: !state.rings }) },
   copy: { key: "l", label: "Copy the link", run: copyLink },
-  more: { key: "m", label: "Eight more seeds", run: moreSeeds },
+  more: { key: "m", label: "Eight more seeds", run: () => moveSeeds(1) },
+  fewer: { key: "n", label: "The eight seeds before", run: () => moveSeeds(-1) },
   play: { key: "p", label: "Play or stop the sweep", run: () => sweep.toggle() },
   take: { key: "t", label: "Take the sweep's value over", run: takeFromSweep },
   help: { key: "?", label: "This list", run: () => $("#help").showModal() },
@@ -62,16 +64,36 @@ const ACTIONS = {
 
 /** Change the state; `how` is "step" for single acts, "drag" for one of many in a row, "back" for the browser's. */
 function update(changes, how = "step") {
+  if (how === "step" && settling) correct();
   Object.assign(state, changes);
-  if (how === "step") {
-    const link = address(state, catalogue);
-    if (link !== location.search) history.pushState(null, "", link);
-  }
+  if (how !== "drag") pulled = { name: null, isOver: true };
+  if (how === "step") remember();
   render();
   if (how !== "drag") showSeed();
   askPicture(how === "drag");
   clearTimeout(settling);
   settling = setTimeout(settle, how === "drag" ? SETTLED : 0);
+}
+
+/** Enter the state into the browser's history. */
+function remember() {
+  const link = address(state, catalogue);
+  if (link !== location.search) history.pushState(null, "", link);
+}
+
+/** Make the newest entry of the history that of the state. */
+function correct() {
+  const link = address(state, catalogue);
+  if (link !== location.search) history.replaceState(null, "", link);
+}
+
+/** Change the state by one of many steps of a pull, or of typing: the browser's Back undoes all of them together. */
+function pull(name, changes) {
+  const isFirst = pulled.name !== name;
+  if (isFirst && settling) correct();
+  pulled = { name, isOver: false };
+  update(changes, "drag");
+  if (isFirst) remember();
 }
 
 /** Show the state; nothing else writes to the page but what draws pictures. */
@@ -186,8 +208,8 @@ function askMeasurement(isSettled) {
 /** Do what has to wait until nothing moves. */
 function settle() {
   settling = 0;
-  const link = address(state, catalogue);
-  if (link !== location.search) history.replaceState(null, "", link);
+  if (pulled.isOver) pulled.name = null;
+  correct();
   askPicture(false);
   comparison.load(state, catalogue, render);
   seeds.load(state, catalogue, render);
@@ -231,13 +253,10 @@ function trouble(name, text) {
   setText($("#message"), [...new Set(troubles.values())].filter(Boolean).join(" "));
 }
 
-/** Take class and attributes from a real galaxy, and a new seed. */
+/** Take the attributes of a real galaxy of the class, and a new seed. */
 function drawGalaxy() {
   const { attributes } = modelOf(catalogue, state.model);
-  const classes = classesOf(catalogue, state.model);
-  const known = classes.filter((m) => attributes.some((a) => a.supported[m.name]));
-  const choices = known.length ? known : classes;
-  const morphology = choices[Math.floor(Math.random() * choices.length)].name;
+  const { morphology } = state;
   const seed = Math.floor(Math.random() * 1e6);
   const free = Object.fromEntries(attributes.map((a) => [a.name, null]));
   const query = request({ ...state, morphology, seed, values: free }, catalogue);
@@ -267,8 +286,8 @@ function stopComparing() {
   update({ other: null });
 }
 
-function moreSeeds() {
-  seeds.more(catalogue);
+function moveSeeds(sheets) {
+  seeds.move(sheets, state, catalogue);
   seeds.load(state, catalogue, render);
 }
 
@@ -316,14 +335,40 @@ function toggleFree(name) {
 /** The one handler of everything that is moved, typed or chosen. */
 function onInput({ target }) {
   if (target.dataset.attribute) {
-    update({ values: { ...state.values, [target.dataset.attribute]: Number(target.value) } }, "drag");
+    pull(target.id, { values: { ...state.values, [target.dataset.attribute]: Number(target.value) } });
   } else if (target.id === "seed") {
     const isValid = target.value !== "" && target.checkValidity();
     judgeSeed(isValid);
-    if (isValid) update({ seed: Number(target.value) }, "drag");
+    if (isValid) pull("seed", { seed: Number(target.value) });
   } else if (target.id === "sweep-attribute") {
     update({ sweep: target.value });
   }
+}
+
+/** What is left, entered or let go. */
+function onChange({ target }) {
+  if (target.dataset.value) typeValue(target.dataset.value, target.value);
+  else if (target.id === "seed") showSeed(); // what cannot be taken goes
+  pulled.isOver = true;
+  if (!settling) pulled.name = null;
+}
+
+/** Take a value that was typed; a comma is a point. */
+function typeValue(name, text) {
+  const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === name);
+  const words = text.trim().toLowerCase().replace("−", "-").replace(",", ".");
+  const value = words === "" ? NaN : Number(words);
+  const isFree = words === "free";
+  const isBeyond = value < attribute.low || value > attribute.high;
+  const ends = `${write(attribute, attribute.low)} to ${write(attribute, attribute.high)}`;
+  const complaint = isFree || words === "" ? "" : Number.isNaN(value)
+    ? `${attribute.label} is a number from ${ends}, or free.`
+    : isBeyond ? `${attribute.label} goes from ${ends}: its end is taken.` : "";
+  trouble("value", complaint);
+  if (complaint) setTimeout(() => trouble("value", ""), 8000);
+  gauges.forget(name);
+  if (isFree || Number.isFinite(value)) update({ values: { ...state.values, [name]: isFree ? null : onSlider(attribute, value) } });
+  else render();
 }
 
 function onClick(event) {
@@ -389,6 +434,7 @@ function start() {
 
   guardSliders(document);
   document.addEventListener("input", onInput);
+  document.addEventListener("change", onChange);
   addEventListener("popstate", () => update(readAddress(location.search, catalogue).state, "back"));
   addEventListener("online", () => Object.values(lanes).forEach((one) => one.hurry()));
   new IntersectionObserver((entries) => {

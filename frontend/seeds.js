@@ -14,6 +14,7 @@ export class Seeds {
   /** @param {HTMLElement} root  @param {Lane} lane */
   constructor(root, lane) {
     this.root = root;
+    this.before = root.parentElement.querySelector("[data-action=fewer]");
     this.lane = lane;
     this.buttons = Array.from({ length: COUNT - 1 }, () => {
       const tile = make("canvas", { width: 2 * PIXELS, height: 2 * PIXELS, ariaHidden: "true" });
@@ -23,15 +24,16 @@ export class Seeds {
     });
   }
 
-  /** Move on to the next seeds. */
-  more(catalogue) {
-    this.#first = (this.#first ?? 0) + COUNT;
-    if (this.#first > catalogue.max_seed - COUNT) this.#first = 0;
+  /** Move on by so many sheets of seeds, or back. */
+  move(sheets, state, catalogue) {
+    const last = catalogue.max_seed - COUNT + 1;
+    this.#first = Math.min(last, Math.max(0, (this.#first ?? state.seed) + sheets * COUNT));
   }
 
   /** Mark tiles of a former request as such. */
   render(state, catalogue) {
     this.root.parentElement.classList.toggle("stale", this.#shown.query !== this.#query(state, catalogue));
+    this.before.setAttribute("aria-disabled", String(!this.#first));
   }
 
   /** Query of the sheet for a state: seeds from the first one in use on, until somebody asks for more. */

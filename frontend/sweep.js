@@ -39,6 +39,8 @@ export class Sweep {
       low: part(".low"),
       high: part(".high"),
       ticks: part(".ticks"),
+      across: part("p.axis"),
+      up: part(".plot .axis"),
       reading: part("#sweep-reading"),
       words: part("#sweep-words"),
       play: part("[data-action=play]"),
@@ -47,10 +49,12 @@ export class Sweep {
     const { frame, film } = this.parts;
     frame.max = STEPS - 1;
     frame.addEventListener("input", () => this.go(Number(frame.value)));
-    film.addEventListener("click", (event) => {
-      const box = film.getBoundingClientRect();
-      this.go(Math.floor(((event.clientX - box.left) / box.width) * STEPS));
-    });
+    for (const one of [film, part(".plot")]) {
+      one.addEventListener("click", (event) => {
+        const box = one.getBoundingClientRect();
+        this.go(Math.floor(((event.clientX - box.left) / box.width) * STEPS));
+      });
+    }
   }
 
   /** Show the attributes of the state's model in the choice. */
@@ -203,6 +207,9 @@ export class Sweep {
     draw(".dots", points.map(([px, py]) => `M${px.toFixed(1)} ${py.toFixed(1)}h.01`).join(""));
     parts.low.textContent = write(attribute, low);
     parts.high.textContent = write(attribute, high);
+    const unit = attribute.unit && `, ${attribute.unit}`;
+    setText(parts.across, `${attribute.label} asked${unit}`);
+    setText(parts.up, attribute.measured ? `measured${unit}` : "not measured");
     parts.words.textContent = this.#summary(catalogue);
   }
 

@@ -173,6 +173,123 @@ def test_the_measured_ellipse_lies_where_the_galaxy_was_measured(page):
     page.get_by_role("button", name="Half-light ellipses").click()
 
 
+# Back, and by hand
+
+
+def test_back_undoes_a_whole_drag(page):
+    slider = page.locator("#slider-size")
+    page_tests.pull(page, "size", 0.9, steps=8)
+    page.wait_for_function("() => Number(new URLSearchParams(location.search).get('size')) > 0.25")  # it rests
+    page_tests.pull(page, "brightness", 0.8, steps=4)
+    page.get_by_role("button", name="Merger", exact=True).click()  # at once: the drag before is whole all the same
+    page.go_back()
+    page_tests.wait_shown(page, morphology="spiral", brightness=f"{float(page.input_value('#slider-brightness')):.3f}")
+    assert float(page.input_value("#slider-brightness")) > 0.4
+    page.go_back()
+    expect(page.locator("#slider-brightness")).to_have_value("0.3")
+    assert float(slider.input_value()) > 0.25
+    page.go_back()
+    expect(slider).to_have_value("0.17")
+    page_tests.wait_shown(page, size="0.170", morphology="spiral")
+
+
+def test_values_can_be_typed(page):
+    field = page.get_by_label("Value of Half-light radius")
+    expect(field).to_have_value("0.170")
+    field.fill("0,2")
+    expect(field).to_have_value("0,2")  # nothing is taken before it is entered
+    field.press("Enter")
+    page_tests.wait_shown(page, size="0.200")
+    expect(field).to_have_value("0.200")
+    expect(field).to_be_focused()
+    field.fill("7")
+    field.press("Tab")
+    page_tests.wait_shown(page, size="0.280")
+    expect(page.locator("#message")).to_have_text("Half-light radius goes from 0.050 to 0.280: its end is taken.")
+    field.fill("large")
+    field.press("Enter")
+    expect(page.locator("#message")).to_have_text("Half-light radius is a number from 0.050 to 0.280, or free.")
+    expect(field).to_have_value("0.280")
+    field.fill("0.1")
+    field.press("Escape")
+    field.press("Enter")
+    expect(field).to_have_value("0.280")
+    field.fill("free")
+    field.press("Enter")
+    page.wait_for_function("() => !new URLSearchParams(location.search).has('size')")
+    expect(page.get_by_role("button", name="Half-light radius free")).to_have_attribute("aria-pressed", "true")
+    page.go_back()
+    page_tests.wait_shown(page, size="0.280")
+
+
+def test_an_emptied_seed_comes_back(page):
+    page.fill("#seed", "")
+    expect(page.locator("#message")).to_contain_text("whole number")
+    page.locator("#seed").blur()
+    expect(page.locator("#seed")).to_have_value("5")
+    expect(page.locator("#seed")).to_have_attribute("aria-invalid", "false")
+    expect(page.locator("#message")).to_be_empty()
+
+
+def test_random_keeps_the_class(page):
+    page.get_by_role("button", name="Edge-on", exact=True).click()
+    for _ in range(3):  # one of four classes three times by chance: once in 64
+        before = page.input_value("#seed")
+        page.get_by_role("button", name="Random galaxy").click()
+        expect(page.locator("#seed")).not_to_have_value(before)
+        expect(page.get_by_role("button", name="Edge-on", exact=True)).to_have_attribute("aria-pressed", "true")
+
+
+def test_more_seeds_have_a_way_back(page):
+    def shown(seed):
+        expect(page.get_by_role("button", name=f"Seed {seed}", exact=True)).to_be_visible()
+
+    shown(13)
+    page.get_by_role("button", name="Eight more").click()
+    shown(21)
+    before = page.get_by_role("button", name="Eight before")
+    before.click()
+    shown(13)
+    before.click()
+    shown(0)
+    expect(before).to_have_attribute("aria-disabled", "true")
+
+
+def test_a_free_value_that_nobody_knows_is_called_unknown(page):
+    def unknown(route):
+        answer = route.fetch().json()
+        answer["attributes"]["redshift"]["requested"] = None
+        route.fulfill(json=answer)
+
+    page.route("**/api/measure?*", unknown)
+    page.get_by_role("button", name="Redshift free").click()
+    expect(page.get_by_label("Value of Redshift")).to_have_value("unknown")
+    page.get_by_role("button", name="Pin as B").click()
+    expect(page.locator("#comparison tbody tr", has_text="Redshift").locator("td.asked").first).to_have_text("free")
+    page.get_by_role("button", name="Stop comparing").click()
+
+
+def test_the_plot_says_its_axes_and_takes_clicks(page):
+    page.locator("#sweep").scroll_into_view_if_needed()
+    expect(page.locator("#sweep p.axis")).to_have_text("Half-light radius asked, frame widths")
+    expect(page.locator("#sweep .plot .axis")).to_have_text("measured, frame widths")
+    page.locator("#sweep .plot").scroll_into_view_if_needed()
+    width = page.locator("#sweep .plot").bounding_box()["width"]
+    page.locator("#sweep .plot").click(position={"x": 10.5 / 13 * width, "y": 60})
+    expect(page.locator("#sweep-frame")).to_have_value("10")
+
+
+def test_print_is_dark_on_white(page):
+    page.emulate_media(media="print")
+    for name, value in (("background-color", "rgb(255, 255, 255)"), ("color", "rgb(17, 17, 17)")):
+        expect(page.locator("body")).to_have_css(name, value)
+    expect(page.locator("#figure-a .picture")).to_be_visible()
+    expect(page.locator("#slider-size-found")).to_be_visible()
+    for hidden in ("#actions", "#sky", "#classes button >> nth=0", "#message"):
+        expect(page.locator(hidden)).to_be_hidden()
+    page.emulate_media(media="screen")
+
+
 # On screens of all kinds
 
 
