@@ -26,11 +26,12 @@ export async function get(path, signal) {
   throw new Failure("refused", said.error ?? `The server answered with status ${response.status}.`, { hint: said.hint });
 }
 
-/** Fetch a file whole; its name and bytes are for the browser to store. */
+/** Fetch a file whole, with the name under which the server says to store it. */
 export async function getFile(path) {
   const response = await get(path);
+  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
   try {
-    return await response.blob();
+    return { file: await response.blob(), name: name ?? "galaxy" };
   } catch {
     throw new Failure("gone", "The connection broke before the file was there.");
   }

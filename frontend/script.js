@@ -129,15 +129,11 @@ function render() {
   $("#bench").classList.toggle("with-rings", state.rings);
   $("#bench").classList.toggle("comparing", state.other !== null);
 
-  const name = `galaxy_${state.morphology}_${state.seed}`;
-  for (const [id, path, file] of [
-    ["png", `api/image.png?${query}&pixels=512`, `${name}.png`],
-    ["fits", `api/fits?${query}`, `${name}.fits`],
-    ["csv", `api/catalogue.csv?${query}`, `${name}.csv`],
-  ]) {
-    $(`#${id}`).href = path;
-    $(`#${id}`).download = file;
-  }
+  // The server says under which name to store them, see getFile.
+  $("#png").href = `api/file.png?${query}&pixels=512`;
+  $("#native").href = `api/file.png?${query}`;
+  $("#fits").href = `api/fits?${query}`;
+  $("#csv").href = `api/catalogue.csv?${query}`;
 }
 
 /** Show the classes of the model; a single one is no choice. */
@@ -314,13 +310,14 @@ async function copyLink() {
 /** Store the file of a link, so that the page can say why there is none. */
 async function download(link) {
   try {
-    const file = URL.createObjectURL(await getFile(link.getAttribute("href")));
-    make("a", { href: file, download: link.download }).click();
-    setTimeout(() => URL.revokeObjectURL(file), 60000);
+    const { file, name } = await getFile(link.getAttribute("href"));
+    const place = URL.createObjectURL(file);
+    make("a", { href: place, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(place), 60000);
     trouble("download", "");
   } catch (failure) {
     if (!(failure instanceof Failure)) throw failure;
-    trouble("download", `${link.download} could not be had. ${failure.message}`);
+    trouble("download", `${link.textContent} could not be downloaded. ${failure.message}`);
     setTimeout(() => trouble("download", ""), 12000);
   }
 }

@@ -20,13 +20,14 @@ import pandas as pd
 from torch import Tensor
 
 from config_physics import AB_ZERO_POINT, BAND_NAMES, Attribute, Config, attribute_of
+from galaxies.common.version import SOFTWARE, SYNTHETIC
 from galaxies.images.fits_images import header_text
 from galaxies.images.stretch import NOISE_SOFTENING
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
-_ORIGIN_CARDS = {"run": "RUN", "step": "STEP", "source": "TRAINED", "credit": "CREDIT"}
+_ORIGIN_CARDS = {"model": "MODEL", "run": "RUN", "step": "STEP", "source": "TRAINED", "credit": "CREDIT"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ImageFacts:
     psfs : Tensor, (B, P, P), float32, or None
         A usual PSF of theirs in each band, or the survey's.
     origin : mapping
-        As `GalaxySampler.origin`.
+        As `GalaxySampler.origin`, and the family as ``model``.
     observation : mapping
         What a survey observed with, as JSON has it; empty of pictures as the training data are. ``survey``,
         ``with_noise``, and ``bands``, in their order, of which each says its ``exposure_s`` and ``photons``.
@@ -67,6 +68,7 @@ class ImageFacts:
     def of_run(cls, config: Config, origin: Mapping[str, str], psfs: Tensor | None) -> ImageFacts:
         """Return what the settings of a run say."""
         noise = tuple(softening / NOISE_SOFTENING for softening in config.softening)
+        origin = {"model": config.family, **origin}
         return cls(config.kind, config.bands, config.pixel_scale, noise, config.psf_fwhm, psfs, origin)
 
     @property
@@ -81,6 +83,7 @@ def write_fits(
     row: pd.Series,
     attributes: Sequence[Attribute],
     facts: ImageFacts | None = None,
+    date: str = "",
 ) -> None:
     """Write one image as a FITS cube, a plane a band, with its condition and what was measured in the header.
 
@@ -95,6 +98,8 @@ def write_fits(
         Of the run.
     facts : ImageFacts, optional
         Without them, those of a display.
+    date : str
+        Of the file, as FITS writes dates; without it the same galaxy has the same bytes at any time.
     """
     from astropy.io import fits
 
@@ -103,8 +108,13 @@ def write_fits(
     if facts.is_flux:
         _describe_flux(header, facts, image.shape[-1])
     else:
+        header["OBJECT"] = ("synthetic galaxy", "nothing on the sky")
         header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
+        header["PLANES"] = ("R,G,B", "display colors, no bands of a telescope")
     header["SYNTHETI"] = (True, "drawn by a neural network, not observed")
+    header["CREATOR"] = (SOFTWARE, "program that wrote this file")
+    if date:
+        header["DATE"] = (date, "when it was written (UTC)")
     header["MORPHOL"] = (header_text(row["morphology"]), "requested morphology")
     header["SEED"] = (str(row["seed"]), "seed of this image")
     for number, attribute in enumerate((*attributes, *_measured_besides(row, attributes)), 1):
@@ -123,10 +133,11 @@ def write_fits(
     header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
     header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")
     if math.isfinite(row["nearest_real"]):
-        header["NEAREST"] = (float(row["nearest_real"]), "spreads from the request to a real galaxy")
+        header["NEAREST"] = (float(f"{row['nearest_real']:.7g}"), "spreads from the request to a real galaxy")
     for name, card in _ORIGIN_CARDS.items():
         if name in facts.origin:
             header[card] = header_text(facts.origin[name])
+    header["COMMENT"] = SYNTHETIC
     if not facts.is_flux:
         # FITS counts rows from the bottom.
         _write(file, fits.HDUList([fits.PrimaryHDU(image.numpy()[:, ::-1], header)]))

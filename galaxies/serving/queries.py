@@ -235,6 +235,16 @@ class PictureParameters(GalaxyParameters):
     )
 
 
+class FileParameters(GalaxyParameters):
+    """What a request for a picture to keep may say."""
+
+    pixels: Annotated[Pixels, BeforeValidator(_choice)] | None = Field(
+        default=None,
+        description="Pixels a side, enlarged by a Lanczos filter; by default those that the model draws.",
+        examples=[512],
+    )
+
+
 class SheetParameters(GalaxyParameters):
     """What a request for a sheet of galaxies may say: tiles that differ by their seed, or by one attribute."""
 

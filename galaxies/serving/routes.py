@@ -22,6 +22,7 @@ from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, 
 from galaxies.serving.batching import BusyError
 from galaxies.serving.openapi import Route
 from galaxies.serving.queries import (
+    FileParameters,
     GalaxyParameters,
     GalaxyQuery,
     Parameters,
@@ -36,6 +37,7 @@ _FRESH_S = 60  # for which a browser need not ask again; in this time it does no
 _HINT = "python galaxy.py"  # what makes a checkpoint
 _TAG = {"ETag": "Changes with the model and with the request."}
 _PICTURE = {**_TAG, "Cache-Control": "For how long it need not be asked for again."}
+_NAME = {"Content-Disposition": "Under which name to store it: class, what was set, seed and model."}
 _SUPPORT = {
     "Galaxy-Support": "Whether the request is like real galaxies of its class: like, unusual or invented.",
     "Galaxy-Nearest": "Distance to the nearest one, in the class's spreads; left out where nothing is set or known.",
@@ -217,22 +219,43 @@ def sheet_numbers(service: GalaxyService, asked: SheetParameters) -> Response:
     GalaxyParameters,
     "application/fits",
     "The file.",
-    headers={"Content-Disposition": "Under which name to store it.", **_SUPPORT},
+    headers={**_NAME, **_SUPPORT},
 )
 def fits(service: GalaxyService, asked: GalaxyParameters) -> Response:
     """Answer with one galaxy for astronomers' programs."""
     query, galaxy = _one_measured(service, asked)
-    name = f"galaxy_{query.seed}.fits"  # of a number, and of nothing else that was sent
-    headers = {"Content-Type": "application/fits", "Content-Disposition": f'attachment; filename="{name}"'}
-    headers |= _support_headers(service, query)
+    headers = _file_headers(service, query, "fits", "application/fits") | _support_headers(service, query)
     return answer(service.fits(query, galaxy), headers=headers)
 
 
-@_get_galaxies("/api/catalogue.csv", "Catalogue row of one galaxy", GalaxyParameters, "text/csv", "A header and a row.")
+@_get_galaxies(
+    "/api/file.png",
+    "One galaxy as a picture to keep, whose text chunks say that it is synthetic, of what model and version, whom to "
+    "credit, when it was made, and all that was asked for and measured",
+    FileParameters,
+    "image/png",
+    "The file.",
+    headers=_NAME,
+)
+def picture_file(service: GalaxyService, asked: FileParameters) -> Response:
+    """Answer with one galaxy and its provenance as a picture."""
+    query, galaxy = _one_measured(service, asked)
+    return answer(service.png(query, galaxy, asked.pixels), headers=_file_headers(service, query, "png", "image/png"))
+
+
+@_get_galaxies(
+    "/api/catalogue.csv",
+    "Catalogue row of one galaxy",
+    GalaxyParameters,
+    "text/csv",
+    "A header and a row.",
+    headers=_NAME,
+)
 def catalogue(service: GalaxyService, asked: GalaxyParameters) -> Response:
     """Answer with the row that generate_from_checkpoint.py writes of a galaxy."""
-    table = service.catalogue(*_one_measured(service, asked)).to_csv(index=False)
-    return answer(table.encode(), headers={"Content-Type": "text/csv; charset=utf-8"})
+    query, galaxy = _one_measured(service, asked)
+    table = service.catalogue(query, galaxy).to_csv(index=False)
+    return answer(table.encode(), headers=_file_headers(service, query, "csv", "text/csv; charset=utf-8"))
 
 
 @_get(
@@ -264,6 +287,12 @@ def _one_measured(service: GalaxyService, asked: GalaxyParameters) -> tuple[Gala
     query = asked.galaxy(service.served)
     with service.queue.place():
         return query, _draw(service, [query], measured=True)[0]
+
+
+def _file_headers(service: GalaxyService, query: GalaxyQuery, ending: str, kind: str) -> dict[str, str]:
+    """Return the headers of a file; its name is made of a class of the model's and of numbers, not of what was sent."""
+    name = service.file_name(query, ending)
+    return {"Content-Type": kind, "Content-Disposition": f'attachment; filename="{name}"'}
 
 
 def _support_headers(service: GalaxyService, query: GalaxyQuery) -> dict[str, str]:

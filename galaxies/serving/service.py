@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from config_physics import morphologies_of
@@ -21,7 +23,8 @@ from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of
-from galaxies.generation.fits_files import ImageFacts, write_fits
+from galaxies.generation.fits_files import write_fits
+from galaxies.generation.provenance import file_stem, png_texts
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import to_picture
 from galaxies.measure import photometry
@@ -271,13 +274,27 @@ class GalaxyService:
     def fits(self, query: GalaxyQuery, galaxy: Galaxy) -> bytes:
         """Return a measured galaxy as a FITS file."""
         file = io.BytesIO()
-        facts = ImageFacts.of_run(self.sampler.config, self.sampler.origin, self.sampler.psfs)
-        write_fits(file, galaxy.image, self.catalogue(query, galaxy).iloc[0], self.attributes, facts)
+        row, date = self.catalogue(query, galaxy).iloc[0], f"{datetime.now(timezone.utc):%Y-%m-%d}"
+        write_fits(file, galaxy.image, row, self.attributes, self.sampler.facts, date)
         return file.getvalue()
 
-    def sheet(self, galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1) -> bytes:
+    def png(self, query: GalaxyQuery, galaxy: Galaxy, pixels: int | None) -> bytes:
+        """Return a measured galaxy as a PNG file that says what it is, of so many pixels or as many as it was drawn."""
+        row, date = self.catalogue(query, galaxy).iloc[0], f"{datetime.now(timezone.utc):%Y-%m-%d}"
+        texts = png_texts(row, self.attributes, self.sampler.facts, date)
+        return self.sheet([galaxy], pixels or self.sampler.config.image_size, texts=texts)
+
+    def file_name(self, query: GalaxyQuery, ending: str) -> str:
+        """Return how a file of a galaxy is called, by what was asked for."""
+        values = {attribute.name: value for attribute, value in zip(self.attributes, query.values, strict=True)}
+        return f"{file_stem(self.served.classes[query.class_index], values, query.seed, query.model)}.{ending}"
+
+    def sheet(
+        self, galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1, texts: Mapping[str, str] | None = None
+    ) -> bytes:
         """Return pictures of galaxies as one PNG file; see `png_sheet`. Those of flux are composites of its bands."""
-        return png_sheet(list(self.sampler.pictures(torch.stack([g.image for g in galaxies]))), pixels, num_columns)
+        pictures = list(self.sampler.pictures(torch.stack([g.image for g in galaxies])))
+        return png_sheet(pictures, pixels, num_columns, texts)
 
 
 class Services:
@@ -332,8 +349,13 @@ class Services:
         )
 
 
-def png_sheet(images: Sequence[Tensor], pixels: int, num_columns: int = 1) -> bytes:
-    """Return pictures (3, S, S) uint8 as one PNG file: tiles of so many pixels, row by row, without gaps."""
+def png_sheet(
+    images: Sequence[Tensor], pixels: int, num_columns: int = 1, texts: Mapping[str, str] | None = None
+) -> bytes:
+    """Return pictures (3, S, S) uint8 as one PNG file: tiles of so many pixels, row by row, without gaps.
+
+    `texts` go into its text chunks by their keywords.
+    """
     num_columns = min(num_columns, len(images))
     num_rows = -(-len(images) // num_columns)
     canvas = Image.new("RGB", (num_columns * pixels, num_rows * pixels))
@@ -344,5 +366,10 @@ def png_sheet(images: Sequence[Tensor], pixels: int, num_columns: int = 1) -> by
             picture = picture.resize((pixels, pixels), Image.Resampling.LANCZOS)
         canvas.paste(picture, (column * pixels, row * pixels))
     file = io.BytesIO()
-    canvas.save(file, "PNG", compress_type=zlib.Z_RLE)  # a quarter of the default's time, and as small for galaxies
+    chunks = PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_text(keyword, text)
+    canvas.save(
+        file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE
+    )  # a quarter of the default's time, and as small for galaxies
     return file.getvalue()

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+from datetime import date
 from urllib.parse import urlencode
 
 import numpy as np
@@ -16,14 +17,16 @@ from PIL import Image
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
+from galaxies.common.version import SOFTWARE, VERSION
 from galaxies.datasets.population import VERDICTS, Population
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving import service as galaxy_service
 from galaxies.serving.application import create_app
 from galaxies.serving.batching import BusyError
 from galaxies.serving.models import ServedModel, load_models
-from galaxies.serving.queries import LONGEST_QUERY, MAX_SEED, PIXELS
+from galaxies.serving.queries import FAMILIES, LONGEST_QUERY, MAX_SEED, PIXELS
 from galaxies.serving.security import HEADERS
+from tests.conftest import ROOT
 
 SET = "size=0.12&brightness=0.3&ellipticity=0.4&redshift=0.05"
 GALAXY = f"morphology=spiral&{SET}&seed=7"
@@ -301,13 +304,50 @@ def test_what_a_sweep_does_not_know_stays_unknown(untrained):
 def test_fits(client):
     answer = client.get(f"/api/fits?{GALAXY}")
     assert answer.mimetype == "application/fits"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="galaxy_7.fits"'
+    assert (
+        answer.headers["Content-Disposition"]
+        == 'attachment; filename="spiral_size-0.12_brightness-0.3_ellipticity-0.4_redshift-0.05_seed-7_gan.fits"'
+    )
     with fits.open(io.BytesIO(answer.data)) as units:
         shown = pixels_of(client.get(f"/api/image.png?{GALAXY}&pixels=64"))
         assert np.array_equal(units[0].data[:, ::-1], shown.transpose(2, 0, 1))
         assert units[0].header["MORPHOL"] == "spiral" and units[0].header["SEED"] == "7"
         assert units[0].header["REQ1"] == pytest.approx(0.12)
         assert units[0].verify_checksum() == 1
+        header = units[0].header
+        assert (header["CREATOR"], header["MODEL"], header["PLANES"]) == (SOFTWARE, "GAN", "R,G,B")
+        assert header["SYNTHETI"] is True and "SYNTHETIC" in str(header["COMMENT"])
+        date.fromisoformat(header["DATE"])
+        assert header["REQ2"] == 0.3  # and not 0.30000001192092896
+
+
+@pytest.mark.parametrize("model", ["gan", "diffusion"])
+def test_a_picture_to_keep_says_what_it_is(client, model):
+    answer = client.get(f"/api/file.png?morphology=spiral&size=0.12&seed=7&model={model}")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="spiral_size-0.12_seed-7_{model}.png"'
+    with Image.open(io.BytesIO(answer.data)) as picture:
+        texts = picture.text
+        shown = client.get(f"/api/image.png?morphology=spiral&size=0.12&seed=7&model={model}&pixels=64")
+        assert np.array_equal(np.asarray(picture), pixels_of(shown))  # as many pixels as the model draws
+    date.fromisoformat(texts["Creation Time"])
+    assert texts["Description"].startswith("SYNTHETIC") and texts["Software"] == SOFTWARE
+    assert texts["Model"] == f"{FAMILIES[model]}, step 1" and texts["Trained on"] == "random numbers"
+    assert (texts["Class"], texts["Seed"], texts["Set by user"]) == ("spiral", "7", "size")
+    assert texts["requested size"] == "0.12 frame widths" and "R, G, B" in texts["Planes"]
+    numbers = client.get(f"/api/measure?morphology=spiral&size=0.12&seed=7&model={model}").json
+    for name, each in numbers["attributes"].items():
+        for kind in ("requested", "measured"):
+            if each[kind] is None:
+                assert f"{kind} {name}" not in texts
+            else:
+                assert float(texts[f"{kind} {name}"].split()[0]) == pytest.approx(each[kind], rel=1e-5)
+    large = client.get(f"/api/file.png?morphology=spiral&size=0.12&seed=7&model={model}&pixels=512")
+    assert Image.open(io.BytesIO(large.data)).size == (512, 512)
+
+
+def test_the_version_is_that_of_the_package():
+    assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_catalogue_row(client):

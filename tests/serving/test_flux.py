@@ -96,6 +96,9 @@ def test_pictures_are_composites_and_files_are_nanojansky(client, sampler):
         assert header["BUNIT"] == "nJy" and header["BANDS"] == ",".join(BANDS)
         np.testing.assert_allclose(pixels, drawn[0].numpy(), rtol=1e-6)
     assert 31.4 - 2.5 * np.log10(pixels[1].sum()) == pytest.approx(19.5, abs=0.2)
+    with Image.open(io.BytesIO(client.get(f"/api/file.png?{GALAXY}").data)) as kept:
+        assert kept.text["Planes"] == f"composite of {', '.join(BANDS)}" and kept.size == (64, 64)
+        assert kept.text["requested magnitude_r"] == "19.5 mag" and "measured magnitude_Ks" in kept.text
     row = client.get(f"/api/catalogue.csv?{GALAXY}").data.decode().splitlines()[0]
     assert "measured_size_arcsec" in row and "measured_magnitude_Ks" in row
 

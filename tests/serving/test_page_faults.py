@@ -7,6 +7,7 @@ import re
 import threading
 
 import pytest
+from PIL import Image
 
 from galaxies.serving.application import create_app
 from galaxies.serving.models import load_models
@@ -142,12 +143,20 @@ def test_the_other_models_picture_is_marked_as_well(page):
 def test_a_download_that_fails_says_so(page):
     answer_nothing(page)
     page.get_by_role("link", name="FITS", exact=True).click()
-    expect(page.locator("#message")).to_contain_text(".fits could not be had. The server does not answer")
+    expect(page.locator("#message")).to_contain_text("FITS could not be downloaded. The server does not answer")
     page.unroute("**/api/**")
     with page.expect_download() as download:
         page.get_by_role("link", name="FITS", exact=True).click()
-    assert download.value.suggested_filename.endswith(".fits")
+    name = "spiral_size-0.17_brightness-0.3_ellipticity-0.4_redshift-0.04_seed-5_gan"
+    assert download.value.suggested_filename == f"{name}.fits"
     expect(page.locator("#message")).to_be_empty()
+    for label, side in (("PNG", 512), ("PNG, native pixels", 64)):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=label, exact=True).click()
+        assert download.value.suggested_filename == f"{name}.png"
+        with Image.open(download.value.path()) as picture:
+            assert picture.size == (side, side)
+            assert picture.text["requested size"] == "0.17 frame widths"
 
 
 def test_the_measured_ellipse_lies_where_the_galaxy_was_measured(page):
