@@ -24,6 +24,7 @@ the galaxy, follows from the seed: --noiseless and other surveys and exposures s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,12 @@ _MOST_STARS = 1000.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
-    options = _parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
+    try:
+        options = _parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":  # rank 0 of torchrun says it
+            raise UserError("") from None
+        raise
     options.run(options, " ".join(["observe.py", *(sys.argv[1:] if argv is None else argv)]))
 
 

@@ -254,6 +254,14 @@ def test_a_rank_that_fails_says_why_and_ends_the_others(tmp_path):
     cells.check_on_others(Ranks())
 
 
+def test_what_all_ranks_find_wrong_is_said_once(monkeypatch):
+    with pytest.raises(UserError, match="nothing is not"):
+        observe.main([*WORDS.split(), "--area", "nothing"])
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match=r"^$"):
+        observe.main([*WORDS.split(), "--area", "nothing"])
+
+
 needs_gloo = pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a resolvable host name there")
 LARGE = [*WORDS.replace("0.3", "1.4").replace("24.5", "20.5").replace("12", "3").split()]
 

@@ -21,6 +21,7 @@ from galaxies.telescope.filters import band_weights
 from galaxies.telescope.surveys import find_survey
 from tests.conftest import tree_of
 from tests.generation.painted import GRIZ, light_painting_sampler, write_flux_checkpoint
+from tests.mock_field.test_painted_cells import interrupted
 
 WORDS = "field --survey LSST --bands g,i --area 0.3 --faintest 24 --stars 3 --seed 3"
 
@@ -205,8 +206,14 @@ def test_a_field_of_a_checkpoint_is_one_in_any_number_of_processes(tmp_path, che
     for name, processes in (("one", 1), ("two", 2)):
         words = f"{WORDS} --checkpoint {checkpoint} --device cpu --processes {processes} --out {tmp_path / name}"
         observe.main(words.split())
-    left, right = tree_of(tmp_path / "one"), tree_of(tmp_path / "two")
+    words = f"{WORDS} --checkpoint {checkpoint} --device cpu --out {tmp_path / 'three'}"
+    interrupted(monkeypatch, words=words)
+    with pytest.raises(UserError, match=r"other settings \(another checkpoint\)"):
+        observe.main(f"{WORDS} --out {tmp_path / 'three'}".split())
+    observe.main(words.split())
+    left, right, third = (tree_of(tmp_path / name) for name in ("one", "two", "three"))
     assert [name for name in left if left[name] != right[name]] == ["field.json"] and len(left) == 8
+    assert [name for name in left if left[name] != third[name]] == ["field.json"]
     field = MockField(tmp_path / "one")
     truth = field.truth()
     galaxies = truth[truth["kind"] == b"galaxy"]
