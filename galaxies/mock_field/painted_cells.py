@@ -117,8 +117,7 @@ class PaintedCells:
                         )
                     self.remove()
                 self.folder.mkdir(exist_ok=True)
-                for left in (*self.folder.glob(".*.tmp"), self.folder / _STOPPED):  # by processes that were killed
-                    left.unlink(missing_ok=True)
+                (self.folder / _STOPPED).unlink(missing_ok=True)  # of ranks that failed before
                 write_whole(self.folder / _REQUEST, (json_text(settings, indent=1) + "\n").encode())
             try:
                 yield

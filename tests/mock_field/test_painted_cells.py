@@ -162,7 +162,6 @@ def test_what_killed_processes_left_does_no_harm(tmp_path, monkeypatch, whole):
     interrupted(monkeypatch)
     unfinished = tmp_path / ".out.unfinished"
     (unfinished / ".cell_00001_00000.npz.1.tmp").write_bytes(b"half a cell")
-    (unfinished / "stopped").touch()
     assert cells_painted(monkeypatch) == CELLS[2:]
     assert tree_of(tmp_path / "out") == whole and not unfinished.exists()
     unfinished.mkdir()
@@ -218,6 +217,7 @@ class Together(Ranks):
 
 def test_ranks_share_the_cells(tmp_path, monkeypatch, whole):
     interrupted(monkeypatch, after=1)
+    (tmp_path / ".out.unfinished" / "stopped").touch()  # by ranks that failed before
     monkeypatch.setattr(Ranks, "connect", lambda *_: None)
     painted, paint = {}, making.paint
 
@@ -252,6 +252,16 @@ def test_a_rank_that_fails_says_why_and_ends_the_others(tmp_path):
     with pytest.raises(LostRankError, match=r"^$"), cells.together(first):
         cells.check_on_others(first)
     cells.check_on_others(Ranks())
+
+
+def test_a_rank_paints_what_rank_0_has_begun_or_nothing(tmp_path, monkeypatch):
+    cells = PaintedCells(tmp_path / "out")
+    with pytest.raises(UserError, match=r"rank 3 does not see .*out\.unfinished: choose an --out on a disk that all"):
+        cells.check({"seed": 3}, 3)
+    with cells.claimed({"seed": 3}, False):
+        cells.check({"seed": 3}, 3)
+        with pytest.raises(UserError, match=r"rank 3 would paint another field \(seed 3, now 4\)"):
+            cells.check({"seed": 4}, 3)
 
 
 def test_what_all_ranks_find_wrong_is_said_once(monkeypatch):
