@@ -42,8 +42,24 @@ export class Gauges {
 
   #build(model) {
     for (const { row } of this.#rows.values()) row.remove();
+    this.fold?.remove();
     this.#rows.clear();
-    for (const a of model.attributes) {
+    const unseen = model.attributes.filter((a) => !a.measured);
+    const isOne = unseen.length === 1;
+    const seer = model.kind === "flux" ? "Photometry does not measure" : "A picture does not show";
+    const what = model.kind === "flux" ? "the light" : "a picture";
+    this.fold = make(
+      "details",
+      { className: "fold" },
+      make("summary", {}, `${unseen.map((a) => a.label).join(", ")}: not to be seen`),
+      make(
+        "p",
+        {},
+        `${seer} ${isOne ? "it" : "them"}: the network is told the ${isOne ? "value" : "values"}, but nothing here tells ` +
+          `whether it heeds ${isOne ? "it" : "them"}, and in ${what} you may see no change.`,
+      ),
+    );
+    for (const a of [...model.attributes.filter((one) => one.measured), ...unseen]) {
       const id = `slider-${a.name}`;
       const parts = {
         value: make("input", { className: "value", inputMode: "decimal", autocomplete: "off", spellcheck: false, ariaLabel: `Value of ${a.label}` }),
@@ -74,9 +90,10 @@ export class Gauges {
         parts.isTyped = false;
         parts.value.value = parts.words;
       });
-      this.root.append(parts.row);
+      (a.measured ? this.root : this.fold).append(parts.row);
       this.#rows.set(a.name, parts);
     }
+    if (unseen.length) this.root.append(this.fold);
   }
 
   /**

@@ -63,7 +63,7 @@ export class Sweep {
     const { attributes } = modelOf(catalogue, state.model);
     const names = attributes.map((a) => a.name).join();
     if (choice.dataset.names !== names) {
-      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, a.label)));
+      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, a.measured ? a.label : `${a.label} (not to be seen)`)));
       choice.dataset.names = names;
     }
     choice.value = state.sweep;

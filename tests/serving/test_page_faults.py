@@ -182,6 +182,18 @@ def test_the_measured_ellipse_lies_where_the_galaxy_was_measured(page):
     page.get_by_role("button", name="Half-light ellipses").click()
 
 
+def test_what_no_picture_shows_is_folded_away_with_the_reason(page):
+    slider = page.get_by_role("slider", name="Redshift")
+    expect(page.get_by_role("slider", name="Ellipticity")).to_be_visible()
+    expect(slider).to_be_hidden()
+    page.get_by_text("Redshift: not to be seen").click()
+    expect(slider).to_be_visible()
+    expect(page.get_by_text("A picture does not show it")).to_be_visible()
+    slider.fill("0.1")  # all the same it is part of the request
+    page_tests.wait_shown(page, redshift="0.100")
+    expect(page.get_by_role("option", name="Redshift (not to be seen)")).to_be_attached()
+
+
 # Back, and by hand
 
 
@@ -271,6 +283,7 @@ def test_a_free_value_that_nobody_knows_is_called_unknown(page):
         route.fulfill(json=answer)
 
     page.route("**/api/measure?*", unknown)
+    page.locator(".fold summary").click()
     page.get_by_role("button", name="Redshift free").click()
     expect(page.get_by_label("Value of Redshift")).to_have_value("unknown")
     page.get_by_role("button", name="Pin as B").click()
