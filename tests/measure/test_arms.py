@@ -77,6 +77,12 @@ def test_strength_is_the_amplitude_of_arms():
     assert 0.5 < (seen / amplitudes).mean() < 0.95
 
 
+def test_pitch_is_exact_without_a_psf():
+    asked = [(3, 20.0), (4, -28.0), (3, 28.0)]
+    found = arms_of(*(spiral(m, pitch, side=128, psf=0, bulge=0, noise=0.003) for m, pitch in asked))[2]
+    np.testing.assert_allclose(found, [pitch for _, pitch in asked], atol=0.25)
+
+
 def test_two_patterns_add_in_squares():
     pictures = [spiral(m, 20, 0.3, side=128, psf=0, bulge=0, noise=0) for m in (2, 3)]
     smooth = spiral(0, side=128, psf=0, bulge=0, noise=0)
