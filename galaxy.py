@@ -105,7 +105,7 @@ def run(options: argparse.Namespace, path: Path, start: Start | None = None) -> 
 
     data = PreparedDataset.open(path)
     config = resolve_config(options, data, start)
-    print_settings(config, data.manifest)
+    print_settings(config, data)
     if config.recipe == "paper" and (data.manifest.get("rule"), data.image_size) != ("paper", 64):
         print("note: the original recipe has 64-pixel images of prepare_data.py gz2 --rule paper; these are others")
     train(config, data, options.dry_run, stop_at=options.stop_at, start=start)

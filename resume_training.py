@@ -75,7 +75,7 @@ def _go_on(options: argparse.Namespace, path: Path, state: dict[str, Any]) -> No
     if done >= config.epochs:
         raise UserError(f"run {config.run} has done all its {config.epochs} epochs: give a larger --epochs to go on")
     data = PreparedDataset.open(config.data)
-    print_settings(config, data.manifest)
+    print_settings(config, data)
     phase = 2 if state["phase"] == "generator" else 1
     print(f"going on from {path}: phase {phase}, {state['epoch']} epochs and {state['step']} steps done")
     train(config, data, state=state, stop_at=options.stop_at)

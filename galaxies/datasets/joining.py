@@ -80,6 +80,8 @@ def join(
         "filled": merged.filled,
         "command_line": command_line,
     }
+    if inputs[0].layout.is_flux:
+        provenance["photometry"] = min(data.photometry for data in inputs)
     columns = [name for name in inputs[0].layout.columns if name != "psf"]  # places in the file of each input
     with DatasetWriter(
         out,

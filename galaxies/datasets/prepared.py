@@ -26,7 +26,7 @@ from galaxies.common.errors import UserError, shown
 from galaxies.common.reading import MissingError, check_regular, open_regular, read_json
 from galaxies.common.schema import SchemaError, brief, either, entries, exactly, items, mapping, number, text, whole
 from galaxies.datasets.layout import DISPLAY, DataLayout
-from galaxies.datasets.writing import FORMAT_VERSIONS, SPLITS
+from galaxies.datasets.writing import FORMAT_VERSIONS, PHOTOMETRY, SPLITS
 from galaxies.images.stretch import NOISE_SOFTENING
 from galaxies.measure.flux_model import psf_width, width_by_wings
 from galaxies.measure.frame import corner_mask
@@ -47,7 +47,7 @@ _MANIFEST = entries(
         "attributes": mapping(whole(0)),
         "sha256": entries({"images.npy": text(), "catalogue.csv": text()}, {"psfs.npy": text()}, others=False),
     },
-    {"source": _NAME, "rule": _NAME},
+    {"source": _NAME, "rule": _NAME, "photometry": whole(1)},
 )
 _FLUX_MANIFEST = entries(
     {
@@ -205,6 +205,22 @@ class PreparedDataset:
         told = self._telescope().get("psf_profile")
         wider = width_by_wings(profile_of(told)) if told else 1.0
         return tuple(float(f"{wider * w:.4g}") if w > 0 else math.nan for w in _medians(self.psf_fwhm(rows)))
+
+    @property
+    def photometry(self) -> int:
+        """Which photometry measured the values of flux: see `writing.PHOTOMETRY`."""
+        return int(self.manifest.get("photometry", 1))
+
+    def remark(self) -> str | None:
+        """Return a sentence on what of the dataset is not as it would be measured today, None if nothing is."""
+        rows = self.rows("train")
+        knows_wings = "psf_profile" in self._telescope() or self._usual_psf_row(rows) is not None
+        if not self.layout.is_flux or self.photometry >= PHOTOMETRY or not knows_wings:
+            return None
+        return (
+            f"radii in {self.path} were measured as if its PSFs had no wings, and are a few percent too large beside "
+            "those measured today: prepare the data again before comparing radii"
+        )
 
     def _usual_psf_row(self, rows: np.ndarray) -> int | None:
         """Return which of some galaxies of flux has the usual PSF among those that are images, None without any."""

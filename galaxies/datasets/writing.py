@@ -28,6 +28,7 @@ from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.tables.identifiers import check_ids
 
 FORMAT_VERSIONS = {"display": 1, "flux": 2}
+PHOTOMETRY = 2  # of flux: raised where measured values come to mean something else; from 2 on PSFs have wings
 SOFTWARE = "galaxy-physics 1"
 SPLITS = ("train", "judge", "test")
 _FILES = ("images.npy", "catalogue.csv", "manifest.json")
@@ -278,6 +279,7 @@ class DatasetWriter:
             "rule": None,
             "fractions": None,
             "command_line": None,
+            **({"photometry": PHOTOMETRY} if self.layout.is_flux else {}),
             **self.provenance,
             **(self.layout.to_manifest(list(attributes)) if self.layout.is_flux else {}),
             "crop": self.crop,

@@ -30,11 +30,14 @@ def free_run_name(base: str) -> str:
     return f"{base}-{number}"
 
 
-def print_settings(config: Config, manifest: dict[str, Any]) -> None:
-    """Print the resolved settings and what is in the dataset."""
+def print_settings(config: Config, data: PreparedDataset) -> None:
+    """Print the resolved settings, what is in the dataset, and what is to be known of it."""
+    manifest = data.manifest
     settings = config.to_dict() | {"attributes": ",".join(config.attributes)}
     print("settings: " + " ".join(f"{name}={value}" for name, value in settings.items()))
     print(f"data: {manifest.get('count')} galaxies, {json_text(manifest.get('counts'))}")
+    if remark := data.remark():
+        print(f"note: {remark}")
 
 
 def refuse_existing(run: str, dry_run: bool) -> None:

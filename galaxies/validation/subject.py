@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +147,7 @@ def judged(judge: Judge, images: Tensor) -> dict[str, np.ndarray]:
 
 
 def match(sampler: GalaxySampler, data: PreparedDataset, checkpoint: Path) -> None:
-    """Refuse a dataset that the checkpoint cannot be compared with.
+    """Refuse a dataset that the checkpoint cannot be compared with, and say what is to be known of another.
 
     Raises
     ------
@@ -177,6 +178,8 @@ def match(sampler: GalaxySampler, data: PreparedDataset, checkpoint: Path) -> No
         )
     if len(data.rows("test")) == 0:
         raise UserError(f"{data.path} has no test galaxies to compare with: prepare more data")
+    if remark := data.remark():
+        print(f"note: {remark}", file=sys.stderr)
 
 
 def load_judge(data: PreparedDataset, device: str) -> Judge | LeftOut:

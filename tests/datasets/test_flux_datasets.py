@@ -20,6 +20,7 @@ from galaxies.datasets.writing import DatasetWriter
 from galaxies.images.resampling import dihedral
 from galaxies.images.stretch import NOISE_SOFTENING
 from galaxies.measure.flux_model import psf_width
+from galaxies.training import runs
 from tests.conftest import flux_galaxies, write_flux_dataset
 from tests.datasets.hand_changes import Changed
 
@@ -320,6 +321,28 @@ def test_the_usual_width_counts_wings_of_a_shape_that_the_manifest_tells(tmp_pat
     bands = [{"name": name, "electrons_per_njy": 1.0} for name in BANDS]
     plain.manifest["telescope"] = {"psf": "kolmogorov", "obscuration": 0.0, "bands": bands}
     assert plain.seen_widths("train") == pytest.approx([1.083 * w for w in seen], rel=2e-3, nan_ok=True)
+
+
+def test_what_was_measured_without_the_wings_of_the_psf_is_told(tmp_path, capsys):
+    shapes = {"telescope": {"psf": "kolmogorov", "obscuration": 0.0, "bands": []}}
+    shapes["telescope"]["bands"] = [{"name": name, "electrons_per_njy": 1.0} for name in ("g", "r")]
+    for told, images, remarked in (({}, False, False), (shapes, False, True), ({}, True, True)):
+        data = PreparedDataset.open(write_flux_dataset(tmp_path / f"{len(told)}{images}", 24, ("g", "r"), psfs=images))
+        data.manifest.update(told)
+        assert data.photometry == 2 and data.remark() is None
+        del data.manifest["photometry"]  # of before
+        assert (data.remark() is not None) == remarked
+        runs.print_settings(Config(), data)
+        assert capsys.readouterr().out.count("note: radii in ") == remarked
+
+
+def test_joined_values_are_as_those_that_were_measured_first(tmp_path):
+    paths = [write_flux_dataset(tmp_path / name, 24, ("g", "r"), seed=seed) for seed, name in enumerate("ab")]
+    manifest = json.loads((paths[1] / "manifest.json").read_text())
+    del manifest["photometry"]
+    (paths[1] / "manifest.json").write_text(json.dumps(manifest))
+    join(paths, tmp_path / "joined", "join")
+    assert PreparedDataset.open(tmp_path / "joined").photometry == 1
 
 
 def test_exposures_are_those_of_each_galaxy_and_as_usual_where_unknown(tmp_path):

@@ -291,7 +291,7 @@ def test_damaged_datasets(tmp_path, trials, count):
         (folder / name).write_bytes(damage(wholes[name], random_numbers))
         try:
             data = PreparedDataset.open(folder)
-            runs.print_settings(Config(), data.manifest)
+            runs.print_settings(Config(), data)
         except UserError as error:
             good = len(str(error).splitlines()) == 1
             noticed += 1
