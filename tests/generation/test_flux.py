@@ -20,6 +20,9 @@ from galaxies.generation.catalogue import generate_blocks, write_pictures
 from galaxies.generation.requests import read_requests, requests_alike, uniform_requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.composites import LuptonComposite
+from galaxies.measure.flux import measure_flux
+from galaxies.measure.flux_model import psf_width
+from tests.conftest import flux_galaxies
 from tests.generation.painted import ATTRIBUTES, BANDS, FLUX, NOISE, painting_sampler, write_flux_checkpoint
 
 ASKED = torch.tensor([[19.0, 0.6, 1.0, 0.2], [20.5, 1.1, 0.6, 0.5], [18.5, 0.2, 1.6, 0.1]])
@@ -281,6 +284,16 @@ def test_png_is_a_lupton_composite_with_the_first_row_below(written):
 def checkpoint(tmp_path_factory):
     psfs = torch.full((4, 3, 3), 1 / 9)
     return write_flux_checkpoint(tmp_path_factory.mktemp("run") / "flux/latest.pt", psfs)
+
+
+def test_a_galaxy_is_measured_with_the_psf_whose_image_the_run_has(checkpoint):
+    sampler = GalaxySampler.from_checkpoint(checkpoint, device="cpu")
+    images = torch.from_numpy(flux_galaxies(3, BANDS)[0])
+    # A square of three pixels is as sharp, 1/9, as the PSF of this width.
+    width = psf_width(torch.full((1, 1, 3, 3), 1 / 9)).item() * sampler.config.pixel_scale
+    expected = measure_flux(images, sampler.config.pixel_scale, psf_fwhm=torch.full((3, len(BANDS)), width))
+    found = sampler.measure(images).values["size_arcsec"]
+    np.testing.assert_allclose(found, expected.size_arcsec.numpy(), rtol=1e-4)
 
 
 def command(checkpoint, out, *options):

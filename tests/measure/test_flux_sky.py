@@ -1,0 +1,158 @@
+"""The sky beneath flux: planes, levels and noise that are known, with what is no sky beside them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from galaxies.measure.flux_sky import clipped_median, estimate_flux_sky, smoothed_noise, without_slope
+from galaxies.measure.frame import corner_mask
+
+SIDE = 64
+AXIS = (torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2) / (SIDE / 2)
+GOOD = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
+
+
+def noise(sigma, seed=0, count=1, smooth=0.0):
+    """Images (count, 1, S, S) of normal noise, of neighbours that share it where it is smoothed."""
+    grain = torch.randn(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if smooth:
+        frequency = torch.fft.fftfreq(SIDE, dtype=torch.float64)
+        squared = frequency.square() + frequency.square()[:, None]
+        grain = torch.fft.ifft2(torch.fft.fft2(grain) * torch.exp(-2 * (math.pi * smooth) ** 2 * squared)).real
+        grain = grain / grain.std()
+    return sigma * grain
+
+
+def slope_left(image, plane, good=GOOD):
+    """How much of a plane is left of it, by least squares over the frame."""
+    left = (without_slope(image + plane, good) - image)[0, 0]
+    return float((left * plane).sum() / plane.square().sum())
+
+
+@pytest.mark.parametrize("across, down", [(3.0, 0.0), (0.0, -3.0), (2.0, 4.0)])
+@pytest.mark.parametrize("unit", [1.0, 1e-9])
+def test_a_plane_is_taken_off_whichever_way_it_slopes(across, down, unit):
+    plane = across * AXIS + down * AXIS[:, None]
+    assert abs(slope_left(unit * noise(1.0), unit * plane)) < 0.06
+    assert abs(slope_left(unit * noise(1.0, seed=5), unit * plane)) < 0.06
+
+
+def test_each_band_has_its_own_slope():
+    images = torch.cat([noise(1.0), noise(1.0, seed=1)], 1)
+    images[:, 1] += 4 * AXIS
+    found = without_slope(images, GOOD)
+    assert torch.equal(found[:, 0], images[:, 0])
+    assert abs(float((found[:, 1, :, -8:] - found[:, 1, :, :8]).mean())) < 0.4
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0, 2.0])
+def test_noise_alone_shows_no_slope(smooth):
+    """Nor where neighbours share it, by which corners differ the more."""
+    images = noise(1.0, seed=2, count=60, smooth=smooth)
+    changed = (without_slope(images, GOOD.expand(60, -1, -1)) != images).flatten(1).any(1)
+    assert changed.double().mean() <= 0.05
+
+
+def test_a_slope_of_a_noise_over_half_a_frame_is_seen():
+    images = noise(1.0, seed=3, count=20) + AXIS
+    changed = (without_slope(images, GOOD.expand(20, -1, -1)) != images).flatten(1).any(1)
+    assert changed.double().mean() >= 0.9
+
+
+def test_one_bright_corner_and_two_across_are_no_plane():
+    corners = {(a, b): ((a * AXIS > 0.5) & (b * AXIS[:, None] > 0.5)) for a in (-1, 1) for b in (-1, 1)}
+    for bright in (((1, 1),), ((1, 1), (-1, -1))):
+        image = noise(1.0, seed=4) + 3 * sum(corners[place] for place in bright)
+        assert torch.equal(without_slope(image, GOOD), image)
+    # Steep and a little bent is a plane all the same.
+    steep = noise(1.0, seed=4) + 200 * AXIS + 20 * AXIS * AXIS[:, None]
+    assert (without_slope(steep, GOOD) - noise(1.0, seed=4)).abs().mean() < 10
+
+
+def test_an_image_without_noise_keeps_its_galaxys_wings():
+    radius = torch.hypot(AXIS - 0.02, AXIS[:, None]) * SIDE / 2
+    image = (1e4 * torch.exp(-radius / 3))[None, None] + 0.1 * AXIS
+    assert torch.equal(without_slope(image, GOOD), image)  # what is 1e-5 of the galaxy's peak is none of the sky's
+
+
+def test_bad_pixels_keep_their_value_and_hide_slopes():
+    image = noise(1.0) + 4 * AXIS
+    good = GOOD.clone()
+    good[:, 20:30, 20:30] = False
+    found = without_slope(image.where(good[:, None], 0), good)
+    assert (found[:, :, 20:30, 20:30] == 0).all() and abs(float(found[..., -8:].mean())) < 0.5
+    good[:, :16, :16] = False  # a whole corner
+    assert torch.equal(without_slope(image, good), image)
+    # A third of the lines is bad, and holds 0 far below the sky: neither slope nor noise is learned from it.
+    striped = GOOD.clone()
+    striped[:, ::3] = False
+    kept = (
+        without_slope((image + 50).where(striped[:, None], 0), striped)[0, 0][striped[0]] - noise(1.0)[0, 0][striped[0]]
+    )
+    assert abs(float(kept.mean()) - 50) < 0.2 and float(kept.std()) < 0.4
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 2.0])
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_level_and_noise_are_those_that_were_drawn(sigma, smooth):
+    images = 50 * sigma + noise(sigma, seed=6, count=8, smooth=smooth)
+    found = estimate_flux_sky(images, GOOD.expand(8, -1, -1))
+    assert found.level.mean().item() == pytest.approx(50 * sigma, abs=0.05 * sigma * (1 + smooth))
+    # What is smooth over 3 pixels goes with the background, a fifth of noise that is smooth over one itself.
+    assert found.noise.mean().item() == pytest.approx(sigma * (0.81 if smooth else 1), rel=0.03)
+    assert (found.used > 0.95 * corner_mask(SIDE, images.device).sum()).all()
+
+
+def test_a_star_in_a_corner_is_no_sky_and_no_noise():
+    image = noise(1.0, seed=7)
+    star = 1e5 * torch.exp(-0.5 * ((AXIS - 0.85).square() + (AXIS[:, None] - 0.85).square()) / 0.05**2)
+    plain, beside = (estimate_flux_sky(each, GOOD) for each in (image, image + star))
+    assert beside.level.item() == pytest.approx(plain.level.item(), abs=0.1)
+    assert beside.noise.item() == pytest.approx(plain.noise.item(), rel=0.1)
+    assert beside.used < plain.used
+    shown = smoothed_noise(torch.cat([image[:, 0], (image + star)[:, 0]]), GOOD.expand(2, -1, -1))[0]
+    assert shown[1].item() == pytest.approx(shown[0].item(), rel=0.4)
+
+
+def test_an_image_without_noise_has_a_ten_thousandth_of_its_light_for_noise():
+    image = 300 * torch.exp(-0.5 * (AXIS.square() + AXIS[:, None].square()) / 0.1**2)[None, None]
+    found = estimate_flux_sky(image, GOOD)
+    assert found.noise.item() == pytest.approx(300e-4, rel=0.03)
+
+
+def test_frames_without_a_good_pixel_have_the_level_0():
+    found = estimate_flux_sky(noise(1.0) + 9, ~GOOD)
+    assert (found.level.item(), found.used.item()) == (0, 0) and found.noise.isfinite().all()
+
+
+def test_noise_after_smoothing_is_that_of_the_kernel_and_of_the_grain():
+    """White noise keeps what the squares of the kernel sum to; noise that neighbours share keeps more."""
+    from scipy.ndimage import gaussian_filter
+
+    from galaxies.measure.sky import DETECTION_SMOOTHING
+
+    sigma, grain = smoothed_noise(noise(1.0, seed=8, count=6)[:, 0], GOOD.expand(6, -1, -1))
+    impulse = np.zeros((SIDE, SIDE))
+    impulse[32, 32] = 1
+    kept = math.sqrt((gaussian_filter(impulse, DETECTION_SMOOTHING * SIDE) ** 2).sum())
+    assert sigma.mean().item() == pytest.approx(kept, rel=0.12)
+    assert grain.mean().item() == pytest.approx(1, abs=0.12) and (grain >= 1).all()
+    shared = noise(1.0, seed=8, count=6, smooth=1.0)[:, 0]
+    truth = gaussian_filter(shared.numpy(), (0, *[DETECTION_SMOOTHING * SIDE] * 2)).std()
+    # The background takes a quarter of it.
+    assert 0.7 * truth < smoothed_noise(shared, GOOD.expand(6, -1, -1))[0].mean().item() < truth
+
+
+def test_a_clipped_median_is_that_of_what_is_left():
+    values = torch.tensor([*range(100), 300, 400, 500], dtype=torch.float64)
+    valid = torch.ones(103, dtype=torch.bool)
+    median, deviation, count = clipped_median(values[torch.randperm(103)], valid)
+    below = values.sort().values
+    assert deviation.item() == below[51] - below[int(0.1587 * 103)]  # by the 15.87th percentile
+    assert (median.item(), count.item()) == (50, 100)
+    valid[90:] = False
+    assert clipped_median(values, valid)[0].item() == 45
