@@ -13,6 +13,7 @@ import pytest
 import observe
 from galaxies.common.durable_files import only_process
 from galaxies.common.errors import UserError
+from galaxies.common.outputs import MOCK_FIELD, check_folder
 from galaxies.compute.ranks import LostRankError, Ranks
 from galaxies.mock_field import making, painting
 from galaxies.mock_field.field_folder import MockField
@@ -237,6 +238,27 @@ def test_ranks_share_the_cells(tmp_path, monkeypatch, whole):
     make(0)
     assert painted == {0: [CELLS[1], CELLS[3]], 1: [CELLS[2]]}
     assert tree_of(tmp_path / "out") == whole
+
+
+def test_a_rank_refuses_another_field_and_ends_with_the_others(tmp_path, monkeypatch):
+    interrupted(monkeypatch, after=1)
+    monkeypatch.setattr(Ranks, "connect", lambda *_: None)
+    monkeypatch.setattr(Ranks, "from_environment", lambda: Together(1, 2, 1))
+    Together.left = CELLS[1:]
+    with pytest.raises(UserError, match=r"rank 1 would paint another field \(seed 3, now 4\)"):
+        observe.main([*WORDS.split(), "--seed", "4"])
+    assert len(kept(tmp_path)) == 1
+    with pytest.raises(LostRankError, match=r"^$"):  # for the one before has failed
+        observe.main(WORDS.split())
+
+
+def test_an_empty_folder_that_holds_its_own_cells_is_empty(tmp_path):
+    out = tmp_path / "out"
+    (out / ".out.unfinished").mkdir(parents=True)  # as where only the folder itself can be written
+    check_folder(out, MOCK_FIELD, overwrite=False)
+    (out / "other").touch()
+    with pytest.raises(UserError, match="exists"):
+        check_folder(out, MOCK_FIELD, overwrite=False)
 
 
 def test_a_rank_that_fails_says_why_and_ends_the_others(tmp_path):
