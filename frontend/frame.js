@@ -21,7 +21,7 @@ const VERDICTS = {
 const MARKS = { drawing: "drawing…", failed: "not drawn" };
 
 export class Frame {
-  #shown = null; // {bitmap, query, state, support}
+  #shown = null; // {bitmap, query, state, support, isPreview}
   #wanted = null; // {query, state}
   #marked = ""; // "drawing" or "failed": what is wanted, and not there
   #timers = [];
@@ -54,10 +54,10 @@ export class Frame {
    * @param {{picture: ImageBitmap, support: string?, ms: number}} answer  @param state that it was asked for
    * @param {boolean} isDrag whether others follow: it does not fade in
    */
-  show({ picture, support, ms }, state, isDrag) {
+  show({ picture, support, ms, isPreview = false }, state, isDrag) {
     const old = this.#isVeiled ? null : this.#shown?.bitmap; // what is veiled is no picture to fade from
-    const query = request(state, this.catalogue);
-    this.#shown = { bitmap: picture, query, state, support };
+    const query = `${request(state, this.catalogue)}${isPreview ? "&preview=1" : ""}`; // which is not what is wanted
+    this.#shown = { bitmap: picture, query, state, support, isPreview };
     this.canvas.dataset.query = query;
     setText(this.parts.time, `${Math.round(ms)} ms`);
     this.#draw(picture, old, isDrag);
@@ -152,7 +152,7 @@ export class Frame {
   #wait() {
     this.#timers = [
       setTimeout(() => this.#mark("drawing", this.#isOther), PATIENCE),
-      setTimeout(() => this.#mark("drawing", true), VEIL),
+      setTimeout(() => this.#mark("drawing", this.#isOther || !this.#shown.isPreview), VEIL),
     ];
   }
 
@@ -169,7 +169,7 @@ export class Frame {
   /** Write the caption: of what is shown, or of what is wanted where that is marked as not there. */
   #describe() {
     const { parts, catalogue } = this;
-    const { state, support } = this.#marked || !this.#shown ? this.#wanted : this.#shown;
+    const { state, support, isPreview } = this.#marked || !this.#shown ? this.#wanted : this.#shown;
     const { label } = catalogue.morphologies.find((m) => m.name === state.morphology);
     const { family } = modelOf(catalogue, state.model);
     const isOneOfTwo = this.#wanted.state.other !== null && catalogue.models.length > 1;
@@ -177,14 +177,14 @@ export class Frame {
     if (parts.seed) setText(parts.seed, `seed ${state.seed}`);
     const [words, sentence] = this.#marked ? [MARKS[this.#marked]] : (VERDICTS[support] ?? [""]);
     parts.support.dataset.verdict = this.#marked || support || "";
-    setText(parts.support, words);
+    setText(parts.support, isPreview ? `preview, ${words}` : words);
     const isOne = Object.values(state.values).filter((value) => value !== null).length === 1;
     const values = isOne ? "a value like this" : "values like these together";
     const verdict = sentence?.(`${label.toLowerCase()} galaxies`, values) ?? "";
     setText(parts.verdict, verdict || "\u00a0");
     parts.time.classList.toggle("past", Boolean(this.#marked));
     const name = `${label} galaxy, seed ${state.seed}`;
-    this.canvas.setAttribute("aria-label", this.#marked ? `${name}: ${words}` : [name, verdict].filter(Boolean).join(". "));
+    this.canvas.setAttribute("aria-label", this.#marked ? `${name}: ${words}` : [isPreview ? `Preview: ${name}` : name, verdict].filter(Boolean).join(". "));
   }
 }
 

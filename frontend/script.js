@@ -167,13 +167,15 @@ function inWords(number) {
 function askPicture(isDrag) {
   const asked = { ...state };
   const query = request(state, catalogue);
-  const key = `${query}&pixels=${frame.pixels(!isDrag)}`;
+  // Where a picture takes long, a drag sees previews in a few steps, and the picture itself once nothing moves.
+  const steps = isDrag ? modelOf(catalogue, state.model).preview_steps : null;
+  const key = `${query}&pixels=${frame.pixels(!isDrag)}${steps ? `&solver_steps=${steps}` : ""}`;
   lanes.picture.ask({
     key,
     work: (signal) => getGalaxy(`api/image.png?${key}`, signal),
     show: ({ picture, support }, ms) => {
-      frame.show({ picture, support, ms }, asked, isDrag);
-      if (lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
+      frame.show({ picture, support, ms, isPreview: Boolean(steps) }, asked, isDrag);
+      if (!steps && lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
     },
     failed: () => frame.fail(),
   });

@@ -77,6 +77,7 @@ class ModelFacts(Answer):
     pixel_scale: float | None = Field(description="Arcsec a pixel of flux, null of a display.")
     training_data: TrainingData
     step: int | None = Field(description="Of the training.")
+    preview_steps: int | None = Field(description="solver_steps of a preview while something moves; null needs none.")
     attributes: list[AttributeFacts]
 
 

@@ -23,6 +23,7 @@ from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
 from galaxies.serving.queries import FAMILIES
 from galaxies.storage.release import find_checkpoints, load_state, peek_settings, without_folders
 
+_PREVIEW_STEPS = 4  # a fifth of the usual steps; the shape stands by then, and little of the detail
 _UNKNOWN = TrainingData(source=None, count=None)
 
 
@@ -83,6 +84,7 @@ class ServedModel:
     def facts(self) -> ModelFacts:
         """Return what `/api/model` says of the model."""
         sampler = self.sampler
+        has_many_steps = sampler.family.has_solver and sampler.solver.num_steps > _PREVIEW_STEPS
         return ModelFacts(
             id=self.id,
             family=FAMILIES[self.id],
@@ -95,6 +97,7 @@ class ServedModel:
             pixel_scale=sampler.config.pixel_scale or None,
             training_data=self.training_data,
             step=self.step,
+            preview_steps=_PREVIEW_STEPS if has_many_steps else None,
             attributes=[self._attribute_facts(*pair) for pair in enumerate(sampler.attributes)],
         )
 

@@ -47,6 +47,7 @@ TILE_PIXELS: tuple[int, ...] = get_args(TilePixels)
 SEEDS = (2, 64)  # tiles of a sheet of seeds, fewest and most
 STEPS = (3, 33)  # and of a sheet that sweeps an attribute
 COLUMNS = (1, 64)
+SOLVER_STEPS = (1, 16)  # of a preview
 LONGEST_QUERY = 2000  # characters
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # of models, by id, in the order of preference
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -66,6 +67,8 @@ class GalaxyQuery:
     seed : int
     others : tuple of float or None, or None
         Values for what was not set, None for those that stay unknown; None if they are to be drawn.
+    solver_steps : int or None
+        Of a preview by a diffusion model; None for the picture itself.
     """
 
     model: str
@@ -73,6 +76,7 @@ class GalaxyQuery:
     values: tuple[float | None, ...]
     seed: int
     others: tuple[float | None, ...] | None = None
+    solver_steps: int | None = None
 
     @property
     def wanted(self) -> list[float]:
@@ -232,6 +236,12 @@ class PictureParameters(GalaxyParameters):
         default=256,
         description="Pixels a side; the galaxy is drawn at the model's own size and enlarged by a Lanczos filter.",
         examples=[128],
+    )
+    solver_steps: Annotated[int, Field(ge=1, le=SOLVER_STEPS[1]), _whole("solver_steps", SOLVER_STEPS)] | None = Field(
+        default=None,
+        description="For a preview by a diffusion model, drawn by DDIM in so few steps: soon there, and not the galaxy "
+        "that is drawn without. A GAN draws its picture at once, and heeds this not.",
+        examples=[4],
     )
 
 

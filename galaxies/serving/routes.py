@@ -158,7 +158,7 @@ def model() -> Response:
 )
 def image(service: GalaxyService, asked: PictureParameters) -> Response:
     """Answer with one galaxy."""
-    query = asked.galaxy(service.served)
+    query = service.previewed(asked.galaxy(service.served), asked.solver_steps)
     response = _picture(
         service, (query, asked.pixels), lambda: service.sheet(_draw(service, [query], measured=False), asked.pixels)
     )

@@ -6,6 +6,7 @@ import io
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -178,9 +179,9 @@ class GalaxyService:
             wanted = torch.tensor([q.wanted for q in missing])
             complete = torch.tensor([[q.others is not None] for q in missing])
             values = torch.where(complete, wanted, self.sampler.complete_all(classes, wanted, seeds))
-            images = self.sampler.generate(classes, values, seeds)
+            pictures = self._images(classes, values, seeds, [q.solver_steps for q in missing])
             # Copies: a galaxy that is kept must not keep all of its batch.
-            drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(images, values, strict=True)]
+            drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(pictures, values, strict=True)]
             galaxies |= dict(zip(missing, drawn, strict=True))
         if unmeasured := list({query for query, measured in items if measured and not galaxies[query].measured}):
             images = torch.stack([galaxies[query].image for query in unmeasured])
@@ -190,6 +191,23 @@ class GalaxyService:
         for query, galaxy in galaxies.items():
             self._kept.put(query, galaxy, galaxy.image.nbytes + 4096)
         return [galaxies[query] for query, _ in items]
+
+    def previewed(self, query: GalaxyQuery, steps: int | None) -> GalaxyQuery:
+        """Return the query of a preview in so many steps, or the query itself of a model that has none."""
+        return replace(query, solver_steps=steps) if self.sampler.family.has_solver else query
+
+    def _images(self, classes: Tensor, values: Tensor, seeds: list[int], steps: Sequence[int | None]) -> list[Tensor]:
+        """Draw images, those of previews in their number of steps."""
+        images: dict[int, Tensor] = {}
+        for number in dict.fromkeys(steps):
+            rows = [row for row, wanted in enumerate(steps) if wanted == number]
+            sampler = self.sampler
+            if number is not None:
+                sampler = copy(self.sampler)
+                sampler.solver = replace(sampler.solver, name="ddim", num_steps=number)
+            drawn = sampler.generate(classes[rows], values[rows], [seeds[row] for row in rows])
+            images |= dict(zip(rows, drawn, strict=True))
+        return [images[row] for row in range(len(steps))]
 
     def _given(self, query: GalaxyQuery) -> Tensor:
         """Return what was set (1, A), NaN for the rest."""

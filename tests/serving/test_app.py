@@ -345,6 +345,23 @@ def test_a_picture_to_keep_says_what_it_is(client, model):
     assert Image.open(io.BytesIO(large.data)).size == (512, 512)
 
 
+def test_a_preview_is_drawn_by_ddim_in_few_steps(client, untrained):
+    from dataclasses import replace
+
+    query = "/api/image.png?morphology=spiral&size=0.12&brightness=0.3&ellipticity=0.4&redshift=0.05&seed=7&pixels=64"
+    sampler = GalaxySampler.from_checkpoint(untrained["diffusion"], "cpu")
+    values = torch.tensor([[0.12, 0.3, 0.4, 0.05]])
+    for steps in (1, 4):
+        sampler.solver = replace(sampler.solver, name="ddim", num_steps=steps)
+        image = sampler.generate(torch.tensor([0]), values, [7])[0].permute(1, 2, 0).numpy()
+        shown = client.get(f"{query}&model=diffusion&solver_steps={steps}")
+        assert np.array_equal(pixels_of(shown), image)
+        assert shown.headers["ETag"] != client.get(f"{query}&model=diffusion").headers["ETag"]
+    assert client.get(f"{query}&solver_steps=4").data == client.get(query).data  # a GAN has no steps
+    assert "1 to 16" in client.get(f"{query}&solver_steps=0").json["error"]
+    assert [model["preview_steps"] for model in client.get("/api/model").json["models"]] == [None, None]
+
+
 def test_the_version_is_that_of_the_package():
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -41,7 +41,13 @@ def test_described_attributes_are_those_of_the_table():
 
 
 # What requests may say: (lowest, highest, default), or (choices, default).
-NUMBERS = {"seed": (0, 2**63 - 1 - 10**8, 0), "seeds": (2, 64, None), "steps": (3, 33, 9), "columns": (1, 64, None)}
+NUMBERS = {
+    "solver_steps": (1, 16, None),
+    "seed": (0, 2**63 - 1 - 10**8, 0),
+    "seeds": (2, 64, None),
+    "steps": (3, 33, 9),
+    "columns": (1, 64, None),
+}
 CHOICES = {
     "image.png": ([64, 128, 256, 512], 256),
     "sheet.png": ([64, 128, 256], 64),
@@ -54,7 +60,8 @@ def test_ranges_and_choices_stay(route):
     described = {p["name"]: p for p in parameters_of(f"/api/{route}")}
     sheet = {"seeds", "sweep", "steps", "columns"} if route.startswith("sheet") else set()
     pixels = {"pixels"} if route in CHOICES else set()
-    assert set(described) == {"morphology", "seed", "model", *ATTRIBUTES, *sheet, *pixels}
+    preview = {"solver_steps"} if route == "image.png" else set()
+    assert set(described) == {"morphology", "seed", "model", *ATTRIBUTES, *sheet, *pixels, *preview}
     assert [name for name, p in described.items() if p["required"]] == ["morphology"]
     for name, (low, high, default) in NUMBERS.items():
         if name in described:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
@@ -376,3 +377,33 @@ def test_a_swipe_over_a_slider_scrolls(browser, address):
     swipe(0, 0)  # a tap
     page_tests.wait_until(page, lambda: float(slider.input_value()) > 0.45)
     context.close()
+
+
+def test_a_drag_of_a_slow_model_sees_previews_that_are_called_so(page, address):
+    asked = []
+
+    def slow(route):
+        facts = route.fetch().json()
+        facts["models"][1]["preview_steps"] = 1  # the untrained one has but two steps
+        route.fulfill(json=facts)
+
+    def note(route):
+        asked.append(parse_qs(urlsplit(route.request.url).query))
+        route.continue_()
+
+    page.route("**/api/model", slow)
+    page.route("**/api/image.png?*", note)
+    page.goto(f"{address}{START}&model=diffusion")
+    page_tests.wait_shown(page, model="diffusion")
+    said = expect(page.locator("#figure-a .support"))
+    said.to_have_text("like real galaxies")
+    page.evaluate(page_tests.COLLECT_LABELS, "#figure-a .support")
+    page_tests.pull(
+        page, "size", 0.5, halfway=lambda: page.wait_for_function("() => labels.some((l) => /^preview, /.test(l))")
+    )
+    value = f"{float(page.input_value('#slider-size')):.3f}"
+    said.not_to_have_text(re.compile("preview|drawing"))
+    page_tests.wait_shown(page, size=value)
+    assert "preview" not in page_tests.query_shown(page)
+    assert {tuple(one.get("solver_steps", ())) for one in asked} == {(), ("1",)}
+    assert "solver_steps" not in asked[0] and "solver_steps" not in asked[-1]
