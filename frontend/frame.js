@@ -23,6 +23,7 @@ const MARKS = { drawing: "drawing…", failed: "not drawn" };
 export class Frame {
   #shown = null; // {bitmap, query, state, support, isPreview}
   #wanted = null; // {query, state}
+  #judged = null; // {query, support} as told from elsewhere
   #marked = ""; // "drawing" or "failed": what is wanted, and not there
   #timers = [];
 
@@ -57,7 +58,8 @@ export class Frame {
   show({ picture, support, ms, isPreview = false }, state, isDrag) {
     const old = this.#isVeiled ? null : this.#shown?.bitmap; // what is veiled is no picture to fade from
     const query = `${request(state, this.catalogue)}${isPreview ? "&preview=1" : ""}`; // which is not what is wanted
-    this.#shown = { bitmap: picture, query, state, support, isPreview };
+    const known = this.#judged?.query === query ? this.#judged.support : null;
+    this.#shown = { bitmap: picture, query, state, support: support ?? known, isPreview };
     this.canvas.dataset.query = query;
     setText(this.parts.time, `${Math.round(ms)} ms`);
     this.#draw(picture, old, isDrag);
@@ -87,6 +89,7 @@ export class Frame {
 
   /** Take the server's verdict from elsewhere, if it is on the galaxy that is shown. */
   judge(support, query) {
+    this.#judged = { query, support }; // which may come before the picture
     if (this.#shown?.query !== query) return;
     this.#shown.support = support;
     this.#describe();

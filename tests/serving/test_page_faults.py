@@ -117,7 +117,10 @@ def test_a_picture_and_its_caption_change_together(page):
     expect(page.locator("#slider-size-found")).to_contain_text("measured")
     expect(page.locator("#figure-a .support")).to_have_text("drawing…")
     page_tests.wait_until(page, lambda: held)
-    held[0].continue_()
+    # A proxy leaves out what the picture says of itself: the measurement has said it, before the picture came.
+    answer = held[0].fetch()
+    headers = {name: value for name, value in answer.headers.items() if name != "galaxy-support"}
+    held[0].fulfill(response=answer, headers=headers)
     page_tests.wait_shown(page, morphology="elliptical")
     expect(page.get_by_role("img", name=re.compile("^Elliptical galaxy, seed 5. .*galaxies have"))).to_be_visible()
 
@@ -133,6 +136,7 @@ def test_a_measurement_is_of_the_values_that_are_shown(page):
     assert page.locator(".gauge .marker:not([hidden])").count() == 0
 
 
+@pytest.mark.slow
 def test_the_other_models_picture_is_marked_as_well(page):
     answer_nothing(page)
     page.get_by_role("button", name="Pin as B").click()
@@ -141,6 +145,7 @@ def test_the_other_models_picture_is_marked_as_well(page):
     page.get_by_role("button", name="Stop comparing").click()
 
 
+@pytest.mark.slow
 def test_a_download_that_fails_says_so(page):
     answer_nothing(page)
     page.get_by_role("link", name="FITS", exact=True).click()
@@ -253,6 +258,7 @@ def test_an_emptied_seed_comes_back(page):
     expect(page.locator("#message")).to_be_empty()
 
 
+@pytest.mark.slow
 def test_random_keeps_the_class(page):
     page.get_by_role("button", name="Edge-on", exact=True).click()
     for _ in range(3):  # one of four classes three times by chance: once in 64
@@ -262,6 +268,7 @@ def test_random_keeps_the_class(page):
         expect(page.get_by_role("button", name="Edge-on", exact=True)).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.slow
 def test_more_seeds_have_a_way_back(page):
     def shown(seed):
         expect(page.get_by_role("button", name=f"Seed {seed}", exact=True)).to_be_visible()
@@ -277,6 +284,7 @@ def test_more_seeds_have_a_way_back(page):
     expect(before).to_have_attribute("aria-disabled", "true")
 
 
+@pytest.mark.slow
 def test_a_free_value_that_nobody_knows_is_called_unknown(page):
     def unknown(route):
         answer = route.fetch().json()
@@ -292,6 +300,7 @@ def test_a_free_value_that_nobody_knows_is_called_unknown(page):
     page.get_by_role("button", name="Stop comparing").click()
 
 
+@pytest.mark.slow
 def test_the_plot_says_its_axes_and_takes_clicks(page):
     page.locator("#sweep").scroll_into_view_if_needed()
     expect(page.locator("#sweep p.axis")).to_have_text("Half-light radius asked, frame widths")
@@ -302,6 +311,7 @@ def test_the_plot_says_its_axes_and_takes_clicks(page):
     expect(page.locator("#sweep-frame")).to_have_value("10")
 
 
+@pytest.mark.slow
 def test_print_is_dark_on_white(page):
     page.emulate_media(media="print")
     for name, value in (("background-color", "rgb(255, 255, 255)"), ("color", "rgb(17, 17, 17)")):
@@ -349,6 +359,7 @@ def test_a_phone_gives_the_picture_two_fifths_of_its_height(page):
     assert place_of(page, "#slider-size")[1] >= bottom - 1
 
 
+@pytest.mark.slow
 def test_a_swipe_over_a_slider_scrolls(browser, address):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
@@ -379,6 +390,7 @@ def test_a_swipe_over_a_slider_scrolls(browser, address):
     context.close()
 
 
+@pytest.mark.slow
 def test_a_drag_of_a_slow_model_sees_previews_that_are_called_so(page, address):
     asked = []
 
