@@ -261,6 +261,28 @@ def test_what_a_disc_is_does_not_depend_on_the_side_from_which_it_is_seen():
     assert (images[0] - images[1]).abs().max() > 1e-4
 
 
+@torch.no_grad()
+def test_fine_profiles_are_those_of_the_disc_as_it_is_inclined():
+    torch.manual_seed(0)
+    settings = FLUX | {"attributes": ("size_arcsec", "inclination"), "width": 8, "latent_dim": 16, "profiles": "fine"}
+    config = Config(pixel_noise=False, **settings)
+    generator = build_gan_generator(config).eval()
+    for layer in (generator.paint, generator.weigh, generator.style[-2]):
+        torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(generator.paint.bias)
+    generator.weigh.bias.copy_(torch.eye(9)[3].repeat(2))  # a Gaussian in each band
+    noise = random(1, 16)
+    noise[:, :3] = torch.tensor([1.0, 0.0, 1.0])  # lying along x
+    values = torch.tensor([[1.0, degrees] for degrees in (20.0, 75.0)])
+    found = []
+    for condition in condition_vector(torch.zeros(2, dtype=torch.int64), values, config)[0]:
+        image = generator(noise, condition.expand(1, -1))[0, 0].double()
+        place = torch.arange(64) - 31.5
+        xx, yy = ((image.sum(axis) * place**2).sum() / image.sum() for axis in (0, 1))
+        found.append((yy / xx).sqrt())
+    torch.testing.assert_close(torch.stack(found).float(), axis_ratio_of(torch.tensor([20.0, 75.0])), rtol=0.02, atol=0)
+
+
 def test_only_runs_that_are_told_of_unknown_values_know_when_a_disc_is_inclined():
     told = Config(attributes=("redshift", "inclination"), attribute_ranges=(0.0, 1.0, 5.0, 90.0), **FLUX)
     assert build_gan_generator(told).network.inclination == DiscInclination(5, 7, 5.0, 90.0)
