@@ -179,7 +179,7 @@ class PaintedCells:
                 brightest=picture.brightest,
                 owner=picture.owner,
                 truth=picture.truth,
-                replaced=np.array(json.dumps(picture.replaced)),
+                replaced=np.array(json_text(picture.replaced)),
             )
             file.flush()
             os.fsync(file.fileno())
