@@ -240,7 +240,7 @@ class PictureParameters(GalaxyParameters):
     solver_steps: Annotated[int, Field(ge=1, le=SOLVER_STEPS[1]), _whole("solver_steps", SOLVER_STEPS)] | None = Field(
         default=None,
         description="For a preview by a diffusion model, drawn by DDIM in so few steps: soon there, and not the galaxy "
-        "that is drawn without. A GAN draws its picture at once, and heeds this not.",
+        "that is drawn without. A GAN draws its picture at once, and ignores it.",
         examples=[4],
     )
 
