@@ -213,10 +213,10 @@ class PreparedDataset:
 
     def remark(self) -> str | None:
         """Return a sentence on what of the dataset is not as it would be measured today, None if nothing is."""
-        rows = self.rows("train")
-        knows_wings = "psf_profile" in self._telescope() or self._usual_psf_row(rows) is not None
-        if not self.layout.is_flux or self.photometry >= PHOTOMETRY or not knows_wings:
+        if not self.layout.is_flux or self.photometry >= PHOTOMETRY:
             return None
+        if "psf_profile" not in self._telescope() and self._usual_psf_row(self.rows("train")) is None:
+            return None  # nothing is known of wings
         return (
             f"radii in {self.path} were measured as if its PSFs had no wings, and are a few percent too large beside "
             "those measured today: prepare the data again before comparing radii"

@@ -101,22 +101,22 @@ class FrameGenerator(ImageGenerator):
         for block in self.coarse:
             maps = block(doubled(maps), style)
         turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes).to(maps.dtype)
-        seen = self._seen(z, condition, style)
-        maps = self.refine(self.join(_joined(turned, self.frame(seen[0], pose, seen[1])), style), style)
+        shape = self._shape(z, condition, style)
+        maps = self.refine(self.join(_joined(turned, self.frame(shape, pose)), style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.
         images = self.paint(F.leaky_relu(doubled(self.thin(maps)), 0.2))
         if self.weigh is not None:
-            profiles = self.frame.profiles(self.frame.shape(*seen), pose, self.fine_axes)
+            profiles = self.frame.profiles(shape, pose, self.fine_axes)
             weights = self.weigh(style).float().unflatten(1, (-1, profiles.shape[1]))
             images = images + (weights @ profiles.flatten(2)).unflatten(2, profiles.shape[2:])
         return torch.tanh(images) if self.bounded else images
 
-    def _seen(self, z: Tensor, condition: Tensor, style: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the style that shapes the patterns, and axis ratios (N,) that are given."""
+    def _shape(self, z: Tensor, condition: Tensor, style: Tensor) -> Tensor:
+        """Return what the patterns look like, (N, 10), of a disc as it is inclined."""
         if self.inclination is None:
-            return style, None
+            return self.frame.shape(style)
         face_on = self.style(torch.cat([z, self.inclination.left_out(condition)], 1))
-        return face_on, self.inclination.axis_ratio(condition)
+        return self.frame.shape(face_on, self.inclination.axis_ratio(condition))
 
 
 def _joined(maps: Tensor, patterns: Tensor) -> Tensor:

@@ -139,13 +139,6 @@ class GalaxyFrame(nn.Module):
         for name, value in (constants | _Constants.make()._asdict()).items():
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, style: Tensor, pose: Pose, axis_ratio: Tensor | None = None) -> Tensor:
-        """Return the planes (N, num_planes, S, S), float32, of styles (N, style_dim); `axis_ratio` as of `shape`."""
-        shape = self.shape(style, axis_ratio)
-        constants = _Constants(*(getattr(self, name) for name in _Constants._fields))
-        with torch.autocast(shape.device.type, enabled=False):
-            return cast(Tensor, _Patterns.apply(shape, pose.cosine, pose.sine, pose.hand, self.axes, *constants))
-
     def shape(self, style: Tensor, axis_ratio: Tensor | None = None) -> Tensor:
         """Return what galaxies of styles (N, style_dim) look like, (N, 10), float32.
 
@@ -179,6 +172,12 @@ class GalaxyFrame(nn.Module):
                 angle=3 * angle,
             )
             return torch.stack(shape, 1)
+
+    def forward(self, shape: Tensor, pose: Pose) -> Tensor:
+        """Return the planes (N, num_planes, S, S), float32, of what galaxies look like (N, 10), see `shape`."""
+        constants = _Constants(*(getattr(self, name) for name in _Constants._fields))
+        with torch.autocast(shape.device.type, enabled=False):
+            return cast(Tensor, _Patterns.apply(shape, pose.cosine, pose.sine, pose.hand, self.axes, *constants))
 
     def profiles(self, shape: Tensor, pose: Pose, axes: Tensor) -> Tensor:
         """Return the planes of radial profiles alone (N, num_profiles, H, H), float32, at pixels `axes` (2, H, H)."""

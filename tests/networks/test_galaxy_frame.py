@@ -28,6 +28,10 @@ def still_frame(size=32):
     return frame
 
 
+def planes_of(frame, style, pose, axis_ratio=None):
+    return frame(frame.shape(style, axis_ratio), pose)
+
+
 # Poses
 
 
@@ -65,7 +69,7 @@ def test_no_direction_at_all_is_still_finite():
 
 
 def test_number_of_planes():
-    assert still_frame()(torch.zeros(3, 4), poses(3)).shape == (3, GalaxyFrame.num_planes, 32, 32)
+    assert planes_of(still_frame(), torch.zeros(3, 4), poses(3)).shape == (3, GalaxyFrame.num_planes, 32, 32)
 
 
 @torch.no_grad()
@@ -75,13 +79,13 @@ def test_profiles_at_other_pixels_are_those_of_a_frame_that_has_them():
     fine.load_state_dict(coarse.state_dict())
     style, pose, ratio = 5 * torch.randn(3, 4), poses(3), torch.tensor([0.3, math.nan, 0.8])
     found = coarse.profiles(coarse.shape(style, ratio), pose, fine.axes)
-    planes = fine(style, pose, ratio)
+    planes = planes_of(fine, style, pose, ratio)
     torch.testing.assert_close(found, torch.cat([planes[:, :5], planes[:, -4:]], 1))
 
 
 def test_exponential_disc():
     size = 64
-    planes = still_frame(size)(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))
+    planes = planes_of(still_frame(size), torch.zeros(1, 4), Pose.from_noise(UPRIGHT))
     x, y = frame_axes(size)
     ratio = 1 / (1 + math.exp(-0.5))
     radius = torch.hypot(x / 0.25, y / (0.25 * ratio))
@@ -96,7 +100,7 @@ def test_arms_are_logarithmic_spirals(arms):
     frame = still_frame(size)
     with torch.no_grad():
         frame.place.bias[1] = 20.0  # round
-    planes = frame(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))[0]
+    planes = planes_of(frame, torch.zeros(1, 4), Pose.from_noise(UPRIGHT))[0]
     cosine, sine = planes[5 + 2 * (arms - 1)], planes[6 + 2 * (arms - 1)]
     x, y = frame_axes(size)
     radius, azimuth = torch.hypot(x, y) / 0.25, torch.atan2(y, x)
@@ -108,7 +112,7 @@ def test_arms_are_logarithmic_spirals(arms):
 
 def test_arms_wind_the_other_way_in_the_mirror():
     frame = still_frame()
-    planes, mirrored = (frame(torch.zeros(1, 4), Pose.from_noise(z)) for z in (UPRIGHT, MIRRORED))
+    planes, mirrored = (planes_of(frame, torch.zeros(1, 4), Pose.from_noise(z)) for z in (UPRIGHT, MIRRORED))
     torch.testing.assert_close(mirrored, planes.flip(3))
     # Two wound arms are not their own mirror image.
     assert (mirrored[0, 7] - planes[0, 7]).abs().max() > 0.1
@@ -120,7 +124,7 @@ def test_planes_turn_with_the_galaxy():
     with torch.no_grad():
         frame.place.weight[2:4] = 0  # the centre's offset stays put on the sky
     style = torch.randn(1, 4)
-    planes, turned = (frame(style, Pose.from_noise(z)) for z in (UPRIGHT, QUARTER))
+    planes, turned = (planes_of(frame, style, Pose.from_noise(z)) for z in (UPRIGHT, QUARTER))
     torch.testing.assert_close(turned, planes.rot90(-1, (2, 3)), rtol=1e-4, atol=1e-5)
 
 
@@ -129,7 +133,7 @@ def test_style_moves_scale_and_axis_ratio():
         frame = still_frame(64)
         with torch.no_grad():
             frame.place.bias[bias_index] = value
-        disc = frame(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))[0, 1]
+        disc = planes_of(frame, torch.zeros(1, 4), Pose.from_noise(UPRIGHT))[0, 1]
         x, y = frame_axes(64)
         return [((disc * t * t).sum() / disc.sum()).sqrt().item() for t in (x, y)]
 
@@ -144,8 +148,8 @@ def test_a_disc_is_as_flat_as_its_inclination_makes_it_and_as_long():
     frame, style = still_frame(64), torch.zeros(4, 4)
     seen = DiscInclination(value=1, flag=2, low=10.0, high=90.0)
     condition = torch.tensor([[7.0, (degrees - 10) / 80, 1.0] for degrees in (10.0, 60.0, 80.0)] + [[7.0, 0.0, 0.0]])
-    planes = frame(style, Pose.from_noise(UPRIGHT.expand(4, -1)), seen.axis_ratio(condition))
-    assert torch.equal(planes[3:], frame(style[:1], Pose.from_noise(UPRIGHT)))
+    planes = planes_of(frame, style, Pose.from_noise(UPRIGHT.expand(4, -1)), seen.axis_ratio(condition))
+    assert torch.equal(planes[3:], planes_of(frame, style[:1], Pose.from_noise(UPRIGHT)))
     x, y = frame_axes(64)
     disc = planes[:, 2]
     long, short = (((disc * t * t).sum((1, 2)) / disc.sum((1, 2))).sqrt() for t in (x, y))
@@ -178,7 +182,7 @@ def test_the_gradient_of_the_planes_is_that_of_finite_differences():
 
 def test_a_pixel_at_the_very_centre_has_a_gradient():
     frame = still_frame(5)
-    planes = frame(torch.zeros(1, 4), Pose.from_noise(UPRIGHT))
+    planes = planes_of(frame, torch.zeros(1, 4), Pose.from_noise(UPRIGHT))
     (planes * torch.arange(planes.shape[1])[:, None, None]).sum().backward()
     assert torch.isfinite(frame.place.bias.grad).all()
     assert frame.place.bias.grad.abs().max() > 1
@@ -193,7 +197,7 @@ def test_the_gradient_takes_few_operations():
             return func(*args, **kwargs or {})
 
     frame, style = GalaxyFrame(4, 16), torch.randn(2, 4)
-    planes = frame(style, poses(2))
+    planes = planes_of(frame, style, poses(2))
     with Operations() as seen:
         planes.sum().backward()
     assert seen.number < 210  # views included; 283 by automatic differentiation
@@ -203,7 +207,7 @@ def test_the_gradient_takes_few_operations():
 def test_planes_and_gradients_stay_finite(far):
     frame = GalaxyFrame(4, 32)
     style = (torch.randn(8, 4) + far).requires_grad_()
-    planes = frame(style, poses(8))
+    planes = planes_of(frame, style, poses(8))
     planes.square().sum().backward()
     assert torch.isfinite(planes).all()
     assert planes.abs().max() < 10
