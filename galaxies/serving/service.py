@@ -292,14 +292,14 @@ class GalaxyService:
     def fits(self, query: GalaxyQuery, galaxy: Galaxy) -> bytes:
         """Return a measured galaxy as a FITS file."""
         file = io.BytesIO()
-        row, date = self.catalogue(query, galaxy).iloc[0], f"{datetime.now(timezone.utc):%Y-%m-%d}"
-        write_fits(file, galaxy.image, row, self.attributes, self.sampler.facts, date)
+        row = self.catalogue(query, galaxy).iloc[0]
+        write_fits(file, galaxy.image, row, self.attributes, self.sampler.facts, _today())
         return file.getvalue()
 
     def png(self, query: GalaxyQuery, galaxy: Galaxy, pixels: int | None) -> bytes:
         """Return a measured galaxy as a PNG file that says what it is, of so many pixels or as many as it was drawn."""
-        row, date = self.catalogue(query, galaxy).iloc[0], f"{datetime.now(timezone.utc):%Y-%m-%d}"
-        texts = png_texts(row, self.attributes, self.sampler.facts, date)
+        row = self.catalogue(query, galaxy).iloc[0]
+        texts = png_texts(row, self.attributes, self.sampler.facts, _today())
         return self.sheet([galaxy], pixels or self.sampler.config.image_size, texts=texts)
 
     def file_name(self, query: GalaxyQuery, ending: str) -> str:
@@ -367,6 +367,11 @@ class Services:
         )
 
 
+def _today() -> str:
+    """Return the date, UTC, as files of FITS write it."""
+    return f"{datetime.now(timezone.utc):%Y-%m-%d}"
+
+
 def png_sheet(
     images: Sequence[Tensor], pixels: int, num_columns: int = 1, texts: Mapping[str, str] | None = None
 ) -> bytes:
@@ -387,7 +392,6 @@ def png_sheet(
     chunks = PngInfo()
     for keyword, text in (texts or {}).items():
         chunks.add_text(keyword, text)
-    canvas.save(
-        file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE
-    )  # a quarter of the default's time, and as small for galaxies
+    # A quarter of the default's time, and as small for galaxies.
+    canvas.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE)
     return file.getvalue()
