@@ -57,6 +57,16 @@ MODERN = {
 _PLUGINS = frozenset({"pytest-xdist", "hypothesis"})
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter of bytes that are no text by its argument, for workers to find the same names.
+
+    What was packed, or drawn by lot, while tests are collected differs from one process to the next: the head of a
+    .gz file holds the second in which it was written.
+    """
+    is_text = not isinstance(val, bytes) or (val.isascii() and val.replace(b"\n", b" ").decode().isprintable())
+    return None if is_text else argname
+
+
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """Take all other plugins off, before they begin.
 
