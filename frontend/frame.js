@@ -44,6 +44,11 @@ export class Frame {
     this.rings = { asked: part(".rings .asked"), found: part(".rings .found") };
   }
 
+  /** Request whose picture is shown, null before the first. */
+  get query() {
+    return this.#shown?.query ?? null;
+  }
+
   /** Pixels a side to ask for: more on a large screen once nothing moves. */
   pixels(settled) {
     return settled && this.canvas.clientWidth * devicePixelRatio > 900 ? 512 : 256;

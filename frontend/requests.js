@@ -30,14 +30,20 @@ export async function get(path, signal) {
 export async function getFile(path) {
   const response = await get(path);
   const [, name] = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "") ?? [];
-  try {
-    return { file: await response.blob(), name: name ?? "galaxy" };
-  } catch {
-    throw new Failure("gone", "The connection broke before the file was there.");
-  }
+  return { file: await whole(response.blob()), name: name ?? "galaxy" };
 }
 
-export const getJson = async (path, signal) => (await get(path, signal)).json();
+export const getJson = async (path, signal) => whole((await get(path, signal)).json());
+
+/** Wait for the body of an answer, which may break off after a good beginning. */
+async function whole(body) {
+  try {
+    return await body;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("gone", "The connection broke before the answer was there.");
+  }
+}
 
 /** Fetch a picture and decode it, so that it can be shown without a blank moment. */
 export const getPicture = async (path, signal) => (await getGalaxy(path, signal)).picture;
@@ -45,7 +51,7 @@ export const getPicture = async (path, signal) => (await getGalaxy(path, signal)
 /** Do so with the picture of a galaxy; `support` says whether it is like real ones, null if a proxy left that out. */
 export async function getGalaxy(path, signal) {
   const response = await get(path, signal);
-  const file = await response.blob();
+  const file = await whole(response.blob());
   try {
     return { picture: await createImageBitmap(file), support: response.headers.get("Galaxy-Support") };
   } catch {

@@ -175,6 +175,7 @@ function askPicture(isDrag) {
     work: (signal) => getGalaxy(`api/image.png?${key}`, signal),
     show: ({ picture, support }, ms) => {
       frame.show({ picture, support, ms, isPreview: Boolean(steps) }, asked, isDrag);
+      if (!settling) tell();
       if (!steps && lanes.measure.idle && performance.now() - lastMeasured > MEASURE_EVERY) askMeasurement(false);
     },
     failed: () => frame.fail(),
@@ -217,7 +218,7 @@ function settle() {
 /** Do what needs the measurement of the settled state: the sweep holds what is free at the values drawn. */
 function follow() {
   if (measured?.query !== request(state, catalogue)) return;
-  announce(sentence());
+  tell();
   const values = drawnValues(measured.attributes, state.values);
   sweep.load({ ...state, values }, catalogue, filmOf(state, catalogue), render);
 }
@@ -231,7 +232,13 @@ function drawnValues(readings, values) {
   return Object.fromEntries(filled);
 }
 
-/** What a screen reader hears once a request is drawn and measured. */
+/** Announce the settled galaxy once it is drawn and measured, whichever comes last. */
+function tell() {
+  const query = request(state, catalogue);
+  if (frame.query === query && measured?.query === query) announce(sentence());
+}
+
+/** What a screen reader hears of a galaxy that is drawn and measured. */
 function sentence() {
   const readings = modelOf(catalogue, state.model).attributes.map((a) => {
     const { requested, measured: found } = measured.attributes[a.name];

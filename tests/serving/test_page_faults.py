@@ -116,6 +116,7 @@ def test_a_picture_and_its_caption_change_together(page):
     # Measured meanwhile, which says nothing of the picture that is still there.
     expect(page.locator("#slider-size-found")).to_contain_text("measured")
     expect(page.locator("#figure-a .support")).to_have_text("drawing…")
+    expect(page.locator("#announcement")).to_contain_text("Spiral galaxy")  # nothing is told by halves
     page_tests.wait_until(page, lambda: held)
     # A proxy leaves out what the picture says of itself: the measurement has said it, before the picture came.
     answer = held[0].fetch()
@@ -123,6 +124,7 @@ def test_a_picture_and_its_caption_change_together(page):
     held[0].fulfill(response=answer, headers=headers)
     page_tests.wait_shown(page, morphology="elliptical")
     expect(page.get_by_role("img", name=re.compile("^Elliptical galaxy, seed 5. .*galaxies have"))).to_be_visible()
+    expect(page.locator("#announcement")).to_contain_text("Elliptical galaxy, seed 5. ")
 
 
 def test_a_measurement_is_of_the_values_that_are_shown(page):
@@ -131,9 +133,15 @@ def test_a_measurement_is_of_the_values_that_are_shown(page):
     page.locator("#slider-size").fill("0.200")
     expect(page.locator("#slider-size-found")).to_have_text("measuring…")
     page_tests.wait_until(page, lambda: held)
-    held[0].abort()
+    held[0].fulfill(body='{"attributes": ', content_type="application/json")  # and there it breaks off
     expect(page.locator("#slider-size-found")).to_have_text("not measured")
+    expect(page.locator("#message")).to_contain_text("The connection broke before the answer was there. Trying again")
     assert page.locator(".gauge .marker:not([hidden])").count() == 0
+    page_tests.wait_until(page, lambda: held[1:])
+    page.unroute("**/api/measure?*")
+    measure_well(held[1])
+    expect(page.locator("#slider-size-found")).to_have_text("measured 0.210 (+0.010)")
+    expect(page.locator("#message")).to_be_empty()
 
 
 @pytest.mark.slow
