@@ -114,7 +114,7 @@ class Attribute:
         Range of the slider and, unless `raw`, of the scaling to [0, 1] in the condition vector.
     source : {"photometry", "flux", "catalogue", "structure", "votes", "random"}
         Where the value of a real galaxy comes from: measured on its picture, or on its light in nanojansky, or known;
-        structure is what only a simulation knows.
+        structure is what a simulation knows, and what votes on details tell.
     description : str
         What the value is, in one sentence.
     raw : bool
@@ -177,6 +177,11 @@ _ATTRIBUTE_ROWS = (
     Attribute("bulge", "Bulge", "", 0.0, 0.6, "structure",
               "part of a disc galaxy's light in r that is in its bulge; unknown of other galaxies",
               plausible=(0.0, 1.0)),
+    Attribute("ring", "Ring votes", "", 0.0, 1.0, "structure",
+              "fraction of all people who saw a ring", plausible=(0.0, 1.0)),
+    Attribute("odd", "Votes for anything odd", "", 0.0, 1.0, "structure",
+              "fraction of all people who saw something odd, such as a ring, dust, a disturbance or a merger",
+              plausible=(0.0, 1.0)),
     Attribute("vote_count", "Votes (normalised)", "", 0.3, 1.0, "votes",
               "0.3 + 0.7 x total_votes min-max normalised: how often people voted, called size in the original "
               "recipe", plausible=(0.3, 1.0), raw=True),
@@ -194,6 +199,7 @@ _ATTRIBUTE_ROWS = (
 ATTRIBUTES = {row.name: row for row in _ATTRIBUTE_ROWS}
 PHOTOMETRIC_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "photometry")
 CATALOGUE_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "catalogue")
+STRUCTURE_ATTRIBUTES = tuple(a.name for a in _ATTRIBUTE_ROWS if a.source == "structure")
 PAPER_ATTRIBUTES = ("vote_count", "vote_smoothness", "vote_elongation", "random_redshift")
 
 
@@ -222,7 +228,11 @@ _FLUX_ROWS = (
 # fmt: on
 FLUX_ATTRIBUTES = {row.name: row for row in _FLUX_ROWS}
 # What a catalogue of galaxies in flux may tell.
-FLUX_CATALOGUE_ATTRIBUTES = (*CATALOGUE_ATTRIBUTES, *(a.name for a in _FLUX_ROWS if a.source == "catalogue"))
+FLUX_CATALOGUE_ATTRIBUTES = (
+    *CATALOGUE_ATTRIBUTES,
+    *(a.name for a in _FLUX_ROWS if a.source == "catalogue"),
+    *STRUCTURE_ATTRIBUTES,
+)
 _OF_A_BAND = re.compile(rf"(magnitude|surface_brightness)_({BAND_NAME.pattern})")
 _OF_TWO_BANDS = re.compile(rf"color_({BAND_NAME.pattern})_({BAND_NAME.pattern})")
 

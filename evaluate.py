@@ -73,6 +73,9 @@ docs/physics.md tells what is done to FITS files. The column flag is 0 for a sou
 near the centre, 2 the edge is touched, 4 no light above the sky in a plane, 8 no radius or centre of the structure, and
 16 pixels of the galaxy without a value.
 
+Beside photometry and structure the table has what people look for: the strength of spiral arms with their number and
+pitch, which are empty where no arms are visible, a second nucleus, and how asymmetric the outline is.
+
 Sizes are in frame widths there, and light in display units. Any of the options for flux instead measures FITS files in
 physical units: AB magnitudes, colors, surface brightnesses in mag/arcsec^2, radii in arcsec, with errors by the noise.
 What the header says (bands, unit, zero point, pixel scale) needs no option; what nobody says is asked for.

@@ -17,8 +17,16 @@ from galaxies.compute.cores import stream_on_cores
 from galaxies.images.reading import Picture, read_picture
 from galaxies.measure.counts import level_counts
 from galaxies.measure.photometry import MISSING_PIXELS
-from galaxies.measure.statistics_table import STATISTIC_NAMES, STATISTICS, Measured, Statistic, measure_images
+from galaxies.measure.statistics_table import (
+    MORPHOLOGY_STATISTICS,
+    STATISTICS,
+    Measured,
+    Statistic,
+    measure_images,
+    of_visible_arms,
+)
 
+FILE_STATISTICS = (*STATISTICS, *MORPHOLOGY_STATISTICS)
 _CENTRE = tuple(Statistic(name, name, "frame widths", "photometry") for name in ("centroid_x", "centroid_y"))
 _REACH = 3.0  # half-light radii within which a pixel is the galaxy's: 97 % of the light of a disc
 _NOWHERE = 0.1  # frame widths that stand for the radius of a galaxy that is not seen
@@ -40,7 +48,8 @@ class MeasuredPicture(NamedTuple):
     note : str
         What was done to the picture before it was measured, in words; empty for nothing.
     measured : Measured
-        Of one image; the flag is a sum of `LIGHT_FLAG_BITS`. A color that the file cannot tell is NaN.
+        `FILE_STATISTICS` of one image; the flag is a sum of `LIGHT_FLAG_BITS`. NaN are a color that the file cannot
+        tell, and number and pitch of arms that are not visible.
     """
 
     path: Path
@@ -153,7 +162,7 @@ def _measure_together(paths: Sequence[Path]) -> list[MeasuredPicture | Unmeasure
             alike.setdefault((picture.image.shape[-1], picture.display), []).append((place, picture))
     for (_, display), pictures in alike.items():
         images = torch.stack([measurable(picture) for _, picture in pictures])
-        measured = measure_images(images, statistics=(*STATISTICS, *_CENTRE), counts=not display)
+        measured = measure_images(images, statistics=(*FILE_STATISTICS, *_CENTRE), counts=not display)
         for row, (place, picture) in enumerate(pictures):
             found = _described(picture, measured.of(row))
             results[place] = MeasuredPicture(paths[place], picture.side_px, display, picture.note, found)
@@ -162,7 +171,7 @@ def _measure_together(paths: Sequence[Path]) -> list[MeasuredPicture | Unmeasure
 
 def _described(picture: Picture, measured: Measured) -> Measured:
     """Return the measurements of one picture without what it cannot tell, and flagged for what it lacks."""
-    values = {name: measured.values[name] for name in STATISTIC_NAMES}
+    values = of_visible_arms({statistic.name: measured.values[statistic.name] for statistic in FILE_STATISTICS})
     if picture.colorless:  # of equal planes it would be 0, as for a galaxy as bright in red as in blue
         values["color"] = np.full(1, np.nan)
     flags = measured.flags

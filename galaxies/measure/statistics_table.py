@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES
 from galaxies.compute.cores import stream_on_cores
+from galaxies.measure.arms import VISIBLE_ARMS
 from galaxies.measure.photometry import NO_SOURCE, measure, measure_with_morphology, measure_with_structure
 from galaxies.measure.power_spectrum import POWER_BANDS, band_power, power_spectrum
 from galaxies.measure.sky import measure_noise, sky_level
@@ -83,6 +84,7 @@ MORPHOLOGY_STATISTICS = (
     Statistic("shape_asymmetry", "Shape asymmetry", "", "morphology"),
     Statistic("gini_m20_merger", "Gini-M20 of mergers", "", "morphology"),
 )
+_OF_ARMS = ("arm_count", "pitch")  # what means something where arms are visible
 STATISTIC_NAMES = tuple(statistic.name for statistic in STATISTICS)
 ATTRIBUTE_STATISTICS = tuple(statistic for statistic in STATISTICS if statistic.name in PHOTOMETRIC_ATTRIBUTES)
 # Where a galaxy lies in its frame and how it is turned: for drawing on its picture, and no property of galaxies.
@@ -205,6 +207,12 @@ def _found_on(images: Tensor, sources: set[str], counts: bool) -> dict[str, Tens
     else:
         found = measure(images, counts=counts)._asdict()
     return found | image_statistics(images) if "image" in sources else found
+
+
+def of_visible_arms(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return statistics (N,) with NaN for the number and the pitch of arms where none are visible."""
+    visible = values["arm_strength"] > VISIBLE_ARMS
+    return values | {name: np.where(visible, values[name], np.nan) for name in _OF_ARMS}
 
 
 def measure_attributes(images: np.ndarray, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:

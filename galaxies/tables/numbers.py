@@ -51,7 +51,10 @@ class Quantity(NamedTuple):
     def of(cls, attribute: str) -> Quantity:
         """Return what an attribute of `config_physics` can be."""
         (known,) = attribute_table((attribute,))
-        return cls(known.plausible, (known.low, known.high))
+        low, high = known.plausible
+        if known.source == "structure" and known.low == low:  # as of a disc without a bar, where 0 stands for itself
+            low -= 1e-9
+        return cls((low, high), (known.low, known.high))
 
 
 PIXEL_SCALE = Quantity((0.0, 1000.0), (0.0, 60.0))  # arcseconds a pixel

@@ -125,15 +125,18 @@ def measure(names: Sequence[Path], out: Path) -> int:
     from tqdm import tqdm
 
     from galaxies.measure.photometry import LIGHT_FLAG_BITS
-    from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measure_files
+    from galaxies.measure.picture_files import FILE_STATISTICS, UnmeasuredPicture, find_pictures, measure_files
     from galaxies.measure.statistics_table import STATISTICS
 
     named = find_pictures(names)
     paths, bad = named.paths, list(named.without)
-    header = ["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]
-    with exits_when_terminated(), output_file(out, begins_with(*header, alone=True), paths) as file:
+    header = ["file", "side_px", *(s.name for s in FILE_STATISTICS), "flag", "remark"]
+    # Tables of before there were columns of morphology are ours as well.
+    before = ["file", "side_px", *(s.name for s in STATISTICS), "flag", "remark"]
+    known = [begins_with(*names, alone=True) for names in (header, before)]
+    with exits_when_terminated(), output_file(out, lambda path: any(fits(path) for fits in known), paths) as file:
         file.write(_csv([header]))
-        nothing = [""] * (1 + len(STATISTICS) + 1)
+        nothing = [""] * (1 + len(FILE_STATISTICS) + 1)
         file.write(_csv([[str(each.path), *nothing, each.reason] for each in bad]))
         bar = tqdm(measure_files(paths), "measuring", len(paths), unit="img", leave=False, disable=len(paths) < 8)
         for picture in bar:
@@ -142,7 +145,8 @@ def measure(names: Sequence[Path], out: Path) -> int:
                 file.write(_csv([[str(picture.path), *nothing, picture.reason]]))
                 continue
             values = [
-                None if s.display and not picture.display else picture.measured.values[s.name][0] for s in STATISTICS
+                None if s.display and not picture.display else picture.measured.values[s.name][0]
+                for s in FILE_STATISTICS
             ]
             flag = int(picture.measured.flags[0])
             remarks = [picture.note, *(text for bit, text in LIGHT_FLAG_BITS.items() if flag & bit)]

@@ -22,9 +22,11 @@ from galaxies.datasets.science_folders import GalaxyFiles
 from galaxies.images.fits_images import Image
 from galaxies.images.fits_science import Maps, ScienceFile, images_by_kind, named_planes, science_file
 from galaxies.measure.picture_files import UnmeasuredPicture
+from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS, Measured, of_visible_arms
 
 _LARGEST_PX = 512  # a side; larger cutouts are put on larger pixels, which conserves flux
 _SMALLEST_PX = 16
+_SMALLEST_FOR_ARMS_PX = 64  # on fewer pixels neither arms nor a second nucleus are told
 
 
 class FluxOptions(NamedTuple):
@@ -119,7 +121,9 @@ def columns_of(bands: Sequence[str], with_redshift: bool) -> list[str]:
     attributes = flux_attributes(bands)
     of_bands = [f"{name}_{band}" for name in ("flux_njy", "magnitude_error", "noise_njy", "psf_fwhm") for band in bands]
     kpc = ["size_kpc"] if with_redshift else []
-    return ["side_px", "pixel_scale", *attributes, *kpc, "position_angle", "centroid_x_px", "centroid_y_px", *of_bands]
+    place = ["position_angle", "centroid_x_px", "centroid_y_px"]
+    morphology = [statistic.name for statistic in MORPHOLOGY_STATISTICS]
+    return ["side_px", "pixel_scale", *attributes, *kpc, *place, *of_bands, *morphology]
 
 
 def measure_flux_files(
@@ -189,6 +193,7 @@ def _values(cutout: FluxCutout, bands: tuple[str, ...], options: FluxOptions) ->
 
     from galaxies.measure.flux import flux_attributes, measure_flux
     from galaxies.measure.flux_model import psf_width
+    from galaxies.measure.flux_morphology import measure_flux_morphology
 
     fwhm = cutout.psf_fwhm
     if cutout.psfs is not None and options.psf_fwhm is None:
@@ -203,24 +208,31 @@ def _values(cutout: FluxCutout, bands: tuple[str, ...], options: FluxOptions) ->
             psf_fwhm=torch.from_numpy(fwhm)[None].float(),
             structure=True,
         )
+        side = cutout.image.shape[-1]
+        seen = measure_flux_morphology(torch.from_numpy(cutout.image)[None]) if side >= _SMALLEST_FOR_ARMS_PX else None
     values = {"pixel_scale": cutout.pixel_scale}
     for name in flux_attributes(bands):
         known = bool(found.known(name, bands))
         values[name] = float(found.attribute(name, bands)) if known else math.nan
     if options.redshift is not None:
         values["size_kpc"] = values["size_arcsec"] / float(arcsec_per_kpc(np.array(options.redshift)))
-    seen = not math.isnan(values["size_arcsec"])
+    sized = not math.isnan(values["size_arcsec"])
     for column, value in (
         ("position_angle", found.position_angle),
         ("centroid_x_px", found.centroid_x),
         ("centroid_y_px", found.centroid_y),
     ):
-        values[column] = float(value) if seen else math.nan
+        values[column] = float(value) if sized else math.nan
     for k, band in enumerate(bands):
-        values[f"flux_njy_{band}"] = float(found.flux[0, k]) if seen else math.nan
+        values[f"flux_njy_{band}"] = float(found.flux[0, k]) if sized else math.nan
         values[f"magnitude_error_{band}"] = (
             float(found.magnitude_error[0, k]) if not math.isnan(values[f"magnitude_{band}"]) else math.nan
         )
         values[f"noise_njy_{band}"] = float(found.noise[0, k])
         values[f"psf_fwhm_{band}"] = float(fwhm[k])
+    if seen is None:
+        values |= {statistic.name: math.nan for statistic in MORPHOLOGY_STATISTICS}
+    else:
+        shown = of_visible_arms(Measured.of_columns(seen, MORPHOLOGY_STATISTICS).values)
+        values |= {name: float(value[0]) for name, value in shown.items()}
     return values, int(found.flag)

@@ -37,6 +37,7 @@ _WIDTH = 32
 _HELD_OUT = 0.25  # part of the split that decides when to stop and calibrates
 _EPOCHS, _PATIENCE, _BATCH = 120, 30, 32
 _APERTURES = (1 / 32, 1 / 16, 1 / 8)  # standard deviations of the Gaussians about the centre, frame widths
+_READABLE = ("photometry", "flux", "catalogue", "structure")  # sources of attributes that a picture may show
 _FEWEST_KNOWN = 64  # galaxies with a known value that an attribute needs
 _FEWEST_GALAXIES = 100
 _FORMAT = 1  # of the network below: another number trains judges anew
@@ -169,7 +170,9 @@ class Judge:
                 state = load_checkpoint(path)
                 if state.get("judge") == [_FORMAT, key]:
                     _check(state, data.layout)
-                    return cls(state, chosen, data.layout)
+                    # One of before arms and bulges were read knows less than it could.
+                    if tuple(state["attributes"]) == _readable_attributes(data, data.rows("judge")):
+                        return cls(state, chosen, data.layout)
             except UserError as error:
                 print(f"{error}; the judge is trained again")
             except SchemaError as error:
@@ -325,7 +328,7 @@ def _readable_attributes(data: PreparedDataset, rows: np.ndarray) -> tuple[str, 
     names = []
     for name in listed:
         attribute = attribute_of(name)
-        if attribute and attribute.source in ("photometry", "flux", "catalogue") and name in data.catalogue:
+        if attribute and attribute.source in _READABLE and name in data.catalogue:
             known = data.catalogue[name].iloc[rows].dropna()
             if len(known) >= _FEWEST_KNOWN and known.std() > 0:
                 names.append(name)

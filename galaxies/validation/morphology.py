@@ -6,14 +6,13 @@ import numpy as np
 
 from galaxies.measure.arms import VISIBLE_ARMS
 from galaxies.measure.mergers import VISIBLE_NUCLEUS
-from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS
+from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS, of_visible_arms
 from galaxies.validation.distances import accuracy_interval, compare_values
 from galaxies.validation.report.cells import LeftOut, Share, cell_of, read
 from galaxies.validation.report.realism import ARMS, NUCLEUS, Morphology, Seen, ValuesCompared
 
 # {feature: the statistic that shows it, and from which value on it is visible}
 FEATURES = {ARMS: ("arm_strength", VISIBLE_ARMS), NUCLEUS: ("second_nucleus", VISIBLE_NUCLEUS)}
-_OF_ARMS = ("arm_count", "pitch")  # what means something where arms are visible
 _LEAST = 10  # galaxies, of which a share is given
 
 
@@ -22,9 +21,8 @@ def of_visible(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     The number of arms and their pitch, without the sense of winding, are those of visible arms and NaN elsewhere.
     """
-    visible = values["arm_strength"] > VISIBLE_ARMS
-    known = {statistic.name: values[statistic.name] for statistic in MORPHOLOGY_STATISTICS}
-    return known | {name: np.where(visible, np.abs(values[name]), np.nan) for name in _OF_ARMS}
+    shown = of_visible_arms({statistic.name: values[statistic.name] for statistic in MORPHOLOGY_STATISTICS})
+    return shown | {"pitch": np.abs(shown["pitch"])}
 
 
 def compare_morphology(

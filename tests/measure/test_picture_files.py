@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,18 @@ import evaluate
 from galaxies.common.errors import UserError
 from galaxies.images.reading import read_picture
 from galaxies.measure import picture_files
-from galaxies.measure.picture_files import UnmeasuredPicture, find_pictures, measurable, measure_files
-from galaxies.measure.statistics_table import measure_images
+from galaxies.measure.arms import VISIBLE_ARMS
+from galaxies.measure.picture_files import (
+    FILE_STATISTICS,
+    UnmeasuredPicture,
+    find_pictures,
+    measurable,
+    measure_files,
+)
+from galaxies.measure.statistics_table import STATISTICS, measure_images
 from tests.conftest import render_galaxies
+from tests.measure.spirals import spiral
+from tests.measure.test_mergers import pair
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +57,43 @@ def test_files_are_measured_as_one_at_a_time_in_any_order(files, threads):
         assert [each.path for each in found] == chosen
         for each in found:
             picture = read_picture(each.path)
-            alone = measure_images(measurable(picture)[None], counts=not picture.display)
+            alone = measure_images(measurable(picture)[None], statistics=FILE_STATISTICS, counts=not picture.display)
             if picture.colorless:
                 alone.values["color"][:] = np.nan
+            if not alone.values["arm_strength"] > VISIBLE_ARMS:
+                alone.values.update({name: np.full(1, np.nan) for name in ("arm_count", "pitch")})
             assert (each.side_px, each.display, each.note) == (picture.side_px, picture.display, picture.note)
             assert each.measured.flags.tolist() == alone.flags.tolist()
             # Nine digits are more than the table is written with.
             np.testing.assert_allclose(
                 each.measured.table(), alone.table(), rtol=1e-6, atol=1e-9, err_msg=each.path.name
             )
+
+
+def test_arms_and_second_nuclei_of_a_folder(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    drawn = {"a": spiral(3, 24), "b": spiral(0), "c": pair(0.6), "d": spiral(2, -24)}  # the last winds the other way
+    for name, image in drawn.items():
+        pixels = (255 * image).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    out = tmp_path / "table.csv"
+    old = ["file", "side_px", *(statistic.name for statistic in STATISTICS), "flag", "remark"]
+    out.write_text(",".join(old) + "\n", encoding="utf-8")  # of before arms were measured: it may be replaced
+    evaluate.main(["measure", str(folder), "--out", str(out)])
+    with out.open(newline="") as stream:
+        rows = {Path(row["file"]).stem: row for row in csv.DictReader(stream)}
+    assert list(rows) == list(drawn)
+    three, smooth, two_nuclei, two = rows.values()
+    assert float(three["arm_strength"]) > VISIBLE_ARMS and float(three["arm_count"]) == 3
+    assert float(three["pitch"]) == pytest.approx(24, abs=4)
+    assert float(two["arm_count"]) == 2 and float(two["pitch"]) == pytest.approx(-24, abs=4)
+    assert float(smooth["arm_strength"]) < VISIBLE_ARMS and smooth["arm_count"] == smooth["pitch"] == ""
+    assert float(two_nuclei["second_nucleus"]) == pytest.approx(0.6, rel=0.15)
+    assert float(smooth["second_nucleus"]) < 0.1 and smooth["shape_asymmetry"] and smooth["gini_m20_merger"]
+    out.write_text("file,something else\n", encoding="utf-8")
+    with pytest.raises(UserError):
+        evaluate.main(["measure", str(folder), "--out", str(out)])
 
 
 def test_pictures_of_one_size_are_measured_together(files, monkeypatch):

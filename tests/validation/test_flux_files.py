@@ -11,6 +11,7 @@ import pytest
 import evaluate
 from galaxies.common.errors import UserError
 from galaxies.validation import flux_files
+from tests.measure.spirals import spiral
 
 fits = pytest.importorskip("astropy.io.fits")
 pytest.importorskip("scipy")
@@ -125,6 +126,19 @@ def test_masks_and_weights_of_the_user_hide_bad_pixels(tmp_path):
     small = write(tmp_path / "s.fits", bad[:40, :40], header={})
     with pytest.raises(UserError, match="map of 40 x 40 pixels"):
         measured(tmp_path, name, "--mask", small)
+
+
+def test_arms_are_read_off_flux(tmp_path):
+    picture = spiral(3, 24)[0].numpy() - 0.05
+    flux = (np.array([1.0, 2.0, 4.0])[:, None, None] * picture).astype(np.float32)
+    flux += np.random.default_rng(0).normal(0, 0.004, flux.shape).astype(np.float32)
+    (row,) = measured(tmp_path, write(tmp_path / "spiral.fits", flux), "--flux")
+    assert float(row["arm_strength"]) > 0.093 and float(row["arm_count"]) == 3
+    assert float(row["pitch"]) == pytest.approx(24, abs=4) and float(row["second_nucleus"]) < 0.2
+    (row,) = measured(tmp_path, write(tmp_path / "smooth.fits", cube()), "--flux")
+    assert float(row["arm_strength"]) < 0.093 and row["arm_count"] == row["pitch"] == ""
+    (row,) = measured(tmp_path, write(tmp_path / "small.fits", cube()[:, 8:56, 8:56]), "--flux")
+    assert float(row["magnitude_r"]) > 0 and row["arm_strength"] == row["second_nucleus"] == ""
 
 
 def test_what_cannot_be_measured_has_a_row_that_says_why(tmp_path):

@@ -120,6 +120,21 @@ def test_it_is_trained_once_and_stored_beside_its_dataset(tmp_path, monkeypatch,
     assert len(list(data.path.glob("judge-*.pt"))) == 2
 
 
+def test_it_reads_the_structure_that_enough_galaxies_know(tmp_path, monkeypatch):
+    data = with_splits(PreparedDataset.open(write_dataset(tmp_path / "survey", count=120)), 120)
+    trainings = []
+    before = train_judge(data, CPU, epochs=1)
+    monkeypatch.setattr(judge, "train_judge", lambda data, device: trainings.append(data) or before)
+    Judge.of_dataset(data, "cpu")
+    known = np.where(np.arange(120) < 80, np.linspace(0, 0.5, 120), np.nan)
+    few = np.where(np.arange(120) < 40, np.linspace(1, 4, 120), np.nan)
+    told = dataclasses.replace(data, catalogue=data.catalogue.assign(bulge=known, arm_count=few, odd=0.5))
+    after = train_judge(told, CPU, epochs=1)
+    assert after["attributes"] == [*before["attributes"], "bulge"]
+    Judge.of_dataset(told, "cpu")  # one of before such attributes were read is trained again
+    assert len(trainings) == 2
+
+
 def test_a_judge_that_cannot_be_stored_still_judges(tmp_path, monkeypatch, capsys):
     data = with_splits(PreparedDataset.open(write_dataset(tmp_path / "survey", count=120)), 120)
     state = train_judge(data, CPU, epochs=1)

@@ -17,6 +17,7 @@ import pandas as pd
 from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.datasets.preparing import Pictures, Source
+from galaxies.datasets.sources import vote_structure
 from galaxies.tables.identifiers import read_ids
 from galaxies.tables.numbers import NumberReader, Quantity
 from galaxies.tables.opening import hold_the_same
@@ -28,6 +29,7 @@ MAPPING_FILE = "gz2_filename_mapping.csv"
 SAMPLE_FILE = "gz2sample.csv"
 RULES = ("gated", "paper")
 FRACTIONS = {"debiased": "_debiased", "weighted": "_weighted_fraction"}
+_AS_GIVEN = FRACTIONS["weighted"]  # what people saw in the picture, and not what they would from nearby
 
 SMOOTH = "t01_smooth_or_features_a01_smooth"
 FEATURES = "t01_smooth_or_features_a02_features_or_disk"
@@ -62,8 +64,8 @@ class Catalogue(NamedTuple):
     ----------
     galaxies : DataFrame
         One row a galaxy in the order of the votes file: object_id, asset_id and image (text), morphology,
-        the attributes of the catalogue and of the votes (float64, NaN where unknown), and frame_scale, the
-        arcseconds of a pixel of the original picture.
+        the attributes of the catalogue, of the votes and of `structure_attributes` (float64, NaN where unknown), and
+        frame_scale, the arcseconds of a pixel of the original picture.
     counts : dict of str to int
         Galaxies of each class.
     unused : int
@@ -112,15 +114,20 @@ def read_catalogue(
         answers.append(ODD)
     votes_file, mapping_file = _needed(folder, VOTES_FILE), _needed(folder, MAPPING_FILE)
     numbers = {"total_votes": _VOTES} | {answer + suffix: _FRACTION for answer in answers}
-    votes = _read_table(votes_file, ["dr7objid"], numbers)
+    seen = {answer: [answer + each for each in (_AS_GIVEN, suffix)] for answer in vote_structure.ANSWERS}
+    optional = {column: _FRACTION for columns in seen.values() for column in columns if column not in numbers}
+    votes = _read_table(votes_file, ["dr7objid"], numbers, optional)
     repeated = votes["dr7objid"].duplicated()
     if repeated.any():
         raise UserError(
             f"column dr7objid of {votes_file} holds {repeated.sum()} repeated ids, such as "
             f"{votes['dr7objid'][repeated].iloc[0]}: download the file again, ids may have been rounded"
         )
+    seen = {answer: next((c for c in columns if c in votes), "") for answer, columns in seen.items()}
+    structure = pd.DataFrame({answer: votes[column] for answer, column in seen.items() if column})
     votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in answers})
     votes["morphology"] = classify(votes, rule)
+    votes = votes.join(vote_structure.structure_attributes(structure, votes["morphology"]))
     used = votes[votes["morphology"].notna()]
     unused = len(votes) - len(used)
 
@@ -139,7 +146,8 @@ def read_catalogue(
             "try other ones, or go on with --allow-empty-class"
         )
     galaxies["image"] = galaxies["asset_id"] + ".jpg"
-    result = pd.concat([galaxies[["object_id", "asset_id", "image", "morphology"]], vote_attributes(galaxies)], axis=1)
+    columns = ["object_id", "asset_id", "image", "morphology", *vote_structure.NAMES]
+    result = pd.concat([galaxies[columns], vote_attributes(galaxies)], axis=1)
     result = result.join(_sample_attributes(folder, result["object_id"]))
     result["frame_scale"] = FRAME_SCALE_R90 * result.pop("petro_r90_arcsec")
     return Catalogue(result, counts, unused, len(used) - len(galaxies))

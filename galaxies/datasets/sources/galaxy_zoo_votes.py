@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ import pandas as pd
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
 from galaxies.datasets.preparing import Pictures, Source
+from galaxies.datasets.sources import vote_structure
 from galaxies.datasets.sources.galaxy_zoo import (
     CIGAR,
     EDGE_ON,
@@ -52,6 +53,25 @@ ANSWERS: dict[str, tuple[str, tuple[str, ...]]] = {
     IN_BETWEEN: ("how-rounded", ("in-between",)),
     CIGAR: ("how-rounded", ("cigar-shaped", "cigar")),
 }
+# The same for what `structure_attributes` takes. A weak bar is a bar; small and large bulges are just noticeable and
+# obvious ones.
+_STRUCTURE: dict[str, tuple[str, tuple[str, ...]]] = {
+    FEATURES: ANSWERS[FEATURES],
+    vote_structure.FACE_ON: ("disk-edge-on", ("no",)),
+    vote_structure.BAR: ("bar", ("yes", "strong", "weak")),
+    vote_structure.SPIRAL: ("has-spiral-arms", ("yes",)),
+    vote_structure.NO_BULGE: ("bulge-size", ("none", "no")),
+    vote_structure.JUST_NOTICEABLE: ("bulge-size", ("just-noticeable", "small")),
+    vote_structure.MODERATE: ("bulge-size", ("moderate",)),
+    vote_structure.OBVIOUS: ("bulge-size", ("obvious", "large")),
+    vote_structure.DOMINANT: ("bulge-size", ("dominant",)),
+    ODD: ANSWERS[ODD],
+    **{
+        answer: ("spiral-arm-count", (f"{number}" if number < 5 else "more-than-4",))
+        for number, answer in vote_structure.ARMS.items()
+    },
+    vote_structure.UNTOLD: ("spiral-arm-count", ("cant-tell",)),
+}
 _QUESTION, _FIRST = "smooth-or-featured", re.compile(r"smooth-or-featured(-[a-z0-9]+)?_smooth(?:_fraction|_debiased)?")
 _IDS = ("iauname", "id_str", "dr8_id", "dr7objid", "objid")
 _NAMES = ("png_loc", "file_loc", "filename")
@@ -67,7 +87,8 @@ class VoteTable(NamedTuple):
     Attributes
     ----------
     galaxies : DataFrame
-        object_id, image, morphology (None for none), redshift where the table has it, and the attributes of the votes.
+        object_id, image, morphology (None for none), redshift where the table has it, and the attributes of the votes
+        and of `structure_attributes`.
     campaigns : dict of str to int
         Galaxies whose votes are of each campaign; "" where the table does not name it.
     """
@@ -103,7 +124,8 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     id_column = next((name for name in _IDS if name in names), None)
     if id_column is None:
         raise UserError(f"{file} has none of the columns {', '.join(_IDS)}, which name the galaxies: add one")
-    questions = {question + campaign for question, _ in ANSWERS.values() for campaign in campaigns}
+    asked = {question for question, _ in (*ANSWERS.values(), *_STRUCTURE.values())}
+    questions = {question + campaign for question in asked for campaign in campaigns}
     votes = [name for name in names if name.partition("_")[0] in questions]
     picture_names = [name for name in _NAMES if name in names][:1]
     table = read_table(file, [id_column, *picture_names, *votes, *({"redshift"} & set(names))], [id_column])
@@ -117,20 +139,25 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
         return numbers.read(name, _FRACTION if name.endswith(tuple(_SUFFIXES.values())) else _VOTES)
 
     of_campaign = [_votes_of(read, len(table), votes, campaign, fractions) for campaign in campaigns]
+    seen = [
+        pd.DataFrame(_fractions_of(read, len(table), votes, campaign, "fraction", _STRUCTURE)) for campaign in campaigns
+    ]
     chosen = np.full(len(table), -1)
     for place, each in enumerate(of_campaign):
         voted = (each[SMOOTH] + each[FEATURES] > 0).to_numpy()
         chosen = np.where((chosen < 0) & voted, place, chosen)
-    merged = of_campaign[0].copy()
+    merged, structure = of_campaign[0].copy(), seen[0].copy()
     for place, each in enumerate(of_campaign):
         merged[chosen == place] = each[chosen == place]
+        structure[chosen == place] = seen[place][chosen == place]
     galaxies = pd.DataFrame({"object_id": ids})
     # Folders of files named after their galaxies, where no column says otherwise.
     galaxies["image"] = table.cells[picture_names[0]] if picture_names else ids + ".png"
     galaxies["morphology"] = classify(merged, rule)
     used = galaxies["morphology"].notna()
     attributes = vote_attributes(merged.assign(object_id=ids)[used])
-    galaxies = galaxies.join(attributes)
+    told = vote_structure.structure_attributes(structure[used], galaxies["morphology"][used])
+    galaxies = galaxies.join(attributes).join(told)
     if "redshift" in names:
         galaxies["redshift"] = numbers.read("redshift", Quantity.of("redshift"))
     numbers.say()
@@ -142,8 +169,26 @@ def _votes_of(
     read: Callable[[str], np.ndarray], count: int, votes: Collection[str], campaign: str, fractions: str
 ) -> pd.DataFrame:
     """Return the fractions of a campaign under the names of Galaxy Zoo 2, NaN where unknown, and total_votes."""
+    found = _fractions_of(read, count, votes, campaign, fractions, ANSWERS)
+    if f"merging{campaign}" in {name.partition("_")[0] for name in votes}:
+        found[ODD] = np.ones(count)
+    start = _QUESTION + campaign
+    totals = [f"{start}_{name}" for name in _NO_ANSWERS if f"{start}_{name}" in votes]
+    given = [read(name) for name in totals or [f"{start}_{name}" for name in _counted(votes, start)]]
+    return pd.DataFrame(found | {"total_votes": _sum(given, count)})
+
+
+def _fractions_of(
+    read: Callable[[str], np.ndarray],
+    count: int,
+    votes: Collection[str],
+    campaign: str,
+    fractions: str,
+    answers: Mapping[str, tuple[str, tuple[str, ...]]],
+) -> dict[str, np.ndarray]:
+    """Return the fractions (`count`,) of answers of a campaign by our names of them, NaN where unknown."""
     found = {}
-    for answer, (question, theirs) in ANSWERS.items():
+    for answer, (question, theirs) in answers.items():
         start = question + campaign
         suffix = next(
             (
@@ -161,12 +206,7 @@ def _votes_of(
             ours = _sum([counts[name] for name in theirs if name in counts], count)
             total = _sum(list(counts.values()), count)
             found[answer] = np.divide(ours, total, out=np.full(count, np.nan), where=total > 0)
-    if f"merging{campaign}" in {name.partition("_")[0] for name in votes}:
-        found[ODD] = np.ones(count)
-    start = _QUESTION + campaign
-    totals = [f"{start}_{name}" for name in _NO_ANSWERS if f"{start}_{name}" in votes]
-    given = [read(name) for name in totals or [f"{start}_{name}" for name in _counted(votes, start)]]
-    return pd.DataFrame(found | {"total_votes": _sum(given, count)})
+    return found
 
 
 def _counted(votes: Collection[str], start: str) -> list[str]:

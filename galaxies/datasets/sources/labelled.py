@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, STRUCTURE_ATTRIBUTES
 from galaxies.common.errors import UserError, shown
 from galaxies.datasets.picture_names import name_without_folder
 from galaxies.datasets.preparing import Pictures, Source
@@ -16,6 +16,8 @@ from galaxies.tables.classes import read_classes
 from galaxies.tables.identifiers import fault_of, id_of_name, read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
 from galaxies.tables.reading import Table, listed, read_table
+
+_KEPT = (*CATALOGUE_ATTRIBUTES, *STRUCTURE_ATTRIBUTES)
 
 
 def read_labels(file: Path) -> pd.DataFrame:
@@ -25,8 +27,8 @@ def read_labels(file: Path) -> pd.DataFrame:
     ----------
     file : Path
         Table with the columns image and morphology, and optionally object_id, pixel_scale and attributes of the
-        catalogue, all with empty cells where unknown; see `read_table`. Other columns are named on standard output and
-        ignored.
+        catalogue or of structure, all with empty cells where unknown; see `read_table`. Other columns are named on
+        standard output and ignored.
 
     Returns
     -------
@@ -41,7 +43,7 @@ def read_labels(file: Path) -> pd.DataFrame:
         the header is row 1 as in a spreadsheet.
     """
     needed = ("image", "morphology")
-    optional = ("object_id", "pixel_scale", *CATALOGUE_ATTRIBUTES, *PHOTOMETRIC_ATTRIBUTES)
+    optional = ("object_id", "pixel_scale", *_KEPT, *PHOTOMETRIC_ATTRIBUTES)
     table = read_table(file, (*needed, *optional), needed)
     images = pd.Series([stripped(text) for text in table.cells["image"]], dtype=object)
     for row, name in enumerate(images):
@@ -56,7 +58,7 @@ def read_labels(file: Path) -> pd.DataFrame:
         "give every galaxy one row and, where file names repeat, its own object_id",
     )
     numbers = NumberReader(table)
-    for column in ("pixel_scale", *CATALOGUE_ATTRIBUTES):
+    for column in ("pixel_scale", *_KEPT):
         if column in table.cells:
             quantity = PIXEL_SCALE if column == "pixel_scale" else Quantity.of(column)
             galaxies["frame_scale" if column == "pixel_scale" else column] = numbers.read(column, quantity)

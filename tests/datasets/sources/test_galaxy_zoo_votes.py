@@ -132,6 +132,41 @@ def test_what_is_unknown_in_a_column_is_counted_once(tmp_path, capsys):
     assert f"{Q}-gz2_smooth 1 (-99)" in capsys.readouterr().out
 
 
+def test_arms_bars_and_bulges_of_decals_and_of_evo(tmp_path):
+    details = {
+        "disk-edge-on_no_fraction": [0.9, 0.1, None, 0.9, 0.8],
+        "has-spiral-arms_yes_fraction": [0.1, 0.1, None, 0.9, 0.9],
+        "bar_strong_fraction": [0.0, 0.0, None, 0.2, 0.0],
+        "bar_weak_fraction": [0.0, 0.0, None, 0.3, 0.0],
+        "bar_no_fraction": [1.0, 1.0, None, 0.5, 1.0],
+        **{f"bulge-size_{name}_fraction": [0.2] * 5 for name in ("none", "dominant", "large", "moderate", "small")},
+        **{f"spiral-arm-count_{name}_fraction": [0.0] * 5 for name in ("1", "2", "4", "cant-tell")},
+        "spiral-arm-count_3_fraction": [0.0, 0.0, None, 0.6, 0.0],
+        "spiral-arm-count_more-than-4_fraction": [0.0, 0.0, None, 0.2, 0.0],
+        "spiral-arm-count_more-than-4_debiased": [0.9] * 5,  # what would be seen from nearby
+    }
+    galaxies = read_votes(written(decals(**details), tmp_path / "v.parquet")).galaxies
+    np.testing.assert_allclose(galaxies["arm_count"], [np.nan] * 3 + [3.5, np.nan])
+    np.testing.assert_allclose(galaxies["bar"], [np.nan] * 3 + [0.14 * 0.5, np.nan])
+    tau = 5 + 4.63 + 0.2 * 4.17 - (0.2 + 0.1) * 2.27 - 0.2 * 8.38  # large ones are obvious, and half the moderate ones
+    expected = 10 ** (-0.4 * (0.324 * tau - 0.054 * tau**2 + 0.0047 * tau**3))
+    np.testing.assert_allclose(galaxies["bulge"], [np.nan] * 3 + [expected, np.nan])
+    assert galaxies[["odd", "ring"]].isna().all(axis=None)  # nobody was asked, though mergers passed that gate
+    counts = {
+        f"{Q}-gz2_smooth": [4, 0, 0, 0],
+        f"{Q}-gz2_featured-or-disk": [36, 0, 0, 0],
+        "has-spiral-arms-gz2_yes": [26, 0, 0, 0],
+        "has-spiral-arms-gz2_no": [1, 0, 0, 0],
+        "spiral-arm-count-gz2_1": [6, 0, 0, 0],
+        "spiral-arm-count-gz2_2": [18, 0, 0, 0],
+        "spiral-arm-count-gz2_cant-tell": [2, 0, 0, 0],
+    }
+    changed = counts | {"disk-edge-on-gz2_no": [27, 0, 0, 0]}
+    first = read_votes(written(evo(**changed), tmp_path / "evo.parquet")).galaxies.iloc[0]
+    assert first["morphology"] == "spiral" and first["arm_count"] == pytest.approx(1.75)
+    assert first["odd"] == pytest.approx(2 / 40)
+
+
 def test_a_text_of_the_same_columns_means_the_same(tmp_path):
     table = decals()
     parquet = read_votes(written(table, tmp_path / "v.parquet")).galaxies
