@@ -123,8 +123,8 @@ def read_catalogue(
             f"column dr7objid of {votes_file} holds {repeated.sum()} repeated ids, such as "
             f"{votes['dr7objid'][repeated].iloc[0]}: download the file again, ids may have been rounded"
         )
-    seen = {answer: next((c for c in columns if c in votes), "") for answer, columns in seen.items()}
-    structure = pd.DataFrame({answer: votes[column] for answer, column in seen.items() if column})
+    there = {answer: next((name for name in names if name in votes), None) for answer, names in seen.items()}
+    structure = pd.DataFrame({answer: votes[name] for answer, name in there.items() if name is not None})
     votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in answers})
     votes["morphology"] = classify(votes, rule)
     votes = votes.join(vote_structure.structure_attributes(structure, votes["morphology"]))
