@@ -25,7 +25,7 @@ STUDY = Kind(
     "a study",
     (
         *("settings.json", "table.md", "table.json", "ablation.json", "ablation.png", "realism.json"),
-        *("arms.json", "arms.png", "nuclei.png"),
+        *("arms.json", "arms.png", "nuclei.png", "arm_requests.json", "arm_requests.png"),
         *(f"{name}.png" for name in ("mock_and_real", *MORPHOLOGY_NAMES)),
     ),
     lambda folder: any(
@@ -35,6 +35,7 @@ STUDY = Kind(
             ("table.json", ("GAN", "diffusion")),
             ("realism.json", ("seed", "statistics", "flagged")),
             ("arms.json", ("real", "image_size", "classes")),
+            ("arm_requests.json", ("checkpoint", "real", "generated")),
         )
     ),
 )

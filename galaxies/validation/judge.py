@@ -280,7 +280,7 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
 
     def draw_loss(network: JudgeNetwork) -> Tensor:
         chosen = kept[torch.multinomial(balance, _BATCH, True, generator=random)]
-        batch = _move_at_random(viewer.linear(images[chosen].to(device)), random)
+        batch = move_at_random(viewer.linear(images[chosen].to(device)), random)
         return _loss(network(batch), classes[chosen].to(device), targets[chosen].to(device), weights)
 
     def held_out_loss(network: JudgeNetwork) -> float:
@@ -363,7 +363,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(centre), torch.nan_to_num(spread, nan=1.0).clamp_min(1e-6)
 
 
-def _move_at_random(images: Tensor, random: torch.Generator) -> Tensor:
+def move_at_random(images: Tensor, random: torch.Generator) -> Tensor:
     """Turn by any angle, mirror, and shift by up to a pixel: what changes neither class nor attributes."""
     number, size = len(images), images.shape[-1]
     angle = 2 * math.pi * torch.rand(number, generator=random)
