@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from galaxies.common.errors import UserError
 from galaxies.serving.answers import Error
 from galaxies.serving.batching import MOST_REQUESTS
+from galaxies.serving.learn import add_class_mode
 from galaxies.serving.models import ServedModel
 from galaxies.serving.routes import answer, file_answer, routes
 from galaxies.serving.security import HEADERS, is_own_host
@@ -73,6 +74,7 @@ def create_app(
             place = "/" if path.name == "index.html" else f"/{path.name}"
             app.add_url_rule(place, place, partial(_page_file, path))
     app.extensions["galaxies"] = Services([GalaxyService(model, most_requests) for model in models])
+    add_class_mode(app, _FRONTEND)
     app.register_blueprint(routes)
     return app
 

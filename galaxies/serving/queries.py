@@ -47,6 +47,7 @@ TILE_PIXELS: tuple[int, ...] = get_args(TilePixels)
 SEEDS = (2, 64)  # tiles of a sheet of seeds, fewest and most
 STEPS = (3, 33)  # and of a sheet that sweeps an attribute
 COLUMNS = (1, 64)
+EXAMPLES = (1, 16)  # clear ones of a class
 SOLVER_STEPS = (1, 16)  # of a preview
 LONGEST_QUERY = 2000  # characters
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # of models, by id, in the order of preference
@@ -299,6 +300,17 @@ class SheetParameters(GalaxyParameters):
     def count(self) -> int:
         """Number of tiles."""
         return self.steps if self.seeds is None else self.seeds
+
+
+class ExampleParameters(GalaxyParameters):
+    """What a request for clear examples of a class may say."""
+
+    count: Annotated[int, Field(ge=EXAMPLES[0], le=EXAMPLES[1]), _whole("count", EXAMPLES)] = Field(
+        default=4,
+        description="Number of examples; fewer are found where a model draws few that are clear. They are among the "
+        "galaxies of seed, seed + 1, and so on.",
+        examples=[2],
+    )
 
 
 # Reading and refusing

@@ -85,7 +85,7 @@ def _get(path: str, summary: str, answers: type[Answer] | str, said: str, **more
     return add
 
 
-def _get_galaxies(
+def get_galaxies(
     path: str,
     summary: str,
     parameters: type[Parameters],
@@ -148,7 +148,7 @@ def model() -> Response:
     return answer(_services().facts())
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/image.png",
     "One galaxy as a picture",
     PictureParameters,
@@ -166,7 +166,7 @@ def image(service: GalaxyService, asked: PictureParameters) -> Response:
     return response
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/measure", "Requested and measured attributes of one galaxy", GalaxyParameters, Measurement, "The numbers."
 )
 def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
@@ -177,7 +177,7 @@ def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
     return answer(Measurement(**service.report(query, galaxy).model_dump(exclude_unset=True), milliseconds=took))
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/sheet.png",
     "Several galaxies as one picture of tiles without gaps, row by row",
     SheetParameters,
@@ -196,7 +196,7 @@ def sheet_picture(service: GalaxyService, asked: SheetParameters) -> Response:
     )
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/sheet.json",
     "Requested and measured attributes of a sheet's galaxies, in the order of its tiles",
     SheetParameters,
@@ -212,7 +212,7 @@ def sheet_numbers(service: GalaxyService, asked: SheetParameters) -> Response:
     return answer(Sheet(tiles=tiles))
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/fits",
     "One galaxy as a FITS cube with its catalogue row in the header: R, G, B planes, 0 to 255, or of flux a plane a "
     "band, nJy a pixel",
@@ -228,7 +228,7 @@ def fits(service: GalaxyService, asked: GalaxyParameters) -> Response:
     return answer(service.fits(query, galaxy), headers=headers)
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/file.png",
     "One galaxy as a picture to keep, whose text chunks say that it is synthetic, of what model and version, whom to "
     "credit, when it was made, and all that was asked for and measured",
@@ -243,7 +243,7 @@ def picture_file(service: GalaxyService, asked: FileParameters) -> Response:
     return answer(service.png(query, galaxy, asked.pixels), headers=_file_headers(service, query, "png", "image/png"))
 
 
-@_get_galaxies(
+@get_galaxies(
     "/api/catalogue.csv",
     "Catalogue row of one galaxy",
     GalaxyParameters,
