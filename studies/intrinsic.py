@@ -6,10 +6,11 @@
 Training saw what a telescope makes of galaxies; the mock survey keeps, of its test split, what they were before. For
 each of these galaxies one of the same class and attributes is generated, and the two sets are compared: magnitudes,
 half-light radii, concentrations, ellipticities and colors as Wasserstein-1 over the standard deviation of the true
-values, with what two halves of the true ones are apart, as the floor; power spectra ring by ring; the power beyond the
-telescope's band limit, where ringing would show; and radii below the width of the PSF. Then what the telescope sees of
-both, by the Frechet distance in three feature spaces over that of real halves; with --against also of a generator that
-was trained without the telescope. --seen-by is the dataset of another survey of the same galaxies, made by
+values, with what two halves of the true ones are apart, as the floor; concentrations also class by class, and of what
+is smaller than the PSF and what is not; power spectra ring by ring; the power beyond the telescope's band limit, where
+ringing would show; and radii below the width of the PSF. Then what the telescope sees of both, by the Frechet distance
+in three feature spaces over that of real halves; with --against also of a generator that was trained without the
+telescope. --seen-by is the dataset of another survey of the same galaxies, made by
 `prepare_data.py simulated --kind flux --chosen-by`: the generated light is observed with its pixels, PSFs, noise and
 filters and compared with its images.
 
@@ -54,6 +55,7 @@ from galaxies.validation.intrinsic_light import (
     compare_light,
     compare_small,
     compare_spectra,
+    compared,
     measure_light,
     power_ratio,
     unseen_power,
@@ -63,6 +65,7 @@ from galaxies.validation.viewing import Viewer
 from studies.orientation import rank_correlation
 
 _REFERENCE_NM = 625.0  # sizes and shapes are those in the band nearest to r, as the mock survey's truth has them
+_TOLD = ("w1", "floor", "generated", "truth")
 _SHOWN_OF_A_CLASS = 3
 _NEXT = 1_000_000  # seeds of a second galaxy for the same request lie so much higher
 
@@ -166,6 +169,9 @@ def light_compared(
         "rank_correlations": {name: rank_correlation(each[0].values[name], own.values[name]) for name in own.values},
         "band_limits": dict(zip(bands, limits, strict=True)),
     }
+    found["concentrations"] = concentrations_compared(
+        each[0], own, data.classes(rows), sampler.config.classes, float(psf.fwhm[0, reference]), seed
+    )
     ours, theirs = (unseen_power(light, scale, psf) for light in (drawn[0], truth))
     found["unseen_power"] = {
         name: power_ratio(ours[:, place], theirs[:, place], seed) for place, name in enumerate(bands)
@@ -177,6 +183,29 @@ def light_compared(
         for name, part in (("the PSF's width", 1.0), ("half of it", 0.5))
     }
     plot_spectra(each[0], own, limits[reference], out)
+    return found
+
+
+def concentrations_compared(
+    generated: Light, truth: Light, classes: np.ndarray, names: Sequence[str], width: float, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Compare concentrations of parts of the galaxies, over the standard deviation of all true ones.
+
+    Parts are the classes, and galaxies whose true half-light radius is below the PSF's `width` (arcseconds) or not: a
+    telescope tells little of what is smaller than that.
+    """
+    ours, theirs = (light.values["concentration"] for light in (generated, truth))
+    is_large = truth.values["half_light_radius"] >= width
+    parts = {name: classes == index for index, name in enumerate(names)}
+    parts |= {"smaller than the PSF's width": ~is_large, "larger": is_large}
+    found = {}
+    for name, part in parts.items():
+        cell = compared(ours[part], theirs[part], seed)
+        if "w1" in cell:
+            factor = float(np.nanstd(theirs[part]) / np.nanstd(theirs))
+            cell |= {key: cell[key] * factor for key in ("w1", "halves", "floor", "shift")}
+            cell["interval"] = [end * factor for end in cell["interval"]]
+        found[name] = {"galaxies": int(part.sum()), **cell}
     return found
 
 
@@ -295,6 +324,14 @@ def lines(result: dict[str, Any]) -> list[str]:
     spectra = result["spectra"]
     if "w1" in spectra:
         table.append(f"| power spectrum, mean of rings | {spectra['w1']:.3f} | | {spectra['floor']:.3f} | | | |")
+    table += [
+        "",
+        "| concentration of | galaxies | W1 | floor | median, generated | true |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, cell in result["concentrations"].items():
+        told = "too few | | | " if "w1" not in cell else " | ".join(f"{cell[k]:.3f}" for k in _TOLD)
+        table.append(f"| {name} | {cell['galaxies']} | {told} |")
     table += ["", "| half-light radii below | true | share, generated | W1 | KS |", "|---|---|---|---|---|"]
     for name, cell in result["small"].items():
         radii = cell.get("radii", {})

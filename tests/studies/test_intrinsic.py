@@ -16,7 +16,8 @@ from galaxies.datasets import writing
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.mock_survey import band_observation, band_writing
 from galaxies.telescope.psf import Psf
-from studies.intrinsic import _check_same, as_seen_by, band_limits, true_light
+from galaxies.validation.intrinsic_light import Light
+from studies.intrinsic import _check_same, as_seen_by, band_limits, concentrations_compared, true_light
 
 pytest.importorskip("surveycodex")
 COMMAND = ["simulated", "--kind", "flux", "--bands", "g,r,i", "--count", "12", "--seed", "3", "--allow-empty-class"]
@@ -81,3 +82,29 @@ def test_the_band_limit_is_where_the_transfer_function_ends():
     psf = Psf.named(torch.tensor([[0.8, 0.4]]), "gaussian")
     exact = [(4 * np.log(2) * np.log(100)) ** 0.5 / (np.pi * width) for width in (0.8, 0.4)]
     np.testing.assert_allclose(band_limits(psf, 256, 0.05), exact, atol=1 / (256 * 0.05))
+
+
+def test_concentrations_of_parts_are_told_over_the_spread_of_all():
+    classes = np.repeat([0, 1], 400)
+    rng = np.random.default_rng(0)
+    true = np.where(classes == 0, 2.5, 4.0) + 0.1 * rng.standard_normal(800)
+    radius = np.tile([0.4, 1.2], 400)
+    drawn = true.copy()
+    drawn[classes == 1] += 0.3
+    ours, theirs = (
+        Light(
+            values={"concentration": c, "half_light_radius": radius}, frequencies=np.ones(2), spectrum=np.ones((1, 1))
+        )
+        for c in (drawn, true)
+    )
+    found = concentrations_compared(ours, theirs, classes, ("spiral", "merger"), 0.8, seed=0)
+    assert {name: cell["galaxies"] for name, cell in found.items()} == {
+        **{"spiral": 400, "merger": 400},
+        **{"smaller than the PSF's width": 400, "larger": 400},
+    }
+    whole = np.std(true)
+    assert found["spiral"]["w1"] == pytest.approx(0, abs=1e-12)
+    assert found["merger"]["w1"] == pytest.approx(0.3 / whole, rel=1e-6)  # all moved by as much
+    assert found["merger"]["shift"] == pytest.approx(0.3 / whole, rel=0.05)
+    assert found["larger"]["w1"] == pytest.approx(0.15 / whole, rel=1e-6)  # half of them moved
+    assert 0 < found["spiral"]["floor"] < 0.05
