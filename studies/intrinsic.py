@@ -330,8 +330,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name, cell in result["concentrations"].items():
-        told = "too few | | | " if "w1" not in cell else " | ".join(f"{cell[k]:.3f}" for k in _TOLD)
-        table.append(f"| {name} | {cell['galaxies']} | {told} |")
+        numbers = "too few | | | " if "w1" not in cell else " | ".join(f"{cell[k]:.3f}" for k in _TOLD)
+        table.append(f"| {name} | {cell['galaxies']} | {numbers} |")
     table += ["", "| half-light radii below | true | share, generated | W1 | KS |", "|---|---|---|---|---|"]
     for name, cell in result["small"].items():
         radii = cell.get("radii", {})
