@@ -391,8 +391,8 @@ class Config:
     profiles: str = setting(
         "coarse",
         "in the galaxy's own frame, radial profiles are drawn at half the image's side, or fine, once more at the "
-        "whole side, for cusps as sharp as its pixels (where light is painted), or with bodies of light besides",
-        choices=("coarse", "fine", "bodies"),
+        "whole side, for cusps as sharp as its pixels; fine where light is painted",
+        choices=("coarse", "fine"),
         needs={"generator": ("frame",)},
         family="GAN",
     )
@@ -626,8 +626,6 @@ class Config:
             raise UserError(f"attribute_ranges is {ranges!r}: it takes two numbers for each attribute, or none")
         if any(low >= high for low, high in zip(ranges[::2], ranges[1::2], strict=True)):
             raise UserError(f"attribute_ranges is {ranges!r}: a high end must lie above the low one")
-        if self.profiles == "bodies" and not self.observes:
-            raise UserError("profiles is 'bodies', which add light: that needs data of flux and telescope 'on'")
         for name in self.attributes:
             if unknown := [band for band in bands_of_attribute(name) if band not in self.bands]:
                 raise UserError(f"attribute '{name}' needs band {unknown[0]}: there are {', '.join(self.bands)}")

@@ -392,12 +392,7 @@ def _with_planes(images: Tensor, condition: Tensor) -> Tensor:
 # Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
 GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
     "frame": lambda config: FrameGenerator(
-        *_generator_shape(config),
-        config.batch_norm,
-        *_planes(config),
-        _inclination(config),
-        fine_profiles=config.profiles != "coarse",
-        bodies=config.profiles == "bodies",
+        *_generator_shape(config), config.batch_norm, *_planes(config), _inclination(config), config.profiles == "fine"
     ),
     "residual": lambda config: ResidualGenerator(*_generator_shape(config), *_planes(config)),
     "resize": lambda config: Generator(*_generator_shape(config), "resize", *_planes(config)),

@@ -146,7 +146,6 @@ def test_bad_settings_name_field_value_and_range(change, message):
             {"perceptual": "vgg16", "perceptual_weight": 1.0},
             "perceptual is 'vgg16': it needs vgg_weights too, which is",
         ),
-        ({"profiles": "bodies"}, "profiles is 'bodies', which add light: that needs data of flux and telescope 'on'"),
         ({"vgg_weights": "f", "perceptual_weight": 1.0}, "vgg_weights is 'f': it needs perceptual 'vgg16', which is"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -80,36 +78,6 @@ def test_fine_profiles_are_as_sharp_as_the_pixels(size):
     radius = np.sqrt(squared + 0.1 * (2 / size / 0.25) ** 2)
     right = [2 * np.exp(-2 * radius), 3 * np.exp(-3.67 * np.sqrt(radius)), -np.exp(-(radius**2) / 2)]
     np.testing.assert_allclose(image.numpy(), np.stack(right), rtol=2e-4, atol=1e-6)
-
-
-@torch.no_grad()
-def test_bodies_are_planes_of_light_behind_the_painted_ones():
-    # Cores: 6 numbers of a style of 128; 4 bodies of 3 bands: 129 x 18 parameters more than with fine profiles.
-    whole = FrameGenerator(100, 8, bounded=False, fine_profiles=True, bodies=True)
-    assert num_parameters(whole) == 1_021_517 + 129 * 27 + 129 * 18
-    torch.manual_seed(0)
-    generator = FrameGenerator(16, 8, width=8, bounded=False, bodies=True).eval()
-    plain = FrameGenerator(16, 8, width=8, bounded=False).eval()
-    plain.load_state_dict(
-        {k: v for k, v in generator.state_dict().items() if k.split(".")[0] not in ("cores", "shine")}
-    )
-    for layer in (generator.frame.place, plain.frame.place, generator.cores, generator.shine):
-        torch.nn.init.zeros_(layer.weight)
-    weights = torch.full((3, 4), -50.0)  # no light
-    weights[0, 0], weights[1, 2] = 3.0, 4.0  # the galaxy's disc in the first band, the companion's in the second
-    generator.shine.bias.copy_(weights.flatten())
-    noise, condition = random(2, 16), random(2, 8)
-    found = generator(noise, condition)
-    assert found.shape == (2, 6, 64, 64)
-    torch.testing.assert_close(found[:, :3], plain(noise, condition))
-    light = found[:, 3:]
-    assert light.min() >= 0 and light[:, 2].max() < 1e-9
-    # An exponential disc's light: 2 pi times its two scale lengths, of 8 and 8 / (1 + exp(-1/2)) pixels; the frame
-    # holds all but a few percent of it.
-    for band, (weight, major, least) in enumerate(((3.0, 8.0, 0.5), (4.0, 4.8, 1.0))):
-        brightness = math.sinh(math.log1p(math.exp(weight - 1)))
-        whole = brightness * 2 * math.pi * major**2 / (1 + math.exp(-least))
-        assert 0.85 * whole < light[0, band].sum().item() < 1.02 * whole
 
 
 @pytest.mark.parametrize("bounded", [True, False])
@@ -313,23 +281,6 @@ def test_fine_profiles_are_those_of_the_disc_as_it_is_inclined():
         xx, yy = ((image.sum(axis) * place**2).sum() / image.sum() for axis in (0, 1))
         found.append((yy / xx).sqrt())
     torch.testing.assert_close(torch.stack(found).float(), axis_ratio_of(torch.tensor([20.0, 75.0])), rtol=0.02, atol=0)
-
-
-@torch.no_grad()
-def test_the_core_of_an_inclined_disc_stays_as_it_is():
-    torch.manual_seed(0)
-    settings = FLUX | {"telescope": "on", "attributes": ("size_arcsec", "inclination"), "width": 8, "latent_dim": 16}
-    config = Config(pixel_noise=False, profiles="bodies", **settings)
-    network = build_gan_generator(config).network.eval()
-    for layer in (network.shine, network.style[-2]):
-        torch.nn.init.normal_(layer.weight, 0.0, 0.5)
-    cores, bodies = [], []
-    network.cores.register_forward_hook(lambda _layer, _inputs, found: cores.append(found))
-    values = torch.tensor([[1.0, degrees] for degrees in (20.0, 75.0)])
-    for condition in condition_vector(torch.zeros(2, dtype=torch.int64), values, config)[0]:
-        bodies.append(network(random(1, 16), condition.expand(1, -1))[:, 2:])
-    torch.testing.assert_close(cores[0], cores[1])
-    assert (bodies[0] - bodies[1]).abs().max() > 0.01  # how bright they are, and the disc, follow the inclination
 
 
 def test_only_runs_that_are_told_of_unknown_values_know_when_a_disc_is_inclined():

@@ -47,11 +47,6 @@ class FrameGenerator(ImageGenerator):
     style gives. They are functions of the distance in the galaxy's scale lengths: what was learned of the centres of
     large galaxies holds for small ones.
 
-    With `bodies` as many planes more are returned behind the images (N, 2 B, S, S): light itself, in softenings of the
-    stretch a telescope's pixel, of discs and Sersic cores of the galaxy and its companion (`GalaxyFrame.bodies`). How
-    sharp a core is that a telescope blurs can only be told from its wings, and by the family of profiles that galaxies
-    have; and either of a pair has a core of its own.
-
     References
     ----------
     Perez et al. 2018, arXiv:1709.07871 (FiLM); de Vries et al. 2017, arXiv:1707.00683 (conditional batch
@@ -72,7 +67,6 @@ class FrameGenerator(ImageGenerator):
         bounded: bool = True,
         inclination: DiscInclination | None = None,
         fine_profiles: bool = False,
-        bodies: bool = False,
     ) -> None:
         super().__init__()
         self.noise_dim, self.map_size, self.bounded = latent_dim, image_size // 2, bounded
@@ -91,13 +85,6 @@ class FrameGenerator(ImageGenerator):
             self.weigh = nn.Linear(style, num_bands * GalaxyFrame.num_profiles)
             nn.init.normal_(self.weigh.weight, 0.0, 0.02)
             nn.init.zeros_(self.weigh.bias)
-        self.cores = self.shine = None
-        if bodies:
-            self.cores, self.shine = nn.Linear(style, 6), nn.Linear(style, num_bands * 4)
-            for layer in (self.cores, self.shine):
-                nn.init.normal_(layer.weight, 0.0, 0.01)
-                nn.init.zeros_(layer.bias)
-        if fine_profiles or bodies:
             self.register_buffer("fine_axes", frame_axes(image_size), persistent=False)
         self.paint = ThinConv2d(width // 2, num_bands, 3, padding=1)
         for conv in (self.thin, self.paint):
@@ -114,7 +101,7 @@ class FrameGenerator(ImageGenerator):
         for block in self.coarse:
             maps = block(doubled(maps), style)
         turned = turn_onto_sky(symmetrize(maps, _SYMMETRIC_PART).float(), pose, self.frame.axes).to(maps.dtype)
-        face_on, shape = self._shape(inputs, style)
+        shape = self._shape(z, condition, style)
         maps = self.refine(self.join(_joined(turned, self.frame(shape, pose)), style), style)
         # Fewer channels before the last doubling: at the full size each costs four times as much.
         images = self.paint(F.leaky_relu(doubled(self.thin(maps)), 0.2))
@@ -122,21 +109,14 @@ class FrameGenerator(ImageGenerator):
             profiles = self.frame.profiles(shape, pose, self.fine_axes)
             weights = self.weigh(style).float().unflatten(1, (-1, profiles.shape[1]))
             images = images + (weights @ profiles.flatten(2)).unflatten(2, profiles.shape[2:])
-        if self.shine is not None and self.cores is not None:
-            bodies = self.frame.bodies(shape, self.cores(face_on), pose, self.fine_axes)
-            brightness = F.softplus(self.shine(style).float() + _DIM).clamp_max(_BRIGHTEST).sinh()
-            weights = brightness.unflatten(1, (-1, bodies.shape[1]))
-            light = (weights @ bodies.flatten(2)).unflatten(2, bodies.shape[2:])
-            return torch.cat([images.float(), light], 1)
         return torch.tanh(images) if self.bounded else images
 
-    def _shape(self, inputs: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the style of galaxies without their inclination, and their shape (N, 10) as they are inclined."""
+    def _shape(self, z: Tensor, condition: Tensor, style: Tensor) -> Tensor:
+        """Return what the patterns look like, (N, 10), of a disc as it is inclined."""
         if self.inclination is None:
-            return style, self.frame.shape(style)
-        z, condition = inputs[:, : self.noise_dim], inputs[:, self.noise_dim :]
+            return self.frame.shape(style)
         face_on = self.style(torch.cat([z, self.inclination.left_out(condition)], 1))
-        return face_on, self.frame.shape(face_on, self.inclination.axis_ratio(condition))
+        return self.frame.shape(face_on, self.inclination.axis_ratio(condition))
 
 
 def _joined(maps: Tensor, patterns: Tensor) -> Tensor:
@@ -144,9 +124,6 @@ def _joined(maps: Tensor, patterns: Tensor) -> Tensor:
     return torch.cat([part.to(maps.dtype, memory_format=torch.channels_last) for part in (maps, patterns)], 1)
 
 
-# Inverse hyperbolic sines of a body's light over the softening: before any style, a third of it; and the most.
-_DIM = -1.0
-_BRIGHTEST = 20.0
 _SYMMETRIC_PART = 0.75  # of the maps in the galaxy's frame; the rest are free, for mergers and neighbours
 
 

@@ -21,8 +21,6 @@ _PROFILES = ((0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (0.5, 2.0), (3.67, 0.5))
 _COMPANION_PROFILES = ((1.0, 1.0), (2.0, 1.0), (0.5, 2.0), (0.5, 1.0))
 _WOUND_ARMS = (1, 2, 3, 4)  # numbers of logarithmic spiral arms
 _STRAIGHT_ARMS = (1, 2, 4)  # azimuthal orders without winding: lopsidedness, bars, boxes
-_CORE_SIZE = 0.3  # half-light radius of a core before any style, in scale lengths of its disc
-_MIDDLE = 0.35  # pixels from its own middle at which a pixel's brightness is that of its mean
 _GAIN = 5.0  # the frame's parameters move this much faster than other weights (Karras et al. 2018, section 4.1)
 
 
@@ -186,46 +184,6 @@ class GalaxyFrame(nn.Module):
         with torch.autocast(shape.device.type, enabled=False):
             at = _Coordinates.make(_Shape(*(_per_image(column) for column in shape.unbind(1))), pose, axes)
             return at.profiles(self.slopes, self.companion_slopes)
-
-    def bodies(self, shape: Tensor, cores: Tensor, pose: Pose, axes: Tensor) -> Tensor:
-        """Return the light of stars' bodies (N, 4, H, H), float32, at pixels `axes` (2, H, H).
-
-        Of the galaxy, then of its companion, each: an exponential disc, 1 at its centre, and a Sersic (1963) core in
-        the middle of it, 1 at its half-light radius.
-
-        Parameters
-        ----------
-        shape : Tensor, (N, 10)
-            What galaxies look like, see `shape`.
-        cores : Tensor, (N, 6), any values
-            Of the galaxy and the companion: the core's size, axis ratio, and Sersic index, 0.8 to 4.
-        pose : Pose
-        axes : Tensor, (2, H, H)
-        """
-        with torch.autocast(shape.device.type, enabled=False):
-            of = _Shape(*(_per_image(column) for column in shape.unbind(1)))
-            at, pixel = _Coordinates.make(of, pose, axes), 2 / axes.shape[-1]
-            own, companion = cores.float().chunk(2, 1)
-            main = _body(at.u, at.v, of.major, of.minor, own, pixel)
-            other = _body(at.companion_u, at.companion_v, of.companion_major, of.companion_minor, companion, pixel)
-            return torch.stack([*main, *other], 1)
-
-
-def _body(u: Tensor, v: Tensor, major: Tensor, minor: Tensor, core: Tensor, pixel: float) -> tuple[Tensor, Tensor]:
-    """Return a disc and its core (N, H, H) at `u` and `v`, in scale lengths; see `GalaxyFrame.bodies`.
-
-    `major` and `minor` are (N, 1, 1), in half frame widths as the side of a pixel, and `core` is (N, 3).
-    """
-    log_size, flatness, index = (_per_image(_GAIN * column) for column in core.unbind(1))
-    size = _CORE_SIZE * log_size.clamp(-2.5, 1.2).exp()
-    axis_ratio = torch.sigmoid(flatness + 1).clamp_min(0.2)
-    n = 0.8 + 3.2 * torch.sigmoid(index)
-    # The middle pixel has the brightness of a place beside its own middle, about that of its mean.
-    softening = (_MIDDLE * pixel / major).square()
-    disc_radius = (u.square() + v.square() + softening).sqrt()
-    core_radius = (u.square() + (v * (minor / (major * axis_ratio))).square() + softening).sqrt() / size
-    # b for which half of the light lies within radius 1: Capaccioli 1989, to 1 %.
-    return torch.exp(-disc_radius), torch.exp(-(1.9992 * n - 0.3271) * (core_radius ** (1 / n) - 1))
 
 
 class _Shape(NamedTuple):

@@ -100,16 +100,12 @@ class LightTelescope(nn.Module):
     def light_of(self, painted: Tensor) -> Tensor:
         """Return light of planes of any values (N, B, k S, k S): float32, nJy a fine pixel, never below 0.
 
-        It has half of what is painted at the frequency of the fine pixels themselves. Planes behind those (N, 2 B, ...)
-        are light to be added, in softenings a pixel of the telescope.
+        It has half of what is painted at the frequency of the fine pixels themselves.
         """
         with torch.autocast(painted.device.type, enabled=False):
-            planes, bodies = painted.float().tensor_split([self.white[0]], 1)
-            light = F.softplus(inverse_sine(planes) + _DARK).clamp_max(_MOST).sinh()
-            if bodies.shape[1]:
-                light = light + bodies
+            brightness = F.softplus(inverse_sine(painted.float()) + _DARK).clamp_max(_MOST)
             # A softening is that of a pixel of the telescope, of which many of the light's make one.
-            light = light * (self.softening / self.oversampling**2)[:, None, None]
+            light = brightness.sinh() * (self.softening / self.oversampling**2)[:, None, None]
             return _smoothed(beyond_frame(light[..., _RIM:-_RIM, _RIM:-_RIM], _RIM), self.kernel)
 
     def painting_of(self, flux: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import integrate
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from galaxies.networks import galaxy_frame
@@ -82,75 +81,6 @@ def test_profiles_at_other_pixels_are_those_of_a_frame_that_has_them():
     found = coarse.profiles(coarse.shape(style, ratio), pose, fine.axes)
     planes = planes_of(fine, style, pose, ratio)
     torch.testing.assert_close(found, torch.cat([planes[:, :5], planes[:, -4:]], 1))
-
-
-def bodies_of(cores, size=256, axis_ratio=None):
-    """The four bodies of a still frame's galaxy whose cores are as given, float64, and the axes."""
-    frame = still_frame(size)
-    shape, axes = frame.shape(torch.zeros(1, 4), axis_ratio), frame_axes(size)
-    return frame.bodies(shape, torch.tensor([cores]), Pose.from_noise(UPRIGHT), axes)[0].double(), axes.double()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("index", [-2.0, -0.3, 0.6])
-def test_a_core_has_half_of_its_light_within_its_half_light_radius(index):
-    _, core, _, _ = bodies_of([0.1, 4.0, index, 0.0, 0.0, 0.0])[0]
-    x, y = frame_axes(256).double()
-    radius = 0.25 * 0.3 * math.exp(5 * 0.1)
-    n = 0.8 + 3.2 / (1 + math.exp(-5 * index))
-    b = 1.9992 * n - 0.3271
-
-    def light(r):
-        return 2 * math.pi * r * math.exp(-b * ((r / radius) ** (1 / n) - 1))
-
-    inside, whole = (integrate.quad(light, 0, end, limit=200)[0] for end in (radius, 500 * radius))
-    assert inside / whole == pytest.approx(0.5, abs=0.005)  # as far as that b is the right one
-    # Round, since a sigmoid of 21 is 1; what the pixels hold is that light.
-    within = torch.hypot(x, y) < radius
-    assert core[within].sum().item() * (2 / 256) ** 2 == pytest.approx(inside, rel=0.03)
-    # At the half-light radius the brightness is 1.
-    ring = (torch.hypot(x, y) / radius - 1).abs() < 0.01
-    assert core[ring].mean().item() == pytest.approx(1, abs=0.01)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("size", [64, 256])
-def test_discs_are_exponential_and_their_cores_have_an_axis_ratio_of_their_own(size):
-    (disc, core, other, _), (x, y) = bodies_of([0.0, -0.4, 0.0, 0.0, 0.0, 0.0], size, torch.tensor([0.2]))
-    away = torch.hypot(x, y) > 0.1
-    expected = torch.exp(-torch.hypot(x / 0.25, y / 0.05))
-    torch.testing.assert_close(disc[away], expected[away], rtol=0.12 if size == 64 else 0.01, atol=1e-9)
-    # The companion's disc, round but for a sigmoid of 1, lies 0.3 of half a frame along x.
-    expected = torch.exp(-torch.hypot((x - 0.3) / 0.15, y / (0.15 / (1 + math.exp(-1)))))
-    away = torch.hypot(x - 0.3, y) > 0.1
-    torch.testing.assert_close(other[away], expected[away], rtol=0.03, atol=1e-9)
-    # A sigmoid of 1 - 5 x 0.4, of index 2.4 in the middle of its range.
-    radius = torch.hypot(x, y * (1 + math.exp(1.0))) / (0.25 * 0.3)
-    expected = torch.exp(-(1.9992 * 2.4 - 0.3271) * (radius ** (1 / 2.4) - 1))
-    away = torch.hypot(x, y) > 0.1
-    torch.testing.assert_close(core[away], expected[away], rtol=0.03, atol=1e-6)
-
-
-@torch.no_grad()
-def test_the_light_of_a_core_hardly_depends_on_where_in_a_pixel_it_lies():
-    frame, found = still_frame(64), []
-    for shift in (0.0, 0.25, 0.5):
-        shape = frame.shape(torch.zeros(1, 4))
-        shape[:, 0] = shift * 2 / 64
-        # As sharp as a core may be: a fifth of a pixel, with an index near 3.
-        cores = torch.tensor([[-0.32, 1.0, 0.2, 0.0, 0.0, 0.0]])
-        found.append(frame.bodies(shape, cores, Pose.from_noise(UPRIGHT), frame_axes(64))[0, 1].sum().item())
-    assert max(found) / min(found) < 1.5
-
-
-def test_bodies_of_any_style_are_finite_and_so_are_their_gradients():
-    frame = GalaxyFrame(4, 32)
-    style = (100 * torch.randn(6, 4, generator=torch.Generator().manual_seed(2))).requires_grad_()
-    cores = (100 * torch.randn(6, 6, generator=torch.Generator().manual_seed(3))).requires_grad_()
-    bodies = frame.bodies(frame.shape(style), cores, poses(6), frame_axes(32))
-    bodies.log1p().sum().backward()
-    assert bodies.isfinite().all() and bodies.min() >= 0
-    assert style.grad.isfinite().all() and cores.grad.isfinite().all()
 
 
 def test_exponential_disc():

@@ -97,18 +97,6 @@ def test_what_is_painted_on_the_rim_is_no_light(generator):
 
 
 @torch.no_grad()
-def test_planes_behind_the_painted_ones_are_light_in_softenings(generator):
-    painted, more = 0.3 * torch.randn(3, 2, 64, 64), torch.zeros(3, 2, 64, 64)
-    more[:, 0, 20, 30], more[:, 1, 40, 41] = 5.0, 7.0
-    added = generator.light_of(torch.cat([painted, more], 1)) - generator.light_of(painted)
-    # A softening is that of a pixel of the telescope, four of the light's; smoothing keeps the sum.
-    expected = torch.tensor([5 * SOFTENING[0], 7 * SOFTENING[1]]) / FINE**2
-    torch.testing.assert_close(added.sum((2, 3)), expected.expand(3, -1), rtol=1e-3, atol=0)
-    # Three quarters along each axis stay where they are.
-    torch.testing.assert_close(added[:, 0, 20, 30], (0.75**2 * expected[0]).expand(3), rtol=1e-3, atol=0)
-
-
-@torch.no_grad()
 def test_half_of_the_pattern_of_the_fine_pixels_passes(generator):
     # Light of 3 and 1 by turns along x keeps its mean, and half of the difference, by 3/4 - 2/8.
     stripes = torch.where(torch.arange(64) % 2 == 0, 3.0, 1.0).expand(1, 2, 64, 64)
