@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from config_physics import AB_ZERO_POINT
+from galaxies.measure.flux_errors import PSF_ERROR, Fitted, Radii, by_profile, radius_errors, shape_errors
 from galaxies.measure.flux_model import (
     BELIEVED_SNR,
     Ellipse,
@@ -38,7 +39,6 @@ from galaxies.measure.flux_model import (
     level_in,
     psf_of_width,
     refine,
-    spread_of_light,
     trusted,
     zero_variance,
 )
@@ -103,6 +103,11 @@ class FluxPhotometry(NamedTuple):
         towards +y (down columns in the order of the array).
     concentration : Tensor, (N,)
         5 log10(r80 / r20) within 1.5 Petrosian radii, as observed (Conselice 2003, eq. 5).
+    size_error, petrosian_radius_error, petrosian_half_light_error : Tensor, (N,)
+        Standard deviations of these radii, arcsec, by the noise of the pixels and of the sky's level, by what is not
+        known of the galaxy's profile, and of the size by the PSF's width.
+    ellipticity_error, position_angle_error, concentration_error : Tensor, (N,)
+        The same of these; degrees, 52 where any angle is as likely.
     centroid_x, centroid_y : Tensor, (N,)
         Offset from the frame's centre, pixels.
     asymmetry, gini, m20 : Tensor, (N,)
@@ -124,6 +129,12 @@ class FluxPhotometry(NamedTuple):
     ellipticity: Tensor
     position_angle: Tensor
     concentration: Tensor
+    size_error: Tensor
+    petrosian_radius_error: Tensor
+    petrosian_half_light_error: Tensor
+    ellipticity_error: Tensor
+    position_angle_error: Tensor
+    concentration_error: Tensor
     centroid_x: Tensor
     centroid_y: Tensor
     asymmetry: Tensor
@@ -197,6 +208,7 @@ def measure_flux(
     *,
     noise: Tensor | None = None,
     psf_fwhm: Tensor | None = None,
+    psf_error: float = PSF_ERROR,
     mask: Tensor | None = None,
     structure: bool = False,
 ) -> FluxPhotometry:
@@ -213,6 +225,8 @@ def measure_flux(
         Standard deviation of a pixel, nJy; measured in the corners where it is NaN or not given.
     psf_fwhm : Tensor, (N, B), optional
         Full width at half maximum of the point spread function, arcsec; NaN where unknown, which corrects nothing.
+    psf_error : float
+        Relative standard deviation of that width; `KNOWN_PSF_ERROR` where `psf_width` has it from the PSF's image.
     mask : Tensor, (N, S, S), bool, optional
         True where pixels are bad.
     structure : bool
@@ -262,7 +276,7 @@ def measure_flux(
         ratio = (model.significance / BELIEVED_SNR).square()
         weight = seen.moments * (1 + _WIDER * ratio / (1 + ratio))[:, None]
     seen = _weighted(light, seen.centre.detach(), weight, grain)
-    stretch = fit_stretch(
+    stretch, stretch_error = fit_stretch(
         seen.weighted, seen.weight, ellipse.stretch, model.light.clamp_min(0), mixtures.variances, psf, seen.error
     )
     with torch.no_grad():
@@ -291,10 +305,15 @@ def measure_flux(
         observed = smooth_light + belief * (detection - smooth_shown)
         reach = FLUX_APERTURE * petrosian_radius(measure_rings(observed, everywhere, distance))[0]
         belief = belief * (reach[:, None, None] - distance + 0.5).clamp(0, 1)
-        spread = spread_of_light(model, refined, belief, above_level, drawings, of_profiles, zero, mixtures)
         # The level of the sky is a median in the corners, or the zero of the file.
         of_level = taken.square() * _MEDIAN_LOSS / sky.used.clamp_min(1)
         of_level = of_level + model.of_zero.square() * zero_variance(usable.sum((1, 2)))
+        fitted = Fitted(
+            model, refined, above_level, drawings, of_profiles, zero, mixtures, belief, of_level, grain, psf_error
+        )
+        pixels = belief.flatten(1)[:, None]
+        total, spread, _ = by_profile(fitted, pixels, 1 - torch.bmm(pixels, drawings.mT))
+        spread = (spread.sqrt() / total.abs().clamp_min(1e-6))[:, 0]
 
     profile = model.light / model.light.sum(1, keepdim=True).clamp_min(1e-6)
     if psf_fwhm is None:
@@ -322,6 +341,10 @@ def measure_flux(
     before = half_light_before(model.light, mixtures.variances, ellipse.stretch, side)
     # Squared radii add under convolution, nearly: the model's part in them is what the PSF adds.
     size = (r50.square() - smooth_r50.square() + before.square()).maximum((_LEAST_SIZE * before).square()).sqrt()
+    with torch.no_grad():
+        radii = Radii(r50, smooth_r50, before, size, petrosian, petrosian_r50, r20, r80, rings, smooth_rings, distance)
+        errors = radius_errors(fitted, radii, ellipse.stretch)
+        ellipticity_error, angle_error = shape_errors(fitted, stretch, stretch_error, radii)
     surface = magnitude + (2.5 * torch.log10(2 * math.pi * (size * scale).square()))[:, None]
 
     missing = (significance < _SIGNIFICANT) | (seen.centre.abs().amax(1) > side / 4)
@@ -353,6 +376,12 @@ def measure_flux(
         ellipticity,
         position_angle % 180,
         5 * torch.log10(r80 / r20),
+        errors.size * scale,
+        errors.petrosian * scale,
+        errors.petrosian_half * scale,
+        ellipticity_error,
+        angle_error,
+        errors.concentration,
         seen.centre[:, 0],
         seen.centre[:, 1],
         *details,
@@ -458,8 +487,9 @@ class _Moments(NamedTuple):
         Second moments xx, yy, xy, pixels², that a Gaussian galaxy would have without the weight.
     weighted, weight : Tensor, (N, 3)
         What was measured, and the weight's own; the latter without a gradient.
-    error : Tensor, (N,)
-        Standard deviation of the distortion (xx - yy) / (xx + yy) of the measured ones, by the noise.
+    error : Tensor, (N, 2)
+        Standard deviations of the distortion (xx - yy, 2 xy) / (xx + yy) of the measured ones, along its own direction
+        and across, by the noise.
     """
 
     centre: Tensor
@@ -491,7 +521,8 @@ def _weighted(light: Tensor, centre: Tensor, weight: Tensor, grain: Tensor) -> _
     dx, dy = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
     inverse = _inverse(weight)
     w_xx, w_yy, w_xy = (part[:, None, None] for part in inverse.unbind(1))
-    weighed = light * torch.exp(-0.5 * (w_xx * dx.square() + w_yy * dy.square() + 2 * w_xy * dx * dy))
+    window = torch.exp(-0.5 * (w_xx * dx.square() + w_yy * dy.square() + 2 * w_xy * dx * dy))
+    weighed = light * window
     total = weighed.sum((1, 2)).clamp_min(1e-3)
     mx, my = ((weighed * d).sum((1, 2)) / total for d in (dx, dy))
     products = ((dx.square(), mx.square()), (dy.square(), my.square()), (dx * dy, mx * my))
@@ -500,9 +531,19 @@ def _weighted(light: Tensor, centre: Tensor, weight: Tensor, grain: Tensor) -> _
     moments = _bounded(_inverse(_inverse(raw) - inverse), weight, 0.25, 4.0)
     # The centroid under a weight lies half way from the weight's centre to the galaxy's.
     centre = (centre + 2 * torch.stack([mx, my], 1)).clamp(-side / 4, side / 4)
-    # Under a Gaussian of area 2 pi w^2, twice as bright in the square, (x^2 - y^2)^2 has the mean w^4.
-    width = weight[:, :2].mean(1).sqrt()
-    error = grain * math.sqrt(math.pi) * width / total.detach()
+    with torch.no_grad():
+        sums = raw[:, 0] + raw[:, 1]
+        turned = torch.stack([raw[:, 0] - raw[:, 1], 2 * raw[:, 2]], 1) / sums[:, None]
+        length = (turned.square().sum(1) + 1e-12).sqrt()
+        cosine, sine = (each[:, None, None] for each in (turned / length[:, None]).unbind(1))
+        across, diagonal, squared = dx.square() - dy.square(), 2 * dx * dy, dx.square() + dy.square()
+        # What a pixel's light does to the distortion's length, and to what is across.
+        effects = (
+            across * cosine + diagonal * sine - length[:, None, None] * squared,
+            diagonal * cosine - across * sine,
+        )
+        error = torch.stack([(window * effect).square().sum((1, 2)).sqrt() for effect in effects], 1)
+        error = error * (grain / (total * sums))[:, None]
     return _Moments(centre, moments, raw, weight, error)
 
 

@@ -143,11 +143,15 @@ class Refined(NamedTuple):
         Of the light of the Gaussians, by the noise of the pixels that it followed.
     left : Tensor, (N, G, G)
         What is left of an error that the light had before: 1 where no pixel tells it, 0 where they tell all.
+    inverse, weighed : Tensor, (N, G, G), (N, G, S * S)
+        Their product is by how much the light follows that of each pixel.
     """
 
     model: Model
     covariance: Tensor
     left: Tensor
+    inverse: Tensor
+    weighed: Tensor
 
 
 def stretched(variances: Tensor, stretch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -254,43 +258,6 @@ def trusted(model: Model, usable: Tensor, drawings: Tensor, ellipse: Ellipse, gr
     return usable / (1 + signal)
 
 
-def spread_of_light(
-    model: Model,
-    refined: Refined,
-    belief: Tensor,
-    light: Tensor,
-    drawings: Tensor,
-    level: Tensor,
-    zero: Tensor,
-    mixtures: Mixtures,
-) -> Tensor:
-    """Return the relative standard deviation (N,) of all light by what is not known of the profile.
-
-    Light that is believed, by `belief` (N, S, S), is the same with each profile; what a profile promises beside it is
-    not. That differs among the profiles of the table, as far as `refine` left them to differ, and by the noise that it
-    followed. Other parameters as in `fit_profiles`.
-    """
-    pixels = belief.flatten(1)
-    count, seen = pixels.sum(1, keepdim=True), (pixels * light.flatten(1)).sum(1, keepdim=True)
-    unseen = 1 - torch.bmm(drawings, pixels[..., None])[..., 0]  # (N, G)
-    amplitudes, beliefs = (each.unflatten(1, (2, -1)) for each in (model.amplitudes, model.beliefs))
-    lights = torch.stack(
-        [
-            seen + amplitudes[:, 0] * ((unseen + level * count) @ mixtures.parts.T),
-            seen + zero[:, None] * count + amplitudes[:, 1] * (unseen @ mixtures.parts.T),
-        ],
-        1,
-    )
-    # By what a profile differs from the mean of all with the same sky, the pixels took back.
-    told = amplitudes * ((unseen - torch.bmm(unseen[:, None], refined.left)[:, 0]) @ mixtures.parts.T)[:, None]
-    usual = (beliefs * told).sum(2, keepdim=True) / beliefs.sum(2, keepdim=True).clamp_min(1e-6)
-    lights = (lights - told + usual).flatten(1)
-    mean = (model.beliefs * lights).sum(1, keepdim=True)
-    variance = (model.beliefs * (lights - mean).square()).sum(1)
-    variance = variance + (unseen * torch.bmm(refined.covariance, unseen[..., None])[..., 0]).sum(1).clamp_min(0)
-    return variance.sqrt() / mean[:, 0].abs().clamp_min(1e-6)
-
-
 def zero_variance(count: Tensor) -> Tensor:
     """Return the variance of the sky about a file's zero, when `count` pixels without a galaxy show it."""
     return 1 / (count + 1 / _ZERO_ERROR**2)
@@ -334,7 +301,7 @@ def refine(
     residual = light.flatten(1) - torch.bmm(model.light[:, None], shown)[:, 0]
     pull = torch.bmm(weighed, residual[..., None])[..., 0] - freed * (weights * residual).sum(1, keepdim=True) * sums
     light = model.light + torch.bmm(inverse, pull[..., None])[..., 0]
-    return Refined(model._replace(light=light), followed @ inverse, one - followed)
+    return Refined(model._replace(light=light), followed @ inverse, one - followed, inverse, weighed)
 
 
 def _inverse(matrices: Tensor) -> Tensor:
@@ -375,25 +342,32 @@ def _ring(ellipse: Ellipse, like: Tensor) -> Tensor:
 
 
 def half_light_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> Tensor:
-    """Return the radius (N,), pixels, of the circle that holds half of the light (N, G) of Gaussians before the PSF.
-
-    In coordinates that make a Gaussian round, the circle is an ellipse; the light within it is a mean over directions.
-    """
-    length = (stretch.square().sum(1) + 1e-12).sqrt()[:, None]
-    turn = (torch.arange(_DIRECTIONS, device=light.device, dtype=light.dtype) + 0.5) * (math.pi / 2 / _DIRECTIONS)
-    squares = length.exp() * turn.cos().square() + (-length).exp() * turn.sin().square()  # (N, D)
+    """Return the radius (N,), pixels, of the circle that holds half of the light (N, G) of Gaussians before the PSF."""
     steps = torch.arange(_RADII, device=light.device, dtype=light.dtype) / (_RADII - 1)
     edges = 0.1 * (10.0 * side) ** steps  # pixels
-    area = edges.square()[None, :, None, None] / squares[:, None, None]  # (N, R, 1, D)
-    within = 1 - torch.exp(-0.5 * area / variances[:, None]).mean(3)  # (N, R, G)
+    within = light_in_circles(variances, stretch, edges[None])
     growth = torch.bmm(within, light[..., None])[..., 0].cummax(1).values
     return squared_radius(growth, edges, 0.5 * light.sum(1, keepdim=True))[:, 0].clamp_min(1e-4).sqrt()
 
 
+def light_in_circles(variances: Tensor, stretch: Tensor, radii: Tensor) -> Tensor:
+    """Return the part (N, R, G) of the light of stretched Gaussians (G,) within circles (N, R) or (1, R), pixels.
+
+    In coordinates that make a Gaussian round, the circle is an ellipse; the light within it is a mean over directions.
+    """
+    length = (stretch.square().sum(1) + 1e-12).sqrt()[:, None]
+    turn = (torch.arange(_DIRECTIONS, device=radii.device, dtype=radii.dtype) + 0.5) * (math.pi / 2 / _DIRECTIONS)
+    squares = length.exp() * turn.cos().square() + (-length).exp() * turn.sin().square()  # (N, D)
+    area = radii.square()[:, :, None, None] / squares[:, None, None]  # (N, R, 1, D)
+    return 1 - torch.exp(-0.5 * area / variances[:, None]).mean(3)
+
+
 def fit_stretch(
     weighted: Tensor, weight: Tensor, start: Tensor, light: Tensor, variances: Tensor, psf: Psf, error: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Return the stretch (N, 2) of the galaxy before the PSF that shows the moments which were measured.
+
+    Returned as well are its standard deviations (N, 2), along itself and across.
 
     What noise alone would stretch is shrunk, by the part that it has in the variance of all stretches, since the axis
     ratio of a faint round galaxy would be too small in the mean.
@@ -408,8 +382,8 @@ def fit_stretch(
     light, variances : Tensor, (N, G), (G,)
         Of the model's Gaussians.
     psf : Psf
-    error : Tensor, (N,)
-        Standard deviation of the observed distortion.
+    error : Tensor, (N, 2)
+        Standard deviations of the observed distortion, along itself and across.
     """
     observed = _distortion(weighted)
     with torch.no_grad():
@@ -423,14 +397,21 @@ def fit_stretch(
         shown = _length(_shown_distortion(stretch, weight, light, variances, psf))
         longer = _with_length(stretch, _length(stretch) + 0.1)
         steeper = _length(_shown_distortion(longer, weight, light, variances, psf))
-        along, across = ((steeper - shown) / 0.1).clamp_min(1e-2), (shown / _length(stretch)).clamp_min(1e-2)
         direction = stretch / _length(stretch)[:, None]
-        shrink = 1 / (1 + (error / along / _TYPICAL_STRETCH).square())
+        # The weight stays as it is where the galaxy turns beneath it.
+        beside = torch.stack([-direction[:, 1], direction[:, 0]], 1)
+        turned = _shown_distortion(stretch + 0.05 * beside, weight, light, variances, psf) - _shown_distortion(
+            stretch - 0.05 * beside, weight, light, variances, psf
+        )
+        along = ((steeper - shown) / 0.1).clamp_min(1e-2)
+        across = ((turned * beside).sum(1) / 0.1).clamp_min(1e-2)
+        errors = error / torch.stack([along, across], 1)
+        shrink = 1 / (1 + (errors[:, 0] / _TYPICAL_STRETCH).square())
     # The derivative of the solution, with the weight as it is.
     change = observed - observed.detach()
     radial = (change * direction).sum(1, keepdim=True) * direction
     solved = stretch + radial / along[:, None] + (change - radial) / across[:, None]
-    return solved * shrink[:, None]
+    return solved * shrink[:, None], errors * shrink[:, None].sqrt()
 
 
 def _length(stretch: Tensor) -> Tensor:

@@ -27,6 +27,14 @@ from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS, Measured, o
 _LARGEST_PX = 512  # a side; larger cutouts are put on larger pixels, which conserves flux
 _SMALLEST_PX = 16
 _SMALLEST_FOR_ARMS_PX = 64  # on fewer pixels neither arms nor a second nucleus are told
+# Columns of standard deviations, and where photometry has them.
+_ERRORS = {
+    "size_arcsec_error": "size_error",
+    "petrosian_radius_arcsec_error": "petrosian_radius_error",
+    "ellipticity_error": "ellipticity_error",
+    "position_angle_error": "position_angle_error",
+    "concentration_error": "concentration_error",
+}
 
 
 class FluxOptions(NamedTuple):
@@ -120,10 +128,10 @@ def columns_of(bands: Sequence[str], with_redshift: bool) -> list[str]:
 
     attributes = flux_attributes(bands)
     of_bands = [f"{name}_{band}" for name in ("flux_njy", "magnitude_error", "noise_njy", "psf_fwhm") for band in bands]
-    kpc = ["size_kpc"] if with_redshift else []
+    kpc = ["size_kpc", "size_kpc_error"] if with_redshift else []
     place = ["position_angle", "centroid_x_px", "centroid_y_px"]
     morphology = [statistic.name for statistic in MORPHOLOGY_STATISTICS]
-    return ["side_px", "pixel_scale", *attributes, *kpc, *place, *of_bands, *morphology]
+    return ["side_px", "pixel_scale", *attributes, *kpc, *place, *_ERRORS, *of_bands, *morphology]
 
 
 def measure_flux_files(
@@ -192,20 +200,23 @@ def _values(cutout: FluxCutout, bands: tuple[str, ...], options: FluxOptions) ->
     import torch
 
     from galaxies.measure.flux import flux_attributes, measure_flux
+    from galaxies.measure.flux_errors import KNOWN_PSF_ERROR, PSF_ERROR
     from galaxies.measure.flux_model import psf_width
     from galaxies.measure.flux_morphology import measure_flux_morphology
 
-    fwhm = cutout.psf_fwhm
+    fwhm, psf_error = cutout.psf_fwhm, PSF_ERROR
     if cutout.psfs is not None and options.psf_fwhm is None:
         # Its wings blur galaxies as well, of which its width at half the peak knows nothing.
         frames = psf_frames(cutout.psfs, psf_side(cutout.psfs, cutout.image.shape[-1]))
         fwhm = psf_width(torch.from_numpy(frames)[None])[0].double().numpy() * cutout.pixel_scale
+        psf_error = KNOWN_PSF_ERROR
     with torch.inference_mode():
         found = measure_flux(
             torch.from_numpy(cutout.image)[None],
             cutout.pixel_scale,
             noise=torch.from_numpy(cutout.noise)[None].float(),
             psf_fwhm=torch.from_numpy(fwhm)[None].float(),
+            psf_error=psf_error,
             structure=True,
         )
         side = cutout.image.shape[-1]
@@ -214,9 +225,12 @@ def _values(cutout: FluxCutout, bands: tuple[str, ...], options: FluxOptions) ->
     for name in flux_attributes(bands):
         known = bool(found.known(name, bands))
         values[name] = float(found.attribute(name, bands)) if known else math.nan
-    if options.redshift is not None:
-        values["size_kpc"] = values["size_arcsec"] / float(arcsec_per_kpc(np.array(options.redshift)))
     sized = not math.isnan(values["size_arcsec"])
+    for column, field in _ERRORS.items():
+        values[column] = float(getattr(found, field)) if sized else math.nan
+    if options.redshift is not None:
+        scale = float(arcsec_per_kpc(np.array(options.redshift)))
+        values |= {f"size_kpc{end}": values[f"size_arcsec{end}"] / scale for end in ("", "_error")}
     for column, value in (
         ("position_angle", found.position_angle),
         ("centroid_x_px", found.centroid_x),

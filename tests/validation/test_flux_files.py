@@ -76,6 +76,9 @@ def test_a_header_that_says_all_needs_no_option(tmp_path):
     brightness = float(row["magnitude_r"]) + 2.5 * math.log10(2 * math.pi * float(row["size_arcsec"]) ** 2)
     assert float(row["surface_brightness_r"]) == pytest.approx(brightness, abs=1e-3)
     assert float(row["magnitude_error_r"]) < 0.02 and "size_kpc" not in row
+    for name in ("size_arcsec", "petrosian_radius_arcsec", "concentration"):
+        assert 1e-4 < float(row[f"{name}_error"]) / float(row[name]) < 0.03, name
+    assert 1e-4 < float(row["ellipticity_error"]) < 0.02 and 0.01 < float(row["position_angle_error"]) < 2
 
 
 def test_options_say_what_a_header_does_not(tmp_path):
@@ -84,7 +87,8 @@ def test_options_say_what_a_header_does_not(tmp_path):
     (row,) = measured(tmp_path, name, *options, "--redshift", "0.1")
     assert_right(row)
     # 1.844 kpc an arcsec at redshift 0.1 with H0 = 70 and Omega_m = 0.3.
-    assert float(row["size_kpc"]) == pytest.approx(1.844 * float(row["size_arcsec"]), rel=1e-3)
+    for end in ("", "_error"):
+        assert float(row[f"size_kpc{end}"]) == pytest.approx(1.844 * float(row[f"size_arcsec{end}"]), rel=1e-3)
     assert options.pop() and options.pop()
     for left, said in ((2, "--pixel-scale"), (0, "--bands")):
         with pytest.raises(UserError, match=said):
@@ -105,6 +109,9 @@ def test_a_psf_is_taken_off_and_an_extension_is_found(tmp_path):
         assert float(row["psf_fwhm_r"]) == pytest.approx(2.355 * PSF_SIGMA * SCALE, rel=0.1)
     (wide,) = measured(tmp_path, name, "--ext", "1")
     assert float(row["size_arcsec"]) < 0.97 * float(wide["size_arcsec"])
+    # Of a PSF whose image is there more is known than of one of this width.
+    (by_width,) = measured(tmp_path, name, "--ext", "1", "--psf-fwhm", row["psf_fwhm_r"])
+    assert float(row["size_arcsec_error"]) < 0.8 * float(by_width["size_arcsec_error"])
     with pytest.raises(UserError, match="has no extension WHAT"):
         measured(tmp_path, name, "--ext", "WHAT")
 
@@ -150,6 +157,7 @@ def test_what_cannot_be_measured_has_a_row_that_says_why(tmp_path):
     right, nothing, without, cut = measured(tmp_path, *names, str(tmp_path / "cut.fits"), "--flux")
     assert_right(right)
     assert int(nothing["flag"]) & 1 and nothing["magnitude_r"] == "" and nothing["size_arcsec"] == ""
+    assert nothing["size_arcsec_error"] == nothing["position_angle_error"] == ""
     assert without["magnitude_g"] == without["color_g_r"] == without["magnitude_error_g"] == ""
     assert float(without["magnitude_r"]) == pytest.approx(MAGNITUDES[1], abs=0.02)
     assert "cut short" in cut["remark"] and cut["side_px"] == ""
