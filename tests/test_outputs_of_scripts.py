@@ -87,6 +87,12 @@ FOLDERS = {
     "fits": Writer(
         generate_from_checkpoint.main, GENERATE + " --format fits", PICTURES, (*SINGLE, "images/galaxy_00001.fits")
     ),
+    "named": Writer(
+        generate_from_checkpoint.main,
+        GENERATE + " --names requests",
+        PICTURES,
+        (*SINGLE, "images/spiral_seed-1_gan.png"),
+    ),
     "npz": Writer(generate_from_checkpoint.main, GENERATE + " --format npz", PICTURES, (*SINGLE, "images.npz")),
     "shards": Writer(
         generate_from_checkpoint.main,
@@ -264,7 +270,7 @@ def test_an_input_is_not_written_over(work, inputs, main, words, over):
 def user_files(out: Path) -> dict[str, bytes]:
     """Put files of the user's into a folder."""
     files = {"keep.txt": THESIS, "mine/thesis.txt": THESIS, "images/galaxy_00001_annotated.png": THESIS}
-    files |= {"images/notes.txt": THESIS, ".hidden": THESIS}
+    files |= {"images/notes.txt": THESIS, ".hidden": THESIS, "images/spiral_seed-7_gan.png": THESIS}
     for name, content in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(content)
@@ -301,7 +307,7 @@ def test_generated_galaxies_leave_what_else_is_there(work, inputs):
     out = work / "out"
     files = user_files(out)
     seen = []
-    for name in ("png", "fits", "npz", "png"):
+    for name in ("png", "fits", "named", "npz", "png"):
         call(FOLDERS[name], out, inputs, work)
         after = tree_of(out)
         assert {key: after[key] for key in files} == files
@@ -310,6 +316,7 @@ def test_generated_galaxies_leave_what_else_is_there(work, inputs):
     assert seen == [
         [*single, "images/galaxy_00000.png", "images/galaxy_00001.png"],
         [*single, "images/galaxy_00000.fits", "images/galaxy_00001.fits"],
+        [*single, "images/spiral_seed-0_gan.png", "images/spiral_seed-1_gan.png"],
         [*single, "images.npz"],
         [*single, "images/galaxy_00000.png", "images/galaxy_00001.png"],
     ]

@@ -245,6 +245,25 @@ def test_fits_holds_the_planes_and_the_condition(generate, tmp_path):
         assert np.array_equal(cube[:, ::-1], archive["images"][0])
 
 
+def test_pictures_say_what_they_are_and_are_called_so(generate, tmp_path):
+    common = ["--morphology", "spiral", "--size", 0.12, "--count", 2, "--seed", 42]
+    generate(*common, "--names", "requests", "--out", "told")
+    generate(*common, "--out", "numbered")
+    names = ["spiral_size-0.12_seed-42_gan", "spiral_size-0.12_seed-43_gan"]
+    assert [row["file"] for row in read_catalogue(tmp_path / "told")] == names
+    with Image.open(tmp_path / "told/images" / f"{names[1]}.png") as picture:
+        texts = picture.text
+    assert texts["Title"] == "Synthetic galaxy: spiral, seed 43" and texts["Model"].startswith("GAN, run tiny")
+    assert texts["requested size"] == "0.12 frame widths" and texts["Set by user"] == "size"
+    assert "not" in texts["Description"] and "Creation Time" not in texts  # the same bytes at any time
+    numbered = (tmp_path / "numbered/images/galaxy_00001.png").read_bytes()
+    assert (tmp_path / "told/images" / f"{names[1]}.png").read_bytes() == numbered
+    with Image.open(tmp_path / "told/grid.png") as grid:
+        assert grid.text["Title"] == "2 synthetic galaxies" and grid.text["Software"] == texts["Software"]
+    result = generate(*common, "--names", "requests", "--shard-size", 1, "--out", "shards")
+    assert_one_sentence(result, "--names is for images of which each has a file of its own")
+
+
 def test_image_depends_on_its_own_seed_alone(generate, tmp_path):
     common = ["--morphology", "spiral", "--size", 0.1, "--brightness", 0.3, "--ellipticity", 0.2, "--redshift", 0.05]
     generate(*common, "--count", 5, "--seed", 10, "--out", "many")

@@ -143,7 +143,7 @@ def has_records(path: Path) -> bool:
 def _names_in_catalogue(folder: Path) -> Callable[[str], bool]:
     """Go by the column `file` of the catalogue, for what lies in images/, and by what stands in an observation."""
     with (folder / "catalogue.csv").open(encoding="utf-8", errors="replace", newline="") as file:
-        names = {row[0] for row in csv.reader(file) if row}
+        names = {row[0] for row in list(csv.reader(file))[1:] if row}
     observed = has_entries("survey", "with_noise", "bands")(folder / "observation.json")
     return lambda name: observed if name == "observation.json" else "/" not in name or Path(name).stem in names
 
@@ -200,7 +200,7 @@ PICTURES = Kind(
     "generated galaxies",
     (
         *("grid.png", "catalogue.csv", "images.npz", "observation.json"),
-        *("images/galaxy_[0-9]*.png", "images/galaxy_[0-9]*.fits"),
+        *("images/*.png", "images/*.fits"),  # those that the catalogue names
     ),
     lambda folder: begins_with("file", "seed", "morphology")(folder / "catalogue.csv"),
     _names_in_catalogue,

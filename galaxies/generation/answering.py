@@ -52,6 +52,8 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
             f"--format is for up to {SHARD_SIZE:,} images that one process writes without --shard-size: "
             "shards are npy files"
         )
+    if in_shards and options.names is not None:
+        raise UserError("--names is for images of which each has a file of its own: shards are npy files")
     if rank.is_first:
         for sentence in requests.warnings(sampler):
             print(f"warning: {sentence}", file=sys.stderr)
@@ -59,6 +61,6 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
         size = options.shard_size or SHARD_SIZE
         done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs)
     else:
-        done = generate_pictures(sampler, requests, options.out, asked.formats, inputs)
+        done = generate_pictures(sampler, requests, options.out, asked.formats, inputs, options.names == "requests")
     if rank.is_first:
         print(done)

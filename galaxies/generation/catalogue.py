@@ -20,6 +20,7 @@ from galaxies.common.outputs import PICTURES, check_folder, output_folder
 from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.fits_files import ImageFacts, write_fits
+from galaxies.generation.provenance import file_stems, grid_texts, png_texts
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
@@ -101,9 +102,16 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
 
 
 def generate_pictures(
-    sampler: GalaxySampler, requests: Requests, out: Path, formats: set[str], inputs: Sequence[Path] = ()
+    sampler: GalaxySampler,
+    requests: Requests,
+    out: Path,
+    formats: set[str],
+    inputs: Sequence[Path] = (),
+    told: bool = False,
 ) -> str:
     """Generate a few galaxies, write them (see `write_pictures`), and say in a sentence what was done.
+
+    Files are numbered, or their names are `told` by what was asked for; see `file_stems`.
 
     Raises
     ------
@@ -111,7 +119,8 @@ def generate_pictures(
         If the folder holds something else of this program, or cannot be written.
     """
     facts = sampler.facts
-    check_folder(out, PICTURES, file_names(len(requests), formats, facts), inputs)  # before the work
+    names = file_stems(requests, sampler.config) if told else numbered_names(len(requests))
+    check_folder(out, PICTURES, file_names(names, formats, facts), inputs)  # before the work
     images, tables = [], []
     with tqdm(total=len(requests), unit=" images", desc="generating", disable=len(requests) < 64) as bar:
         for block, table in generate_blocks(sampler, requests):
@@ -119,19 +128,20 @@ def generate_pictures(
             tables.append(table)
             bar.update(len(block))
     catalogue = pd.concat(tables, ignore_index=True)
-    write_pictures(out, formats, torch.cat(images), catalogue, sampler.attributes, inputs, sampler.pictures, facts)
+    drawn, pictures = torch.cat(images), sampler.pictures
+    write_pictures(out, formats, drawn, catalogue, sampler.attributes, inputs, pictures, facts, names)
     return f"{len(requests)} galaxies in {out} ({sampler.describe()})"
 
 
-def picture_names(count: int) -> list[str]:
-    """Return the names of so many pictures, without an ending."""
+def numbered_names(count: int) -> list[str]:
+    """Return names of so many pictures by their place, without an ending."""
     digits = max(5, len(str(count - 1)))
     return [f"galaxy_{k:0{digits}d}" for k in range(count)]
 
 
-def file_names(count: int, formats: set[str], facts: ImageFacts | None = None) -> list[str]:
-    """Return the files that so many galaxies are written to, relative to their folder."""
-    single = [f"images/{name}.{ending}" for ending in formats - {"npz"} for name in picture_names(count)]
+def file_names(names: Sequence[str], formats: set[str], facts: ImageFacts | None = None) -> list[str]:
+    """Return the files that galaxies of these names are written to, relative to their folder."""
+    single = [f"images/{name}.{ending}" for ending in formats - {"npz"} for name in names]
     archive = ["images.npz"] if "npz" in formats else []
     observation = [OBSERVATION] if facts is not None and facts.observation else []
     return ["grid.png", "catalogue.csv", *archive, *observation, *single]
@@ -146,6 +156,7 @@ def write_pictures(
     inputs: Sequence[Path] = (),
     pictures: Callable[[Tensor], Tensor] = lambda images: images,
     facts: ImageFacts | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Write a grid, a catalogue, the images in the chosen formats, and what observed them: all of it, or nothing.
 
@@ -167,6 +178,8 @@ def write_pictures(
         Makes pictures (N, 3, S, S) uint8 of images.
     facts : ImageFacts, optional
         Needed of flux.
+    names : sequence of str, N, optional
+        Of the files, without endings; by default their numbers.
 
     Raises
     ------
@@ -174,15 +187,19 @@ def write_pictures(
         If the folder is refused, see `outputs.check_folder`, or cannot be written.
     """
     catalogue = catalogue.copy()
-    catalogue.insert(0, "file", picture_names(len(catalogue)))
-    where = output_folder(out, PICTURES, file_names(len(catalogue), formats, facts), inputs)
+    names = numbered_names(len(catalogue)) if names is None else names
+    catalogue.insert(0, "file", list(names))
+    said = facts or ImageFacts()
+    where = output_folder(out, PICTURES, file_names(names, formats, facts), inputs)
     with where as folder, plain_errors(out):
         if formats - {"npz"}:
             (folder / "images").mkdir()
-        save_picture(plain_grid(pictures(images[:GRID_LIMIT])), folder / "grid.png")
+        grid = plain_grid(pictures(images[:GRID_LIMIT]))
+        save_picture(grid, folder / "grid.png", grid_texts(min(len(images), GRID_LIMIT), said))
         for k, name in enumerate(catalogue["file"]):
             if "png" in formats:
-                save_picture(to_picture(pictures(images[k : k + 1])[0]), folder / "images" / f"{name}.png")
+                texts = png_texts(catalogue.iloc[k], attributes, said)
+                save_picture(to_picture(pictures(images[k : k + 1])[0]), folder / "images" / f"{name}.png", texts)
             if "fits" in formats:
                 with (folder / "images" / f"{name}.fits").open("wb") as file:
                     write_fits(file, images[k], catalogue.iloc[k], attributes, facts)

@@ -79,6 +79,12 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> No
         "--format", metavar="LIST", help=f"up to {SHARD_SIZE:,} images as png, npz, fits (default: png)"
     )
     parser.add_argument(
+        "--names",
+        choices=("numbers", "requests"),
+        help="call files galaxy_00000 and so on, or by class, values that are set, seed and model, as the page does "
+        "(default: numbers)",
+    )
+    parser.add_argument(
         "--rgb",
         metavar="BANDS",
         help="bands of flux that pictures show as red, green and blue, such as i,r,g, or one for grey "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from galaxies.common.durable_files import plain_errors, whole_file
@@ -78,8 +79,8 @@ def plain_grid(images: Tensor, num_columns: int | None = None) -> Image.Image:
     return canvas
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all.
+def save_picture(picture: Image.Image, path: Path, texts: Mapping[str, str] | None = None) -> None:
+    """Write a PNG, whole or not at all; `texts` go into its text chunks by their keywords.
 
     Raises
     ------
@@ -87,4 +88,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         If it cannot be written; what `path` was before stays.
     """
     with plain_errors(path), whole_file(path) as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", pnginfo=text_chunks(texts or {}))
+
+
+def text_chunks(texts: Mapping[str, str]) -> PngInfo:
+    """Return texts as chunks of a PNG file, by their keywords."""
+    chunks = PngInfo()
+    for keyword, text in texts.items():
+        chunks.add_text(keyword, text)
+    return chunks

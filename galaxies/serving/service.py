@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from config_physics import morphologies_of
@@ -27,7 +26,7 @@ from galaxies.generation.catalogue import catalogue_of
 from galaxies.generation.fits_files import write_fits
 from galaxies.generation.provenance import file_stem, png_texts
 from galaxies.generation.requests import Requests
-from galaxies.images.grids import to_picture
+from galaxies.images.grids import text_chunks, to_picture
 from galaxies.measure import photometry
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.statistics_table import PLACES, Measured
@@ -389,9 +388,6 @@ def png_sheet(
             picture = picture.resize((pixels, pixels), Image.Resampling.LANCZOS)
         canvas.paste(picture, (column * pixels, row * pixels))
     file = io.BytesIO()
-    chunks = PngInfo()
-    for keyword, text in (texts or {}).items():
-        chunks.add_text(keyword, text)
     # A quarter of the default's time, and as small for galaxies.
-    canvas.save(file, "PNG", pnginfo=chunks, compress_type=zlib.Z_RLE)
+    canvas.save(file, "PNG", pnginfo=text_chunks(texts or {}), compress_type=zlib.Z_RLE)
     return file.getvalue()

@@ -120,6 +120,7 @@ def test_a_dataset_with_a_damaged_manifest_may_be_prepared_again(dataset):
 def test_of_generated_galaxies_those_in_the_catalogue_are_owned(pictures):
     (pictures / "images/galaxy_00001.png").write_text("the user's")
     (pictures / "images/galaxy_00000_annotated.png").write_text("the user's")
+    (pictures / "images/file.png").write_text("the user's")  # which is how the column is called
     assert sorted(PICTURES.owned(pictures)) == ["catalogue.csv", "grid.png", "images/galaxy_00000.png"]
 
 
