@@ -71,8 +71,8 @@ def report(
             (folder / f"{name}.png").write_bytes(themes["light"])
         (folder / "report.json").write_bytes(_json(to_plain(found.report)))
         (folder / "report.html").write_bytes(page.encode(errors="backslashreplace"))
-    for value, text in headline(found.report):
-        print(f"{value:>9}  {text}")
+    for card in headline(found.report):
+        print(f"{card.value:>9}  {card.text}")
     print(f"wrote {out / 'report.html'}")
 
 

@@ -147,6 +147,7 @@ def _checkpoint(subject: Subject) -> Checkpoint:
         sampler=sampler.describe(),
         attributes=list(sampler.config.attributes),
         attribute_ranges=[(attribute.low, attribute.high) for attribute in sampler.attributes],
+        source=sampler.origin.get("source"),
     )
 
 

@@ -19,7 +19,8 @@ from galaxies.validation.report.cells import AttributeName, Drawn, Figures, Inte
 from galaxies.validation.report.control import Control
 from galaxies.validation.report.realism import Realism
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
+MOCK = "mock survey"  # how the source of a simulated dataset begins
 
 
 def _check_generation(seconds: dict[str, float]) -> dict[str, float]:
@@ -119,7 +120,10 @@ class DistanceChecks(Part):
 
 @dataclass(frozen=True)
 class Checkpoint(Part):
-    """The checkpoint that a report is about, and what drew its images; its attributes, and their sliders' ends."""
+    """The checkpoint that a report is about, and what drew its images; its attributes, and their sliders' ends.
+
+    `source` is that of the data it was trained on, None where it is not known.
+    """
 
     path: str
     run: str
@@ -128,6 +132,7 @@ class Checkpoint(Part):
     sampler: str
     attributes: list[AttributeName]
     attribute_ranges: list[Interval]
+    source: str | None = None
 
     def rows(self) -> tuple[Attribute, ...]:
         """Return the attributes with the ranges that they have in this run."""
@@ -152,6 +157,16 @@ class Dataset(Part):
     def is_flux(self) -> bool:
         """Whether pixels are nanojansky."""
         return self.kind == "flux"
+
+    @property
+    def is_mock(self) -> bool:
+        """Whether its galaxies are those of a mock survey."""
+        return (self.source or "").startswith(MOCK)
+
+    @property
+    def called(self) -> str:
+        """What its galaxies are in a sentence, to tell them from generated ones: real, or mock."""
+        return "mock" if self.is_mock else "real"
 
     def morphologies(self) -> tuple[Morphology, ...]:
         """Return the classes."""

@@ -103,5 +103,10 @@ def _from_3(plain: dict[str, Any]) -> dict[str, Any]:
     return plain | {"realism": plain["realism"] | {"morphology": {"left_out": reason}}}
 
 
+def _from_4(plain: dict[str, Any]) -> dict[str, Any]:
+    """Say that nobody wrote down what the checkpoint was trained on."""
+    return plain | {"checkpoint": plain["checkpoint"] | {"source": None}}
+
+
 # {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}

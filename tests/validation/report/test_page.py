@@ -79,7 +79,7 @@ def agreement(start: float) -> Agreement:
 def test_agreement_stands_under_its_headings(report):
     groups = {"all": agreement(0.11)} | {name: agreement(k / 10) for k, name in enumerate(MORPHOLOGY_NAMES, 2)}
     report = changed(report, "control.attributes.uniform.size", {"photometry": groups})
-    row = Tables(build_page(report, {})).cells["frame widths", "uniform, photometry"]
+    row = Tables(build_page(report, {})).cells["frame widths", "uniform, photometry, trained on"]
     assert row["MAE"].startswith("0.11 -0.89 to 1.1")
     assert row["bias"].startswith("0.12") and row["R²"].startswith("0.13") and row["Spearman"].startswith("0.14")
     assert [row[f"ρ {name}"] for name in MORPHOLOGY_NAMES] == ["0.23", "0.33", "0.43", "0.53"]
