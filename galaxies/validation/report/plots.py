@@ -126,7 +126,7 @@ def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
         axis.set_yticks([])
         for spine in axis.spines.values():
             spine.set_visible(False)
-        word = f"{classes[index].label}\ngenerated" if row % 2 else f"{classes[index].label}\nreal"
+        word = f"{classes[index].label}\ngenerated" if row % 2 else f"{classes[index].label}\n{report.data.called}"
         axis.set_ylabel(word, rotation=0, ha="right", va="center", color=_MADE if row % 2 else colors["ink"])
     return figure
 
@@ -141,7 +141,7 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
     shown = [
         (column, attribute, instrument, readings[attribute.name])
         for column, attribute in enumerate(pictures.attributes)
-        for instrument, readings in galaxies.readings().items()
+        for instrument, readings in sorted(galaxies.readings().items())  # the judge first, as in the tables
         if attribute.name in readings and np.isfinite(galaxies.values[:, column]).any()
     ]
     if not shown:
@@ -167,7 +167,11 @@ def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -
     if not shown:
         return None
     figure, axes = panels(len(shown), 3, (3.7, 3.4), colors)
-    titles = {"real": "real test galaxies", "test": "generated, as the test split", "uniform": "generated, uniform"}
+    titles = {
+        "real": f"{report.data.called} test galaxies",
+        "test": "generated, as the test split",
+        "uniform": "generated, uniform",
+    }
     for axis, (name, entry) in zip(axes, shown.items(), strict=True):
         shares = np.array(entry.confusion)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -195,7 +199,7 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
             continue
         edges = np.linspace(np.percentile(together, 0.5), np.percentile(together, 99.5), 31)
         if edges[0] < edges[-1]:
-            _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label="real")
+            _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label=report.data.called)
             _density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
         axis.set_title(statistic.label, fontsize=9)
         axis.set_yticks([])
@@ -217,7 +221,7 @@ def plot_morphology(report: Report, pictures: Pictures, colors: dict[str, str]) 
         both = [values[np.isfinite(values)] for values in both]
         together = np.concatenate([*both, [0.0]])
         edges = np.linspace(min(0.0, together.min()), max(np.percentile(together, 99.5), 1e-6), 26)
-        _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label="real")
+        _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label=report.data.called)
         _density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
         if limit is not None:
             axis.axvline(limit, color=colors["ink"], lw=0.8, ls=":")
@@ -248,7 +252,9 @@ def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -
     axis.grid(axis="y", color=colors["faint"], lw=0.5)
     axis.set_axisbelow(True)
     axis.invert_yaxis()
-    axis.set_xlabel("Wasserstein-1 distance of generated from real, over that of real from real (1: as good as real)")
+    known = report.data.called
+    over = f"over that of {known} from {known} (1: as good as {known})"
+    axis.set_xlabel(f"Wasserstein-1 distance of generated from {known}, {over}")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_locator(NullLocator())
@@ -274,8 +280,8 @@ def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Fi
     axis.set_yscale("log")
     ticks = [1, 2, 4, 8, 16, 32]
     axis.set_xticks(ticks, ticks)
-    axis.set_xlabel("spatial frequency [cycles a frame]; grey: two halves of the real galaxies")
-    axis.set_ylabel("power, generated / real")
+    axis.set_xlabel(f"spatial frequency [cycles a frame]; grey: two halves of the {report.data.called} galaxies")
+    axis.set_ylabel(f"power, generated / {report.data.called}")
     legend(axis, colors)
     return figure
 
@@ -311,7 +317,7 @@ def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> F
         return None
     figure, axes = panels(2, 2, (5.4, 2.6), colors)
     edges = np.linspace(0, np.percentile(np.concatenate([found.generated, found.held_out]), 99.5), 41)
-    _density(axes[0], found.held_out, edges, color=colors["real"], alpha=0.45, label="held-out real")
+    _density(axes[0], found.held_out, edges, color=colors["real"], alpha=0.45, label=f"held-out {report.data.called}")
     _density(axes[0], found.generated, edges, histtype="step", color=_MADE, lw=1.5, label="generated")
     axes[0].set_yticks([])
     axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from galaxies.validation.report import plots
 from galaxies.validation.report.cells import Estimate, LeftOut, Share
 from galaxies.validation.report.contents import Copies, SuspectedCopies
 from galaxies.validation.report.figures import headline, level_of_multiple, verdict
@@ -157,3 +159,16 @@ def test_a_report_without_figures_says_what_is_not_told(report):
         bare = changed(bare, f"control.attributes.uniform.{name}", {})
     told = "half-light radius, surface brightness, ellipticity, redshift."
     assert f"since no instrument reads it: {told}" in build_page(bare, {})
+
+
+def test_plots_call_mock_galaxies_so(report):
+    pytest.importorskip("matplotlib")
+    mock = changed(report, "data.source", "mock survey of seed 3 as LSST sees it")
+    for shown, word in ((report, "real"), (mock, "mock")):
+        (power,), (multiples,), classes = (
+            plot(shown, SimpleNamespace(), plots.THEMES["light"]).axes
+            for plot in (plots.plot_power, plots.plot_multiples, plots.plot_confusion)
+        )
+        assert power.get_ylabel() == f"power, generated / {word}"
+        assert f"of generated from {word}, over that of {word} from {word}" in multiples.get_xlabel()
+        assert classes[0].get_title() == f"{word} test galaxies"

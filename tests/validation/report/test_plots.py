@@ -80,10 +80,10 @@ def test_control_is_requested_against_measured(report, pictures):
     uniform = pictures.galaxies.uniform
     figure = plots.plot_control(report, pictures, LIGHT)
     assert [axis.get_title() for axis in figure.axes] == [
-        f"{ATTRIBUTES['size'].label}, by photometry",
         f"{ATTRIBUTES['size'].label}, by judge",
+        f"{ATTRIBUTES['size'].label}, by photometry",
     ]
-    for axis, more in zip(figure.axes, (0.01, 0.02), strict=True):
+    for axis, more in zip(figure.axes, (0.02, 0.01), strict=True):
         for index, points in enumerate(axis.collections):
             wanted = uniform.values[uniform.classes == index, 0]
             np.testing.assert_allclose(points.get_offsets(), np.stack([wanted, wanted + more], 1).reshape(-1, 2))
