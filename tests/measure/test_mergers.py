@@ -44,6 +44,20 @@ def test_light_of_a_second_nucleus(side):
     assert mergers(pair(0.5, apart=0.03, side=side))["second_nucleus"][0] < 0.1
 
 
+def test_light_that_is_faint_beside_the_nucleus_is_no_second_one():
+    """However much of it there is: below a fifth of the mean of all that is brighter the map of nuclei ends."""
+    core = profile("gaussian", 0.035, x0=-0.12)
+    wide = profile("gaussian", 0.12, x0=0.14) / profile("gaussian", 0.12).max() * core.max()
+    faint, clear = mergers(*(picture(core + part * wide, noise=0.001) for part in (0.03, 0.3)))["second_nucleus"]
+    assert faint < 0.05 and clear > 0.3  # though even the faint one has a third of its light
+
+
+def test_a_fifth_of_the_light_is_a_visible_nucleus():
+    """As Freeman et al. (2013) count pairs; a nucleus of a quarter is seen, one of a seventh is not."""
+    seen, unseen = mergers(pair(0.26, apart=0.2), pair(0.14, apart=0.2))["second_nucleus"]
+    assert seen > VISIBLE_NUCLEUS > unseen > 0.05
+
+
 def test_single_galaxies_have_one_nucleus():
     single = [picture(profile(kind, 0.09, 0.3, 40), noise=0.01) for kind in ("exponential", "de_vaucouleurs")]
     assert (mergers(*single, spiral(0))["second_nucleus"] < 0.5 * VISIBLE_NUCLEUS).all()
