@@ -311,6 +311,8 @@ def _read(options: argparse.Namespace) -> Pictures | None:
         f"{len(galaxies)} galaxies have a class and a picture's name; {catalogue.unused} fit no class; "
         f"{catalogue.unmapped} have a class and no picture of their own in {MAPPING_FILE}"
     )
+    if told := vote_structure.told(galaxies):
+        print(told)
     absent = [name for name in CATALOGUE_ATTRIBUTES if galaxies[name].isna().all()]
     if absent:
         print(f"no value of {', '.join(absent)}: {SAMPLE_FILE} or its column is missing or empty")

@@ -272,6 +272,8 @@ def _read(options: argparse.Namespace) -> Pictures:
     said = ", ".join(f"{count} of {name or 'the one campaign'}" for name, count in campaigns.items())
     print(f"votes for {campaigns.total()} galaxies ({said or 'none'}), none for {unvoted}")
     print(", ".join(f"{count} {name}" for name, count in counts.items()) + f"; {int((~used).sum())} fit no class")
+    if told := vote_structure.told(galaxies):
+        print(told)
     if not used.any():
         raise UserError(f"no galaxy of {listed([str(file) for file in options.table])} fits a class: use other tables")
     provenance = {

@@ -91,6 +91,13 @@ def structure_attributes(votes: pd.DataFrame, morphologies: Sequence[str | None]
     return pd.DataFrame({name: known[name] for name in NAMES}, index=votes.index, dtype=np.float64)
 
 
+def told(galaxies: pd.DataFrame) -> str:
+    """Say in a sentence of how many galaxies the votes tell each attribute of structure; empty if of none."""
+    counts = {name: int(galaxies[name].notna().sum()) for name in NAMES}
+    known = ", ".join(f"{name} of {count}" for name, count in counts.items() if count)
+    return f"votes tell {known} of these galaxies" if known else ""
+
+
 def _type(votes: pd.DataFrame) -> pd.Series:
     """Return the type of de Vaucouleurs by the votes for the bulge (Willett et al. 2013, eq. 19)."""
     moderate = votes[MODERATE].fillna(0)

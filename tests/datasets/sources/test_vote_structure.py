@@ -28,6 +28,7 @@ from galaxies.datasets.sources.vote_structure import (
     UNTOLD,
     structure_attributes,
 )
+from galaxies.datasets.sources.vote_structure import told as sentence
 from galaxies.mock_survey.votes import draw_votes, vote_fractions
 from tests.datasets.sources.test_galaxy_zoo import GALAXIES, votes_table, write_folder
 
@@ -155,6 +156,13 @@ def test_tables_without_details_are_read_as_before(tmp_path):
     galaxies = galaxy_zoo.read_catalogue(write_folder(tmp_path)).galaxies
     assert galaxies[["arm_count", "bar", "bulge", "ring"]].isna().all(axis=None)
     assert galaxies["odd"].notna().any()
+
+
+def test_how_many_are_told_is_said():
+    table = pd.DataFrame(np.nan, index=range(3), columns=list(NAMES))
+    assert sentence(table) == ""
+    table.loc[:1, "arm_count"], table.loc[0, "odd"] = 2.0, 0.1
+    assert sentence(table) == "votes tell arm_count of 2, odd of 1 of these galaxies"
 
 
 def test_labels_keep_structure(tmp_path, capsys):
