@@ -89,6 +89,15 @@ def test_too_few_galaxies_have_no_share():
     seen = compare_morphology(values, values, groups_of(classes, classes), 0).seen[ARMS]
     assert isinstance(seen["spiral"], LeftOut) and "needs 10 galaxies" in seen["spiral"].reason
     assert seen["all"].difference == 0
+    values, classes = galaxies(0.5, count=40)  # ten of each are enough
+    seen = compare_morphology(values, values, groups_of(classes, classes), 0).seen[ARMS]
+    assert seen["spiral"].generated.value == 0.5
+
+
+def test_what_just_reaches_the_threshold_is_not_seen():
+    values, classes = galaxies(0.0, count=40)
+    values["arm_strength"][classes == 0] = VISIBLE_ARMS
+    assert compare_morphology(values, values, groups_of(classes, classes), 0).seen[ARMS]["spiral"].real.value == 0
 
 
 # The report
