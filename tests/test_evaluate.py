@@ -117,7 +117,7 @@ def test_page_needs_nothing_else_and_shows_every_plot(report):
     assert len(pictures) == page.count("<figure>") == len(list(report.glob("*.png"))) >= 7
     assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     assert "prefers-color-scheme: dark" in page
-    assert page.count("<table>") == page.count("</table>") >= 8
+    assert page.count("<table") == page.count("</table>") >= 8
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower().split()
     assert "No instrument here reads it" in page  # redshift
 
