@@ -81,7 +81,7 @@ def png_texts(row: pd.Series, attributes: Sequence[Attribute], facts: ImageFacts
     texts = _texts_of_all(f"Synthetic galaxy: {row['morphology']}, seed {row['seed']}", facts, date) | {
         "Class": str(row["morphology"]),
         "Seed": str(row["seed"]),
-        "Set by user": str(row["set_by_user"]),
+        "Set by user": str(row.get("set_by_user", "")),
     }
     names = [a.name for a in attributes]
     columns = [str(column) for column in row.index]
