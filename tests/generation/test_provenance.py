@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Config
-from galaxies.generation.provenance import file_stem, file_stems
+from galaxies.generation.fits_files import ImageFacts
+from galaxies.generation.provenance import file_stem, file_stems, grid_texts
 from galaxies.generation.requests import Requests
 
 NAN = math.nan
@@ -51,6 +52,15 @@ def test_a_name_has_room_on_any_disk():
     assert stem.endswith("_seed-2147483647_gan")
     short = file_stem("spiral", {"size": 0.1}, 3, "gan")
     assert short == "spiral_size-0.1_seed-3_gan"
+
+
+def test_a_grid_says_whose_galaxies_it_shows():
+    facts = ImageFacts(origin={"model": "GAN", "run": "first", "source": "SDSS", "credit": "us"})
+    texts = grid_texts(9, facts)
+    assert texts["Title"] == "9 synthetic galaxies" and texts["Model"] == "GAN, run first"
+    assert (texts["Trained on"], texts["Copyright"]) == ("SDSS", "us") and "Creation Time" not in texts
+    flux = grid_texts(1, ImageFacts("flux", ("g", "r")))
+    assert flux["Planes"] == "composite of g, r" and "Copyright" not in flux
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "x y", "con:1", "é"])

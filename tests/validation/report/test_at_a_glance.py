@@ -90,6 +90,38 @@ def test_multiples_have_the_scale_of_the_top():
     assert found == ["good", "good", "fair", "fair", "poor", None]
 
 
+@pytest.mark.parametrize(("failed", "level"), [(0, "good"), (4, "fair"), (5, "poor")])
+def test_distances_are_trusted_by_their_checks(report, failed, level):
+    cells = list(report.validation.growths())
+    for k, cell in enumerate(cells):
+        object.__setattr__(cell, "monotone", k >= failed)
+    (card,) = (card for card in headline(report) if card.subject == "the distances themselves")
+    assert (card.value, card.level) == (f"{24 - failed} of 24", level)
+    gone = changed(report, "validation", LeftOut("nobody looked"))
+    assert "the distances themselves" not in {card.subject for card in headline(gone)}
+
+
+@pytest.mark.parametrize(("multiple", "level"), [(1.1, "good"), (2.0, "fair"), (4.0, "poor")])
+def test_statistics_are_trusted_by_their_multiple(report, multiple, level):
+    mean = replace(report.realism.statistics.mean["all"], multiple=multiple)
+    assert level_of(changed(report, "realism.statistics.mean.all", mean), "measured statistics") == level
+
+
+def test_a_subject_that_two_figures_tell_of_is_named_at_its_worst(report):
+    for name, found in (("size", 0.5), ("size_arcsec", 0.99)):  # of one label
+        report = read(report, name, found)
+    assert "half-light radius" in verdict(report)["poor"] and "half-light radius" not in verdict(report)["good"]
+
+
+def test_a_figure_says_that_its_witness_was_trained_on(report):
+    pleased = read(report, "size", 0.99, "photometry")
+    words = ", photometry, which it was trained on"
+    (text,) = (card.text for card in headline(pleased) if card.subject == "half-light radius")
+    assert text.endswith(words)
+    (text,) = (card.text for card in headline(read(report, "size", 0.99)) if card.subject == "half-light radius")
+    assert text.endswith(", judge")
+
+
 def test_the_verdict_names_each_subject_once_at_its_worst(report):
     found = verdict(report)
     subjects = [subject for level in found.values() for subject in level]
