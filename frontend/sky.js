@@ -25,7 +25,7 @@ export function drawSky(canvas) {
 }
 
 /** Random numbers in [0, 1) that repeat (Marsaglia 2003, xorshift). */
-function uniform(seed) {
+export function uniform(seed) {
   let x = seed;
   return () => {
     x ^= x << 13;

@@ -38,7 +38,8 @@ QUIET = [
 ]
 PICTURE = "#figure-a .picture[data-query]"
 ATTRIBUTES = ("size", "brightness", "ellipticity", "redshift")
-MODULES = sorted((ROOT / "frontend").glob("*.js"))
+INDEX = (ROOT / "frontend" / "index.html").read_text(encoding="utf-8")
+MODULES = [ROOT / "frontend" / name for name in sorted(set(re.findall(r'(?:href|src)="(\w+\.js)"', INDEX)))]
 GRAVE = ("serious", "critical")
 STALE = re.compile(r"\bstale\b")  # class of a row whose numbers belong to the request before
 
