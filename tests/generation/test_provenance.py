@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES, Config
+from galaxies.common.version import SOFTWARE, SYNTHETIC
 from galaxies.generation.fits_files import ImageFacts
-from galaxies.generation.provenance import file_stem, file_stems, grid_texts
+from galaxies.generation.provenance import file_stem, file_stems, grid_texts, png_texts
 from galaxies.generation.requests import Requests
 
 NAN = math.nan
@@ -52,6 +54,21 @@ def test_a_name_has_room_on_any_disk():
     assert stem.endswith("_seed-2147483647_gan")
     short = file_stem("spiral", {"size": 0.1}, 3, "gan")
     assert short == "spiral_size-0.1_seed-3_gan"
+
+
+def test_a_picture_says_what_was_asked_and_measured():
+    row = pd.Series({"seed": 7, "morphology": "spiral", "requested_size": 0.12, "measured_size": 0.13, "flag": 0})
+    row = pd.concat([row, pd.Series({"requested_redshift": NAN, "set_by_user": "size", "support": "unusual"})])
+    row["measured_gini"] = 0.5  # beside the attributes of the run
+    facts = ImageFacts(origin={"model": "GAN", "step": "9"})
+    texts = png_texts(row, [ATTRIBUTES["size"], ATTRIBUTES["redshift"]], facts, "2026-11-27")
+    assert texts == {
+        **{"Title": "Synthetic galaxy: spiral, seed 7", "Description": SYNTHETIC, "Software": SOFTWARE},
+        **{"Creation Time": "2026-11-27", "Model": "GAN, step 9", "Class": "spiral", "Seed": "7"},
+        **{"Planes": "R, G, B, asinh-stretched display values", "Set by user": "size", "Support": "unusual"},
+        **{"requested size": "0.12 frame widths", "measured size": "0.13 frame widths", "measured gini": "0.5"},
+        "Flag of measurement": "0",
+    }
 
 
 def test_a_grid_says_whose_galaxies_it_shows():
