@@ -10,7 +10,7 @@ export const TOLERANCE = 0.05; // of a slider's range, within which photometry a
 
 const VERSION = "1";
 const SEEDS = 10_000; // between the seeds of one lesson and those of the next
-const SIZE_STEP = 1.15; // least ratio of half-light radii that are to be told apart
+const SIZE_STEP = 1.12; // least ratio of half-light radii that are to be told apart
 const IN_A_ROW = 4; // galaxies that are put in order
 const FAR = 0.25; // of a slider's range, from where a galaxy is to be made
 const STEPS = 60; // of such a slider
@@ -98,9 +98,18 @@ export function shuffled(list, next) {
   return found;
 }
 
-/** Examples of each class that activities need, at most; see `typeTasks` and the others. */
-export const needed = (activity, count, classes) =>
-  ({ type: Math.ceil(count / classes), real: Math.ceil(count / classes), sizes: Math.ceil((IN_A_ROW * count) / classes) + 1, make: count })[activity];
+/**
+ * Classes whose galaxies an activity shows, and how many examples of each it takes: no more, whatever else is there, so
+ * that a lesson is the same in whatever order its activities are done.
+ */
+export function needed(activity, count, classes) {
+  // Of a disc from its side, or of two galaxies, a circle is a poor measure of size, and photometry of two is rough.
+  const plain = classes.filter((name) => name !== "merger" && name !== "edge-on");
+  const single = classes.filter((name) => name !== "merger");
+  const known = { type: classes, real: classes, sizes: plain.length ? plain : classes, make: single.length ? single : classes }[activity];
+  const most = { type: Math.ceil(count / known.length), real: Math.ceil(count / known.length), sizes: count, make: Math.ceil(count / known.length) };
+  return { classes: known, most: most[activity] };
+}
 
 /** Radius of the circle that holds half of an example's light, in widths of its picture; null if not measured. */
 export const halfLightRadius = (example) =>
@@ -118,18 +127,46 @@ export function typeTasks(pools, count, number) {
   return shuffled(rounds.slice(0, count), next).map((example) => ({ example }));
 }
 
-/** Tasks of "Put these by size": galaxies, in rows of four or fewer, whose half-light radii can be told apart. */
-export function sizeTasks(pools, count, number) {
+/**
+ * Tasks of "Real or generated?": pairs of an example and of the real galaxy that is nearest to it, no real one twice.
+ * `nearest` has a list of galaxies, nearest first, for each of the tasks' examples.
+ */
+export function realTasks(tasks, nearest, number) {
+  const next = random(number + 0.75);
+  const seen = new Set();
+  const pairs = [];
+  for (const [k, { example }] of tasks.entries()) {
+    const real = nearest[k].find((galaxy) => !seen.has(galaxy.object_id));
+    if (!real) continue;
+    seen.add(real.object_id);
+    pairs.push({ example, picture: real.picture, real: next() < 0.5 ? 0 : 1 });
+  }
+  return pairs;
+}
+
+/**
+ * Sizes to ask for, so that galaxies can be put in order: the same factor lies between them, and real galaxies of all
+ * the classes have them. Null where a model has no such attribute.
+ */
+export function sizesOf(model, classes) {
+  const [control] = controlsOf(model, ["size"]);
+  if (!control) return null;
+  const ranges = classes.map((name) => control.attribute.supported[name] ?? [control.attribute.low, control.attribute.high]);
+  const low = Math.max(...ranges.map(([end]) => end));
+  const high = Math.min(...ranges.map(([, end]) => end));
+  if (!(low > 0 && high > low)) return null;
+  const factor = (high / low) ** (1 / (IN_A_ROW - 1));
+  return { name: control.attribute.name, values: Array.from({ length: IN_A_ROW }, (_, k) => Number((low * factor ** k).toPrecision(3))) };
+}
+
+/** Tasks of "Put these by size": a galaxy of each step of size, if their half-light radii can be told apart. */
+export function sizeTasks(steps, count, number) {
   const next = random(number + 0.5);
-  const all = Object.values(pools).flat().filter((example) => halfLightRadius(example) > 0);
   const tasks = [];
-  let fresh = shuffled(all, next);
-  for (let k = 0; k < count; k += 1) {
-    let row = apart(fresh);
-    if (row.length < IN_A_ROW) row = apart([...row, ...shuffled(all, next)]); // some are shown again
-    if (row.length < 2) break;
-    fresh = fresh.filter((example) => !row.includes(example));
-    tasks.push({ examples: shuffled(row, next) });
+  for (let round = 0; tasks.length < count && round < count; round += 1) {
+    const fresh = shuffled(steps.map((step) => step[round]).filter(Boolean), next);
+    const row = apart([...fresh, ...shuffled(steps.flat(), next)]); // some are shown again where there are too few
+    if (row.length > 1) tasks.push({ examples: shuffled(row, next) });
   }
   return tasks;
 }
@@ -139,7 +176,7 @@ function apart(list) {
   const row = [];
   for (const example of list) {
     const size = halfLightRadius(example);
-    const isApart = (other) => Math.max(size, other) / Math.min(size, other) >= SIZE_STEP;
+    const isApart = (other) => size > 0 && Math.max(size, other) / Math.min(size, other) >= SIZE_STEP;
     if (row.length < IN_A_ROW && !row.includes(example) && row.every((one) => isApart(halfLightRadius(one)))) row.push(example);
   }
   return row;
@@ -166,8 +203,7 @@ export function controlsOf(model, wanted = CONTROLS) {
 /** Tasks of "Make this galaxy": a target, and where each control begins, well away from it. */
 export function makeTasks(pools, count, number, controls) {
   const next = random(number + 0.25);
-  const single = Object.keys(pools).filter((name) => name !== "merger" && pools[name].length); // photometry of two is rough
-  const names = single.length ? single : Object.keys(pools);
+  const names = Object.keys(pools);
   const tasks = [];
   for (let round = 0; tasks.length < count; round += 1) {
     const there = shuffled(names.filter((name) => round < pools[name].length), next);

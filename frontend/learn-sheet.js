@@ -2,7 +2,7 @@
 
 import { make } from "./elements.js";
 import { halfLightRadius, sizeOrder } from "./learn-lesson.js";
-import { measuredWords, picture, queryOf } from "./learn-tasks.js";
+import { measuredWords, pathsOf, picture, queryOf } from "./learn-tasks.js";
 
 const LETTERS = "ABCDEFGH";
 
@@ -17,9 +17,9 @@ export function showSheets(place, tasks, tools) {
     answers.push([text("activity_type"), make("ol", {}, ...tasks.type.map(({ example }) => make("li", {}, make("strong", {}, tools.className(example.morphology)), ` – ${tools.reason(example.morphology)} ${measuredWords(tools, example)}`)))]);
   }
   if (tasks.real?.length) {
-    const pairs = tasks.real.map(({ paths }) => make("li", { className: "sheet-row" }, ...paths.map((path, index) => lettered(picture(tools, path, text("galaxy", { letter: LETTERS[index] })), index))));
-    pages.push(page(tools, text("sheet_real"), make("ol", { className: "sheet-rows" }, ...pairs)));
-    answers.push([text("activity_real"), make("ol", {}, ...tasks.real.map(({ real }) => make("li", {}, text("real_is", { letter: LETTERS[real], other: LETTERS[1 - real] }))))]);
+    const pairs = tasks.real.map((task) => make("li", { className: "sheet-row" }, ...pathsOf(task).map((path, index) => lettered(picture(tools, path, text("galaxy", { letter: LETTERS[index] })), index))));
+    pages.push(page(tools, text(tools.isMock ? "sheet_real_mock" : "sheet_real"), make("ol", { className: "sheet-rows" }, ...pairs)));
+    answers.push([text("activity_real"), make("ol", {}, ...tasks.real.map(({ real }) => make("li", {}, text(tools.isMock ? "real_is_mock" : "real_is", { letter: LETTERS[real], other: LETTERS[1 - real] }))))]);
   }
   if (tasks.sizes?.length) {
     pages.push(page(tools, text("sheet_sizes"), make("ol", { className: "sheet-rows" }, ...tasks.sizes.map(({ examples }) => sizeItem(tools, examples)))));
@@ -28,6 +28,7 @@ export function showSheets(place, tasks, tools) {
   const solution = make("section", { className: "page" }, make("h2", {}, text("sheet_answers", { number: lesson.number })));
   for (const [name, list] of answers) solution.append(make("h3", {}, name), list);
   solution.append(make("p", {}, text("sheet_note")));
+  if (tasks.real?.length) solution.append(make("p", {}, tools.credit));
   if (lesson.activities.includes("make")) solution.append(make("p", {}, text("sheet_make")));
   pages[0]?.prepend(make("p", { className: "lines" }, line("sheet_name"), line("sheet_date")));
   place.replaceChildren(...pages, solution);

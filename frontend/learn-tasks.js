@@ -8,14 +8,17 @@ const VISIBLE_ARMS = 0.093; // strength from which arms are seen; the server say
 const SVG = "http://www.w3.org/2000/svg";
 
 /** Parameters of an example's picture. */
-export const queryOf = (example, extra = {}) =>
-  new URLSearchParams({ morphology: example.morphology, seed: example.seed, model: example.model, ...extra }).toString();
+export function queryOf(example, extra = {}) {
+  const query = new URLSearchParams({ morphology: example.morphology, seed: example.seed, model: example.model, ...extra });
+  for (const [name, { requested, set }] of Object.entries(example.attributes)) if (set) query.set(name, requested);
+  return query.toString();
+}
 
 /** A picture in its frame; it appears when it is there, and says so to nobody: the tasks do not wait for it. */
 export function picture(tools, path, alt) {
   const image = make("img", { alt, width: 256, height: 256, decoding: "async" });
   const frame = make("div", { className: "frame" }, image);
-  tools.load(path).then((address) => {
+  (path.startsWith("data:") ? Promise.resolve(path) : tools.load(path)).then((address) => {
     image.src = address;
   }, () => {});
   return frame;
@@ -215,7 +218,7 @@ export function makeTask(stage, task, tools) {
       input.value = scales[control.id].shown(values[control.id]);
       input.setAttribute("aria-valuetext", shown(control.id, values[control.id]));
     }
-    finish(false, [make("strong", { className: "wrong" }, tools.text("wrong")), ` ${tools.text("make_shown")}`]);
+    finish(false, [tools.text("make_shown")]);
     draw();
   });
   stage.append(pictures, make("div", { className: "controls" }, ...rows.map(({ row }) => row)), giveUp);
@@ -281,10 +284,16 @@ export function makeTask(stage, task, tools) {
   };
 }
 
+/** Addresses of a pair's pictures in their order, both of as many pixels as were taken or drawn. */
+export function pathsOf({ example, picture: taken, real }) {
+  const drawn = `api/image.png?${queryOf(example, { pixels: 64 })}`;
+  return real === 0 ? [taken, drawn] : [drawn, taken];
+}
+
 /** Real or generated? */
 export function realTask(stage, task, tools) {
-  const { paths, real } = task;
-  const buttons = paths.map((path, index) => {
+  const { real } = task;
+  const buttons = pathsOf(task).map((path, index) => {
     const name = make("span", { className: "letter" }, LETTERS[index]);
     const button = make("button", { type: "button", className: "galaxy", ariaLabel: tools.text("galaxy", { letter: LETTERS[index] }) }, picture(tools, path, ""), name);
     button.addEventListener("click", () => {
@@ -295,12 +304,12 @@ export function realTask(stage, task, tools) {
         if (k === real) other.classList.add("right");
         else if (other === button) other.classList.add("wrong");
       });
-      const words = tools.text("real_is", { letter: LETTERS[real], other: LETTERS[1 - real] });
-      tools.done(isRight, [verdict(tools, isRight), ` ${words} ${tools.text("real_reason")}`]);
+      const words = tools.text(tools.isMock ? "real_is_mock" : "real_is", { letter: LETTERS[real], other: LETTERS[1 - real] });
+      tools.done(isRight, [verdict(tools, isRight), ` ${words} ${tools.text(tools.isMock ? "real_reason_mock" : "real_reason")}`]);
     });
     return button;
   });
-  stage.append(make("div", { className: "galaxies couple", role: "group", ariaLabel: tools.text("question_real") }, ...buttons));
+  stage.append(make("div", { className: "galaxies couple", role: "group", ariaLabel: tools.question("real") }, ...buttons));
   return { hint: () => tools.text("hint_real") };
 }
 

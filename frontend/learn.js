@@ -12,8 +12,10 @@ import {
   makeTasks,
   needed,
   readLesson,
+  realTasks,
   seedOf,
   sizeTasks,
+  sizesOf,
   standardLesson,
   typeTasks,
   writeLesson,
@@ -35,7 +37,8 @@ let isLinked = false;
 let faults = [];
 let current = null; // { activity, tasks, index }
 let view = "home";
-const pools = {}; // class -> examples found so far
+let unprinted = null; // lesson that held before a sheet was made of another one
+const pools = {}; // what was asked for -> examples found so far, and how many were asked for
 const pictures = new Map(); // path -> promise of an address
 
 // Words
@@ -44,6 +47,10 @@ const text = (name, values) => fill(texts[name] ?? name, values);
 const plural = (name, count) => text(`${name}_${plurals.select(count) === "one" ? "one" : "other"}`, { count });
 const expert = (name) => (lesson.words === "expert" ? `${name}_expert` : name);
 const control = (id) => text(expert(`control_${id}`));
+const isMock = () => Boolean(catalogue.real?.are_mock);
+const credit = () => (catalogue.real ? text(isMock() ? "real_credit_mock" : "real_credit", { credit: catalogue.real.credit }) : "");
+const about = (activity) => text(activity === "real" && isMock() ? "about_real_mock" : `about_${activity}`);
+const question = (activity) => text(activity === "real" && isMock() ? "question_real_mock" : `question_${activity}`);
 const isNamed = (name) => NAMED.includes(name);
 const className = (name) => (isNamed(name) ? text(`class_${name}`) : (catalogue.morphologies.find((m) => m.name === name)?.label ?? name));
 
@@ -108,16 +115,32 @@ const model = () => catalogue.models.find((m) => m.id === lesson.model) ?? catal
 const classes = () => model().classes.filter(isNamed);
 const ownClasses = () => (classes().length > 1 ? classes() : model().classes);
 
-/** Look for clear examples of each class, as many as an activity needs. */
-async function fillPools(count) {
-  const found = await Promise.all(
-    ownClasses().map(async (name) => {
-      if ((pools[name]?.length ?? 0) >= count) return;
-      const query = new URLSearchParams({ morphology: name, seed: seedOf(lesson.number), count, model: model().id });
-      pools[name] = (await read(`api/examples?${query}`)).examples;
-    }),
-  );
-  return found;
+/** Clear examples of classes, by class, so many of each if the model draws them. */
+async function examplesOf(names, count) {
+  const found = names.map(async (name) => [name, await examples(name, count)]);
+  return Object.fromEntries(await Promise.all(found));
+}
+
+async function examples(name, count, wanted = {}) {
+  const query = new URLSearchParams({ morphology: name, seed: seedOf(lesson.number), model: model().id, ...wanted });
+  const key = query.toString();
+  query.set("count", count);
+  if ((pools[key]?.count ?? 0) < count) pools[key] = { count, ...(await read(`api/examples?${query}`)) };
+  return pools[key].examples.slice(0, count);
+}
+
+/** Examples of each step of size, from classes in turn; of the next class where one has none. */
+async function stepsOfSize(names, count) {
+  const sizes = sizesOf(model(), names);
+  if (!sizes) return Object.values(await examplesOf(names, count));
+  const steps = sizes.values.map(async (value, k) => {
+    for (let other = 0; other < names.length; other += 1) {
+      const found = await examples(names[(k + 1 + other) % names.length], count, { [sizes.name]: value });
+      if (found.length) return found;
+    }
+    return [];
+  });
+  return Promise.all(steps);
 }
 
 // Activities
@@ -126,16 +149,27 @@ async function fillPools(count) {
 function absence(activity) {
   if (activity === "type" && classes().length < 2) return text("absent_type");
   if (activity === "make" && !controlsOf(model(), lesson.controls).length) return text("absent_make");
-  if (activity === "real") return text("absent_real");
+  if (activity === "real" && !catalogue.real) return text("absent_real");
   return null;
 }
 
 async function tasksOf(activity) {
-  const count = Math.min(16, needed(activity, lesson.count, ownClasses().length));
-  await fillPools(count);
-  if (activity === "sizes") return sizeTasks(pools, lesson.count, lesson.number);
-  if (activity === "make") return makeTasks(pools, lesson.count, lesson.number, controlsOf(model(), lesson.controls));
-  return typeTasks(Object.fromEntries(classes().map((name) => [name, pools[name].slice(0, count)])), lesson.count, lesson.number);
+  const { classes: names, most } = needed(activity, lesson.count, ownClasses());
+  if (activity === "sizes") return sizeTasks(await stepsOfSize(names, most), lesson.count, lesson.number);
+  const found = await examplesOf(names, most);
+  if (activity === "make") return makeTasks(found, lesson.count, lesson.number, controlsOf(model(), lesson.controls));
+  const shown = typeTasks(found, lesson.count, lesson.number);
+  return activity === "real" ? realTasks(shown, await Promise.all(shown.map(nearestTo)), lesson.number) : shown;
+}
+
+/** Real galaxies that are nearest to an example in what a picture shows. */
+async function nearestTo({ example }) {
+  const query = new URLSearchParams({ morphology: example.morphology, seed: example.seed, model: example.model });
+  for (const { attribute } of controlsOf(model())) {
+    const { measured } = example.attributes[attribute.name];
+    if (measured !== null) query.set(attribute.name, measured);
+  }
+  return (await read(`api/nearest?${query}`)).galaxies;
 }
 
 const offered = () => lesson.activities.filter((activity) => !absence(activity));
@@ -165,6 +199,7 @@ const rightOf = (answers) => answers.filter(Boolean).length;
 
 function show(name, heading) {
   view = name;
+  if (name !== "task") setText($("credit"), "");
   for (const one of VIEWS) $(one).hidden = one !== name;
   if (heading) {
     window.scrollTo(0, 0);
@@ -187,7 +222,7 @@ function card(activity) {
   const name = text(`activity_${activity}`);
   const reason = absence(activity);
   const answers = answersOf(activity);
-  const parts = [make("h2", {}, name), make("p", {}, text(`about_${activity}`))];
+  const parts = [make("h2", {}, name), make("p", {}, about(activity))];
   if (reason) {
     parts.push(make("p", { className: "absent" }, text("card_absent", { reason })));
   } else {
@@ -234,7 +269,8 @@ function showTask() {
   setText($("place"), text("place", { activity: text(`activity_${activity}`), number: index + 1, count: tasks.length }));
   Object.assign($("progress"), { max: tasks.length, value: index });
   setText($("score"), text("score", { right: rightOf(answers) }));
-  setText($("question"), text(`question_${activity}`));
+  setText($("question"), question(activity));
+  setText($("credit"), activity === "real" ? credit() : "");
   $("stage").replaceChildren();
   $("feedback").replaceChildren();
   $("feedback").className = "";
@@ -249,6 +285,9 @@ function showTask() {
 
 const tools = () => ({
   text,
+  question,
+  credit: credit(),
+  isMock: isMock(),
   plural,
   control,
   className,
@@ -276,7 +315,7 @@ function done(isRight, words) {
   setText($("next"), text(own.index + 1 < own.tasks.length ? "next" : "finish"));
   $("next").hidden = false;
   $("next").focus({ preventScroll: true });
-  $("feedback").scrollIntoView({ block: "nearest" });
+  $("next").scrollIntoView({ block: "nearest" });
 }
 
 function goOn() {
@@ -317,7 +356,6 @@ function showResult() {
 /** Take other galaxies, where no lesson fixes them. */
 function renew() {
   lesson.number = (lesson.number % LAST_NUMBER) + 1;
-  for (const name of Object.keys(pools)) delete pools[name];
 }
 
 // The teacher's form
@@ -396,8 +434,8 @@ async function copyPlan() {
 
 async function showSheet() {
   const planned = plan();
+  unprinted ??= lesson;
   lesson = { ...planned };
-  for (const name of Object.keys(pools)) delete pools[name];
   if (lesson.language !== document.documentElement.lang) await speak(lesson.language);
   show("sheet", $("sheet-title"));
   $("sheets").replaceChildren(make("p", {}, text("loading")));
@@ -408,6 +446,14 @@ async function showSheet() {
   } catch {
     // which the page has said
   }
+}
+
+/** Go back from a sheet to the lesson that held before it. */
+async function leaveSheet() {
+  lesson = unprinted ?? lesson;
+  unprinted = null;
+  if (lesson.language !== document.documentElement.lang) await speak(lesson.language);
+  showHome();
 }
 
 // Beginning
@@ -456,7 +502,7 @@ function connect() {
   $("plan-copy").addEventListener("click", copyPlan);
   $("plan-sheet").addEventListener("click", showSheet);
   $("sheet-print").addEventListener("click", () => print());
-  $("sheet-home").addEventListener("click", () => showHome());
+  $("sheet-home").addEventListener("click", leaveSheet);
   $("sheet-negative").addEventListener("change", () => $("sheets").classList.toggle("negative", $("sheet-negative").checked));
 }
 

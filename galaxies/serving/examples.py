@@ -85,7 +85,7 @@ CLEAR = {
             **_ONE_NUCLEUS,
             "arm_strength": (0.0, VISIBLE_ARMS / 2),
             "ellipticity": (0.0, 0.4),
-            "concentration": (2.2, 9.0),
+            "concentration": (2.3, 9.0),
             "brightness": (0.25, 1.0),
         },
     ),
