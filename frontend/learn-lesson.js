@@ -11,6 +11,7 @@ export const TOLERANCE = 0.05; // of a slider's range, within which photometry a
 const VERSION = "1";
 const SEEDS = 10_000; // between the seeds of one lesson and those of the next
 const SIZE_STEP = 1.12; // least ratio of half-light radii that are to be told apart
+const LARGEST = 0.92; // of the largest size of real galaxies, whose picture often cuts them off
 const IN_A_ROW = 4; // galaxies that are put in order
 const FAR = 0.25; // of a slider's range, from where a galaxy is to be made
 const STEPS = 60; // of such a slider
@@ -154,8 +155,8 @@ export function sizesOf(model, classes) {
   const ranges = classes.map((name) => control.attribute.supported[name] ?? [control.attribute.low, control.attribute.high]);
   const low = Math.max(...ranges.map(([end]) => end));
   const high = Math.min(...ranges.map(([, end]) => end));
-  if (!(low > 0 && high > low)) return null;
-  const factor = (high / low) ** (1 / (IN_A_ROW - 1));
+  if (!(low > 0 && LARGEST * high > low)) return null;
+  const factor = ((LARGEST * high) / low) ** (1 / (IN_A_ROW - 1));
   return { name: control.attribute.name, values: Array.from({ length: IN_A_ROW }, (_, k) => Number((low * factor ** k).toPrecision(3))) };
 }
 
