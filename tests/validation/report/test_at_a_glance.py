@@ -13,8 +13,7 @@ from galaxies.validation.report import plots
 from galaxies.validation.report.cells import Estimate, LeftOut, Share
 from galaxies.validation.report.contents import Copies, SuspectedCopies
 from galaxies.validation.report.figures import headline, level_of_multiple, verdict
-from galaxies.validation.report.notes import Notes
-from galaxies.validation.report.page import build_page
+from galaxies.validation.report.page import Notes, build_page
 from galaxies.validation.report.realism import ARMS, Morphology, Rates, RealOrFake, Seen
 from galaxies.validation.report.report_file import from_plain, to_plain
 from tests.validation.report.test_page import agreement, changed
