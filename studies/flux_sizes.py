@@ -224,13 +224,17 @@ def disturbed(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Row(NamedTuple):
-    """A compared galaxy: image, mask of the others, reference, and our (petrosian, half light) by disturbance."""
+    """A galaxy: image, mask of the others, reference, and our (petrosian, half light) by disturbance."""
 
     cutout: Cutout
     mask: np.ndarray
     sky: float
     reference: Reference
     ours: dict[str, tuple[float, float]]
+
+    def compared(self) -> bool:
+        """Tell whether statmorph and photutils, or the catalogue, say how large it is."""
+        return bool(self.ours) and (not self.reference.doubt or np.isfinite(self.cutout.catalogue))
 
     def ratios(self) -> dict[str, float]:
         """Return our radii over the references', and disturbed ones."""
@@ -247,14 +251,15 @@ class Row(NamedTuple):
 
 
 def compare(cutout: Cutout) -> Row:
-    """Measure a cutout by all programs; ours only where the others are a reference."""
+    """Measure a cutout by all programs; ours only where the others find a galaxy."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they warn of, the flag and the doubt say
         reference, mask, sky = refer(cutout.image)
     ours = {}
+    seen = np.isfinite(reference.growth)
     if reference.doubt and np.isfinite(cutout.catalogue):
         reference = Reference(doubt=reference.doubt)
-    if not reference.doubt or np.isfinite(cutout.catalogue):
+    if seen or np.isfinite(cutout.catalogue):
         for name, image in disturbed(cutout.image).items():
             found = measured(image)
             seen = np.nan if int(found.flag) & NO_SOURCE else 1.0
@@ -306,6 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows: list[Row] = []
+    moved: list[tuple[float, str]] = []
     doubts: dict[str, Counter[str]] = {}
     print("ours over the others': Petrosian; half light by statmorph, by photutils, by the catalogue; by photutils")
     print("with a sky, in another unit, with a star")
@@ -313,6 +319,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         row = compare(cutout)
         doubts.setdefault(cutout.instrument, Counter())[row.reference.doubt or "compared"] += 1
         if row.ours:
+            plain, with_sky = (row.ours[name][1] for name in ("ours", "sky"))
+            moved.append((abs(with_sky / plain - 1), f"{cutout.instrument} {cutout.name}"))
+        if row.compared():
             rows.append(row)
             ratios = "  ".join(f"{ratio:5.3f}" for ratio in row.ratios().values())
             radius, error = row.reference.growth, 100 * row.reference.error
@@ -329,6 +338,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         values = values[np.isfinite(values)]
         if len(values):
             print(f"  {name:18s} {np.median(values):.3f}  {(np.abs(values - 1) <= 0.05).mean():.2f} of {len(values)}")
+    moved = sorted((each for each in moved if np.isfinite(each[0])), reverse=True)
+    few = sum(change <= 0.05 for change, _ in moved)
+    print(f"a sky changes {few} of {len(moved)} half-light radii, compared or not, by 5 % or less; most of all")
+    print(", ".join(f"{name} {100 * change:.0f} %" for change, name in moved[:12]))
     if options.sheet:
         save_sheet(
             [row for row in rows if any(abs(ratio - 1) > 0.05 for ratio in row.ratios().values())], options.sheet

@@ -40,10 +40,19 @@ from galaxies.measure.flux_model import (
     psf_of_width,
     refine,
     trusted,
+    zero_possible,
     zero_variance,
 )
-from galaxies.measure.flux_sky import FluxSky, estimate_flux_sky, smoothed_noise, without_slope
-from galaxies.measure.frame import corner_mask, pixel_grid
+from galaxies.measure.flux_neighbours import close_neighbours
+from galaxies.measure.flux_sky import (
+    FluxSky,
+    clipped_median,
+    darker_corners,
+    estimate_flux_sky,
+    smoothed_noise,
+    without_slope,
+)
+from galaxies.measure.frame import corner_mask, pixel_grid, ring_pixels
 from galaxies.measure.inclination import inclination_of
 from galaxies.measure.photometry import MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
 from galaxies.measure.sersic_mixtures import sersic_mixtures
@@ -271,7 +280,12 @@ def measure_flux(
         ellipse = Ellipse(seen.centre.detach(), _first_stretch(seen.moments, psf.variances[:, 0]))
         core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
         drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
-        model = fit_profiles(detection, usable, drawings, level_in(blank, drawings), zero, mixtures, grain)
+        brighter, ring_error = _border(detection, usable, grain)
+        corner_error = grain * (_MEDIAN_LOSS / sky.used.clamp_min(1)).sqrt()
+        darker = zero + darker_corners(detection, usable)
+        possible = zero_possible(zero, darker, brighter, torch.hypot(ring_error, corner_error))
+        level = level_in(blank, drawings)
+        model = fit_profiles(detection, usable, drawings, level, zero, possible, mixtures, grain)
         # The brighter the galaxy, the more of its disc shall speak for its shape, and not the bulge or bar alone.
         ratio = (model.significance / BELIEVED_SNR).square()
         weight = seen.moments * (1 + _WIDER * ratio / (1 + ratio))[:, None]
@@ -283,11 +297,11 @@ def measure_flux(
         ellipse = ellipse._replace(stretch=stretch.detach())
         drawings = drawn(mixtures.variances, ellipse, psf, side).sum(1)
         level = level_in(blank, drawings)
-        part = _seen_part((model.light * level).sum(1), detection, usable, grain)
+        part = ((brighter.clamp_min(0) + 2 * ring_error) / (model.light * level).sum(1).clamp_min(1e-6)).clamp_max(1)
         level = level * part[:, None]
         weights_of_pixels = trusted(model, usable, drawings, ellipse, grain)
     significance = model.significance
-    model = fit_profiles(detection, weights_of_pixels, drawings, level, zero, mixtures, grain)
+    model = fit_profiles(detection, weights_of_pixels, drawings, level, zero, possible, mixtures, grain)
     # What part of the level in the corners is the sky's: all of it, or none where the file's zero is.
     taken = 1 - model.of_zero.detach()
     of_profiles, level = level, level * taken[:, None]
@@ -390,19 +404,14 @@ def measure_flux(
     )
 
 
-def _seen_part(level: Tensor, detection: Tensor, usable: Tensor, grain: Tensor) -> Tensor:
-    """Return by which factor (N,), up to 1, the `level` (N,) of a model's wings in the corners is believed.
-
-    Few galaxies' wings are flatter than the inverse cube of the radius, and with such the corners are as bright as a
-    ring just inside them is brighter than they.
-    """
-    x, y = pixel_grid(detection.shape[-1], detection)
-    radius = (x.square() + y.square()).sqrt() / detection.shape[-1]
-    ring = usable & (radius > 0.4) & (radius <= 0.5)
-    count = ring.sum((1, 2)).clamp_min(1)
-    brighter = detection.clamp(-3, 3).where(ring, 0).sum((1, 2)) / count
-    most = brighter.clamp_min(0) + 2 * grain / count.sqrt()
-    return (most / level.clamp_min(1e-6)).clamp_max(1)
+def _border(detection: Tensor, usable: Tensor, grain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much brighter (N,) a ring just inside the corners is than they, and its standard deviation."""
+    pixels = ring_pixels(detection.shape[-1], detection.device)
+    values, valid = detection.flatten(1)[:, pixels], usable.flatten(1)[:, pixels]
+    median, _, count = clipped_median(values, valid)
+    # A median does not see a galaxy on edge, and a mean that stars do not move no bright one.
+    mean = values.clamp(-3, 3).where(valid, 0).sum(1) / valid.sum(1).clamp_min(1)
+    return torch.maximum(median, mean), grain * (_MEDIAN_LOSS / count.clamp_min(1)).sqrt()
 
 
 def _through_bands(profile: Tensor, variances: Tensor, ellipse: Ellipse, blurs: Tensor, side: int) -> Tensor:
@@ -473,7 +482,9 @@ def _find(detection: Tensor, good: Tensor) -> tuple[Source, Tensor, Tensor]:
     sigma, grain = smoothed_noise(detection, good)
     corners = corner_mask(detection.shape[-1], detection.device)
     source = find_source(detection, Sky(torch.zeros_like(sigma)[:, None], sigma, torch.ones_like(sigma), corners))
-    return source, good & ~source.neighbours, grain
+    neighbours = source.neighbours | close_neighbours(detection, source, sigma)
+    source = source._replace(mask=source.mask & ~neighbours, neighbours=neighbours)
+    return source, good & ~neighbours, grain
 
 
 class _Moments(NamedTuple):

@@ -34,6 +34,9 @@ _INDEX_SPREAD = 0.7  # of its natural logarithm
 _WITH_BULGE = -1.5  # logarithm of how likely each disc with a bulge is, relative to the typical index
 _ZERO_ERROR = 0.03  # standard deviation of the sky about the zero of a file without sky, units of a pixel's noise
 _ZERO_BELIEVED = 1.5  # logarithm of how much likelier a file is without sky than with any other level near it
+_ZERO_DOUBTED = 2.5  # standard deviations of the sky in the corners from the zero of the file, from which on it is none
+_FLATTEST = 2.5  # the wings in the corners over what a ring inside is brighter than they, where they fall as r^-1.5
+_NEVER = -1e4  # logarithm of a likelihood
 _FREEDOM = 1.0  # of a Gaussian's light about that of the Sersic profile, times itself with its neighbours
 _FLOOR = 0.01  # part of all light by which that of any Gaussian is free
 _PROFILE_ERROR = 0.07  # part of its surface brightness by which a ring may differ from any profile of the table
@@ -187,7 +190,14 @@ def level_in(pixels: Tensor, drawings: Tensor) -> Tensor:
 
 
 def fit_profiles(
-    light: Tensor, weights: Tensor, drawings: Tensor, level: Tensor, zero: Tensor, mixtures: Mixtures, grain: Tensor
+    light: Tensor,
+    weights: Tensor,
+    drawings: Tensor,
+    level: Tensor,
+    zero: Tensor,
+    possible: Tensor,
+    mixtures: Mixtures,
+    grain: Tensor,
 ) -> Model:
     """Fit all profiles of a table to the pixels of galaxies, and take the mean over them.
 
@@ -207,6 +217,8 @@ def fit_profiles(
         That was taken off them with the sky.
     zero : Tensor, (N,)
         Sky that was taken off the light.
+    possible : Tensor, (N,), bool
+        Whether the zero of the file may be the sky, see `zero_possible`.
     mixtures : Mixtures
     grain : Tensor, (N,)
         By how much the noise of smoothed images is larger than that of white noise: 1, more for drizzled images.
@@ -237,11 +249,15 @@ def fit_profiles(
         tries.append((matched / power, matched.clamp_min(0).square() / power))
     amplitude = torch.cat([each[0] for each in tries], 1)
     gain = torch.cat([tries[0][1], tries[1][1] - lost], 1) / grain.square()[:, None]
+    gain = torch.cat([gain[:, : len(parts)], gain[:, len(parts) :].where(possible[:, None], 0)], 1)
     best = gain.detach().amax(1, keepdim=True).clamp_min(0)
     of_index = -0.5 * ((mixtures.indices.clamp_min(0.1) / _TYPICAL_INDEX).log() / _INDEX_SPREAD).square()
     # All radii are as likely, in their logarithm.
     prior = of_index.where(mixtures.indices > 0, _WITH_BULGE)
-    belief = torch.softmax(0.5 * gain + torch.cat([prior, prior + _ZERO_BELIEVED]), 1)
+    with_zero = torch.where(possible, _ZERO_BELIEVED, _NEVER)[:, None]
+    belief = torch.softmax(
+        0.5 * gain + torch.cat([prior.expand_as(amplitude[:, : len(prior)]), prior + with_zero], 1), 1
+    )
     by_profile = (belief * amplitude).unflatten(1, (2, -1)).sum(1)
     of_zero = belief.unflatten(1, (2, -1))[:, 1].sum(1)
     return Model(by_profile @ parts, belief.detach(), amplitude.detach(), best[:, 0].sqrt(), of_zero)
@@ -256,6 +272,25 @@ def trusted(model: Model, usable: Tensor, drawings: Tensor, ellipse: Ellipse, gr
     smooth = torch.bmm(model.light.clamp_min(0)[:, None], drawings).view(usable.shape)
     signal = _ring(ellipse, smooth) * (_PROFILE_ERROR * smooth / grain[:, None, None]).square()
     return usable / (1 + signal)
+
+
+def zero_possible(zero: Tensor, darker: Tensor, brighter: Tensor, error: Tensor) -> Tensor:
+    """Return where (N,), bool, the zero of a file can be its sky.
+
+    The sky in the corners is above it then by the wings of the galaxy alone, even in the darker two. These hardly
+    fall slower than the radius to the power of -1.5, by which they are 2.5 times what a ring just inside is brighter.
+
+    Parameters
+    ----------
+    zero, darker : Tensor, (N,)
+        Sky of all corners, and of the second lowest of the four, above the file's zero in units of a pixel's noise.
+    brighter : Tensor, (N,)
+        Of the ring, above all corners.
+    error : Tensor, (N,)
+        Standard deviation of the ring less the corners.
+    """
+    error = _ZERO_DOUBTED * (error.square() + _ZERO_ERROR**2).sqrt()
+    return (zero > -error) & (darker < _FLATTEST * brighter.clamp_min(0) + error)
 
 
 def zero_variance(count: Tensor) -> Tensor:

@@ -75,6 +75,18 @@ def without_slope(images: Tensor, good: Tensor) -> Tensor:
     return images - plane.where(good[:, None], 0)
 
 
+def darker_corners(light: Tensor, good: Tensor) -> Tensor:
+    """Return the second lowest (N,) of the medians of the four corners of planes (N, S, S), without bright tails.
+
+    A galaxy on edge reaches two corners that lie across from each other. A corner that is mostly not `good` (N, S, S)
+    says nothing; where less than two do it is 0.
+    """
+    pixels = _four_corners(light.shape[-1], light.device)
+    level, _, count = clipped_median(light.flatten(1)[:, pixels], good.flatten(1)[:, pixels])
+    second = rising(level.masked_fill(2 * count < pixels.shape[1], torch.inf))[:, 1]
+    return second.masked_fill(second.isinf(), 0)
+
+
 class FluxSky(NamedTuple):
     """Level and noise of the sky in N frames of B bands, nJy a pixel.
 

@@ -76,6 +76,14 @@ def corner_pixels(side: int, device: torch.device) -> Tensor:
     return corner_mask(side, device).flatten().nonzero()[:, 0]
 
 
+@kept
+def ring_pixels(side: int, device: torch.device) -> Tensor:
+    """Return the row-major numbers, int64, of the pixels in a ring just inside the corners, 0.4 to 0.5 frame widths."""
+    x, y = pixel_grid(side, torch.empty(0, device=device))
+    radius = (x.square() + y.square()).sqrt()
+    return ((radius > 0.4 * side) & (radius <= 0.5 * side)).flatten().nonzero()[:, 0]
+
+
 def corner_patches(images: Tensor, side: int) -> Tensor:
     """Return the four square corners (4, N, 3, side, side) of images (N, 3, S, S).
 

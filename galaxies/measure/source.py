@@ -44,6 +44,9 @@ class Source(NamedTuple):
         Nothing was found near the centre.
     peak : Tensor, (N,), int64
         Row-major number of the pixel that the smoothed image is brightest at, near the centre.
+    connected : Tensor, (N, S, S)
+        Of the smoothed image, the highest level at which each pixel is connected with the peak; minus infinity where
+        that is below the threshold.
     """
 
     mask: Tensor
@@ -51,6 +54,7 @@ class Source(NamedTuple):
     neighbours: Tensor
     missing: Tensor
     peak: Tensor
+    connected: Tensor
 
 
 def find_source(light: Tensor, sky: Sky) -> Source:
@@ -83,7 +87,7 @@ def find_source(light: Tensor, sky: Sky) -> Source:
 
     area = mask.sum((1, 2))
     missing = (peak <= threshold[:, 0, 0]) | (area < _MIN_AREA * side**2)
-    return Source(mask, plateau, separate | ((smoothed > threshold) & ~reached), missing, where)
+    return Source(mask, plateau, separate | ((smoothed > threshold) & ~reached), missing, where, connected)
 
 
 def half_turned(planes: Tensor, peak: Tensor) -> Tensor:

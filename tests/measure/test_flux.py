@@ -252,3 +252,15 @@ def test_a_flat_sky_a_halo_in_one_corner_and_a_masked_corner_show_no_slope(galax
     assert (without_slope(tilted, good) - galaxy).abs().amax() < 0.5
     good[:, :12, -12:] = False
     assert torch.equal(without_slope(tilted, good), tilted)
+
+
+@pytest.mark.parametrize("sky", [0.2, 0.5, 2.0])
+def test_a_small_sky_in_a_frame_that_shows_it_is_no_wing(galaxy, sky):
+    """Beside a faint galaxy, whose wings would explain it: sizes are those without it, and with a large one."""
+    faint = torch.cat([observed(gaussian(4, 3), seed=seed, flux=0.3 * FLUX) for seed in range(6)])
+    right = measure_flux(faint, SCALE)
+    found, large = (measure_flux(faint + NOISE[:, None, None] * level, SCALE) for level in (sky, 500))
+    for each in (found, large):
+        ratio = each.petrosian_half_light_arcsec / right.petrosian_half_light_arcsec
+        assert (ratio - 1).abs().max() < 0.08 and (ratio.median() - 1).abs() < 0.03
+    torch.testing.assert_close(found.size_arcsec, large.size_arcsec, rtol=0.02, atol=0)

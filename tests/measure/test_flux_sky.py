@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from galaxies.measure.flux_sky import clipped_median, estimate_flux_sky, smoothed_noise, without_slope
+from galaxies.measure.flux_sky import clipped_median, darker_corners, estimate_flux_sky, smoothed_noise, without_slope
 from galaxies.measure.frame import corner_mask
 
 SIDE = 64
@@ -156,3 +156,28 @@ def test_a_clipped_median_is_that_of_what_is_left():
     assert (median.item(), count.item()) == (50, 100)
     valid[90:] = False
     assert clipped_median(values, valid)[0].item() == 45
+
+
+def test_the_darker_corners_are_those_without_a_galaxy_on_edge():
+    image = noise(1.0, seed=9)[:, 0]
+    along, across = (AXIS + AXIS[:, None]) / math.sqrt(2), (AXIS - AXIS[:, None]) / math.sqrt(2)
+    edge = 20 * torch.exp(-0.5 * (along.square() + (across / 0.2).square()))
+    assert darker_corners(image + 3, GOOD).item() == pytest.approx(3, abs=0.2)
+    assert (
+        darker_corners(image + edge, GOOD).item() < 0.4 < estimate_flux_sky((image + edge)[:, None], GOOD).level.item()
+    )
+    masked = GOOD.clone()
+    masked[:, :, :40] = False  # two corners, and what is left of no other
+    assert darker_corners(image + 3 + 5 * (AXIS > 0) * (AXIS[:, None] > 0), masked).item() == pytest.approx(8, abs=0.5)
+    assert darker_corners(image + 3, ~GOOD).item() == 0
+
+
+def test_the_zero_of_a_file_is_the_sky_where_wings_can_explain_what_is_above_it():
+    from galaxies.measure.flux_model import zero_possible
+
+    error = torch.full((7,), 0.04, dtype=torch.float64)  # 2.5 times it with 0.03 is 0.125
+    zero = torch.tensor([0.0, 0.1, 0.5, 30.0, 0.5, -0.5, 0.5], dtype=torch.float64)
+    darker = torch.tensor([0.0, 0.1, 0.5, 30.0, 0.5, -0.5, 0.0], dtype=torch.float64)
+    brighter = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.3, 0.3, 0.0], dtype=torch.float64)
+    found = zero_possible(zero, darker, brighter, error)
+    assert found.tolist() == [True, True, False, False, True, False, True]
