@@ -14,12 +14,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError
 from galaxies.common.parsing import whole_number
 from galaxies.common.signals import StopSignals
 from galaxies.serving.batching import MOST_REQUESTS
+
+if TYPE_CHECKING:
+    from galaxies.serving.real_galaxies import RealGalaxies
 
 _SPARE_THREADS = 16  # that refuse what is too much, serve files, and say that all is well
 
@@ -35,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from galaxies.serving.application import create_app
         from galaxies.serving.models import load_models
 
+        real = _real_galaxies(options.real, options.real_credit)
         models = load_models(options.checkpoint, options.device, **solver_settings(options))
         app = create_app(
             models,
@@ -42,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             most_requests=options.threads,
             debug=options.debug,
             proxy_hosts=options.proxy_host,
+            real=real,
         )
         for model in models:
             print(f"{model.checkpoint}: {model.sampler.describe()}")
@@ -56,6 +62,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"the page is at {address_of(listener)} (Ctrl-C stops it)", flush=True)
         with StopSignals(_stop):
             server.run()
+
+
+def _real_galaxies(path: Path | None, credit: str) -> RealGalaxies | None:
+    """Open the prepared dataset whose galaxies are shown beside what the network draws."""
+    if path is None:
+        if credit:
+            raise UserError("--real-credit says whom the galaxies of --real are owed to: give both")
+        return None
+    import numpy as np
+
+    from galaxies.datasets.prepared import PreparedDataset
+    from galaxies.serving.real_galaxies import RealGalaxies
+
+    data = PreparedDataset.open(path, verify=False)
+    are_mock = str(data.manifest.get("source") or "").startswith("mock survey")
+    if not credit and not are_mock:
+        raise UserError(f"the galaxies of {path} are somebody's: say with --real-credit whom they are owed to")
+    everything = np.arange(len(data.images))
+    names = [name for name in data.manifest["attributes"] if name in data.catalogue]
+    noise = data.noise(everything)
+    return RealGalaxies(
+        data.images,
+        data.layout.band_names,
+        tuple(np.nanmedian(noise, 0).tolist()) if data.layout.is_flux else None,
+        data.catalogue["object_id"].tolist(),
+        data.catalogue["morphology"].to_numpy(),
+        {name: data.catalogue[name].to_numpy(np.float32) for name in names},
+        credit,
+        are_mock,
+    )
 
 
 def _stop() -> None:
@@ -90,6 +126,15 @@ def _parser() -> Parser:
         default=[],
         metavar="NAME",
         help="name of a proxy that passes its own on, such as a JupyterHub's; more than once for more (default: none)",
+    )
+    parser.add_argument(
+        "--real",
+        type=Path,
+        metavar="DIR",
+        help="prepared dataset whose galaxies, the nearest to a request, are shown beside it (default: none)",
+    )
+    parser.add_argument(
+        "--real-credit", default="", metavar="TEXT", help="whom they are owed to; not needed of a mock survey"
     )
     add_device_option(parser)
     parser.add_argument(

@@ -10,6 +10,7 @@ const FADE = 260; // ms of a crossfade; within a drag pictures follow each other
 
 const PATIENCE = 250; // ms after which a picture that is not there yet is said to be under way
 const VEIL = 1200; // ms after which the former picture of the same galaxy, at other values, is veiled
+const LONG = 1000; // ms from which on it is said how long a picture took
 const GLOW = 16; // pixels of the glow's canvas
 
 /** The server's verdicts on a request: in a word or two, and in a sentence about galaxies and their values. */
@@ -66,7 +67,7 @@ export class Frame {
     const known = this.#judged?.query === query ? this.#judged.support : null;
     this.#shown = { bitmap: picture, query, state, support: support ?? known, isPreview };
     this.canvas.dataset.query = query;
-    setText(this.parts.time, `${Math.round(ms)} ms`);
+    setText(this.parts.time, ms < LONG ? "" : `drawn in ${(ms / 1000).toFixed(1)} s`);
     this.#draw(picture, old, isDrag);
     this.#mark("");
     if (query !== this.#wanted.query) this.#wait();

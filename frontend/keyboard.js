@@ -13,7 +13,7 @@ export function listen(actions, dialog) {
     dialog.querySelector("dl").append(make("div", {}, make("dt", {}, make("kbd", {}, key)), make("dd", {}, label)));
     for (const button of document.querySelectorAll(`[data-action=${name}]`)) {
       button.setAttribute("aria-keyshortcuts", key);
-      if (button.classList.contains("quiet") || button.closest(".bar")) button.append(make("kbd", { ariaHidden: "true" }, key));
+      if (button.closest(".bar")) button.append(make("kbd", { ariaHidden: "true" }, key));
     }
   }
   const box = dialog.querySelector("#single-keys");

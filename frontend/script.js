@@ -1,10 +1,12 @@
 // The page: one state, one handler for everything that changes it, one render, and the requests that follow.
 
+import { renderAbout } from "./about.js";
 import { Comparison } from "./compare.js";
 import { make, setText } from "./elements.js";
 import { Frame, isSameKind } from "./frame.js";
 import { Gauges, buildChoice, renderChoice } from "./gauges.js";
 import { listen } from "./keyboard.js";
+import { Nearest } from "./nearest.js";
 import { Failure, Lane, getFile, getGalaxy, getJson } from "./requests.js";
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
@@ -26,18 +28,20 @@ let state = null;
 let measured = null; // newest measurement of A, {query, state, attributes, besides, ellipse, note}
 let unmeasured = null; // query of A whose measurement failed
 let settling = 0; // timer
+let instruments = null; // {inspection, telescopes} once somebody has asked for them
 let pulled = { name: null, isOver: true }; // what is being pulled or typed: one entry of the history
 let lastMeasured = 0; // ms
 
 const troubles = new Map(); // by lane: a failure in words
 const lane = (name) => new Lane((text) => trouble(name, text));
 const lanes = Object.fromEntries(
-  ["picture", "measure", "seeds", "sweep", "draw", "otherPicture", "otherMeasure"].map((name) => [name, lane(name)]),
+  ["picture", "measure", "seeds", "sweep", "draw", "otherPicture", "otherMeasure", "pixels", "telescopes", "nearest"].map((name) => [name, lane(name)]),
 );
 
 const frame = new Frame($("#figure-a"));
 const gauges = new Gauges($("#attributes .gauges"));
-const seeds = new Seeds($("#seeds .tiles"), lanes.seeds);
+const seeds = new Seeds($("#seeds > .tiles"), lanes.seeds);
+const nearest = new Nearest($("#nearest"), lanes.nearest);
 const sweep = new Sweep($("#sweep"), lanes.sweep);
 const comparison = new Comparison(new Frame($("#figure-b")), $("#comparison"), {
   picture: lanes.otherPicture,
@@ -47,18 +51,21 @@ const comparison = new Comparison(new Frame($("#figure-b")), $("#comparison"), {
 /** What buttons and keys do. */
 const ACTIONS = {
   random: { key: "r", label: "Random galaxy", run: drawGalaxy },
-  reset: { key: "z", label: "Reset to a typical galaxy", run: () => update({ ...initialState(catalogue), rings: state.rings }) },
+  reset: { key: "z", label: "Reset to a typical galaxy", run: () => update({ ...initialState(catalogue), rings: state.rings, inspect: state.inspect }) },
   pin: { key: "b", label: "Pin the present settings as B", run: () => update({ other: pinned(state, catalogue) }) },
   versus: { key: "v", label: "Compare with the other model", run: compareModels },
   swap: { key: "x", label: "Swap A and B", run: swap },
   unpin: { key: "q", label: "Stop comparing", run: stopComparing },
   rings: { key: "o", label: "Half-light ellipses on or off", run: () => update({ rings: !state.rings }) },
+  inspect: { key: "i", label: "Pixels, their values and the light profile", run: () => update({ inspect: !state.inspect }) },
   copy: { key: "l", label: "Copy the link", run: copyLink },
   more: { key: "m", label: "Eight more seeds", run: () => moveSeeds(1) },
   fewer: { key: "n", label: "The eight seeds before", run: () => moveSeeds(-1) },
   play: { key: "p", label: "Play or stop the sweep", run: () => sweep.toggle() },
   take: { key: "t", label: "Take the sweep's value over", run: takeFromSweep },
-  help: { key: "?", label: "This list", run: () => $("#help").showModal() },
+  help: { key: "?", label: "Help", run: () => $("#help").showModal() },
+  card: { label: "Model card", run: () => $("#card").showModal() },
+  credits: { label: "Credits", run: showCredits },
   load: { label: "Look for a checkpoint", run: load },
 };
 
@@ -111,21 +118,22 @@ function render() {
   frame.expect(state, catalogue);
   frame.outline(halfLight(modelOf(catalogue, state.model), state.values, near, fresh));
   comparison.render(state, catalogue, fresh?.attributes);
+  if (state.inspect && !instruments) loadInstruments();
+  instruments?.inspection?.render(state, catalogue, fresh?.ellipse ?? null);
+  instruments?.telescopes?.render(state, catalogue);
   sweep.render(state, catalogue);
   seeds.render(state, catalogue);
+  nearest.render(state, catalogue);
 
   const model = modelOf(catalogue, state.model);
-  const { count, source } = model.training_data;
-  setText(
-    $("#provenance"),
-    `${model.family} ${model.checkpoint}, step ${inWords(model.step)}, trained on ${inWords(count)} galaxies (${source})`,
-  );
+  renderAbout(model, $("#about .words"), $("#card"));
   const rival = catalogue.models.find((m) => m.id !== state.model);
   const versus = $("[data-action=versus]");
   versus.hidden = !rival;
   if (rival) setText(versus, `Against ${rival.family}`);
   versus.setAttribute("aria-pressed", String(state.other === `model=${rival?.id}`));
   $("[data-action=rings]").setAttribute("aria-pressed", String(state.rings));
+  $("[data-action=inspect]").setAttribute("aria-pressed", String(state.inspect));
   $("#bench").classList.toggle("with-rings", state.rings);
   $("#bench").classList.toggle("comparing", state.other !== null);
 
@@ -158,10 +166,6 @@ function showSeed() {
 function judgeSeed(isValid) {
   $("#seed").setAttribute("aria-invalid", String(!isValid));
   trouble("seed", isValid ? "" : `A seed is a whole number from 0 to ${catalogue.max_seed}.`);
-}
-
-function inWords(number) {
-  return number === null ? "unknown" : number.toLocaleString("en");
 }
 
 function askPicture(isDrag) {
@@ -212,7 +216,33 @@ function settle() {
   askPicture(false);
   comparison.load(state, catalogue, render);
   seeds.load(state, catalogue, render);
+  nearest.load(state, catalogue, render);
+  loadPixels();
   askMeasurement(true);
+}
+
+function loadPixels() {
+  instruments?.inspection?.load(state, catalogue, render);
+  instruments?.telescopes?.load(state, catalogue, render);
+}
+
+/** Load what few people look at. */
+async function loadInstruments() {
+  instruments = {};
+  try {
+    const [{ Inspection }, { Telescopes }] = await Promise.all([import("./inspect.js"), import("./telescopes.js")]);
+    instruments = {
+      inspection: new Inspection($("#inspect"), lanes.pixels),
+      telescopes: new Telescopes($("#telescopes"), lanes.telescopes, () => update({}, "back")),
+    };
+    trouble("instruments", "");
+  } catch {
+    instruments = null;
+    trouble("instruments", "The part of the page that shows pixels could not be loaded.");
+    Object.assign(state, { inspect: false });
+  }
+  render();
+  loadPixels();
 }
 
 /** Do what needs the measurement of the settled state: the sweep holds what is free at the values drawn. */
@@ -316,6 +346,11 @@ async function copyLink() {
   }
 }
 
+function showCredits() {
+  $("#card").showModal();
+  $("#card h3").focus();
+}
+
 /** Store the file of a link, so that the page can say why there is none. */
 async function download(link) {
   try {
@@ -379,6 +414,8 @@ function typeValue(name, text) {
 
 function onClick(event) {
   const { target } = event;
+  const menu = $("#downloads");
+  if (!menu.contains(target) || target.closest("a")) menu.open = false;
   const link = target.closest("a[download]");
   if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
     event.preventDefault();
@@ -452,6 +489,11 @@ function start() {
 }
 
 document.addEventListener("click", onClick);
+$("#downloads").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  $("#downloads").open = false;
+  $("#downloads summary").focus();
+});
 drawSky($("#sky"));
 addEventListener("resize", () => drawSky($("#sky")));
 load();

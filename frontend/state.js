@@ -6,6 +6,7 @@
 //   other: null,     what B has in place of A's settings, as a query; null: nothing is compared
 //   sweep: "size",   attribute of the film strip
 //   rings: false,    half-light ellipses on the pictures
+//   inspect: false,  native pixels and what they hold
 // }
 
 /** Model of the server's table that the state names. */
@@ -81,6 +82,7 @@ export function initialState(catalogue) {
     other: null,
     sweep: (model.attributes.find((a) => a.measured) ?? model.attributes[0]).name,
     rings: false,
+    inspect: false,
   };
 }
 
@@ -122,6 +124,7 @@ export function address(state, catalogue) {
   if (state.other) extra.b = state.other;
   if (state.sweep !== initialState(catalogue).sweep) extra.sweep = state.sweep;
   if (state.rings) extra.rings = "1";
+  if (state.inspect) extra.inspect = "1";
   return `?${request(state, catalogue, extra)}`;
 }
 
@@ -138,6 +141,7 @@ export function readAddress(search, catalogue) {
   state.other = query.get("b") || null;
   if (query.get("sweep") in state.values) state.sweep = query.get("sweep");
   state.rings = query.get("rings") === "1";
+  state.inspect = query.get("inspect") === "1";
   return { state, notes };
 }
 

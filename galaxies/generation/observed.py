@@ -99,6 +99,22 @@ class ObservedSampler(GalaxySampler):
         sampler._observe_with(survey, pixels, with_noise)
         return sampler
 
+    @classmethod
+    def of(
+        cls, sampler: GalaxySampler, survey: Survey, pixels: int | None = None, with_noise: bool = True
+    ) -> ObservedSampler:
+        """Set a survey before a generator that is loaded, and share its network; as `before` else.
+
+        Raises
+        ------
+        UserError
+            As `filters_for` does, or if the images would be smaller or larger than `before` says.
+        """
+        observed = cls.__new__(cls)
+        observed.__dict__.update(sampler.__dict__)
+        observed._observe_with(survey, pixels, with_noise)
+        return observed
+
     def _observe_with(self, survey: Survey, pixels: int | None, with_noise: bool) -> None:
         weights = filters_for(self, survey)
         frame = self.config.image_size * self.config.pixel_scale

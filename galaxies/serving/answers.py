@@ -60,7 +60,27 @@ class TrainingData(Answer):
     """Of which galaxies a model was made; null where unknown."""
 
     source: str | None
-    count: int | None
+    count: int | None = Field(description="In the dataset, with those of its judge and test split.")
+    trained_on: int = Field(description="In the split that it was trained on.")
+    credit: str | None = Field(description="Whom the data are owed to.")
+
+
+class TelescopeBandFacts(Answer):
+    """A filter of a survey that sees a model's light."""
+
+    name: str
+    psf_fwhm: float = Field(description="Full width at half maximum of the PSF, arcsec.")
+    exposure_s: float = Field(description="Of the survey itself, seconds.")
+
+
+class TelescopeFacts(Answer):
+    """A survey that the light of a model can be seen through, or cannot."""
+
+    name: str
+    label: str
+    pixel_scale: float | None = Field(description="Arcsec a pixel; null of one that cannot see it.")
+    bands: list[TelescopeBandFacts] = Field(description="Those that the light tells of.")
+    refused: str | None = Field(description="Sentence on why it cannot see the light; null of one that can.")
 
 
 class ModelFacts(Answer):
@@ -69,16 +89,43 @@ class ModelFacts(Answer):
     id: str
     family: str
     checkpoint: str = Field(description="Run folder and file.")
+    card: str | None = Field(description="Address of the card that lies beside a release, from the page; null of none.")
     description: str
     image_size: int
     kind: str = Field(description="What it draws: display, pictures of red, green and blue; or flux, light in nJy.")
     bands: list[str] = Field(description="Planes of its images.")
+    wavelengths: list[float] = Field(description="Of the bands, nm; empty of a display, and where one is unknown.")
+    composite: list[list[int]] = Field(description="Of which planes red, green and blue of its pictures are the mean.")
     classes: list[str] = Field(description="Names of the classes that it knows, among the morphologies.")
     pixel_scale: float | None = Field(description="Arcsec a pixel of flux, null of a display.")
     training_data: TrainingData
     step: int | None = Field(description="Of the training.")
     preview_steps: int | None = Field(description="solver_steps of a preview while something moves; null needs none.")
     attributes: list[AttributeFacts]
+    telescopes: list[TelescopeFacts] = Field(description="Surveys for telescope.png; none of a model of no light.")
+
+
+class RealFacts(Answer):
+    """A set of real galaxies, of which the nearest to a request are shown."""
+
+    count: int
+    credit: str = Field(description="Whom the pictures are owed to.")
+    are_mock: bool = Field(description="Whether a mock survey drew them, and no telescope saw them.")
+
+
+class NeighbourFacts(Answer):
+    """One of them."""
+
+    object_id: str
+    distance: float = Field(description="To the request, in spreads of the class.")
+    values: dict[str, float | None] = Field(description="Its attributes; null where unknown.")
+    picture: str = Field(description="A PNG file as a data: address.")
+
+
+class Neighbours(Answer):
+    """The nearest ones of the class, nearest first; none without a set, and where nothing is set."""
+
+    galaxies: list[NeighbourFacts]
 
 
 class Facts(Answer):
@@ -87,6 +134,7 @@ class Facts(Answer):
     default: str = Field(description="Model that answers where a request names none.")
     morphologies: list[MorphologyFacts]
     models: list[ModelFacts] = Field(min_length=1)
+    real: RealFacts | None = Field(description="Real galaxies for /api/nearest; null without --real.")
     pixels: list[int]
     max_seed: int
 

@@ -15,6 +15,7 @@ from galaxies.serving.answers import Error
 from galaxies.serving.batching import MOST_REQUESTS
 from galaxies.serving.learn import add_class_mode
 from galaxies.serving.models import ServedModel
+from galaxies.serving.real_galaxies import RealGalaxies
 from galaxies.serving.routes import answer, file_answer, routes
 from galaxies.serving.security import HEADERS, is_own_host
 from galaxies.serving.service import GalaxyService, Services
@@ -27,6 +28,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
     ".ico": "image/x-icon",
+    ".md": "text/plain; charset=utf-8",
 }
 
 
@@ -36,6 +38,7 @@ def create_app(
     most_requests: int = MOST_REQUESTS,
     debug: bool = False,
     proxy_hosts: Sequence[str] = (),
+    real: RealGalaxies | None = None,
 ) -> Flask:
     """Build the server.
 
@@ -52,6 +55,8 @@ def create_app(
         Let errors through to Flask's debugger.
     proxy_hosts : sequence of str
         Other names that requests may be for, since a proxy passes on the one that it is known by.
+    real : RealGalaxies, optional
+        Shown beside what the network draws.
 
     Raises
     ------
@@ -73,7 +78,11 @@ def create_app(
         if path.suffix in _TYPES and path.is_file():
             place = "/" if path.name == "index.html" else f"/{path.name}"
             app.add_url_rule(place, place, partial(_page_file, path))
-    app.extensions["galaxies"] = Services([GalaxyService(model, most_requests) for model in models])
+    for model in models:
+        if model.card is not None:
+            place = f"/{model.card_name}"
+            app.add_url_rule(place, place, partial(file_answer, model.card, _TYPES[".md"]))
+    app.extensions["galaxies"] = Services([GalaxyService(model, most_requests) for model in models], real)
     add_class_mode(app, _FRONTEND)
     app.register_blueprint(routes)
     return app

@@ -6,8 +6,9 @@ import hashlib
 import math
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.generation.flux_measuring import is_measured
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.images.composites import LuptonComposite
 from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
 from galaxies.serving.queries import FAMILIES
+from galaxies.serving.telescopes import facts_of, surveys_for
 from galaxies.storage.release import find_checkpoints, load_state, peek_settings, without_folders
+from galaxies.telescope.surveys import Survey
 
 _PREVIEW_STEPS = 4  # a fifth of the usual steps; the shape stands by then, and little of the detail
-_UNKNOWN = TrainingData(source=None, count=None)
+_CARD = "card.md"  # beside the weights of a release
+_LONGEST_CARD = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,17 @@ class ServedModel:
         Run folder and file, for people.
     step : int or None
         Of the training.
-    training_data : TrainingData
-        Where it came from and how much it is.
+    provenance : mapping
+        Where the training data came from, as a checkpoint says.
+    card : bytes or None
+        What a release says of itself, Markdown in UTF-8.
     """
 
     sampler: GalaxySampler
     checkpoint: str = ""
     step: int | None = None
-    training_data: TrainingData = _UNKNOWN
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    card: bytes | None = None
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", **solver: Any) -> ServedModel:
@@ -62,13 +70,24 @@ class ServedModel:
             GalaxySampler.from_state(state, path, device, **options),
             f"{path.resolve().parent.name}/{path.name}",
             state["step"],
-            _training_data(state["provenance"]),
+            state["provenance"],
+            _card_beside(path),
         )
 
     @property
     def id(self) -> str:
         """Name of the model in requests."""
         return family_of(self.sampler.config.to_dict())
+
+    @cached_property
+    def surveys(self) -> dict[str, Survey | str]:
+        """Surveys that its light can be seen through; see `surveys_for`."""
+        return surveys_for(self.sampler)
+
+    @property
+    def card_name(self) -> str:
+        """Address of its card, from the page."""
+        return f"card-{self.id}.md"
 
     def fingerprint(self) -> str:
         """Return a SHA-256 in hexadecimal of all that decides a picture besides the request."""
@@ -89,16 +108,40 @@ class ServedModel:
             id=self.id,
             family=FAMILIES[self.id],
             checkpoint=self.checkpoint,
+            card=None if self.card is None else self.card_name,
             description=sampler.describe(),
             image_size=sampler.config.image_size,
             kind=sampler.config.kind,
             bands=list(sampler.config.bands),
+            wavelengths=self._wavelengths(),
+            composite=self._composite(),
             classes=list(sampler.config.classes),
             pixel_scale=sampler.config.pixel_scale or None,
-            training_data=self.training_data,
+            training_data=self._training_data(),
             step=self.step,
             preview_steps=_PREVIEW_STEPS if has_many_steps else None,
             attributes=[self._attribute_facts(*pair) for pair in enumerate(sampler.attributes)],
+            telescopes=[facts_of(*pair) for pair in self.surveys.items()],
+        )
+
+    def _wavelengths(self) -> list[float]:
+        known = list(self.sampler.config.wavelengths)
+        return known if all(wavelength > 0 for wavelength in known) else []
+
+    def _composite(self) -> list[list[int]]:
+        config = self.sampler.config
+        if config.kind != "flux":
+            return [[0], [1], [2]]
+        return [list(planes) for planes in LuptonComposite(config.bands, config.softening).planes]
+
+    def _training_data(self) -> TrainingData:
+        """Return where the training data came from; paths lose their folders, which tell of a disk."""
+        source, credit = (self.provenance.get(name) for name in ("source", "credit"))
+        return TrainingData(
+            source=source and without_folders(source),
+            count=self.provenance.get("count"),
+            trained_on=len(self.sampler.population.classes),
+            credit=credit or None,
         )
 
     def _attribute_facts(self, index: int, attribute: Attribute) -> AttributeFacts:
@@ -126,10 +169,15 @@ class ServedModel:
         return is_measured(name, config.bands) if config.kind == "flux" else name in PHOTOMETRIC_ATTRIBUTES
 
 
-def _training_data(provenance: dict[str, Any]) -> TrainingData:
-    """Return where the training data came from and how much it is; paths lose their folders, which tell of a disk."""
-    source, count = provenance.get("source"), provenance.get("count")
-    return TrainingData(source=source and without_folders(source), count=count)
+def _card_beside(path: Path) -> bytes | None:
+    """Read the card of a release; None where there is none that can be read."""
+    try:
+        with path.with_name(_CARD).open("rb") as file:
+            content = file.read(_LONGEST_CARD + 1)
+        content.decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return content if len(content) <= _LONGEST_CARD else None
 
 
 def rounded(value: float) -> float:

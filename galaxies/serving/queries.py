@@ -49,6 +49,7 @@ STEPS = (3, 33)  # and of a sheet that sweeps an attribute
 COLUMNS = (1, 64)
 EXAMPLES = (1, 16)  # clear ones of a class
 SOLVER_STEPS = (1, 16)  # of a preview
+EXPOSURES = (1, 10_000_000)  # seconds before a telescope
 LONGEST_QUERY = 2000  # characters
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # of models, by id, in the order of preference
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -70,6 +71,8 @@ class GalaxyQuery:
         Values for what was not set, None for those that stay unknown; None if they are to be drawn.
     solver_steps : int or None
         Of a preview by a diffusion model; None for the picture itself.
+    seen_by : tuple of str and int or None, or None
+        Name of a survey that observes it, and for how many seconds, None for its own; None for what the model draws.
     """
 
     model: str
@@ -78,6 +81,7 @@ class GalaxyQuery:
     seed: int
     others: tuple[float | None, ...] | None = None
     solver_steps: int | None = None
+    seen_by: tuple[str, int | None] | None = None
 
     @property
     def wanted(self) -> list[float]:
@@ -253,6 +257,17 @@ class FileParameters(GalaxyParameters):
         default=None,
         description="Pixels a side, enlarged by a Lanczos filter; by default those that the model draws.",
         examples=[512],
+    )
+
+
+class TelescopeParameters(GalaxyParameters):
+    """What a request for what a survey sees of a galaxy may say."""
+
+    survey: Literal["SDSS", "LSST", "Euclid_VIS", "COSMOS"] = Field(
+        description="Survey that observes the galaxy; /api/model says which can.", examples=["LSST"]
+    )
+    exposure: Annotated[int, Field(ge=1, le=EXPOSURES[1]), _whole("exposure", EXPOSURES)] | None = Field(
+        default=None, description="Seconds in each band; by default the survey's own.", examples=[600]
     )
 
 

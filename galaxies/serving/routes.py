@@ -18,7 +18,7 @@ from PIL import __version__ as pillow_version
 
 from galaxies.common.json_writing import json_text
 from galaxies.generation.request_values import RequestError
-from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, Sheet, Tile
+from galaxies.serving.answers import Answer, Error, Facts, Health, Measurement, Neighbours, Sheet, Tile
 from galaxies.serving.batching import BusyError
 from galaxies.serving.openapi import Route
 from galaxies.serving.queries import (
@@ -28,6 +28,7 @@ from galaxies.serving.queries import (
     Parameters,
     PictureParameters,
     SheetParameters,
+    TelescopeParameters,
     read_query,
 )
 from galaxies.serving.service import DeviceFailureError, Galaxy, GalaxyService, Services
@@ -167,6 +168,20 @@ def image(service: GalaxyService, asked: PictureParameters) -> Response:
 
 
 @get_galaxies(
+    "/api/telescope.png",
+    "What a survey sees of one galaxy, in the survey's own pixels, with its PSF and noise",
+    TelescopeParameters,
+    "image/png",
+    "The picture, a composite of the survey's bands; only of models of light.",
+    headers=_PICTURE,
+)
+def telescope(service: GalaxyService, asked: TelescopeParameters) -> Response:
+    """Answer with one galaxy as a survey sees it."""
+    query = service.observed(asked.galaxy(service.served), asked.survey, asked.exposure)
+    return _picture(service, (query,), lambda: service.seen(query, _draw(service, [query], measured=False)[0]))
+
+
+@get_galaxies(
     "/api/measure", "Requested and measured attributes of one galaxy", GalaxyParameters, Measurement, "The numbers."
 )
 def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
@@ -175,6 +190,23 @@ def measure(service: GalaxyService, asked: GalaxyParameters) -> Response:
     query, galaxy = _one_measured(service, asked)
     took = round((time.perf_counter() - started) * 1e3, 1)
     return answer(Measurement(**service.report(query, galaxy).model_dump(exclude_unset=True), milliseconds=took))
+
+
+@get_galaxies(
+    "/api/nearest",
+    "The real galaxies of the class that are nearest to a request in what it sets",
+    GalaxyParameters,
+    Neighbours,
+    "Up to four of the set that app.py --real names; none without one.",
+)
+def nearest(service: GalaxyService, asked: GalaxyParameters) -> Response:
+    """Answer with the real galaxies that are nearest to a request."""
+    real = _services().real
+    if real is None:
+        return answer(Neighbours(galaxies=[]))
+    values = zip(service.attributes, asked.galaxy(service.served).values, strict=True)
+    found = real.nearest(asked.morphology, {a.name: value for a, value in values if value is not None})
+    return answer(Neighbours(galaxies=[real.facts(neighbour) for neighbour in found]))
 
 
 @get_galaxies(

@@ -24,7 +24,9 @@ from galaxies.common.json_writing import json_text
 from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of
 from galaxies.generation.fits_files import write_fits
+from galaxies.generation.observed import ObservedSampler
 from galaxies.generation.provenance import file_stem, png_texts
+from galaxies.generation.request_values import RequestError
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import text_chunks, to_picture
 from galaxies.measure import photometry
@@ -53,9 +55,12 @@ from galaxies.serving.queries import (
     SheetParameters,
     kind_for,
 )
+from galaxies.serving.real_galaxies import RealGalaxies
+from galaxies.serving.telescopes import before
 
 _GALAXY_BYTES = 32 * 2**20  # of galaxies that are kept, in case that the same one is asked for in another form
 _PICTURE_BYTES = 64 * 2**20  # of finished pictures
+_TELESCOPES = 16  # with their exposures, that are kept ready
 _PATIENCE_S = 20.0  # for which a request waits
 _USES_UNTIL_RECORDED = 3  # see `Recorder`
 
@@ -111,6 +116,7 @@ class GalaxyService:
         device = self.sampler.engine.device
         cores = torch.get_num_threads() if device.type == "cpu" else 1
         together = cores * chunk_size(self.sampler.config, device)  # fewer would take as long
+        self._observing: BoundedCache[ObservedSampler] = BoundedCache(_TELESCOPES)
         self.queue: ImageQueue[tuple[GalaxyQuery, bool], Galaxy] = ImageQueue(
             self._work, together, most_requests, _PATIENCE_S
         )
@@ -178,7 +184,7 @@ class GalaxyService:
             wanted = torch.tensor([q.wanted for q in missing])
             complete = torch.tensor([[q.others is not None] for q in missing])
             values = torch.where(complete, wanted, self.sampler.complete_all(classes, wanted, seeds))
-            pictures = self._images(classes, values, seeds, [q.solver_steps for q in missing])
+            pictures = self._images(classes, values, seeds, [(q.solver_steps, q.seen_by) for q in missing])
             # Copies: a galaxy that is kept must not keep all of its batch.
             drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(pictures, values, strict=True)]
             galaxies |= dict(zip(missing, drawn, strict=True))
@@ -195,18 +201,54 @@ class GalaxyService:
         """Return the query of a preview in so many steps, or the query itself of a model that has none."""
         return replace(query, solver_steps=steps) if self.sampler.family.has_solver else query
 
-    def _images(self, classes: Tensor, values: Tensor, seeds: list[int], steps: Sequence[int | None]) -> list[Tensor]:
-        """Draw images, those of previews in their number of steps."""
+    def observed(self, query: GalaxyQuery, survey: str, exposure_s: int | None) -> GalaxyQuery:
+        """Return the query of what a survey sees of a galaxy.
+
+        Raises
+        ------
+        RequestError
+            If the model paints no light, or none that the survey can see.
+        """
+        able = ", ".join(name for name, one in self.model.surveys.items() if not isinstance(one, str)) or "none"
+        found = self.model.surveys.get(survey, "this model draws pictures, and no light for a telescope to observe")
+        if isinstance(found, str):
+            raise RequestError(found, "survey", able)
+        return replace(query, seen_by=(survey, exposure_s))
+
+    def _telescope(self, seen_by: tuple[str, int | None]) -> ObservedSampler:
+        ready = self._observing.get(seen_by)
+        if ready is None:
+            survey = self.model.surveys[seen_by[0]]
+            assert not isinstance(survey, str), "refused before"
+            ready = before(self.sampler, survey, seen_by[1])
+            self._observing.put(seen_by, ready, 1)
+        return ready
+
+    def seen(self, query: GalaxyQuery, galaxy: Galaxy) -> bytes:
+        """Return what a survey sees of a galaxy as a PNG file of the survey's own pixels."""
+        assert query.seen_by is not None
+        picture = self._telescope(query.seen_by).pictures(galaxy.image[None])[0]
+        return png_sheet([picture], picture.shape[-1])
+
+    def _images(
+        self,
+        classes: Tensor,
+        values: Tensor,
+        seeds: list[int],
+        ways: Sequence[tuple[int | None, tuple[str, int | None] | None]],
+    ) -> list[Tensor]:
+        """Draw images, those of previews in their number of steps, and what surveys see through their telescopes."""
         images: dict[int, Tensor] = {}
-        for number in dict.fromkeys(steps):
-            rows = [row for row, wanted in enumerate(steps) if wanted == number]
-            sampler = self.sampler
+        for way in dict.fromkeys(ways):
+            rows = [row for row, wanted in enumerate(ways) if wanted == way]
+            number, seen_by = way
+            sampler = self.sampler if seen_by is None else self._telescope(seen_by)
             if number is not None:
                 sampler = copy(self.sampler)
                 sampler.solver = replace(sampler.solver, name="ddim", num_steps=number)
             drawn = sampler.generate(classes[rows], values[rows], [seeds[row] for row in rows])
             images |= dict(zip(rows, drawn, strict=True))
-        return [images[row] for row in range(len(steps))]
+        return [images[row] for row in range(len(ways))]
 
     def _given(self, query: GalaxyQuery) -> Tensor:
         """Return what was set (1, A), NaN for the rest."""
@@ -321,6 +363,8 @@ class Services:
     ----------
     services : sequence of GalaxyService
         The first one answers where a request names none.
+    real : RealGalaxies, optional
+        Of which the nearest to a request are shown.
 
     Attributes
     ----------
@@ -331,7 +375,8 @@ class Services:
         Finished files by their tags.
     """
 
-    def __init__(self, services: Sequence[GalaxyService]) -> None:
+    def __init__(self, services: Sequence[GalaxyService], real: RealGalaxies | None = None) -> None:
+        self.real = real
         self.by_id = {service.model.id: service for service in services}
         self.served: Models = {name: service.served for name, service in self.by_id.items()}
         self.pictures: BoundedCache[bytes] = BoundedCache(_PICTURE_BYTES)
@@ -361,6 +406,7 @@ class Services:
                 for m in morphologies_of(tuple(classes))
             ],
             models=[service.model.facts() for service in self.by_id.values()],
+            real=None if self.real is None else self.real.describe(),
             pixels=list(PIXELS),
             max_seed=MAX_SEED,
         )

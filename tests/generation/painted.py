@@ -89,10 +89,16 @@ class LightPainter(ImageGenerator):
         return flux[..., None, None] * (profile / profile.sum((1, 2), keepdim=True))[:, None]
 
 
+class LightAndPicturePainter(LightPainter):
+    """Paint the light of `LightPainter`, and for pictures what `Painter` does."""
+
+    forward = Painter.forward
+
+
 def light_painting_sampler(kind: type[GalaxySampler] = GalaxySampler) -> GalaxySampler:
     """Return a sampler of painted light, on the CPU."""
     config = Config(**{**FLUX, **GRIZ})
-    return kind(LightPainter(config), config, population(), Engine.choose("cpu", "fp32"))
+    return kind(LightAndPicturePainter(config), config, population(), Engine.choose("cpu", "fp32"))
 
 
 def population(count: int = 400) -> Population:

@@ -55,7 +55,10 @@ def test_models(client):
     assert facts["pixels"] == list(PIXELS) and facts["max_seed"] == MAX_SEED
     gan = facts["models"][0]
     assert gan["checkpoint"] == "gan/latest.pt"
-    assert (gan["step"], gan["training_data"]) == (1, {"source": "random numbers", "count": 400})
+    assert (gan["step"], gan["card"]) == (1, None)
+    data = gan["training_data"]
+    assert (data["source"], data["count"], data["credit"]) == ("random numbers", 400, None)
+    assert data["trained_on"] == 400
     assert facts["models"][1]["description"].startswith("diffusion, sde with 2 steps")
     for given in gan["attributes"]:
         attribute = ATTRIBUTES[given["name"]]

@@ -17,7 +17,7 @@ from config_physics import Config
 from galaxies.images.composites import pictures_of_run
 from galaxies.serving.application import create_app
 from galaxies.serving.models import ServedModel, load_models
-from tests.generation.painted import ATTRIBUTES, BANDS, FLUX, painting_sampler
+from tests.generation.painted import ATTRIBUTES, BANDS, FLUX, light_painting_sampler, painting_sampler
 from tests.serving.test_app import ask
 
 GALAXY = "morphology=early-type&magnitude_r=19.5&color_g_r=0.7&size_arcsec=1.1&redshift=0.4&seed=7"
@@ -156,3 +156,34 @@ def test_one_band_and_one_class_beside_a_display_model(untrained, tmp_path):
     assert client.get("/api/image.png?morphology=spiral&model=diffusion&size=0.1").status_code == 200
     refused = client.get("/api/image.png?morphology=galaxy&model=diffusion").json["error"]
     assert refused.startswith("unknown morphology 'galaxy': choose one of spiral, elliptical")
+
+
+def test_a_telescope_sees_the_light():
+    """In its own pixels, of the frame of 12.8 arcseconds; with the noise of a longer exposure, less of it."""
+    light = create_app([ServedModel(light_painting_sampler(), "painted/latest.pt", 7)]).test_client()
+    surveys = {one["name"]: one for one in light.get("/api/model").json["models"][0]["telescopes"]}
+    assert [one["pixel_scale"] for one in surveys.values()] == [0.396, 0.2, 0.1, None]
+    assert [band["name"] for band in surveys["LSST"]["bands"]] == ["g", "r", "i", "z"]  # u and y lie beyond the light
+
+    def seen(survey, more=""):
+        answer = light.get(f"/api/telescope.png?{GALAXY}&survey={survey}{more}")
+        return np.asarray(Image.open(io.BytesIO(answer.data))).astype(float)
+
+    assert [seen(name).shape for name in ("SDSS", "LSST", "Euclid_VIS")] == [(33, 33, 3), (64, 64, 3), (128, 128, 3)]
+    # Contrast goes by the noise: what is ten times as bright in units of it is brighter on the picture.
+    middle = [seen("LSST", f"&exposure={seconds}")[30:34, 30:34].mean() for seconds in (10, 1000, 100_000)]
+    assert middle == sorted(middle) and middle[0] + 20 < middle[2]
+    assert (seen("LSST") != seen("LSST", "&exposure=5520")).any()  # g and z have another of their own
+    refused = light.get(f"/api/telescope.png?{GALAXY}&survey=COSMOS")
+    assert (refused.status_code, refused.json["parameter"]) == (400, "survey")
+    assert refused.json["allowed"] == "SDSS, LSST, Euclid_VIS" and "finer than the 0.1" in refused.json["error"]
+    for more in ("&survey=LSST&exposure=0", "&survey=LSST&exposure=1e3", "&survey=VLT", ""):
+        assert light.get(f"/api/telescope.png?{GALAXY}{more}").status_code == 400
+    assert light.get(f"/api/image.png?{GALAXY}&survey=LSST").status_code == 400
+
+
+def test_a_model_of_pictures_has_no_telescopes(untrained):
+    client = create_app(load_models([untrained["gan"]], "cpu")).test_client()
+    assert client.get("/api/model").json["models"][0]["telescopes"] == []
+    refused = client.get("/api/telescope.png?morphology=spiral&survey=LSST")
+    assert refused.status_code == 400 and "no light" in refused.json["error"]

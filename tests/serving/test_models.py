@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from galaxies.common.errors import UserError
+from galaxies.serving.application import create_app
 from galaxies.serving.models import ServedModel, load_found
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.storage.release import WEIGHTS, find_checkpoints, write_release
@@ -140,4 +141,21 @@ def test_folders_of_the_disk_are_not_shown(untrained, tmp_path, source, shown):
     state = load_checkpoint(untrained["gan"])
     save_checkpoint(tmp_path / "latest.pt", {**state, "provenance": {"source": source, "count": 5, "sha256": {}}})
     facts = ServedModel.load(tmp_path / "latest.pt", "cpu").facts()
-    assert facts.training_data.model_dump() == {"source": shown, "count": 5}
+    assert (facts.training_data.source, facts.training_data.count) == (shown, 5)
+    assert facts.training_data.trained_on == len(state["population"]["classes"])
+
+
+def test_the_card_beside_a_release_is_there_to_read(untrained, tmp_path):
+    state = load_checkpoint(untrained["gan"])
+    state["provenance"] |= {"credit": "Survey of the Sky (Doe et al. 2001)"}
+    save_checkpoint(tmp_path / "latest.pt", state)
+    (tmp_path / "card.md").write_text("# gan: ein Modell für Galaxien\n", encoding="utf-8")
+    model = ServedModel.load(tmp_path / "latest.pt", "cpu")
+    assert model.facts().training_data.credit == "Survey of the Sky (Doe et al. 2001)"
+    client = create_app([model]).test_client()
+    answer = client.get(f"/{client.get('/api/model').json['models'][0]['card']}")
+    assert (answer.text, answer.content_type) == ("# gan: ein Modell für Galaxien\n", "text/plain; charset=utf-8")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for unreadable in (b"\xff\xfe", b"#" * (2**20 + 1)):
+        (tmp_path / "card.md").write_bytes(unreadable)
+        assert ServedModel.load(tmp_path / "latest.pt", "cpu").facts().card is None

@@ -98,7 +98,9 @@ def test_every_reference_leads_somewhere():
     assert {name for kind, name in found if kind == "parameters"} == set(DOCUMENT["components"]["parameters"])
 
 
-ROUTES = [path for path in DOCUMENT["paths"] if parameters_of(path)]
+OF_LIGHT = "/api/telescope.png"  # which models of pictures refuse; test_flux.py asks it
+PATHS = [path for path in DOCUMENT["paths"] if path != OF_LIGHT]
+ROUTES = [path for path in PATHS if parameters_of(path)]
 
 
 def example_of(path: str, known: list[str]) -> dict[str, object]:
@@ -184,7 +186,7 @@ def check_schema(value, schema, place="answer") -> None:
             check_schema(entry, schema.get("items", {}), f"{place}[{k}]")
 
 
-@pytest.mark.parametrize("path", DOCUMENT["paths"])
+@pytest.mark.parametrize("path", PATHS)
 def test_answers_are_as_described(client, path):
     query = example_of(path, ["size", "brightness"])
     answer = client.get(path, query_string=query)

@@ -186,7 +186,18 @@ def test_load(open_page):
     page = open_page()
     assert page.locator("#classes button").all_inner_texts() == ["Spiral", "Elliptical", "Merger", "Edge-on"]
     assert [s.get_attribute("data-attribute") for s in page.locator(".track input").all()] == list(ATTRIBUTES)
-    expect(page.locator("#provenance")).to_contain_text("gan/latest.pt")
+    said = "None of these galaxies exists: a neural network (a GAN), trained on 400 galaxies (random numbers), invents "
+    expect(page.locator("#about")).to_contain_text(said + "them, 64 × 64 pixels.")
+    for word in (re.compile(r"\d ms\b"), re.compile(r"latest\.pt|\bstep\b")):  # they help nobody, and stand in the card
+        assert page.get_by_text(word).locator("visible=true").count() == 0
+    page.get_by_role("button", name="Credits").click()
+    card = page.get_by_role("dialog", name="Model card")
+    expect(card.get_by_text("gan/latest.pt")).to_be_visible()
+    expect(card.get_by_role("heading", name="Credits")).to_be_focused()
+    expect(card.get_by_text("The dataset names nobody.")).to_be_visible()
+    expect(card.get_by_role("link", name="whole card")).to_be_hidden()  # a run has none
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
     expect(page.locator("#seeds .tiles button:enabled")).to_have_count(8)
     assert query_shown(page)["morphology"] == "spiral"
     assert set(query_shown(page)) == {"morphology", *ATTRIBUTES, "seed", "model"}  # a typical galaxy: nothing is free
@@ -518,10 +529,18 @@ def test_link_with_nonsense(open_page):
 def test_downloads(open_page):
     page = open_page("/?morphology=elliptical&seed=3")
     starts = {"PNG": b"\x89PNG", "FITS": b"SIMPLE", "Catalogue row": b"seed,morphology"}
+    menu = page.get_by_role("link", name="FITS")
+    expect(menu).to_be_hidden()
     for label, start in starts.items():
+        page.get_by_text("Download", exact=True).click()
         with page.expect_download() as download:
             page.get_by_role("link", name=label, exact=True).click()
         assert Path(download.value.path()).read_bytes().startswith(start)
+        expect(menu).to_be_hidden()
+    page.get_by_text("Download", exact=True).press("Enter")
+    menu.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(page.locator("#download")).to_be_focused()
 
 
 # Sweeping and comparing
@@ -572,7 +591,7 @@ def test_compare_two_models(open_page):
     wait_shown(page, "#figure-b", model="diffusion", morphology="merger")  # B follows A
     page.locator("#models").get_by_role("button", name="diffusion").click()
     wait_shown(page, model="diffusion")
-    expect(page.locator("#provenance")).to_contain_text("diffusion/latest.pt")
+    expect(page.locator("#about")).to_contain_text("a diffusion model")
 
 
 # Keyboard, small screens, accessibility
@@ -602,7 +621,7 @@ def test_keyboard_alone(open_page):
             break
         assert outline != "none", f"{name} does not show its focus"
     assert order[-1] == "BODY", "the focus does not leave the page again"
-    wanted = ["spiral", "edge-on", "slider-size", "slider-redshift", "random", "png", "more", "sweep-attribute", "play"]
+    wanted = ["spiral", "edge-on", "slider-size", "slider-redshift", "random", "download", "more", "sweep-attribute"]
     assert sorted(wanted, key=order.index) == wanted
 
     merger = page.get_by_role("button", name="Merger", exact=True)
@@ -623,7 +642,7 @@ def test_keyboard_alone(open_page):
     page.focus("#slider-size")
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
-    expect(page.locator("#help dl div")).to_have_count(17)
+    expect(page.locator("#help dl div")).to_have_count(18)
     page.uncheck("#single-keys")
     page.keyboard.press("Escape")
     expect(page.locator("#help")).to_be_hidden()

@@ -156,15 +156,19 @@ def test_the_other_models_picture_is_marked_as_well(page):
 @pytest.mark.slow
 def test_a_download_that_fails_says_so(page):
     answer_nothing(page)
+    menu = page.get_by_text("Download", exact=True)
+    menu.click()
     page.get_by_role("link", name="FITS", exact=True).click()
     expect(page.locator("#message")).to_contain_text("FITS could not be downloaded. The server does not answer")
     page.unroute("**/api/**")
+    menu.click()
     with page.expect_download() as download:
         page.get_by_role("link", name="FITS", exact=True).click()
     name = "spiral_size-0.17_brightness-0.3_ellipticity-0.4_redshift-0.04_seed-5_gan"
     assert download.value.suggested_filename == f"{name}.fits"
     expect(page.locator("#message")).to_be_empty()
     for label, side in (("PNG", 512), ("PNG, native pixels", 64)):
+        menu.click()
         with page.expect_download() as download:
             page.get_by_role("link", name=label, exact=True).click()
         assert download.value.suggested_filename == f"{name}.png"
