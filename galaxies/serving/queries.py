@@ -119,9 +119,9 @@ def _whole(name: str, limits: tuple[int, int]) -> BeforeValidator:
     return _read_by(lambda text: whole_value(name, text, *limits))
 
 
-def _choice(text: str) -> int:
-    """Read one of a few whole numbers, which are written in one way."""
-    if not re.fullmatch("[1-9][0-9]{0,9}", text):
+def _choice(text: Any) -> int:
+    """Read one of a few whole numbers, which are written in one way; a list is one that is there twice."""
+    if isinstance(text, list) or not re.fullmatch("[1-9][0-9]{0,9}", text):
         raise ValueError
     return int(text)
 

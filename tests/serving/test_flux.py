@@ -177,7 +177,7 @@ def test_a_telescope_sees_the_light():
     refused = light.get(f"/api/telescope.png?{GALAXY}&survey=COSMOS")
     assert (refused.status_code, refused.json["parameter"]) == (400, "survey")
     assert refused.json["allowed"] == "SDSS, LSST, Euclid_VIS" and "finer than the 0.1" in refused.json["error"]
-    for more in ("&survey=LSST&exposure=0", "&survey=LSST&exposure=1e3", "&survey=VLT", ""):
+    for more in ("&survey=LSST&exposure=0", "&survey=LSST&exposure=1e3", "&survey=VLT", "&survey=LSST&survey=LSST", ""):
         assert light.get(f"/api/telescope.png?{GALAXY}{more}").status_code == 400
     assert light.get(f"/api/image.png?{GALAXY}&survey=LSST").status_code == 400
 

@@ -134,7 +134,7 @@ def test_what_is_described_is_what_is_accepted(client, path):
             right = [0, MAX_SEED - 64]
         for value in right:
             assert client.get(path, query_string={**base, name: value}).status_code == 200, (name, value)
-        for value in wrong:
+        for value in (*wrong, [right[0], right[0]]):  # once wrong, and twice the right one
             answer = client.get(path, query_string={**base, name: value})
             assert (answer.status_code, answer.json["parameter"]) == (400, name)
 
