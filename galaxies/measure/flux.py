@@ -46,6 +46,7 @@ from galaxies.measure.flux_model import (
 from galaxies.measure.flux_neighbours import close_neighbours
 from galaxies.measure.flux_sky import (
     FluxSky,
+    aperture_noise,
     clipped_median,
     darker_corners,
     estimate_flux_sky,
@@ -277,6 +278,7 @@ def measure_flux(
     light = (clean * weights[..., None, None]).sum(1)
     seen = _adaptive_moments(light, source, grain)
     with torch.no_grad():
+        grain = aperture_noise(detection, good, seen.moments)
         ellipse = Ellipse(seen.centre.detach(), _first_stretch(seen.moments, psf.variances[:, 0]))
         core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
         drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
@@ -363,13 +365,13 @@ def measure_flux(
 
     missing = (significance < _SIGNIFICANT) | (seen.centre.abs().amax(1) > side / 4)
     missing = missing | (light.amax((1, 2)) > _DEFECT_LIGHT * whole)
-    aperture = distance <= FLUX_APERTURE * petrosian[:, None, None]
+    within = distance <= FLUX_APERTURE * petrosian[:, None, None]
     flag = (
         missing * NO_SOURCE
         + (whole - light.sum((1, 2)) > _LIGHT_BEYOND * whole) * TOUCHES_EDGE
         + (flux <= 0).any(1) * NEGATIVE_FLUX
         + (~found & ~missing) * NOT_CONVERGED
-        + (aperture & ~good).any(2).any(1) * MISSING_PIXELS
+        + (within & ~good).any(2).any(1) * MISSING_PIXELS
     )
     length = (stretch.square().sum(1) + 1e-8).sqrt()
     ellipticity, position_angle = 1 - (-length).exp(), torch.rad2deg(0.5 * torch.atan2(stretch[:, 1], stretch[:, 0]))

@@ -12,12 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.frame import corner_pixels, kept, pixel_grid, smooth
+from galaxies.measure.frame import corner_mask, corner_pixels, kept, pixel_grid, smooth
 from galaxies.measure.sky import DETECTION_SMOOTHING, rising
 
 _BACKGROUND_SMOOTHING = 3.0 / 64  # frame widths; what is smoother than this is background and no noise
 _HIGH_PASS_LOSS = 1.1  # the noise that goes with the background, where it was smoothed before
-_PIXEL_HIGH_PASS_LOSS = 1.013  # the same for white noise that was not
+_FAR = 3  # pixels between those that are compared for the noise, where neighbours share it
+_TAIL = 0.973  # of the variance of a normal distribution, within 3 standard deviations
+_SHARED_SIGNIFICANT = 4.5  # standard deviations of the correlation of neighbours, from which on noise is not white
+_MOST_SHARED = 0.94  # correlation of neighbours: noise that a Gaussian of 2 pixels smoothed
 _CLIP_SIGMA = 3.0
 _CENTRE_RADIUS = 0.1  # frame widths in which the galaxy's own light is looked at
 _NOISE_OF_LIGHT = 1e-4  # least noise of a band, as a part of the galaxy's brightest: images without noise have none
@@ -95,13 +98,16 @@ class FluxSky(NamedTuple):
     level : Tensor, (N, B)
         Clipped median; carries a gradient.
     noise : Tensor, (N, B)
-        Standard deviation from pixel to pixel.
+        Standard deviation of a pixel.
+    shared : Tensor, (N, B)
+        Correlation of neighbouring pixels' noise, 0 for white noise.
     used : Tensor, (N,)
         Pixels that the level was learned from.
     """
 
     level: Tensor
     noise: Tensor
+    shared: Tensor
     used: Tensor
 
 
@@ -109,22 +115,94 @@ def estimate_flux_sky(images: Tensor, good: Tensor) -> FluxSky:
     """Estimate the sky of images (N, B, S, S), finite, from the `good` pixels (N, S, S), bool, of the corners.
 
     The level is the median of what is left after neighbours, above median + 3 sigma, are clipped; the noise comes from
-    the values below the median, after what is smooth over 3/64 of the frame was taken off. A corner without a good
-    pixel says nothing; a frame without any has the level 0.
+    `shared_noise`. A corner without a good pixel says nothing; a frame without any has the level 0.
     """
     side = images.shape[-1]
     pixels = corner_pixels(side, images.device)
     valid = good.flatten(1)[:, pixels][:, None].expand(-1, images.shape[1], -1)
     level, deviation, count = clipped_median(images.flatten(2)[..., pixels], valid)
     with torch.no_grad():
-        top = (level + _CLIP_SIGMA * deviation)[..., None, None]
-        # A star ends three standard deviations above the sky; else it would spoil the noise of a whole corner.
-        flat = torch.where(good[:, None], images.detach(), level.detach()[..., None, None]).minimum(top)
-        background = smooth(flat.flatten(0, 1), _BACKGROUND_SMOOTHING).view_as(flat)
-        noise = _PIXEL_HIGH_PASS_LOSS * clipped_median((flat - background).flatten(2)[..., pixels], valid)[1]
+        noise, shared = shared_noise(images.detach(), good, level.detach(), deviation)
         brightest = _brightest(images - level[..., None, None])
         noise = noise.maximum(_NOISE_OF_LIGHT * brightest).clamp_min(_LEAST)
-    return FluxSky(level, noise, count[:, 0])
+    return FluxSky(level, noise, shared, count[:, 0])
+
+
+def shared_noise(images: Tensor, good: Tensor, level: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the standard deviation (N, B) of a pixel's noise in the corners, and the correlation of neighbours.
+
+    From pixels less the mean of those a step to either side, in which neither slopes nor faint wings are, for steps of
+    one pixel and of three: white noise has the same variance in both. Correlation q is taken to fall as a Gaussian,
+    q^(d²) over the distance d, as it does in images that were smoothed, drizzled or resampled; with it the variance is
+    6 - 8 q + 2 q⁴ that of a pixel for steps of one.
+
+    Parameters
+    ----------
+    images : Tensor, (N, B, S, S)
+    good : Tensor, (N, S, S), bool
+    level, deviation : Tensor, (N, B)
+        Of the corners' values; what is farther from the level than 3 deviations is no sky.
+    """
+    above = images - level[..., None, None]
+    inside = (good & corner_mask(images.shape[-1], images.device))[:, None]
+    inside = inside & (above.abs() <= (_CLIP_SIGMA * deviation)[..., None, None])
+    far, _ = _bends(above, inside, _FAR)
+    near, count = _bends(above, inside, 1)
+    correlation = torch.linspace(0, _MOST_SHARED, 95, dtype=images.dtype, device=images.device)
+    expected = _bend_variance(correlation, 1) / _bend_variance(correlation, _FAR)
+    ratio = near / far.clamp_min(_LEAST**2)
+    # The first entry, from no correlation on, whose ratio is smaller.
+    upper = (ratio[..., None] < expected).sum(-1).clamp(1, len(correlation) - 1)
+    high, low = expected[upper - 1], expected[upper]
+    part = ((high - ratio) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    shared = correlation[upper - 1] + part * (correlation[upper] - correlation[upper - 1])
+    shared = shared.where(shared > _SHARED_SIGNIFICANT / count.clamp_min(1).sqrt(), 0)
+    variance = torch.where(shared > 0, far / _bend_variance(shared, _FAR), (near + far) / 12) / _TAIL
+    return variance.clamp_min(0).sqrt(), shared
+
+
+def _bends(images: Tensor, inside: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Return the mean square (N, B) of pixels twice less those a step to either side, and the number of them."""
+    squares, count = torch.zeros_like(images[..., 0, 0]), torch.zeros_like(images[..., 0, 0])
+    for planes, seen in ((images, inside), (images.mT, inside.mT)):
+        bend = 2 * planes[..., step:-step] - planes[..., : -2 * step] - planes[..., 2 * step :]
+        whole = seen[..., step:-step] & seen[..., : -2 * step] & seen[..., 2 * step :]
+        squares = squares + bend.square().where(whole, 0).sum((2, 3))
+        count = count + whole.sum((2, 3))
+    return squares / count.clamp_min(1), count
+
+
+def _bend_variance(shared: Tensor, step: int) -> Tensor:
+    """Return the variance of these of noise of variance 1, whose neighbours have the correlation `shared`."""
+    return 6 - 8 * shared ** (step**2) + 2 * shared ** (4 * step**2)
+
+
+def aperture_noise(light: Tensor, good: Tensor, moments: Tensor) -> Tensor:
+    """Return the noise (N,), 1 or more, of the light of galaxies of planes (N, S, S), over that of white noise of 1.
+
+    Their size is that of a Gaussian of `moments` (N, 3), xx, yy and xy in pixels².
+    """
+    pixels = corner_pixels(light.shape[-1], light.device)
+    level, deviation, _ = clipped_median(light.flatten(1)[:, pixels], good.flatten(1)[:, pixels])
+    noise, shared = shared_noise(light[:, None], good, level[:, None], deviation[:, None])
+    area = (moments[:, 0] * moments[:, 1] - moments[:, 2].square()).clamp_min(1e-6).sqrt()
+    return (noise[:, 0] * aperture_grain(shared[:, 0], area)).where(shared[:, 0] > 0, 1).clamp_min(1)
+
+
+def aperture_grain(shared: Tensor, variance: Tensor) -> Tensor:
+    """Return by how much the noise (N,) of light under a Gaussian weight is larger than that of white noise.
+
+    Parameters
+    ----------
+    shared : Tensor, (N,)
+        Correlation of neighbouring pixels' noise.
+    variance : Tensor, (N,)
+        Of the weight along one axis, pixels².
+    """
+    line = 1 + 2 * sum(shared ** (k**2) for k in range(1, 8))
+    # The correlation q^(d²) is a Gaussian of variance 2 s², s² = -1 / (4 ln q).
+    smoothing = -0.25 / shared.clamp(1e-6, 0.999).log()
+    return (line.square() * variance / (variance + smoothing)).clamp_min(1).sqrt()
 
 
 def _brightest(images: Tensor) -> Tensor:

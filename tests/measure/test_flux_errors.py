@@ -46,6 +46,21 @@ def test_values_scatter_by_their_errors_over_draws_of_the_noise(significance):
         assert 0.5 < scatter / getattr(found, error).median().item() < 1.3, value
 
 
+def test_values_scatter_by_their_errors_where_neighbouring_pixels_share_the_noise():
+    """White noise that a Gaussian of one pixel smoothed, as drizzled and resampled images have."""
+    light = discs(201, draws=1) - discs(1, draws=1)  # the same noise in both
+    frequency = torch.fft.fftfreq(SIDE, dtype=torch.float64)
+    transfer = torch.exp(-2 * math.pi**2 * (frequency.square() + frequency.square()[:, None]))
+    noise = torch.randn(DRAWS, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    noise = torch.fft.ifft2(torch.fft.fft2(noise) * transfer).real
+    found = measure_flux(light + noise / noise.std(), 0.5)
+    assert found.noise.median().item() == pytest.approx(1, rel=0.07)
+    ratio = (found.flux.std() / found.flux_error.median()).item()
+    assert 0.6 < ratio < 1.3  # 2.2 if the noise were taken for white
+    for value, error in FIELDS.items():
+        assert 0.4 < getattr(found, value).std().item() / getattr(found, error).median().item() < 1.5, value
+
+
 def test_errors_are_in_the_units_of_their_values_and_fall_with_the_noise():
     images = discs(100, draws=4)
     fine, coarse, bright = (measure_flux(*each) for each in ((images, 0.5), (images, 1.0), (discs(400, draws=4), 0.5)))
@@ -59,7 +74,7 @@ def test_errors_are_in_the_units_of_their_values_and_fall_with_the_noise():
     twice = measure_flux(torch.cat([images, discs(100, draws=8)[4:]], 1), 0.5)
     for error in FIELDS.values():
         torch.testing.assert_close(getattr(counts, error), getattr(fine, error), rtol=0.02, atol=0)
-        assert (getattr(twice, error).mean() / getattr(fine, error).mean()).item() == pytest.approx(0.71, abs=0.15)
+        assert (getattr(twice, error).mean() / getattr(fine, error).mean()).item() == pytest.approx(0.71, abs=0.2)
 
 
 def test_what_is_not_known_of_the_psf_makes_small_galaxies_uncertain():

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from galaxies.measure.flux_sky import clipped_median, darker_corners, estimate_flux_sky, smoothed_noise, without_slope
+from galaxies.measure.flux_sky import (
+    aperture_grain,
+    aperture_noise,
+    clipped_median,
+    darker_corners,
+    estimate_flux_sky,
+    smoothed_noise,
+    without_slope,
+)
 from galaxies.measure.frame import corner_mask
 
 SIDE = 64
@@ -97,13 +105,14 @@ def test_bad_pixels_keep_their_value_and_hide_slopes():
 
 
 @pytest.mark.parametrize("sigma", [1e-9, 2.0])
-@pytest.mark.parametrize("smooth", [0.0, 1.0])
+@pytest.mark.parametrize("smooth", [0.0, 0.7, 1.0, 1.5])
 def test_level_and_noise_are_those_that_were_drawn(sigma, smooth):
     images = 50 * sigma + noise(sigma, seed=6, count=8, smooth=smooth)
     found = estimate_flux_sky(images, GOOD.expand(8, -1, -1))
     assert found.level.mean().item() == pytest.approx(50 * sigma, abs=0.05 * sigma * (1 + smooth))
-    # What is smooth over 3 pixels goes with the background, a fifth of noise that is smooth over one itself.
-    assert found.noise.mean().item() == pytest.approx(sigma * (0.81 if smooth else 1), rel=0.03)
+    assert found.noise.mean().item() == pytest.approx(sigma, rel=0.05 if smooth <= 1 else 0.12)
+    # Noise that a Gaussian of s pixels smoothed correlates as exp(-d²/(4 s²)) over the distance d.
+    assert found.shared.mean().item() == pytest.approx(math.exp(-0.25 / smooth**2) if smooth else 0, abs=0.03)
     assert (found.used > 0.95 * corner_mask(SIDE, images.device).sum()).all()
 
 
@@ -181,3 +190,18 @@ def test_the_zero_of_a_file_is_the_sky_where_wings_can_explain_what_is_above_it(
     brighter = torch.tensor([0.0, 0.0, 0.0, 1.0, 0.3, 0.3, 0.0], dtype=torch.float64)
     found = zero_possible(zero, darker, brighter, error)
     assert found.tolist() == [True, True, False, False, True, False, True]
+
+
+@pytest.mark.parametrize("smooth", [0.7, 1.0])
+def test_light_under_a_gaussian_scatters_by_the_noise_that_pixels_share(smooth):
+    """By brute force: the noise of a weighted sum over that of white noise."""
+    images = noise(1.0, seed=10, count=400, smooth=smooth)[:, 0]
+    weight = torch.exp(-0.5 * (AXIS.square() + AXIS[:, None].square()) * (SIDE / 2) ** 2 / 9)
+    scatter = (images * weight).sum((1, 2)).std() / weight.square().sum().sqrt()
+    shared = torch.tensor([math.exp(-0.25 / smooth**2)], dtype=torch.float64)
+    assert aperture_grain(shared, torch.tensor([9.0])).item() == pytest.approx(scatter.item(), rel=0.1)
+    moments = torch.tensor([[9.0, 9.0, 0.0]], dtype=torch.float64).expand(40, -1)
+    found = aperture_noise(images[:40], GOOD.expand(40, -1, -1), moments)
+    assert found.mean().item() == pytest.approx(scatter.item(), rel=0.1)
+    white = aperture_noise(noise(1.0, seed=11, count=40)[:, 0], GOOD.expand(40, -1, -1), moments)
+    assert white.median().item() == 1
