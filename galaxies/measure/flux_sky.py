@@ -199,7 +199,7 @@ def aperture_grain(shared: Tensor, variance: Tensor) -> Tensor:
     variance : Tensor, (N,)
         Of the weight along one axis, pixels².
     """
-    line = 1 + 2 * sum(shared ** (k**2) for k in range(1, 8))
+    line = 1 + 2 * torch.stack([shared ** (k**2) for k in range(1, 8)]).sum(0)
     # The correlation q^(d²) is a Gaussian of variance 2 s², s² = -1 / (4 ln q).
     smoothing = -0.25 / shared.clamp(1e-6, 0.999).log()
     return (line.square() * variance / (variance + smoothing)).clamp_min(1).sqrt()
