@@ -134,7 +134,10 @@ def _parser() -> Parser:
         help="prepared dataset whose galaxies, the nearest to a request, are shown beside it (default: none)",
     )
     parser.add_argument(
-        "--real-credit", default="", metavar="TEXT", help="whom they are owed to; not needed of a mock survey"
+        "--real-credit",
+        default="",
+        metavar="TEXT",
+        help="whom they are owed to; not needed of a mock survey (default: none)",
     )
     add_device_option(parser)
     parser.add_argument(

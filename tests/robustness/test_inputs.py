@@ -42,6 +42,7 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("--checkpoint", "app.py --port 0 --checkpoint run/latest.pt", ("run/latest.pt",)),
     ("--checkpoint", "app.py --port 0 --checkpoint gan/generator.safetensors",
      ("gan/generator.json", "gan/generator.safetensors")),
+    ("--real", "app.py --port 0 --checkpoint run/latest.pt --real data --real-credit me", _DATASET),
     ("--data", "galaxy.py --dry-run --data data", _DATASET),
     ("--vgg-weights", _VGG, ("vgg.pt",)),
     ("--start-from", "galaxy.py --dry-run --data data --start-from run/latest.pt", ("run/latest.pt",)),

@@ -194,6 +194,8 @@ def test_arms_are_read_in_flux_of_any_unit_and_band():
     for statistic in MORPHOLOGY_STATISTICS:
         assert other.values[statistic.name][0] == pytest.approx(measured.values[statistic.name][0], rel=1e-3, abs=1e-4)
     levels = levels_of_flux(flux)
-    assert levels.shape == (1, 3, 64, 64) and levels[0, :, :8, :8].std() == pytest.approx(0.01, rel=0.2)
+    assert levels.shape == (1, 3, 64, 64)
+    corners = torch.stack([levels[0, 0, y : y + 12, x : x + 12] for y in (0, 52) for x in (0, 52)])
+    assert corners.std() == pytest.approx(0.01, rel=0.15)  # of 576 pixels, whose deviation is known to 3 %
     flux[0, 0, 5:9, 5:9] = torch.nan
     assert torch.isfinite(measure_flux_morphology(flux)).all()
