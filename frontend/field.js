@@ -74,7 +74,7 @@ async function load() {
   if (loading || awaited) return;
   loading = true;
   try {
-    backdrop ??= backdropOf(await stampsOf(classes()[0], 0, Array(16).fill(1)));
+    backdrop ??= backdropOf(await stampsOf(model.classes[0], 0, Array(16).fill(1)));
     for (;;) {
       // Galaxies of the squares beside reach into sight by half a picture at most.
       const wanted = tilesIn(inSight(PICTURE)).filter(([column, row]) => !squares.has(keyOf(column, row)));
@@ -101,7 +101,7 @@ async function load() {
 }
 
 async function loadSquare(column, row, sky, of) {
-  const galaxies = galaxiesOf(sky, column, row, classes());
+  const galaxies = galaxiesOf(sky, column, row, model.classes);
   const groups = Map.groupBy(galaxies, ({ morphology }) => morphology);
   await Promise.all([...groups].map(async ([morphology, group]) => {
     const stamps = await stampsOf(morphology, group[0].seed, group.map(({ scale }) => scale));
@@ -146,8 +146,6 @@ function forgetAll() {
   buttons.replaceChildren();
   choose(null);
 }
-
-const classes = () => model.classes;
 
 /** Draw a square anew of its galaxies and those beside it. */
 function drawn(square) {

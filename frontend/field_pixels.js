@@ -9,22 +9,23 @@ const WHOLE = 0.6; // of half a picture's width, within which a galaxy is laid d
  * A galaxy without its sky, at the size at which it is laid down.
  *
  * @param {ImageData} picture  of n x n pixels
- * @returns {{side: number, light: Float32Array, window: Float32Array, noise: number[], sky: number[]}} light above the sky (n * n * 3) times the
- *   window, and mean and deviation of the corners, for red, green and blue
+ * @returns {{side: number, light: Float32Array, window: Float32Array, noise: number[], sky: number[]}} light above the
+ *   sky (n * n * 3) times the window (n * n), and median and deviation of the corners, for red, green and blue
  */
 export function stampOf(picture) {
   const side = picture.width;
-  const corners = cornersOf(picture);
+  const window = Float32Array.from({ length: side * side }, (_, place) => windowAt(place % side, Math.floor(place / side), side));
+  const corners = [];
+  window.forEach((part, place) => {
+    if (part === 0) corners.push(picture.data.slice(4 * place, 4 * place + 3));
+  });
   const sky = [0, 1, 2].map((band) => median(corners.map((pixel) => pixel[band])));
   // By the median of absolute deviations: a neighbour in a corner is no noise.
   const noise = sky.map((level, band) => 1.4826 * median(corners.map((pixel) => Math.abs(pixel[band] - level))));
   const light = new Float32Array(side * side * 3);
-  const window = new Float32Array(side * side);
-  for (let place = 0; place < side * side; place += 1) {
-    const part = windowAt(place % side, Math.floor(place / side), side);
-    window[place] = part;
+  window.forEach((part, place) => {
     for (let band = 0; band < 3; band += 1) light[3 * place + band] = part * (picture.data[4 * place + band] - sky[band]);
-  }
+  });
   return { side, light, window, noise, sky };
 }
 
@@ -89,15 +90,6 @@ export function normal(seed) {
     kept = radius * Math.sin(angle);
     return radius * Math.cos(angle);
   };
-}
-
-function cornersOf({ width, data }) {
-  const found = [];
-  for (let place = 0; place < width * width; place += 1) {
-    const [x, y] = [place % width, Math.floor(place / width)];
-    if (windowAt(x, y, width) === 0) found.push([data[4 * place], data[4 * place + 1], data[4 * place + 2]]);
-  }
-  return found;
 }
 
 function median(values) {
