@@ -72,11 +72,12 @@ def _real_galaxies(path: Path | None, credit: str) -> RealGalaxies | None:
         return None
     import numpy as np
 
+    from galaxies.datasets.layout import MOCK_SOURCE
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.serving.real_galaxies import RealGalaxies
 
     data = PreparedDataset.open(path, verify=False)
-    are_mock = str(data.manifest.get("source") or "").startswith("mock survey")
+    are_mock = str(data.manifest.get("source") or "").startswith(MOCK_SOURCE)
     if not credit and not are_mock:
         raise UserError(f"the galaxies of {path} are somebody's: say with --real-credit whom they are owed to")
     everything = np.arange(len(data.images))

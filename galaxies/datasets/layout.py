@@ -26,6 +26,8 @@ from config_physics import (
 )
 from galaxies.images.bands import band_in
 
+MOCK_SOURCE = "mock survey"  # how a dataset's source begins whose galaxies nobody observed
+
 # Columns of numbers beside the attributes. Scale, noise and blur say how a galaxy was observed, a band each.
 _DISPLAY_COLUMNS = ("pixel_scale",)
 _FLUX_COLUMNS = ("pixel_scale", "masked", "flag", "psf")

@@ -15,7 +15,7 @@ from galaxies.common.cosmology import arcsec_per_kpc
 from galaxies.common.durable_files import sha256_of
 from galaxies.compute.cores import map_on_cores
 from galaxies.datasets.growing_array import GrowingArray
-from galaxies.datasets.layout import DataLayout, FluxBand
+from galaxies.datasets.layout import MOCK_SOURCE, DataLayout, FluxBand
 from galaxies.datasets.writing import DatasetWriter, split_of
 from galaxies.measure.flux import flux_attributes, measure_flux
 from galaxies.measure.flux_model import width_by_wings
@@ -84,7 +84,7 @@ def write_band_dataset(
         If `out` exists and may not be replaced, or cannot be written.
     """
     provenance: dict[str, Any] = {
-        "source": f"mock survey of seed {seed} as {frame.survey.name} sees it",
+        "source": f"{MOCK_SOURCE} of seed {seed} as {frame.survey.name} sees it",
         "rule": "truth",
         "command_line": command_line,
         "telescope": _telescope(frame),

@@ -21,7 +21,7 @@ from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import GALAXY_ZOO, output_folder
 from galaxies.common.signals import exits_when_terminated
-from galaxies.datasets.layout import DISPLAY
+from galaxies.datasets.layout import DISPLAY, MOCK_SOURCE
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure.statistics_table import measure_attributes
@@ -107,7 +107,7 @@ def write_dataset(
     UserError
         If `out` exists and may not be replaced, or cannot be written.
     """
-    provenance = {"source": f"mock survey of seed {seed}", "rule": "truth", "command_line": command_line}
+    provenance = {"source": f"{MOCK_SOURCE} of seed {seed}", "rule": "truth", "command_line": command_line}
     extra = (*TRUTH_COLUMNS, *VOTE_COLUMNS)
     # Fewer galaxies than classes cannot hold every class.
     writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, count < len(MORPHOLOGY_NAMES), extra)

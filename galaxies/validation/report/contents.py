@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from config_physics import Attribute, Morphology, attribute_table, morphologies_of
+from galaxies.datasets.layout import MOCK_SOURCE
 from galaxies.validation.report.cells import AttributeName, Drawn, Figures, Interval, LeftOut, Name, Part, Sets, Share
 from galaxies.validation.report.control import Control
 from galaxies.validation.report.realism import Realism
 
 FORMAT_VERSION = 5
-MOCK = "mock survey"  # how the source of a simulated dataset begins
 
 
 def _check_generation(seconds: dict[str, float]) -> dict[str, float]:
@@ -161,7 +161,7 @@ class Dataset(Part):
     @property
     def is_mock(self) -> bool:
         """Whether its galaxies are those of a mock survey."""
-        return (self.source or "").startswith(MOCK)
+        return (self.source or "").startswith(MOCK_SOURCE)
 
     @property
     def called(self) -> str:
