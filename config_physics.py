@@ -8,6 +8,7 @@ all read them, so their order is decided once. The settings of a run (`Config`) 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -44,34 +45,87 @@ MORPHOLOGY_NAMES = tuple(m.name for m in MORPHOLOGIES)
 
 
 ONE_CLASS = "galaxy"  # of a dataset whose galaxies nobody has sorted
+MOST_CLASSES = 64
+MOST_CLASS_TEXT = 100  # characters of a class's label and of its description
+_CLASS_NAME = re.compile(r"[^\W_][\w .,:/()+-]{0,39}")
 
 
-def morphologies_of(names: Sequence[str]) -> tuple[Morphology, ...]:
-    """Return classes by their names; one that is not in `MORPHOLOGIES` is called by its name."""
+def fault_of_classes(names: Sequence[str]) -> str:
+    """Tell what is wrong with the classes of a new dataset, as a clause; nothing if they are as they have to be.
+
+    A name is a letter or digit and up to 39 more characters: letters, digits, blanks and ``_ . , : / ( ) + -``. Names
+    that differ by capitals alone are two, as in SAb and Sab. There are 1 to `MOST_CLASSES`.
+    """
+    if not names:
+        return "there is no class"
+    for name in names:
+        if not _CLASS_NAME.fullmatch(name) or name != name.strip():
+            return (
+                f"{shown(name)} is no name of a class: that is a letter or digit and up to 39 more of letters, digits, "
+                "blanks and _ . , : / ( ) + -"
+            )
+        if names.count(name) > 1:
+            return f"{shown(name)} is the name of two classes"
+    if len(names) > MOST_CLASSES:
+        return f"there are {len(names)} classes, such as {shown(names[0])}, where up to {MOST_CLASSES} are possible"
+    return ""
+
+
+def morphologies_of(
+    names: Sequence[str], labels: Sequence[str] = (), descriptions: Sequence[str] = ()
+) -> tuple[Morphology, ...]:
+    """Return classes by their names, with labels and descriptions where they are told, in the order of the names.
+
+    One without a label has that of `MORPHOLOGIES`, or where it is not there is called by its name.
+    """
     table = {m.name: m for m in MORPHOLOGIES}
-    return tuple(table.get(n) or Morphology(n, n.replace("-", " ").replace("_", " ").capitalize(), "") for n in names)
+    rows = []
+    for place, name in enumerate(names):
+        row = table.get(name) or Morphology(name, _label(name), "")
+        label, about = (told[place] if told else "" for told in (labels, descriptions))
+        rows.append(Morphology(name, label or row.label, about or row.description))
+    return tuple(rows)
+
+
+def _label(name: str) -> str:
+    text = name.replace("-", " ").replace("_", " ")
+    return text[:1].upper() + text[1:]
 
 
 def morphology_index(name: str, classes: Sequence[str] = MORPHOLOGY_NAMES) -> int:
     """Return the class index of a morphology name among `classes`.
 
-    Capitals, `edge_on`, `edge on`, quotes and blanks around it and an s at its end are accepted.
+    Other capitals, `edge_on`, `edge on`, quotes and blanks around it and an s at its end are accepted where they leave
+    no doubt.
 
     Raises
     ------
     UserError
-        If the name is none of the classes.
+        If the name is none of the classes, or two of them differ from it by capitals and the like alone.
     """
-    known = {_plain_name(one): index for index, one in reversed(list(enumerate(classes)))}
+    if (exact := name.strip(_AROUND)) in classes:
+        return list(classes).index(exact)
+    known: dict[str, list[int]] = {}
+    for index, one in enumerate(classes):
+        known.setdefault(_plain_name(one), []).append(index)
     plain = _plain_name(name)
-    found = known.get(plain, known.get(plain.removesuffix("s")))
-    if found is None:
-        raise UserError(f"unknown morphology {shown(name)}: choose one of {', '.join(classes)}")
-    return found
+    found = known.get(plain) or known.get(plain.removesuffix("s")) or []
+    if len(found) > 1:
+        alike = " and ".join(classes[index] for index in found)
+        raise UserError(f"morphology {shown(name)} may be {alike}: write it as it stands there")
+    if not found:
+        near = difflib.get_close_matches(plain, known, 1) if len(classes) > _FEW_CLASSES else []
+        hint = f"; is it {classes[known[near[0]][0]]}?" if near else ""
+        raise UserError(f"unknown morphology {shown(name)}: choose one of {', '.join(classes)}{hint}")
+    return found[0]
+
+
+_FEW_CLASSES = 8  # which are seen at a glance
+_AROUND = " \t\r\n\"'"  # of a name
 
 
 def _plain_name(name: str) -> str:
-    return "-".join(name.strip(" \t\r\n\"'").lower().replace("_", " ").replace("-", " ").split())
+    return "-".join(name.strip(_AROUND).lower().replace("_", " ").replace("-", " ").split())
 
 
 @dataclass(frozen=True)
@@ -334,6 +388,8 @@ class Config:
     kind: str = setting("display", "colour pictures, or flux in nanojansky a pixel", choices=KINDS, option=False)
     bands: tuple[str, ...] = setting(BAND_NAMES, "planes of an image", option=False)
     classes: tuple[str, ...] = setting(MORPHOLOGY_NAMES, "classes of galaxies", option=False)
+    class_labels: tuple[str, ...] = setting((), "what people call each class (none: by its name)", option=False)
+    class_descriptions: tuple[str, ...] = setting((), "what each class is, in words (none: not told)", option=False)
     softening: tuple[float, ...] = setting(
         (), "flux at which a band's stretch turns from linear to logarithmic, nJy a pixel", option=False
     )
@@ -606,6 +662,11 @@ class Config:
         texts = all(isinstance(name, str) and name and name.isprintable() for name in self.classes)
         if not (texts and self.classes and len(set(self.classes)) == len(self.classes)):
             raise UserError(f"classes is {self.classes!r}: it takes different names, one or more")
+        for name in ("class_labels", "class_descriptions"):
+            texts = getattr(self, name)
+            fits = all(isinstance(t, str) and len(t) <= MOST_CLASS_TEXT and (t.isprintable() or not t) for t in texts)
+            if not fits or len(texts) not in (0, len(self.classes)):
+                raise UserError(f"{name} is {texts!r}: it takes a line for each class, or none")
         flux = self.kind == "flux"
         if not flux and self.bands != BAND_NAMES:
             raise UserError(f"bands is {self.bands!r}: display pictures have {', '.join(BAND_NAMES)}")
@@ -657,7 +718,7 @@ class Config:
     @property
     def morphologies(self) -> tuple[Morphology, ...]:
         """The run's classes."""
-        return morphologies_of(self.classes)
+        return morphologies_of(self.classes, self.class_labels, self.class_descriptions)
 
     @property
     def condition_parts(self) -> tuple[int, int, int]:

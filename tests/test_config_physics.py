@@ -16,6 +16,7 @@ from config_physics import (
     attribute_of,
     attribute_table,
     bands_of_attribute,
+    fault_of_classes,
     morphologies_of,
     morphology_index,
 )
@@ -240,6 +241,8 @@ PAPER = {
     "bands": ["r", "g", "b"],
     "classes": ["spiral", "elliptical", "merger", "edge-on"],
     "softening": [],
+    "class_labels": [],
+    "class_descriptions": [],
     "psf_fwhm": [],
     "telescope": "on",
     "oversampling": 2,
@@ -389,3 +392,51 @@ def test_classes_of_any_names_are_found_as_people_write_them():
     with pytest.raises(UserError, match="unknown morphology 'spiral': choose one of ring, barred_spiral, S0, edge-on"):
         morphology_index("spiral", classes)
     assert [m.label for m in morphologies_of(("merger", "barred_spiral"))] == ["Merger", "Barred spiral"]
+
+
+def test_names_that_differ_by_capitals_alone_are_two_classes():
+    classes = ("SAb", "Sab", "E")  # unbarred, and between Sa and Sb (de Vaucouleurs 1959)
+    assert [morphology_index(name, classes) for name in ("SAb", "Sab", " Sab ", "es")] == [0, 1, 1, 2]
+    with pytest.raises(UserError, match="morphology 'sab' may be SAb and Sab: write it as it stands there"):
+        morphology_index("sab", classes)
+
+
+def test_a_misspelt_class_is_told_the_nearest():
+    many = ("Sa", "Sb", "Sc", "S0", "E", "ringed_spiral", "merger", "edge-on", "irregular")
+    with pytest.raises(UserError, match=r"choose one of Sa, Sb, .*, irregular; is it ringed_spiral\?$"):
+        morphology_index("ringd spirals", many)
+    with pytest.raises(UserError, match=r", irregular$"):
+        morphology_index("xyz", many)
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        (("spiral", "S0", "Sa (barred), ringed", "ålesund", "9"), ""),
+        ([f"c{k}" for k in range(64)], ""),
+        ((), "there is no class"),
+        (("a", "b", "a"), "'a' is the name of two classes"),
+        ([f"c{k}" for k in range(65)], "there are 65 classes, such as 'c0', where up to 64 are possible"),
+        (("a" * 40,), ""),
+        (("a" * 41,), "is no name of a class"),
+        (("",), "'' is no name of a class"),
+        (("a ",), "'a ' is no name of a class"),
+        (("-a",), "'-a' is no name of a class"),
+        (("a\nb",), "is no name of a class"),
+        (("a;b",), "'a;b' is no name of a class"),
+    ],
+)
+def test_what_a_class_may_be_called(names, wrong):
+    assert wrong in fault_of_classes(names) if wrong else fault_of_classes(names) == ""
+
+
+def test_classes_are_called_as_the_data_says():
+    config = Config(classes=("spiral", "S0_b"), class_labels=("", "Lenticular"), class_descriptions=("arms", ""))
+    assert [(m.name, m.label, m.description) for m in config.morphologies] == [
+        ("spiral", "Spiral", "arms"),
+        ("S0_b", "Lenticular", ""),
+    ]
+    assert Config.from_dict(config.to_dict()) == config
+    for wrong in (("a",), ("a", "x" * 101), ("a", "b\n"), ("a", 1)):
+        with pytest.raises(UserError, match=r"class_labels is .*: it takes a line for each class, or none"):
+            dataclasses.replace(config, class_labels=wrong)

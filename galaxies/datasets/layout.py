@@ -6,9 +6,10 @@ nanojansky a pixel, one plane a band, sky subtracted, so that magnitudes and col
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from config_physics import (
     FLUX_ATTRIBUTES,
     MORPHOLOGY_NAMES,
     MOST_BANDS,
+    Morphology,
     attribute_of,
     bands_of_attribute,
+    morphologies_of,
 )
 from galaxies.images.bands import band_in
 
@@ -81,6 +84,9 @@ class DataLayout:
         In the order of the planes.
     classes : tuple of str
         A class index is a place in it.
+    class_labels, class_descriptions : tuple of str
+        What people call each class and what it is, "" where it is not told; none where nothing is. Layouts that differ
+        by these alone are equal.
 
     Raises
     ------
@@ -91,6 +97,8 @@ class DataLayout:
     kind: str
     bands: tuple[FluxBand, ...]
     classes: tuple[str, ...] = MORPHOLOGY_NAMES
+    class_labels: tuple[str, ...] = field(default=(), compare=False)
+    class_descriptions: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         names = self.band_names
@@ -100,6 +108,8 @@ class DataLayout:
             raise ValueError(f"a band called {wrong[0]!r}, where letters and digits are possible")
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError("no class, or one twice")
+        if any(len(told) not in (0, len(self.classes)) for told in (self.class_labels, self.class_descriptions)):
+            raise ValueError("another number of labels or descriptions than of classes")
 
     @property
     def is_flux(self) -> bool:
@@ -168,8 +178,24 @@ class DataLayout:
             return low, high
         return 2 * low - high, 2 * high - low  # made of votes, whose shares may be a little beyond
 
+    @property
+    def morphologies(self) -> tuple[Morphology, ...]:
+        """The classes with their labels and descriptions."""
+        return morphologies_of(self.classes, self.class_labels, self.class_descriptions)
+
+    def with_classes(self, classes: Sequence[Morphology]) -> DataLayout:
+        """Return the same with other classes."""
+        names, labels, about = (tuple(getattr(c, part) for c in classes) for part in ("name", "label", "description"))
+        return dataclasses.replace(self, classes=names, class_labels=labels, class_descriptions=about)
+
     def to_manifest(self, known: Sequence[str]) -> dict[str, Any]:
-        """Return what a manifest says of flux: kind, bands, classes, and the units of the attributes that are known."""
+        """Return what a manifest says of the classes, and of flux its kind, bands and the units of known attributes."""
+        classes: dict[str, Any] = {"classes": list(self.classes)}
+        for name, told in (("class_labels", self.class_labels), ("class_descriptions", self.class_descriptions)):
+            if any(told):
+                classes[name] = {of: text for of, text in zip(self.classes, told, strict=True) if text}
+        if not self.is_flux:
+            return classes
         bands = [
             {
                 "name": band.name,
@@ -183,24 +209,33 @@ class DataLayout:
             "kind": self.kind,
             "pixel_unit": "nJy",
             "bands": bands,
-            "classes": list(self.classes),
+            **classes,
             "units": {name: row.unit for name, row in rows.items()},
         }
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> DataLayout:
-        """Return the layout that a manifest of flux says.
+        """Return the layout that a manifest says; one of a display that names no classes has those of the program.
 
         Raises
         ------
         ValueError
             If it cannot be.
         """
+        classes = tuple(manifest.get("classes", MORPHOLOGY_NAMES))
+        texts: list[tuple[str, ...]] = []
+        for entry in ("class_labels", "class_descriptions"):
+            told = manifest.get(entry, {})
+            if strange := [name for name in told if name not in classes]:
+                raise ValueError(f"{entry} has {strange[0]!r}, which is no class")
+            texts.append(tuple(told.get(name, "") for name in classes) if told else ())
+        if manifest.get("kind", DISPLAY.kind) == DISPLAY.kind:
+            return cls(DISPLAY.kind, DISPLAY.bands, classes, *texts)
         bands = [
             FluxBand(row["name"], math.nan if row["wavelength_nm"] is None else float(row["wavelength_nm"]))
             for row in manifest["bands"]
         ]
-        return cls("flux", tuple(bands), tuple(manifest["classes"]))
+        return cls("flux", tuple(bands), classes, *texts)
 
 
 DISPLAY = DataLayout("display", tuple(FluxBand(name) for name in BAND_NAMES))

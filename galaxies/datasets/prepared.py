@@ -19,12 +19,25 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import MOST_BANDS, Config, attribute_table, morphology_index
+from config_physics import MOST_BANDS, MOST_CLASS_TEXT, Config, attribute_table, morphology_index
 from galaxies.common.device_errors import first_sentence
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError, shown
 from galaxies.common.reading import MissingError, check_regular, open_regular, read_json
-from galaxies.common.schema import SchemaError, brief, either, entries, exactly, items, mapping, number, text, whole
+from galaxies.common.schema import (
+    Check,
+    SchemaError,
+    anything,
+    brief,
+    either,
+    entries,
+    exactly,
+    items,
+    mapping,
+    number,
+    text,
+    whole,
+)
 from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.datasets.writing import FORMAT_VERSIONS, PHOTOMETRY, SPLITS
 from galaxies.images.stretch import NOISE_SOFTENING
@@ -37,6 +50,16 @@ _AGAIN = "prepare the data again with --overwrite"
 _MANIFEST_BYTES = 512 << 20  # it names every picture that was left out
 _LABELS = ("object_id", "morphology", "split")
 _NAME = either(exactly(None), text())
+_MOST_CLASSES = 1000  # of old datasets; new ones have no more than `MOST_CLASSES`
+
+
+def _printable_line() -> Check:
+    return Check(
+        f"text of at most {MOST_CLASS_TEXT} characters that can be printed",
+        lambda value: isinstance(value, str) and len(value) <= MOST_CLASS_TEXT and value.isprintable(),
+    )
+
+
 # What the rest of the program takes from a manifest; it holds more, for people.
 _MANIFEST = entries(
     {
@@ -47,13 +70,20 @@ _MANIFEST = entries(
         "attributes": mapping(whole(0)),
         "sha256": entries({"images.npy": text(), "catalogue.csv": text()}, {"psfs.npy": text()}, others=False),
     },
-    {"source": _NAME, "rule": _NAME, "photometry": whole(1)},
+    {
+        "source": _NAME,
+        "rule": _NAME,
+        "photometry": whole(1),
+        "classes": items(text(), 1, _MOST_CLASSES),
+        "class_labels": mapping(_printable_line()),
+        "class_descriptions": mapping(_printable_line()),
+    },
 )
 _FLUX_MANIFEST = entries(
     {
         "kind": text("flux"),
         "bands": items(entries({"name": text(), "wavelength_nm": either(exactly(None), number(0))}), 1, MOST_BANDS),
-        "classes": items(text(), 1, 1000),
+        "classes": anything(),
     }
 )
 _ESTIMATED = 512  # images that tell the noise of a band where the catalogue does not
@@ -238,9 +268,9 @@ class PreparedDataset:
     def settings(self, attributes: tuple[str, ...]) -> dict[str, Any]:
         """Return the settings of a run that come from its data, by their names in `Config`.
 
-        Of flux these are, beside bands and classes, the softening of the stretch by the typical noise of each band in
-        the training split, the usual pixel scale and width of the PSF, and the range of each attribute: that of the
-        central 99 % of the training galaxies.
+        These are image size, kind, bands, classes, and what these are called where that is told; and of flux
+        the softening of the stretch by the typical noise of each band in the training split, the usual pixel scale and
+        width of the PSF, and the range of each attribute: that of the central 99 % of the training galaxies.
 
         Raises
         ------
@@ -249,6 +279,9 @@ class PreparedDataset:
         """
         shape = {"image_size": self.image_size, "kind": self.layout.kind, "bands": self.layout.band_names}
         shape["classes"] = self.layout.classes
+        labels, about = self.layout.class_labels, self.layout.class_descriptions
+        shape |= {"class_labels": labels} if any(labels) else {}
+        shape |= {"class_descriptions": about} if any(about) else {}
         if not self.layout.is_flux:
             return shape
         rows = self.rows("train")
@@ -384,10 +417,10 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], DataLayout]:
                 "prepare the data again"
             )
         _MANIFEST(manifest)
-        layout = DISPLAY
-        if version == FORMAT_VERSIONS["flux"]:
+        is_flux = version == FORMAT_VERSIONS["flux"]
+        if is_flux:
             _FLUX_MANIFEST(manifest)
-            layout = DataLayout.from_manifest(manifest)
+        layout = DataLayout.from_manifest(manifest if is_flux else {**manifest, "kind": "display"})
         if strange := [name for name in manifest["attributes"] if not layout.is_attribute(name)]:
             raise SchemaError(f"attributes has {brief(strange[0])}, which is no attribute of such data")
     except MissingError:

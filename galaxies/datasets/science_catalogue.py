@@ -12,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import FLUX_CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, morphology_index
+from config_physics import FLUX_CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, MOST_CLASSES, fault_of_classes, morphology_index
 from galaxies.common.errors import UserError, shown
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
 from galaxies.tables.reading import Table, listed, read_table
 
 NO_CLASS = "galaxy"  # the one class of a dataset without a column of classes
-_MOST_CLASSES = 100
 _TEXTS = ("image", "hdu", "psf_image", "psf_hdu")
 _PER_BAND = {
     "zero_point": Quantity((-50.0, 60.0), (-50.0, 60.0)),
@@ -30,7 +29,6 @@ _PER_BAND = {
 }
 _ANY_NUMBER = Quantity((-math.inf, math.inf), (-90.0, 90.0))
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
-_CLASS = re.compile(r"[^\W_][\w .,:/()+-]{0,39}")
 
 
 class Catalogue(NamedTuple):
@@ -177,15 +175,15 @@ def classes_of(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]
     found = sorted(set(names))
     if not found:
         raise UserError(f"{where} holds no class at all")
-    if strange := next((name for name in found if not _CLASS.fullmatch(name)), None):
-        raise UserError(f"{where} holds {shown(strange)}, which is no name of a class")
+    if len(found) <= MOST_CLASSES and (fault := fault_of_classes(found)):
+        raise UserError(f"{where} names the classes, and {fault}")
     try:
         canonical = {name: MORPHOLOGY_NAMES[morphology_index(name)] for name in found}
     except UserError:
-        if len(found) > _MOST_CLASSES:
+        if len(found) > MOST_CLASSES:
             raise UserError(
                 f"{where} holds {len(found)} different values, such as {shown(found[0])}: no more than "
-                f"{_MOST_CLASSES} classes are taken, so name another column with --columns morphology=NAME"
+                f"{MOST_CLASSES} classes are taken, so name another column with --columns morphology=NAME"
             ) from None
         return names, tuple(found)
     used = set(canonical.values())

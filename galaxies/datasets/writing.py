@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import PIL
 
+from config_physics import fault_of_classes
 from galaxies.common.durable_files import plain_errors, sha256_of
 from galaxies.common.errors import UserError, shown
 from galaxies.common.json_writing import json_text
@@ -85,8 +86,9 @@ class DatasetWriter:
     Raises
     ------
     UserError
-        On entering, if `out` exists and may not be replaced or cannot be written; while writing, if the disk
-        is full; at the end, if there is no image or a class is empty.
+        If the classes are none that a dataset may have (see `fault_of_classes`); on entering, if
+        `out` exists and may not be replaced or cannot be written; while writing, if the disk is full; at the end, if
+        there is no image or a class is empty.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class DatasetWriter:
         inputs: Sequence[Path] = (),
         layout: DataLayout = DISPLAY,
     ) -> None:
+        if fault := fault_of_classes(layout.classes):
+            raise UserError(f"{out} cannot be made, since {fault}")
         self.out = Path(out).resolve()
         self.image_size = image_size
         self.crop = crop
@@ -281,7 +285,7 @@ class DatasetWriter:
             "command_line": None,
             **({"photometry": PHOTOMETRY} if self.layout.is_flux else {}),
             **self.provenance,
-            **(self.layout.to_manifest(list(attributes)) if self.layout.is_flux else {}),
+            **self.layout.to_manifest(list(attributes)),
             "crop": self.crop,
             "image_size": self.image_size,
             "count": len(self._object_ids),

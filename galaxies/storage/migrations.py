@@ -32,7 +32,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
 Content = dict[str, Any]
 
@@ -201,4 +201,11 @@ def _to_7(content: Content) -> Content:
     return add_setting(content, "profiles", "coarse")
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6, 6: _to_7}
+def _to_8(content: Content) -> Content:
+    return add_setting(add_setting(content, "class_labels", []), "class_descriptions", [])
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {
+    **{1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5},
+    **{5: _to_6, 6: _to_7, 7: _to_8},
+}

@@ -19,7 +19,7 @@ import torch
 
 import generate_from_checkpoint
 import resume_training
-from config_physics import Config
+from config_physics import Config, morphologies_of
 from galaxies.common.errors import UserError
 from galaxies.storage import migrations
 from galaxies.storage.checkpoint import _digest, load_checkpoint, save_checkpoint
@@ -223,6 +223,13 @@ def test_diffusion_models_of_version_5_paint_what_a_telescope_shows_whatever_the
     assert found["telescope"] == telescope
     assert found["oversampling"] == (2 if telescope == "off" else 4)  # which needs a telescope
     assert old["config"]["telescope"] == "on"
+
+
+def test_classes_of_version_7_are_called_by_their_names():
+    old = {"config": {"classes": ["spiral", "SAb"]}}
+    found = MIGRATIONS[7](old)["config"]
+    assert (found["class_labels"], found["class_descriptions"]) == ([], [])
+    assert [m.label for m in morphologies_of(found["classes"])] == ["Spiral", "SAb"]
 
 
 def test_generators_of_version_6_draw_profiles_at_half_the_side():
