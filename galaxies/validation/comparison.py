@@ -30,11 +30,12 @@ from galaxies.validation.distances import (
     too_few,
 )
 from galaxies.validation.feature_spaces import FeatureSpace
+from galaxies.validation.judge import Judge
 from galaxies.validation.morphology import compare_morphology
 from galaxies.validation.neighbours import NEIGHBOURS, nearest_training, neighbourhoods
 from galaxies.validation.real_or_generated import Pairs, tell_apart
-from galaxies.validation.report.cells import Drawn, LeftOut, Sets, Share, cell_of, read
-from galaxies.validation.report.contents import Copies, SuspectedCopies, Variety
+from galaxies.validation.report.cells import ALL, Drawn, LeftOut, Sets, Share, cell_of, read
+from galaxies.validation.report.contents import Copies, Honesty, SuspectedCopies, Variety
 from galaxies.validation.report.realism import (
     Distance,
     Neighbourhood,
@@ -42,6 +43,7 @@ from galaxies.validation.report.realism import (
     Power,
     PowerRatio,
     Rates,
+    Realism,
     RealOrFake,
     SpaceCompared,
     Statistics,
@@ -364,18 +366,21 @@ def flag_shares(flags: np.ndarray, seed: int, bits: Mapping[int, str] = FLAG_BIT
 
 
 @dataclass(frozen=True)
-class Compared:
-    """All that a comparison may look at.
+class SetPair:
+    """Two sets of galaxies, and by what they are compared.
 
     Attributes
     ----------
-    subject : Subject
-    requests : Drawn
-        What was asked for.
-    galaxies : Sets
-        Real test galaxies, and those that were drawn for the requests. Sets are compared by the galaxies of `test`.
+    generated : Galaxies
+        Of any origin: those of a generator, or of another survey. A class of -1 is not known.
+    real : Galaxies
+        The test galaxies that they are held against.
     learned : (images, classes), (N, B, S, S) as stored and (N,)
         Real galaxies that a fresh network may learn from.
+    judge : Judge or LeftOut
+        Or why there is none among the spaces.
+    viewer : Viewer
+        Looks at the images.
     spaces : tuple of FeatureSpace
     steps, seed : int
         Batches of a fresh network; seed of every random draw.
@@ -383,39 +388,43 @@ class Compared:
         As in `Engine.choose`.
     """
 
-    subject: Subject
-    requests: Drawn[Requests]
-    galaxies: Sets[Galaxies]
+    generated: Galaxies
+    real: Galaxies
     learned: tuple[np.ndarray, np.ndarray]
+    judge: Judge | LeftOut
+    viewer: Viewer
     spaces: tuple[FeatureSpace, ...]
     steps: int
     seed: int
     device: str
-
-    @property
-    def generated(self) -> Galaxies:
-        """The galaxies that are compared with the real ones."""
-        return self.galaxies.test
-
-    @property
-    def real(self) -> Galaxies:
-        """The real test galaxies."""
-        return self.galaxies.real
 
     @cached_property
     def groups(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The generated and the real rows of each group."""
         return groups_of(self.generated.classes, self.real.classes, self.viewer.layout.classes)
 
-    @property
-    def viewer(self) -> Viewer:
-        """Looks at the images."""
-        return self.subject.viewer
-
     @cached_property
     def features(self) -> tuple[dict[str, SpaceCompared], dict[str, tuple[np.ndarray, np.ndarray]]]:
         """What `compare_features` finds."""
         return compare_features(self.spaces, self.generated.images, self.real.images, self.seed)
+
+
+@dataclass(frozen=True)
+class Compared(SetPair):
+    """All that the comparison of a checkpoint may look at.
+
+    Attributes
+    ----------
+    subject : Subject
+    requests : Drawn
+        What was asked for.
+    galaxies : Sets
+        Real test galaxies, and those that were drawn for the requests; of these, sets are compared by `test`.
+    """
+
+    subject: Subject
+    requests: Drawn[Requests]
+    galaxies: Sets[Galaxies]
 
     @cached_property
     def copies(self) -> tuple[Copies | LeftOut, Nearest | None]:
@@ -432,28 +441,53 @@ class Compared:
         )
 
 
-def _features(compared: Compared) -> dict[str, SpaceCompared | LeftOut]:
-    judge = compared.subject.judge
-    return {**compared.features[0], **({"judge": judge} if isinstance(judge, LeftOut) else {})}
+def _features(pair: SetPair) -> dict[str, SpaceCompared | LeftOut]:
+    return {**pair.features[0], **({"judge": pair.judge} if isinstance(pair.judge, LeftOut) else {})}
 
 
-def _real_or_fake(compared: Compared) -> RealOrFake | LeftOut:
-    generated, real = compared.generated, compared.real
-    return real_or_fake(
+def _real_or_fake(pair: SetPair) -> RealOrFake | LeftOut:
+    generated, real = pair.generated, pair.real
+    classes, learned, tested = generated.classes, pair.learned[1], real.classes
+    unknown = bool((classes < 0).all())
+    if unknown:  # pairs are of any two galaxies
+        classes, learned, tested = (np.zeros_like(part) for part in (classes, learned, tested))
+    found = real_or_fake(
         generated.images.numpy(),
-        generated.classes,
-        compared.learned,
-        (real.images.numpy(), real.classes),
-        compared.steps,
-        compared.seed,
-        Engine.choose(compared.device),  # a fresh network may compute in bfloat16, where that is faster
-        compared.viewer,
+        classes,
+        (pair.learned[0], learned),
+        (real.images.numpy(), tested),
+        pair.steps,
+        pair.seed,
+        Engine.choose(pair.device),  # a fresh network may compute in bfloat16, where that is faster
+        pair.viewer,
     )
+    if unknown and isinstance(found, RealOrFake):
+        return RealOrFake(found.learned, {ALL: found.groups[ALL]})
+    return found
+
+
+def compare_as_sets(pair: SetPair, lap: Callable[[str], None] = lambda name: None) -> Realism:
+    """Find every comparison of two sets; `lap` is called with the name of each when it is done."""
+    return Realism(**_found(COMPARISONS["realism"], pair, lap))
+
+
+def compare_all(compared: Compared, lap: Callable[[str], None] = lambda name: None) -> tuple[Realism, Honesty]:
+    """Find every comparison of the table for a checkpoint; see `compare_as_sets`."""
+    return compare_as_sets(compared, lap), Honesty(**_found(COMPARISONS["honesty"], compared, lap))
+
+
+def _found(comparisons: Mapping[str, Callable[[Any], Any]], of: SetPair, lap: Callable[[str], None]) -> dict[str, Any]:
+    found = {}
+    for field, find in comparisons.items():
+        found[field] = find(of)
+        lap(field.replace("_", " "))
+    return found
 
 
 # Every comparison of sets, in the order of the report: {part: {its field in `report.contents`: how it is found}}. A new
-# one is a line here, its type and its field there, and a section of `report/page.html` that shows it.
-COMPARISONS: dict[str, dict[str, Callable[[Compared], Any]]] = {
+# one is a line here, its type and its field there, and a section of `report/page.html` that shows it. Those of realism
+# are of any `SetPair`, and the command `sets` makes them too; those of honesty are of a checkpoint, `Compared`.
+COMPARISONS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "realism": {
         "statistics": lambda c: compare_statistics(
             c.generated.measured, c.real.measured, c.groups, c.seed, c.viewer.statistics

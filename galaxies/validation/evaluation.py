@@ -19,11 +19,11 @@ from galaxies.validation.agreement import (
     generate_all,
     shuffled_control,
 )
-from galaxies.validation.comparison import COMPARISONS, Compared, Nearest
+from galaxies.validation.comparison import Compared, Nearest, compare_all
 from galaxies.validation.feature_spaces import validate
 from galaxies.validation.guidance_effect import guidance_effect
 from galaxies.validation.report.cells import Drawn, LeftOut, Sets, cell_of
-from galaxies.validation.report.contents import FORMAT_VERSION, Checkpoint, Dataset, DistanceChecks, Honesty, Report
+from galaxies.validation.report.contents import FORMAT_VERSION, Checkpoint, Dataset, DistanceChecks, Report
 from galaxies.validation.report.control import (
     ClassAccuracy,
     Control,
@@ -33,7 +33,6 @@ from galaxies.validation.report.control import (
     Statmorph,
     StatmorphSets,
 )
-from galaxies.validation.report.realism import Realism
 from galaxies.validation.subject import Galaxies, Subject, choose_spaces, real_sample
 from galaxies.validation.viewing import Viewer
 
@@ -110,13 +109,13 @@ def evaluate(
     UserError
         If the checkpoint or the dataset cannot be used, or they do not match.
     """
-    clock = _Clock()
+    clock = Clock()
     subject = Subject.open(checkpoint, data_path, device, **(solver or {}))
     clock.lap("judge")
     sample = _draw(subject, count, seed, clock)
     control = _control(subject, sample, statmorph, seed, clock)
     compared = _compared(subject, sample, count, seed, steps, device)
-    parts = _compare(compared, clock)
+    realism, honesty = compare_all(compared, clock.lap)
     validation = _validate(compared)
     clock.lap("validation")
     report = Report(
@@ -128,8 +127,8 @@ def evaluate(
         judge=subject.judge if isinstance(subject.judge, LeftOut) else dict(subject.judge.card),
         photometry_was_trained_on=getattr(subject.sampler.config, "photometry_weight", 0) > 0,
         control=control,
-        realism=Realism(**parts["realism"]),
-        honesty=Honesty(**parts["honesty"]),
+        realism=realism,
+        honesty=honesty,
         validation=validation,
         seconds=clock.seconds,
     )
@@ -166,7 +165,7 @@ def _dataset(subject: Subject) -> Dataset:
     )
 
 
-def _draw(subject: Subject, count: int, seed: int, clock: _Clock) -> _Sample:
+def _draw(subject: Subject, count: int, seed: int, clock: Clock) -> _Sample:
     """Draw galaxies for both kinds of requests, and read them and as many real ones with every instrument."""
     data, attributes = subject.data, subject.sampler.config.attributes
     requests = Drawn(
@@ -183,7 +182,7 @@ def _draw(subject: Subject, count: int, seed: int, clock: _Clock) -> _Sample:
     return _Sample(requests, Sets(real, **drawn), rows)
 
 
-def _control(subject: Subject, sample: _Sample, statmorph: int, seed: int, clock: _Clock) -> Control:
+def _control(subject: Subject, sample: _Sample, statmorph: int, seed: int, clock: Clock) -> Control:
     """Compare requested with measured attributes and classes, by every instrument."""
     sampler, galaxies, classes = subject.sampler, sample.galaxies, subject.data.layout.classes
     attributes, drawn = sampler.config.attributes, {"test": galaxies.test, "uniform": galaxies.uniform}
@@ -286,26 +285,19 @@ def _compared(subject: Subject, sample: _Sample, count: int, seed: int, steps: i
     data = subject.data
     learned = real_sample(data, "judge", count, seed)
     return Compared(
-        subject=subject,
-        requests=sample.requests,
-        galaxies=sample.galaxies,
+        generated=sample.galaxies.test,
+        real=sample.galaxies.real,
         learned=(data.images[learned], data.classes(learned)),
+        judge=subject.judge,
+        viewer=subject.viewer,
         spaces=choose_spaces(subject.judge, sample.galaxies.real.images, subject.sampler.engine, subject.viewer),
         steps=steps,
         seed=seed,
         device=device,
+        subject=subject,
+        requests=sample.requests,
+        galaxies=sample.galaxies,
     )
-
-
-def _compare(compared: Compared, clock: _Clock) -> dict[str, dict[str, Any]]:
-    """Find every comparison of the table, {part: {field: what was found}}."""
-    parts: dict[str, dict[str, Any]] = {}
-    for part, comparisons in COMPARISONS.items():
-        parts[part] = {}
-        for field, find in comparisons.items():
-            parts[part][field] = find(compared)
-            clock.lap(field.replace("_", " "))
-    return parts
 
 
 def _validate(compared: Compared) -> DistanceChecks | LeftOut:
@@ -317,14 +309,15 @@ def _validate(compared: Compared) -> DistanceChecks | LeftOut:
     return cell_of(DistanceChecks, found)
 
 
-class _Clock:
-    """Seconds of each part of the work."""
+class Clock:
+    """Seconds of each part of the work, in `seconds`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """Note the seconds since the last lap under a name."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 1)
         self._last = now

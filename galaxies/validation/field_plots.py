@@ -7,7 +7,7 @@ from typing import Any
 
 from galaxies.validation.field_evaluation import MOST
 from galaxies.validation.field_page import seconds_text
-from galaxies.validation.report.plots import THEMES, color_of, legend, panels, png_of
+from galaxies.validation.report.drawing import THEMES, color_of, legend, panels, png_of
 
 _FEWEST = 5  # sources in a bin that is drawn
 _SIZE = (4.6, 3.2)  # of a panel, inches

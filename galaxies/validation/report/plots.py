@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,20 +11,28 @@ from galaxies.measure.arms import VISIBLE_ARMS
 from galaxies.measure.mergers import VISIBLE_NUCLEUS
 from galaxies.validation.report.cells import ALL, LeftOut
 from galaxies.validation.report.contents import Report
+from galaxies.validation.report.drawing import (
+    THEMES,
+    Dots,
+    Line,
+    Values,
+    color_of,
+    density,
+    draw_distributions,
+    draw_multiples,
+    draw_power,
+    draw_strips,
+    legend,
+    panels,
+    png_of,
+)
 from galaxies.validation.viewing import statistics_of
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from galaxies.validation.evaluation import Pictures
 
-THEMES = {
-    "light": {"paper": "#ffffff", "ink": "#1d2129", "faint": "#c9ced8", "real": "#6b7280"},
-    "dark": {"paper": "#14161d", "ink": "#e2e4ec", "faint": "#3a3f4d", "real": "#9aa2b1"},
-}
-# After Okabe & Ito 2008: told apart by people who confuse red and green, and readable on both papers.
-COLORS = ("#3b8ed0", "#e69f00", "#cc79a7", "#009e73")
 _MADE = "#d9622b"  # generated galaxies
 # The statistics of morphology that are drawn: name, label, and from which value on it is visible.
 _SEEN = (
@@ -37,11 +44,6 @@ _MOST_COLUMNS = 6
 _POINTS = 600  # of a scatter plot; more hide each other
 
 Plot = Callable[[Report, "Pictures", dict[str, str]], "Figure | None"]
-
-
-def color_of(index: int) -> str:
-    """Return the colour of a class, or of another thing that is told apart by its number; they come round again."""
-    return COLORS[index % len(COLORS)]
 
 
 def draw_all(report: Report, pictures: Pictures) -> dict[str, dict[str, bytes]]:
@@ -61,44 +63,6 @@ def draw_all(report: Report, pictures: Pictures) -> dict[str, dict[str, bytes]]:
     return drawn
 
 
-def png_of(figure: Figure) -> bytes:
-    """Return a figure as a PNG."""
-    buffer = io.BytesIO()
-    # No date and no version in the file: the same numbers give the same bytes.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def panels(count: int, columns: int, size: tuple[float, float], colors: dict[str, str]) -> tuple[Figure, list[Any]]:
-    """Return a figure in the theme's colours and its axes, of which `count` are shown."""
-    from matplotlib.figure import Figure
-
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure((size[0] * columns, size[1] * rows), facecolor=colors["paper"], layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    for axis in axes[:count]:
-        axis.set_facecolor(colors["paper"])
-        axis.tick_params(colors=colors["ink"], labelsize=8)
-        for side, spine in axis.spines.items():
-            spine.set_color(colors["faint"])
-            spine.set_visible(side in ("left", "bottom"))
-        axis.title.set_color(colors["ink"])
-        for label in (axis.xaxis.label, axis.yaxis.label):
-            label.set_color(colors["ink"])
-            label.set_size(8.5)
-        axis.title.set_size(10)
-    return figure, axes[:count]
-
-
-def legend(axis: Any, colors: dict[str, str], **options: Any) -> None:
-    """Add a legend, if anything of the axis has a name."""
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, labelcolor=colors["ink"], fontsize=8, **options)
-
-
 def _group_colors(together: str, classes: Sequence[str]) -> dict[str, str]:
     """Return the colour of all galaxies together and of each class."""
     return {ALL: together} | {name: color_of(index) for index, name in enumerate(classes)}
@@ -112,27 +76,14 @@ def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
     if not present:
         return None
     columns = 10
-    figure, axes = panels(2 * len(present), 1, (11, 1.22), colors)
-    for row, axis in enumerate(axes):
+    strips = []
+    for row in range(2 * len(present)):
         index, galaxies = present[row // 2], made if row % 2 else real
         chosen = galaxies.images[np.flatnonzero(galaxies.classes == index)[:columns]]
+        word = f"{classes[index].label}\n{'generated' if row % 2 else report.data.called}"
         images = pictures.viewer.pictures(chosen).permute(0, 2, 3, 1).numpy()
-        side = images.shape[1]
-        strip = np.full((side, columns * (side + 2), 3), _rgb(colors["paper"]), dtype=np.uint8)
-        for k, image in enumerate(images):
-            strip[:, k * (side + 2) : k * (side + 2) + side] = image
-        axis.imshow(strip, interpolation="lanczos")
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-        word = f"{classes[index].label}\ngenerated" if row % 2 else f"{classes[index].label}\n{report.data.called}"
-        axis.set_ylabel(word, rotation=0, ha="right", va="center", color=_MADE if row % 2 else colors["ink"])
-    return figure
-
-
-def _rgb(color: str) -> tuple[int, ...]:
-    return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
+        strips.append((word, _MADE if row % 2 else colors["ink"], images))
+    return draw_strips(strips, columns, colors)
 
 
 def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
@@ -190,22 +141,8 @@ def plot_distributions(report: Report, pictures: Pictures, colors: dict[str, str
     """Draw the distribution of every statistic of real and generated galaxies."""
     real, made = pictures.galaxies.real.measured.values, pictures.galaxies.test.measured.values
     statistics = statistics_of(report.data.kind, report.data.bands)
-    figure, axes = panels(len(statistics), 5, (2.5, 1.9), colors)
-    for axis, statistic in zip(axes, statistics, strict=True):
-        both = [values[statistic.name][np.isfinite(values[statistic.name])] for values in (real, made)]
-        together = np.concatenate(both)
-        if min(map(len, both)) == 0 or np.ptp(together) == 0:
-            axis.set_visible(False)
-            continue
-        edges = np.linspace(np.percentile(together, 0.5), np.percentile(together, 99.5), 31)
-        if edges[0] < edges[-1]:
-            _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label=report.data.called)
-            _density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
-        axis.set_title(statistic.label, fontsize=9)
-        axis.set_yticks([])
-        axis.set_xlabel(statistic.unit)
-    legend(axes[0], colors)
-    return figure
+    of_real = Values(report.data.called, colors["real"], real)
+    return draw_distributions(statistics, of_real, [Values("generated", _MADE, made)], colors)
 
 
 def plot_morphology(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
@@ -221,8 +158,8 @@ def plot_morphology(report: Report, pictures: Pictures, colors: dict[str, str]) 
         both = [values[np.isfinite(values)] for values in both]
         together = np.concatenate([*both, [0.0]])
         edges = np.linspace(min(0.0, together.min()), max(np.percentile(together, 99.5), 1e-6), 26)
-        _density(axis, both[0], edges, color=colors["real"], alpha=0.45, label=report.data.called)
-        _density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
+        density(axis, both[0], edges, color=colors["real"], alpha=0.45, label=report.data.called)
+        density(axis, both[1], edges, histtype="step", color=_MADE, lw=1.5, label="generated")
         if limit is not None:
             axis.axvline(limit, color=colors["ink"], lw=0.8, ls=":")
         axis.set_title(names[k], fontsize=9)
@@ -234,32 +171,13 @@ def plot_morphology(report: Report, pictures: Pictures, colors: dict[str, str]) 
 
 def plot_multiples(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw how many times further than real from real galaxies each statistic of each class is."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
     table = report.realism.statistics.table
     statistics = statistics_of(report.data.kind, report.data.bands)
-    figure, (axis,) = panels(1, 1, (8.4, 0.29 * len(table) + 1.2), colors)
+    rows = []
     for group, color in _group_colors(colors["ink"], report.data.classes).items():
-        cells = [(k, table[s.name][group]) for k, s in enumerate(statistics)]
-        points = [(c.w1.multiple, k) for k, c in cells if not isinstance(c, LeftOut) and c.w1.multiple]
-        if points:
-            x, y = zip(*points, strict=True)
-            size, marker = (38, "D") if group == ALL else (24, "o")
-            axis.scatter(x, y, s=size, marker=marker, color=color, alpha=0.85, lw=0, label=group)
-    axis.axvline(1, color=colors["ink"], lw=1)
-    axis.set_xscale("log")
-    axis.set_yticks(range(len(statistics)), [s.label for s in statistics])
-    axis.grid(axis="y", color=colors["faint"], lw=0.5)
-    axis.set_axisbelow(True)
-    axis.invert_yaxis()
-    known = report.data.called
-    over = f"over that of {known} from {known} (1: as good as {known})"
-    axis.set_xlabel(f"Wasserstein-1 distance of generated from {known}, {over}")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_locator(NullLocator())
-    legend(axis, colors, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5)
-    return figure
+        size, marker = (38, "D") if group == ALL else (24, "o")
+        rows.append(Dots(group, color, size, marker, {name: cells[group] for name, cells in table.items()}))
+    return draw_multiples(statistics, rows, report.data.called, "generated", colors)
 
 
 def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
@@ -268,22 +186,13 @@ def plot_power(report: Report, pictures: Pictures, colors: dict[str, str]) -> Fi
     shown = {group: cell for group, cell in power.groups.items() if not isinstance(cell, LeftOut)}
     if not shown:
         return None
-    figure, (axis,) = panels(1, 1, (8.4, 3.6), colors)
-    if ALL in shown:
-        axis.fill_between(power.cycles, *shown[ALL].floor, color=colors["real"], alpha=0.3, lw=0)
-        axis.fill_between(power.cycles, *shown[ALL].interval, color=_MADE, alpha=0.3, lw=0)
     palette = _group_colors(_MADE, report.data.classes)
-    for group, cell in shown.items():
-        axis.plot(power.cycles, cell.ratio, color=palette[group], lw=2.4 if group == ALL else 1.2, label=group)
-    axis.axhline(1, color=colors["ink"], lw=0.8)
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    ticks = [1, 2, 4, 8, 16, 32]
-    axis.set_xticks(ticks, ticks)
-    axis.set_xlabel(f"spatial frequency [cycles a frame]; grey: two halves of the {report.data.called} galaxies")
-    axis.set_ylabel(f"power, generated / {report.data.called}")
-    legend(axis, colors)
-    return figure
+    lines = [
+        Line(group, palette[group], *((2.4, cell.ratio, cell.interval) if group == ALL else (1.2, cell.ratio, None)))
+        for group, cell in shown.items()
+    ]
+    floor = shown[ALL].floor if ALL in shown else None
+    return draw_power(power, floor, lines, report.data.called, "generated", colors)
 
 
 def plot_validation(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
@@ -304,12 +213,6 @@ def plot_validation(report: Report, pictures: Pictures, colors: dict[str, str]) 
     return figure
 
 
-def _density(axis: Axes, values: np.ndarray, edges: np.ndarray, **look: Any) -> None:
-    """Draw the density of values (N,), if any of them lie between the edges: of a handful none may."""
-    if ((edges[0] <= values) & (values <= edges[-1])).any():
-        axis.hist(values, edges.tolist(), density=True, **look)
-
-
 def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
     """Draw distances to the nearest training galaxy, and the nearest pairs."""
     found = pictures.nearest
@@ -317,8 +220,8 @@ def plot_copies(report: Report, pictures: Pictures, colors: dict[str, str]) -> F
         return None
     figure, axes = panels(2, 2, (5.4, 2.6), colors)
     edges = np.linspace(0, np.percentile(np.concatenate([found.generated, found.held_out]), 99.5), 41)
-    _density(axes[0], found.held_out, edges, color=colors["real"], alpha=0.45, label=f"held-out {report.data.called}")
-    _density(axes[0], found.generated, edges, histtype="step", color=_MADE, lw=1.5, label="generated")
+    density(axes[0], found.held_out, edges, color=colors["real"], alpha=0.45, label=f"held-out {report.data.called}")
+    density(axes[0], found.generated, edges, histtype="step", color=_MADE, lw=1.5, label="generated")
     axes[0].set_yticks([])
     axes[0].set_xlabel("distance to the nearest training galaxy [grey levels of 255]")
     legend(axes[0], colors)

@@ -13,7 +13,7 @@ from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.measure.statistics_table import STATISTICS
 from galaxies.validation.report import plots
 from galaxies.validation.report.cells import LeftOut
-from galaxies.validation.report.plots import COLORS, THEMES
+from galaxies.validation.report.drawing import COLORS, THEMES
 from galaxies.validation.report.report_file import from_plain
 from galaxies.validation.viewing import DISPLAY_VIEWER
 from tests.validation.reports import old_plain
