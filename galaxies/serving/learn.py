@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ def add_class_mode(app: Flask, frontend: Path) -> None:
     services: Services = app.extensions["galaxies"]
     app.extensions[_FINDERS] = {name: ExampleFinder(service) for name, service in services.by_id.items()}
     app.add_url_rule("/learn", "/learn", partial(_file, frontend / "learn.html", "text/html; charset=utf-8"))
+    # By a relative address, since a proxy may have the page below a path of its own.
+    app.add_url_rule("/learn/", "/learn/", partial(_moved, "../learn"))
     for path in sorted((frontend / "languages").glob("*.json")):
         place = f"/languages/{path.name}"
         app.add_url_rule(place, place, partial(_file, path, "text/json; charset=utf-8"))
@@ -28,6 +31,13 @@ def add_class_mode(app: Flask, frontend: Path) -> None:
 
 def _file(path: Path, kind: str) -> Response:
     return file_answer(path.read_bytes(), kind)
+
+
+def _moved(place: str) -> Response:
+    query = request.query_string.decode("ascii", "replace")
+    # Of a query only what a link of ours can hold: nothing else that was sent gets into a header.
+    kept = f"?{query}" if re.fullmatch(r"[\w.~%&=+-]+", query, re.ASCII) else ""
+    return Response(status=308, headers={"Location": place + kept})
 
 
 @get_galaxies(

@@ -209,6 +209,16 @@ def test_the_page_is_served_and_every_address_on_it_is_relative(released):
         assert released.get(f"/{script.name}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [("", ""), ("?lesson=1.type.2.size.en.simple.5.gan", "?lesson=1.type.2.size.en.simple.5.gan"), ("?a=<b>", "")],
+)
+def test_a_slash_at_the_end_leads_to_the_page_below_any_path(query, kept):
+    answer = create_app([]).test_client().get(f"/learn/{query}")
+    assert answer.status_code == 308
+    assert answer.headers["Location"] == "../learn" + kept  # relative: a proxy may have a path of its own
+
+
 def test_the_page_may_be_asked_for_without_a_model():
     assert create_app().test_client().get("/learn").status_code == 200
     assert create_app().test_client().get("/api/examples?morphology=spiral").status_code == 503

@@ -271,6 +271,7 @@ def test_real_galaxies_are_told_from_generated_ones_where_there_are_any(open_pag
     page.goto(page.url + "?lesson=1.real.2.size.en.simple.5.gan")
     start(page, "real")
     expect(page.locator("#credit")).to_have_text("Photographs: Some Sky Survey")
+    assert faults_of(page) == []
     pictures = page.get_by_role("group", name=EN["question_real"]).locator("img")
     expect(pictures.nth(1)).to_have_attribute("src", re.compile("."))
     page_tests.wait_until(page, lambda: all(one.get_attribute("src") for one in pictures.all()))
@@ -278,6 +279,7 @@ def test_real_galaxies_are_told_from_generated_ones_where_there_are_any(open_pag
     page.get_by_role("button", name=f"Galaxy {'AB'[real]}").click()
     expect(page.locator("#feedback")).to_contain_text(EN["right"])
     expect(page.locator("#feedback")).to_contain_text(f"{'AB'[real]} is the photograph")
+    assert faults_of(page) == []
     page.get_by_role("button", name="Next task").click()
     expect(page.locator("#place")).to_contain_text("Task 2 of 2")
 
@@ -309,6 +311,7 @@ def test_a_teacher_makes_a_lesson_and_a_worksheet(open_page):
     expect(page.locator(".sheet-galaxies > li")).to_have_count(3)
     expect(page.locator(".sheet-rows > li")).to_have_count(3)
     expect(page.get_by_role("heading", name=german["sheet_answers"].format(number=11))).to_be_visible()
+    assert faults_of(page) == []
     page.emulate_media(media="print")
     expect(page.get_by_role("banner")).to_be_hidden()
     background = "getComputedStyle(document.body).backgroundColor"

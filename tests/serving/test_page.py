@@ -686,6 +686,9 @@ def test_accessible(open_page):
     assert faults_of(page) == []
     page.locator("[data-action=help]").click()
     assert faults_of(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Card", exact=True).click()
+    assert faults_of(page) == []
 
 
 def test_accessible_on_a_phone(open_page):
