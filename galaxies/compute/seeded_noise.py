@@ -28,6 +28,7 @@ DRAW = 1  # the choice of a real galaxy
 STEPS = 2  # this and the following: fresh noise of a solver's steps
 PIXELS = 2**32 - 1  # grain of an image's pixels
 SKY = 2**32 - 2  # noise of a survey's pixels
+JOINT = 2**31  # this and the following: class and attributes that are drawn together
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _KEY_STEPS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)  # golden ratio and sqrt(3) - 1, as fractions of 2^32

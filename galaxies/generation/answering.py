@@ -10,7 +10,7 @@ from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import generate_pictures
 from galaxies.generation.request_options import SHARD_SIZE, Asked
-from galaxies.generation.requests import read_requests, requests_alike
+from galaxies.generation.requests import RequestSequence, read_requests, requests_alike, requests_together
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.shards import generate_shards
 
@@ -39,12 +39,16 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
     if options.rgb is not None:
         sampler.choose_bands([name.strip() for name in options.rgb.split(",")])
     names, classes = sampler.config.attributes, sampler.config.classes
+    requests: RequestSequence
     if options.requests is not None:
         requests = read_requests(options.requests, names, options.seed, classes)
     else:
         count, angle = options.count or 16, options.position_angle
-        requests = requests_alike(options.morphology, asked.given, names, options.seed, count, classes, angle)
-    if requests.position_angles is not None:
+        if options.draw == "copula":
+            requests = requests_together(options.morphology, sampler.population, options.seed, count, classes, angle)
+        else:
+            requests = requests_alike(options.morphology, asked.given, names, options.seed, count, classes, angle)
+    if requests.turned:
         sampler.check_turns()
     in_shards = options.shard_size is not None or len(requests) > SHARD_SIZE or rank.size > 1
     if in_shards and options.format is not None:
@@ -61,6 +65,7 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
         size = options.shard_size or SHARD_SIZE
         done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs)
     else:
-        done = generate_pictures(sampler, requests, options.out, asked.formats, inputs, options.names == "requests")
+        few = requests.part(0, len(requests))
+        done = generate_pictures(sampler, few, options.out, asked.formats, inputs, options.names == "requests")
     if rank.is_first:
         print(done)

@@ -21,7 +21,7 @@ from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.provenance import file_stems, grid_texts, png_texts
-from galaxies.generation.requests import Requests
+from galaxies.generation.requests import Requests, RequestSequence
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture, to_picture
 from galaxies.measure.statistics_table import PLACES, Measured
@@ -30,7 +30,7 @@ GRID_LIMIT = 256  # images in the grid
 OBSERVATION = "observation.json"  # what a survey observed with
 
 
-def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tuple[Tensor, pd.DataFrame]]:
+def generate_blocks(sampler: GalaxySampler, requests: RequestSequence) -> Iterator[tuple[Tensor, pd.DataFrame]]:
     """Generate the requested images and measure them, a block at a time.
 
     Yields
@@ -52,7 +52,7 @@ def generate_blocks(sampler: GalaxySampler, requests: Requests) -> Iterator[tupl
 
 def _begin_block(sampler: GalaxySampler, block: Requests) -> Callable[[], tuple[Tensor, pd.DataFrame]]:
     """Begin to generate and measure a block of requests, and return what waits for its images and catalogue."""
-    values = sampler.complete_all(block.classes, block.values, block.seeds)
+    values = block.values if block.drawn else sampler.complete_all(block.classes, block.values, block.seeds)
     drawn = sampler.draw(block.classes, values, block.seeds, block.position_angles)
     measured, images = sampler.measure.begin(drawn), to_host(drawn)
 
@@ -90,7 +90,8 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     if requests.position_angles is not None:
         columns["requested_position_angle"] = requests.position_angles.numpy()
     given, pattern = requests.values.isfinite().unique(dim=0, return_inverse=True)
-    labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in given]
+    by_user = given & (not requests.drawn)
+    labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in by_user]
     columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]
     columns["flag"] = measured.flags
     support = sampler.support(requests.classes, requests.values)

@@ -41,7 +41,7 @@ def file_stems(requests: Requests, config: Config) -> list[str]:
     angles = requests.position_angles
     for row, seed in enumerate(requests.seeds):
         values: dict[str, float | None] = {
-            name: None if math.isnan(value) else value
+            name: None if math.isnan(value) or requests.drawn else value
             for name, value in zip(config.attributes, requests.values[row].tolist(), strict=True)
         }
         if angles is not None and not math.isnan(angle := float(angles[row])):

@@ -68,6 +68,13 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> No
         help="any attribute, those of flux too: magnitude_BAND and surface_brightness_BAND (AB mag, mag/arcsec2), "
         "color_BAND_BAND (mag), size_arcsec, ...; may be given for several",
     )
+    parser.add_argument(
+        "--draw",
+        choices=("real", "copula"),
+        help="draw attributes that are not set from real galaxies that resemble the request (real), or all attributes, "
+        "and without --morphology the class, together: new ones, distributed and correlated as in the real galaxies, "
+        "by a Gaussian copula (copula) (default: real)",
+    )
     parser.add_argument("--count", type=count_value, action=_Once, metavar="N", help="number of images (default: 16)")
     parser.add_argument(
         "--seed", type=seed_value, action=_Once, default=0, metavar="N", help="seed of the first image (default: 0)"
@@ -112,6 +119,11 @@ def read_request_options(options: argparse.Namespace) -> Asked:
     alike = options.morphology or options.count is not None or options.position_angle is not None
     if options.requests is not None and (given or alike):
         raise UserError("--requests lists every image: it cannot be combined with --morphology, --count or attributes")
+    if options.draw is not None and options.requests is not None:
+        raise UserError("--draw is for galaxies that are not listed: leave it out, or --requests")
+    if options.draw == "copula" and given:
+        names = ", ".join(given)
+        raise UserError(f"--draw copula draws all attributes together: leave it out, or the values of {names}")
     if "fits" in formats and importlib.util.find_spec("astropy") is None:
         raise UserError("--format fits needs the package astropy: python -m pip install astropy")
     return Asked(formats, given)

@@ -1,9 +1,10 @@
-"""Requests for galaxies: many alike, or one a row of a CSV file; never more of them in memory than there is need."""
+"""Requests for galaxies: many alike, drawn together, or a row of a table each; no more in memory than there is need."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
-from galaxies.datasets.population import VERDICTS
+from galaxies.datasets.copula import JointDistribution
+from galaxies.datasets.population import VERDICTS, Population
 from galaxies.generation.request_values import (
     POSITION_ANGLE,
     RequestError,
@@ -34,49 +36,29 @@ if TYPE_CHECKING:
     from galaxies.generation.sampler import GalaxySampler
 
 _BLOCK = 65_536  # requests looked at together
+_JOINT_METHOD = "Gaussian copula 1"  # another number once the same seed draws something else
 _UNIFORM_SEEDS = 1_000_000  # from a seed to those of uniform requests, which share no noise with others
 
 
-@dataclass(frozen=True)
-class Requests:
-    """Wanted images.
+class RequestSequence(ABC):
+    """Wanted images one after the other, a part of which is made or read when it is asked for."""
 
-    Attributes
-    ----------
-    classes : Tensor, (N,), int64
-    values : Tensor, (N, A), float32
-        Physical units, NaN for what is unset.
-    seeds : sequence or array of int, N
-    position_angles : Tensor, (N,), float32, optional
-        Of the major axes, degrees from +x towards +y, NaN or left out where the seed decides.
-    """
+    @property
+    @abstractmethod
+    def turned(self) -> bool:
+        """Whether a position angle is asked for."""
 
-    classes: Tensor
-    values: Tensor
-    seeds: Sequence[int] | np.ndarray
-    position_angles: Tensor | None = None
+    @abstractmethod
+    def __len__(self) -> int: ...
 
-    @classmethod
-    def alike(
-        cls, class_index: int, values: Sequence[float], seed: int, count: int, position_angle: float | None = None
-    ) -> Requests:
-        """Ask for `count` images of one class with the same values (A), of consecutive seeds; takes no memory."""
-        one = torch.tensor(values, dtype=torch.float32)
-        angles = None if position_angle is None else torch.tensor(position_angle).expand(count)
-        return cls(torch.tensor(class_index).expand(count), one.expand(count, -1), range(seed, seed + count), angles)
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
+    @abstractmethod
     def part(self, start: int, stop: int) -> Requests:
         """Return the requests from `start` to before `stop`."""
-        angles = None if self.position_angles is None else self.position_angles[start:stop]
-        return Requests(self.classes[start:stop], self.values[start:stop], self.seeds[start:stop], angles)
 
     def blocks(self, size: int) -> Iterator[Requests]:
         """Go through all requests, `size` at a time."""
         for start in range(0, len(self), size):
-            yield self.part(start, start + size)
+            yield self.part(start, min(start + size, len(self)))
 
     def fingerprint(self) -> str:
         """Return a SHA-256 in hexadecimal that is another one for other requests."""
@@ -123,6 +105,95 @@ class Requests:
         return sentences
 
 
+@dataclass(frozen=True)
+class Requests(RequestSequence):
+    """Wanted images, all in memory.
+
+    Attributes
+    ----------
+    classes : Tensor, (N,), int64
+    values : Tensor, (N, A), float32
+        Physical units, NaN for what is unset.
+    seeds : sequence or array of int, N
+    position_angles : Tensor, (N,), float32, optional
+        Of the major axes, degrees from +x towards +y, NaN or left out where the seed decides.
+    drawn : bool
+        Whether the values were drawn together: then nobody set them, and what is NaN stays unknown.
+    """
+
+    classes: Tensor
+    values: Tensor
+    seeds: Sequence[int] | np.ndarray
+    position_angles: Tensor | None = None
+    drawn: bool = False
+
+    @classmethod
+    def alike(
+        cls, class_index: int, values: Sequence[float], seed: int, count: int, position_angle: float | None = None
+    ) -> Requests:
+        """Ask for `count` images of one class with the same values (A), of consecutive seeds; takes no memory."""
+        one = torch.tensor(values, dtype=torch.float32)
+        angles = None if position_angle is None else torch.tensor(position_angle).expand(count)
+        return cls(torch.tensor(class_index).expand(count), one.expand(count, -1), range(seed, seed + count), angles)
+
+    @property
+    def turned(self) -> bool:
+        """Whether a position angle is asked for."""
+        return self.position_angles is not None
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, start: int, stop: int) -> Requests:
+        """Return the requests from `start` to before `stop`."""
+        angles = None if self.position_angles is None else self.position_angles[start:stop]
+        seeds = self.seeds[start:stop]
+        return Requests(self.classes[start:stop], self.values[start:stop], seeds, angles, self.drawn)
+
+
+@dataclass(frozen=True)
+class JointRequests(RequestSequence):
+    """Images of galaxies whose classes and attributes are drawn together, as the training data have them.
+
+    Attributes
+    ----------
+    joint : JointDistribution
+    seed, count : int
+        Galaxy k, its attributes and its picture, follows from the seed `seed` + k.
+    position_angle : float, optional
+        Of the major axes, degrees; left out, each seed decides.
+    """
+
+    joint: JointDistribution
+    seed: int
+    count: int
+    position_angle: float | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Whether a position angle is asked for."""
+        return self.position_angle is not None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def part(self, start: int, stop: int) -> Requests:
+        """Draw the requests from `start` to before `stop`."""
+        seeds = range(self.seed + start, self.seed + stop)
+        classes, values = self.joint.draw(seeds)
+        angles = None if self.position_angle is None else torch.tensor(self.position_angle).expand(len(seeds))
+        return Requests(classes, values, seeds, angles, drawn=True)
+
+    def fingerprint(self) -> str:
+        """Return what is another one for other draws from the same checkpoint, without drawing."""
+        said = f"{_JOINT_METHOD}|{self.seed}|{self.count}|{self.joint.only}|{self.position_angle}"
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def warnings(self, sampler: GalaxySampler, limit: int = 20) -> list[str]:
+        """Return nothing: what is drawn is like real galaxies."""
+        return []
+
+
 def requests_alike(
     morphology: str | None,
     given: Mapping[str, Any],
@@ -159,6 +230,29 @@ def requests_alike(
     chosen = _only_class(classes) if morphology is None else class_index(morphology, classes)
     angle = None if position_angle is None else angle_value(position_angle)
     return Requests.alike(chosen, values, seed_value(seed), count_value(count), angle)
+
+
+def requests_together(
+    morphology: str | None,
+    population: Population,
+    seed: int,
+    count: int,
+    classes: Sequence[str] = MORPHOLOGY_NAMES,
+    position_angle: float | None = None,
+) -> JointRequests:
+    """Ask for galaxies whose attributes, and without a class also classes, are drawn together.
+
+    The parameters are those of `requests_alike`, and the real galaxies behind the checkpoint.
+
+    Raises
+    ------
+    UserError
+        If the class is none, or none of the galaxies is of it, or the seed or the count is none.
+    """
+    only = None if morphology is None else class_index(morphology, classes)
+    angle = None if position_angle is None else angle_value(position_angle)
+    joint = JointDistribution(population, tuple(classes), only)
+    return JointRequests(joint, seed_value(seed), count_value(count), angle)
 
 
 def _only_class(classes: Sequence[str]) -> int:

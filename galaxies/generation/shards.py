@@ -44,7 +44,7 @@ from galaxies.common.outputs import SHARDS, check_folder
 from galaxies.common.reading import UnreadableError, read_json
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import GRID_LIMIT, generate_blocks
-from galaxies.generation.requests import Requests
+from galaxies.generation.requests import RequestSequence
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.grids import plain_grid, save_picture
 
@@ -61,7 +61,7 @@ class ShardFolder:
     ----------
     path : Path
         Made when the first shard is written.
-    requests : Requests
+    requests : RequestSequence
     shard_size : int
         Images a shard; the last one may have fewer.
     image_size : int
@@ -84,7 +84,7 @@ class ShardFolder:
     def __init__(
         self,
         path: Path,
-        requests: Requests,
+        requests: RequestSequence,
         shard_size: int,
         image_size: int,
         origin: dict[str, Any],
@@ -315,7 +315,7 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
     left = [number for number in missing if number in own]
     total = sum(len(folder.rows(number)) for number in own)
     done = total - sum(len(folder.rows(number)) for number in left)
-    bar = tqdm(total=total, initial=done, unit=" images", desc="generating", disable=not rank.is_first)
+    bar = tqdm(total=total, initial=done, unit=" galaxies", desc="generating", disable=not rank.is_first)
     with plain_errors(folder.path), bar, Disk() as disk:
         for number in left:
             folder.write(number, sampler, bar, disk)
@@ -324,7 +324,7 @@ def write_shards(folder: ShardFolder, sampler: GalaxySampler, rank: Ranks) -> in
 
 def generate_shards(
     sampler: GalaxySampler,
-    requests: Requests,
+    requests: RequestSequence,
     out: Path,
     shard_size: int,
     checkpoint: Path,
@@ -337,7 +337,7 @@ def generate_shards(
     ----------
     sampler : GalaxySampler
         Of `checkpoint`, whose checksum is part of what the galaxies are.
-    requests : Requests
+    requests : RequestSequence
     out : Path
     shard_size : int
     checkpoint : Path
