@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from galaxies.common.attributes import Attribute, attribute_defined, fault_of_name
 from galaxies.common.errors import UserError, shown
 from galaxies.common.settings import KIND_WORDS, check_kind, check_settings, setting
 
@@ -156,48 +157,6 @@ BAND_NAMES = tuple(band.name for band in BANDS)
 IMAGE_SIZES = (64, 128, 256)  # pixels a side
 
 
-@dataclass(frozen=True)
-class Attribute:
-    """One continuous attribute that galaxies are conditioned on.
-
-    Attributes
-    ----------
-    name, label, unit : str
-        Name in files and options; name and unit for people ("" for a pure number).
-    low, high : float
-        Range of the slider and, unless `raw`, of the scaling to [0, 1] in the condition vector.
-    source : {"photometry", "flux", "catalogue", "structure", "votes", "random"}
-        Where the value of a real galaxy comes from: measured on its picture, or on its light in nanojansky, or known;
-        structure is what a simulation knows, and what votes on details tell.
-    description : str
-        What the value is, in one sentence.
-    raw : bool
-        Feed the value itself into the condition vector, as the original recipe does.
-    plausible : tuple of float
-        What a galaxy can have at all. A request beyond is refused (the ends may be asked for), and a catalogue's value
-        beyond, or at the low end, is a sentinel such as -9999 or 0. What lies within, but where no real galaxy does, is
-        drawn with a warning (see `Population.support`).
-    """
-
-    name: str
-    label: str
-    unit: str
-    low: float
-    high: float
-    source: str
-    description: str
-    plausible: tuple[float, float]
-    raw: bool = False
-
-    def to_unit(self, value: Any) -> Any:
-        """Scale physical values (float, array or tensor) to those of the condition vector."""
-        return value if self.raw else (value - self.low) / (self.high - self.low)
-
-    def from_unit(self, value: Any) -> Any:
-        """Invert `to_unit`."""
-        return value if self.raw else self.low + value * (self.high - self.low)
-
-
 # Ranges hold at least the central 99 % of real SDSS galaxies (photometry) or of the GZ2 main sample.
 # fmt: off
 _ATTRIBUTE_ROWS = (
@@ -323,8 +282,22 @@ def bands_of_attribute(name: str) -> tuple[str, ...]:
     return found.groups() if found and name not in ATTRIBUTES else ()
 
 
-def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
-    """Look up attributes by name, in the order given.
+def check_own_name(name: str) -> None:
+    """Refuse a name for an attribute of a user's own that it cannot have; see `fault_of_name`.
+
+    Raises
+    ------
+    UserError
+    """
+    fault = fault_of_name(name)
+    if fault is None and (attribute_of(name) or bands_of_attribute(name)):
+        fault = f"{name} is an attribute that the program knows: choose another name, with column={name} beside it"
+    if fault:
+        raise UserError(f"attribute {shown(name)}: {fault}")
+
+
+def attribute_table(names: Sequence[str], own: Sequence[Attribute] = ()) -> tuple[Attribute, ...]:
+    """Look up attributes by name, in the order given, among those of the tables and a user's own.
 
     Raises
     ------
@@ -332,19 +305,22 @@ def attribute_table(names: tuple[str, ...]) -> tuple[Attribute, ...]:
         If a name is unknown or given twice.
     """
     table = []
+    others = {row.name: row for row in own}
     for name in names:
-        if (found := attribute_of(name)) is None:
+        if (found := others.get(name) or attribute_of(name)) is None:
+            columns = f"{', '.join(others)}, " if others else ""
             raise UserError(
-                f"unknown attribute {shown(name)}: choose from {', '.join(ATTRIBUTES)}, or for data in flux from "
-                f"magnitude_BAND, color_BAND_BAND, surface_brightness_BAND, {', '.join(FLUX_ATTRIBUTES)}"
+                f"unknown attribute {shown(name)}: choose from {columns}{', '.join(ATTRIBUTES)}, or for data in flux "
+                f"from magnitude_BAND, color_BAND_BAND, surface_brightness_BAND, {', '.join(FLUX_ATTRIBUTES)}"
             )
-        if names.count(name) > 1:
+        if list(names).count(name) > 1:
             raise UserError(f"attribute '{name}' is named twice")
         table.append(found)
     return tuple(table)
 
 
 _MOST_NAMED = 12  # settings in a sentence
+MOST_DEFINITION = 250  # characters of a line that tells an attribute
 
 
 @dataclass(frozen=True)
@@ -411,6 +387,9 @@ class Config:
     psf_pixels: int = setting(0, "side of PSFs that are images, 0 where none are", low=0, high=255, option=False)
     attribute_ranges: tuple[float, ...] = setting(
         (), "low and high end of each attribute's slider and scaling (none: those of the table)", option=False
+    )
+    attribute_definitions: tuple[str, ...] = setting(
+        (), "attributes that are columns of a user's own: name, label, unit, scale and range, a line each", option=False
     )
 
     # Telescope
@@ -639,7 +618,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        attribute_table(self.attributes)
+        self._check_definitions()
+        attribute_table(self.attributes, self.own_attributes)
         self._check_data()
         if not self.attributes:
             raise UserError("attributes is empty: name at least one, such as size")
@@ -651,6 +631,17 @@ class Config:
             )
         if self.run == RELEASED:
             raise UserError(f"run is '{self.run}': that folder is for generators that come with the program")
+
+    def _check_definitions(self) -> None:
+        """Check what is told of attributes of a user's own."""
+        lines = self.attribute_definitions
+        if not all(isinstance(line, str) and len(line) <= MOST_DEFINITION for line in lines):
+            raise UserError(f"attribute_definitions is {lines!r}: it takes a line for each attribute")
+        names = [row.name for row in self.own_attributes]
+        for name in names:
+            check_own_name(name)
+            if names.count(name) > 1:
+                raise UserError(f"attribute_definitions is {lines!r}: it tells {name} twice")
 
     def _check_data(self) -> None:
         """Check what comes from the dataset."""
@@ -687,6 +678,9 @@ class Config:
             raise UserError(f"attribute_ranges is {ranges!r}: it takes two numbers for each attribute, or none")
         if any(low >= high for low, high in zip(ranges[::2], ranges[1::2], strict=True)):
             raise UserError(f"attribute_ranges is {ranges!r}: a high end must lie above the low one")
+        for row in self.attribute_rows:
+            if row.scale == "log" and not row.low > 0:
+                raise UserError(f"attribute_ranges is {ranges!r}: that of {row.name} has no logarithm")
         for name in self.attributes:
             if unknown := [band for band in bands_of_attribute(name) if band not in self.bands]:
                 raise UserError(f"attribute '{name}' needs band {unknown[0]}: there are {', '.join(self.bands)}")
@@ -707,9 +701,14 @@ class Config:
         return len(self.bands)
 
     @property
+    def own_attributes(self) -> tuple[Attribute, ...]:
+        """Attributes that are columns of a user's own, those that the run is conditioned on among them."""
+        return tuple(attribute_defined(line) for line in self.attribute_definitions)
+
+    @property
     def attribute_rows(self) -> tuple[Attribute, ...]:
         """The run's attributes, with the ranges of its data where it has any."""
-        rows = attribute_table(self.attributes)
+        rows = attribute_table(self.attributes, self.own_attributes)
         if not self.attribute_ranges:
             return rows
         ends = zip(self.attribute_ranges[::2], self.attribute_ranges[1::2], strict=True)

@@ -120,8 +120,12 @@ def resolve_config(options: argparse.Namespace, data: PreparedDataset, start: St
     given, image_size, num_train = given_settings(options), data.image_size, len(data.rows("train"))
     if start:
         start.check_kind(data)
-    taken = start.settings(given) if start else {}
+    taken = start.settings(given, data) if start else {}
     of_data = data.settings(())
+    if start:
+        of_data["attribute_definitions"] = start.definitions(data)
+        if lost := [] if "attributes" in given else sorted({*start.config.attributes} - {*taken.get("attributes", ())}):
+            print(f"left out: {', '.join(lost)} (there is no such column in {data.path})")
     if data.layout.is_flux:
         if given.get("recipe", Config.recipe) == "paper":
             raise UserError(f"the original recipe has colour pictures, and {data.path} holds flux: leave out --recipe")

@@ -252,6 +252,7 @@ PAPER = {
     "psf_pixels": 0,
     "pixel_scale": 0.0,
     "attribute_ranges": [],
+    "attribute_definitions": [],
     "image_size": 64,
     "latent_dim": 100,
     "width": 64,

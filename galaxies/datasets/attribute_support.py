@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from config_physics import attribute_table
+from galaxies.common.attributes import Attribute
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 
@@ -21,7 +21,7 @@ def value_limits(data: PreparedDataset, names: tuple[str, ...]) -> Limits:
     """Return between which values an attribute is believed, of those attributes of which some galaxy lies outside.
 
     One value that lies far beyond all others (a size in the wrong unit, a failed fit) would be squared in every loss,
-    and stretch what all other galaxies are told to nothing.
+    and stretch what all other galaxies are told to nothing. What is far is told on the attribute's scale.
 
     Parameters
     ----------
@@ -31,14 +31,16 @@ def value_limits(data: PreparedDataset, names: tuple[str, ...]) -> Limits:
     """
     limits = {}
     values = _values(data, names).astype(np.float64)
-    for attribute, column, learned in zip(attribute_table(names), values.T, values[data.rows("train")].T, strict=True):
-        known = learned[np.isfinite(learned)]
+    rows = data.layout.attribute_rows(names)
+    for attribute, column, learned in zip(rows, values.T, values[data.rows("train")].T, strict=True):
+        known = attribute.steps_of(learned[np.isfinite(learned)])
         if len(known) < 2:
             continue
         low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-        far = max(_FAR_IN_QUARTILES * (high - low), _FAR_IN_RANGES * (attribute.high - attribute.low))
-        if (np.abs(column[np.isfinite(column)] - middle) > far).any():
-            limits[attribute.name] = float(middle - far), float(middle + far)
+        far = max(_FAR_IN_QUARTILES * (high - low), _FAR_IN_RANGES * _width(attribute))
+        if (np.abs(attribute.steps_of(column[np.isfinite(column)]) - middle) > far).any():
+            ends = (attribute.value_of(middle - far), attribute.value_of(middle + far))
+            limits[attribute.name] = float(ends[0]), float(ends[1])
     return limits
 
 
@@ -74,13 +76,13 @@ def unusable(data: PreparedDataset, names: tuple[str, ...], limits: Limits) -> d
     """
     reasons = {}
     values = believed(_training_values(data, names), names, limits)
-    for attribute, column in zip(attribute_table(names), values.T, strict=True):
+    for attribute, column in zip(data.layout.attribute_rows(names), values.T, strict=True):
         known = column[np.isfinite(column)]
         if attribute.name not in data.catalogue or data.catalogue[attribute.name].isna().all():
             reasons[attribute.name] = "known for no galaxy"
         elif len(known) == 0:
             reasons[attribute.name] = "known for no training galaxy"
-        elif len(known) > 1 and np.ptp(known.astype(np.float64)) <= _SAME * (attribute.high - attribute.low):
+        elif len(known) > 1 and np.ptp(attribute.steps_of(known.astype(np.float64))) <= _SAME * _width(attribute):
             reasons[attribute.name] = f"{known[0]:.4g} for every training galaxy that knows it"
     return reasons
 
@@ -137,10 +139,15 @@ def _say(reasons: dict[str, str]) -> str:
 def _choice(data: PreparedDataset) -> str:
     """List the attributes that a run can be conditioned on."""
     names = tuple(name for name in data.manifest.get("attributes", {}) if name in data.catalogue)
-    names = tuple(attribute.name for attribute in attribute_table(names))
+    names = tuple(attribute.name for attribute in data.layout.attribute_rows(names))
     limits = value_limits(data, names)
     bad = unusable(data, names, limits) | too_rare(data, names, limits)
     return ", ".join(name for name in names if name not in bad) or "another dataset: this one has none that differs"
+
+
+def _width(attribute: Attribute) -> float:
+    """Return the slider's range on the attribute's scale."""
+    return float(attribute.steps_of(attribute.high) - attribute.steps_of(attribute.low))
 
 
 def _values(data: PreparedDataset, names: tuple[str, ...]) -> np.ndarray:

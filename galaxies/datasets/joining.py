@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
+from galaxies.datasets.own_attributes import together
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
 
@@ -60,7 +62,9 @@ def join(
             raise UserError(
                 f"{inputs[0].path} and {other.path} differ in kind, bands or classes: only datasets alike can be joined"
             )
-    merged = merge_duplicates([data.catalogue for data in inputs], [_image_hashes(data.images) for data in inputs])
+    own = together({str(data.path): data.layout.own for data in inputs})
+    catalogues, hashes = [data.catalogue for data in inputs], [_image_hashes(data.images) for data in inputs]
+    merged = merge_duplicates(catalogues, hashes, [row.name for row in own])
     parts = [
         {
             "path": str(data.path),
@@ -82,7 +86,8 @@ def join(
     }
     if inputs[0].layout.is_flux:
         provenance["photometry"] = min(data.photometry for data in inputs)
-    columns = [name for name in inputs[0].layout.columns if name != "psf"]  # places in the file of each input
+    layout = replace(inputs[0].layout, own=own)
+    columns = [name for name in layout.columns if name != "psf"]  # places in the file of each input
     with DatasetWriter(
         out,
         inputs[0].image_size,
@@ -91,7 +96,7 @@ def join(
         overwrite,
         allow_empty_class,
         inputs=paths,
-        layout=inputs[0].layout,
+        layout=layout,
     ) as writer:
         for place, object_id, reason in merged.dropped[["input", "object_id", "reason"]].itertuples(index=False):
             writer.reject(f"{inputs[place].path}: {object_id}", f"duplicate, {reason}")
@@ -136,7 +141,9 @@ class Merged(NamedTuple):
     filled: dict[str, int]
 
 
-def merge_duplicates(catalogues: Sequence[pd.DataFrame], hashes: Sequence[Sequence[bytes]]) -> Merged:
+def merge_duplicates(
+    catalogues: Sequence[pd.DataFrame], hashes: Sequence[Sequence[bytes]], own: Sequence[str] = ()
+) -> Merged:
     """Keep each galaxy once: rows with one object id, or with identical pixels, are one galaxy.
 
     Releases name one cutout differently, hence the pixels. Rows are also one galaxy if a third row links them,
@@ -149,6 +156,8 @@ def merge_duplicates(catalogues: Sequence[pd.DataFrame], hashes: Sequence[Sequen
         measurements stay.
     hashes : sequence of sequence of bytes
         For each catalogue, a digest of each row's image.
+    own : sequence of str
+        Attributes of the user's own, which are filled in as those of catalogues are.
 
     Returns
     -------
@@ -168,7 +177,7 @@ def merge_duplicates(catalogues: Sequence[pd.DataFrame], hashes: Sequence[Sequen
     reasons: dict[int, str] = {}
     class_conflicts = 0
     filled: dict[str, int] = {}
-    fillable = [name for name in (*_FILLED_ATTRIBUTES, "pixel_scale") if name in rows]
+    fillable = [name for name in (*_FILLED_ATTRIBUTES, *own, "pixel_scale") if name in rows]
     values = rows[fillable].to_numpy(dtype=np.float64, copy=True)
     classes = rows["morphology"].tolist()
     for place, (kept, object_id) in enumerate(zip(kept_by, rows["object_id"], strict=True)):

@@ -22,11 +22,16 @@ from config_physics import (
     FLUX_ATTRIBUTES,
     MORPHOLOGY_NAMES,
     MOST_BANDS,
+    Attribute,
     Morphology,
     attribute_of,
+    attribute_table,
     bands_of_attribute,
+    check_own_name,
     morphologies_of,
 )
+from galaxies.common.attributes import LARGEST_VALUE, attribute_defined
+from galaxies.common.errors import UserError
 from galaxies.images.bands import band_in
 
 MOCK_SOURCE = "mock survey"  # how a dataset's source begins whose galaxies nobody observed
@@ -85,8 +90,10 @@ class DataLayout:
     classes : tuple of str
         A class index is a place in it.
     class_labels, class_descriptions : tuple of str
-        What people call each class and what it is, "" where it is not told; none where nothing is. Layouts that differ
-        by these alone are equal.
+        What people call each class and what it is, "" where it is not told; none where nothing is.
+    own : tuple of Attribute
+        Attributes that are columns of a user's own table, of other names than those of the program. Layouts that
+        differ by labels, descriptions and these alone are equal.
 
     Raises
     ------
@@ -99,6 +106,7 @@ class DataLayout:
     classes: tuple[str, ...] = MORPHOLOGY_NAMES
     class_labels: tuple[str, ...] = field(default=(), compare=False)
     class_descriptions: tuple[str, ...] = field(default=(), compare=False)
+    own: tuple[Attribute, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         names = self.band_names
@@ -110,6 +118,8 @@ class DataLayout:
             raise ValueError("no class, or one twice")
         if any(len(told) not in (0, len(self.classes)) for told in (self.class_labels, self.class_descriptions)):
             raise ValueError("another number of labels or descriptions than of classes")
+        if len({row.name for row in self.own}) < len(self.own):
+            raise ValueError("an attribute twice")
 
     @property
     def is_flux(self) -> bool:
@@ -136,13 +146,14 @@ class DataLayout:
     @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes that rows of such a dataset may have, in the order of the catalogue's columns."""
+        own = tuple(row.name for row in self.own)
         if not self.is_flux:
-            return tuple(ATTRIBUTES)
+            return (*ATTRIBUTES, *own)
         names = self.band_names
         of_bands = [f"{kind}_{name}" for kind in ("magnitude", "surface_brightness") for name in names]
         colors = [f"color_{a}_{b}" for i, a in enumerate(names) for b in names[i + 1 :]]
         shared = [name for name in ATTRIBUTES if name not in _OF_DISPLAYS]
-        return (*of_bands, *colors, *FLUX_ATTRIBUTES, *shared)
+        return (*of_bands, *colors, *FLUX_ATTRIBUTES, *shared, *own)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -156,8 +167,18 @@ class DataLayout:
             return self.is_flux and set(bands) <= set(self.band_names) and attribute_of(name) is not None
         return name in self.attributes
 
+    def attribute_of(self, name: str) -> Attribute | None:
+        """Return an attribute by its name, those of the program and the dataset's own, None if there is none of it."""
+        return next((row for row in self.own if row.name == name), None) or attribute_of(name)
+
+    def attribute_rows(self, names: Sequence[str]) -> tuple[Attribute, ...]:
+        """Look up attributes by name, in the order given; see `attribute_table`."""
+        return attribute_table(names, self.own)
+
     def limits_of(self, column: str) -> tuple[float, float]:
         """Return what the values of a catalogue's column must be above, and may be at most."""
+        if own := next((row for row in self.own if row.name == column), None):
+            return (0.0 if own.scale == "log" else -LARGEST_VALUE), LARGEST_VALUE
         if self.is_flux:
             if column in ("masked", "flag", "psf"):
                 return -0.5, {"masked": 1.0, "flag": 2.0**31, "psf": 2.0**31}[column]
@@ -189,13 +210,14 @@ class DataLayout:
         return dataclasses.replace(self, classes=names, class_labels=labels, class_descriptions=about)
 
     def to_manifest(self, known: Sequence[str]) -> dict[str, Any]:
-        """Return what a manifest says of the classes, and of flux its kind, bands and the units of known attributes."""
-        classes: dict[str, Any] = {"classes": list(self.classes)}
-        for name, told in (("class_labels", self.class_labels), ("class_descriptions", self.class_descriptions)):
-            if any(told):
-                classes[name] = {of: text for of, text in zip(self.classes, told, strict=True) if text}
+        """Return what a manifest says of classes and own attributes, and of flux its kind, bands and units."""
+        own = [_to_plain(row) for row in self.own if row.name in known]
+        told: dict[str, Any] = {"classes": list(self.classes)} | ({"own_attributes": own} if own else {})
+        for name, texts in (("class_labels", self.class_labels), ("class_descriptions", self.class_descriptions)):
+            if any(texts):
+                told[name] = {of: text for of, text in zip(self.classes, texts, strict=True) if text}
         if not self.is_flux:
-            return classes
+            return told
         bands = [
             {
                 "name": band.name,
@@ -204,12 +226,11 @@ class DataLayout:
             }
             for band in self.bands
         ]
-        rows = {name: row for name in known if (row := attribute_of(name)) is not None}
-        return {
+        rows = {name: row for name in known if (row := self.attribute_of(name)) is not None}
+        return told | {
             "kind": self.kind,
             "pixel_unit": "nJy",
             "bands": bands,
-            **classes,
             "units": {name: row.unit for name, row in rows.items()},
         }
 
@@ -223,19 +244,44 @@ class DataLayout:
             If it cannot be.
         """
         classes = tuple(manifest.get("classes", MORPHOLOGY_NAMES))
+        own = tuple(map(_from_plain, manifest.get("own_attributes", ())))
         texts: list[tuple[str, ...]] = []
         for entry in ("class_labels", "class_descriptions"):
-            told = manifest.get(entry, {})
-            if strange := [name for name in told if name not in classes]:
+            said = manifest.get(entry, {})
+            if strange := [name for name in said if name not in classes]:
                 raise ValueError(f"{entry} has {strange[0]!r}, which is no class")
-            texts.append(tuple(told.get(name, "") for name in classes) if told else ())
+            texts.append(tuple(said.get(name, "") for name in classes) if said else ())
+        labels, about = texts
         if manifest.get("kind", DISPLAY.kind) == DISPLAY.kind:
-            return cls(DISPLAY.kind, DISPLAY.bands, classes, *texts)
+            return cls(DISPLAY.kind, DISPLAY.bands, classes, labels, about, own)
         bands = [
             FluxBand(row["name"], math.nan if row["wavelength_nm"] is None else float(row["wavelength_nm"]))
             for row in manifest["bands"]
         ]
-        return cls("flux", tuple(bands), classes, *texts)
+        return cls("flux", tuple(bands), classes, labels, about, own)
+
+
+_TOLD = ("name", "label", "unit", "scale", "low", "high")  # of an attribute of a user's own
+
+
+def _to_plain(row: Attribute) -> dict[str, Any]:
+    plain = {key: getattr(row, key) for key in _TOLD}
+    return plain | ({"softening": row.softening} if row.scale == "asinh" else {})
+
+
+def _from_plain(plain: Mapping[str, Any]) -> Attribute:
+    """Return an attribute of a user's own as a manifest has it."""
+    line = f'{plain["name"]}:label="{plain["label"]}",unit="{plain["unit"]}",scale={plain["scale"]}'
+    numbers = {key: plain[key] for key in ("softening", "low", "high") if key in plain}
+    line += "".join(f",{key}={float(value)!r}" for key, value in numbers.items())
+    try:
+        row = attribute_defined(line)
+        check_own_name(row.name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if row.name != plain["name"]:
+        raise ValueError(f"attribute {plain['name']!r} is not in small letters")
+    return row
 
 
 DISPLAY = DataLayout("display", tuple(FluxBand(name) for name in BAND_NAMES))

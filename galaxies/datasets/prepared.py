@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import MOST_BANDS, MOST_CLASS_TEXT, Config, attribute_table, morphology_index
+from config_physics import MOST_BANDS, MOST_CLASS_TEXT, Config, morphology_index
 from galaxies.common.device_errors import first_sentence
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError, shown
@@ -77,6 +77,13 @@ _MANIFEST = entries(
         "classes": items(text(), 1, _MOST_CLASSES),
         "class_labels": mapping(_printable_line()),
         "class_descriptions": mapping(_printable_line()),
+        "own_attributes": items(
+            entries(
+                {name: text() for name in ("name", "label", "unit", "scale")} | {"low": number(), "high": number()},
+                {"softening": number(0)},
+                others=False,
+            )
+        ),
     },
 )
 _FLUX_MANIFEST = entries(
@@ -182,7 +189,7 @@ class PreparedDataset:
         UserError
             If an attribute has no value in this dataset.
         """
-        attribute_table(names)
+        self.layout.attribute_rows(names)
         for name in names:
             if name not in self.catalogue or self.catalogue[name].isna().all():
                 known = [a for a in self.manifest.get("attributes", {}) if a in self.catalogue]
@@ -268,20 +275,27 @@ class PreparedDataset:
     def settings(self, attributes: tuple[str, ...]) -> dict[str, Any]:
         """Return the settings of a run that come from its data, by their names in `Config`.
 
-        These are image size, kind, bands, classes, and what these are called where that is told; and of flux
-        the softening of the stretch by the typical noise of each band in the training split, the usual pixel scale and
-        width of the PSF, and the range of each attribute: that of the central 99 % of the training galaxies.
+        These are image size, kind, bands, classes, what these are called where that is told, and attributes of a user's
+        own; and of flux the softening of the stretch by the typical noise of each band in the training split, the usual
+        pixel scale and width of the PSF, and the range of each attribute: that of the central 99 % of the training
+        galaxies, or the one that the manifest tells.
 
         Raises
         ------
         UserError
             If an attribute has no value in this dataset.
         """
-        shape = {"image_size": self.image_size, "kind": self.layout.kind, "bands": self.layout.band_names}
+        shape: dict[str, Any] = {
+            "image_size": self.image_size,
+            "kind": self.layout.kind,
+            "bands": self.layout.band_names,
+        }
         shape["classes"] = self.layout.classes
         labels, about = self.layout.class_labels, self.layout.class_descriptions
         shape |= {"class_labels": labels} if any(labels) else {}
         shape |= {"class_descriptions": about} if any(about) else {}
+        if self.layout.own:
+            shape["attribute_definitions"] = tuple(row.definition() for row in self.layout.own)
         if not self.layout.is_flux:
             return shape
         rows = self.rows("train")
@@ -291,7 +305,9 @@ class PreparedDataset:
         if not np.isfinite(scale).any():
             raise UserError(f"{self.path} has no pixel_scale: {_AGAIN}")
         softening = NOISE_SOFTENING * self._typical_noise(rows)
-        ranges = [end for column in values.T for end in _central_range(column)]
+        own = {row.name: (row.low, row.high) for row in self.layout.own}
+        pairs = [own.get(name) or _central_range(column) for name, column in zip(attributes, values.T, strict=True)]
+        ranges = [end for pair in pairs for end in pair]
         return shape | {
             "softening": tuple(float(f"{s:.4g}") for s in softening),
             "pixel_scale": float(f"{np.nanmedian(scale):.6g}"),

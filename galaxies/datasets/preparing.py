@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
+from config_physics import PHOTOMETRIC_ATTRIBUTES, Attribute
 from galaxies.datasets.cutout_blocks import read_blocks
 from galaxies.datasets.cutouts import CutoutSource, PictureStore
+from galaxies.datasets.layout import DISPLAY
 from galaxies.datasets.matching import MatchedRows, match_rows
 from galaxies.datasets.writing import SPLITS, DatasetWriter
 
@@ -39,6 +41,8 @@ class Pictures(NamedTuple):
         Galaxies of the source that fit no class.
     crop : float, optional
         Part of the pictures that is kept by default, where the source knows its frames.
+    own : tuple of Attribute
+        Attributes of the user's own, whose values stand in `galaxies` too.
     """
 
     folder: Path | PictureStore
@@ -46,6 +50,7 @@ class Pictures(NamedTuple):
     provenance: Mapping[str, object]
     unused: int = 0
     crop: float | None = None
+    own: tuple[Attribute, ...] = ()
 
 
 class Source(NamedTuple):
@@ -135,7 +140,8 @@ def write_pictures(
         galaxies = galaxies.iloc[chosen]
     galaxies = galaxies.reset_index(drop=True)
     ids, morphologies = galaxies["object_id"].tolist(), galaxies["morphology"].tolist()
-    known = {name: galaxies[name].to_numpy(np.float64) for name in ATTRIBUTES if name in galaxies}
+    layout = replace(DISPLAY, own=pictures.own)
+    known = {name: galaxies[name].to_numpy(np.float64) for name in layout.attributes if name in galaxies}
     frame_scale = galaxies["frame_scale"].to_numpy(np.float64) if "frame_scale" in galaxies else None
     asked = galaxies["image"].tolist()
     part = crop or pictures.crop or GALAXY_ZOO_CROP
@@ -153,7 +159,9 @@ def write_pictures(
         row_of = np.array(matched.rows)
         with (
             closing(read_blocks(source, matched.names, size, part, workers)) as blocks,
-            DatasetWriter(out, size, part, provenance, overwrite, allow_empty_class, inputs=inputs) as writer,
+            DatasetWriter(
+                out, size, part, provenance, overwrite, allow_empty_class, inputs=inputs, layout=layout
+            ) as writer,
             tqdm(desc="reading", total=len(row_of), unit=" images", leave=False) as bar,
         ):
             writer.unused = pictures.unused

@@ -202,7 +202,9 @@ def _to_7(content: Content) -> Content:
 
 
 def _to_8(content: Content) -> Content:
-    return add_setting(add_setting(content, "class_labels", []), "class_descriptions", [])
+    for name in ("class_labels", "class_descriptions", "attribute_definitions"):
+        content = add_setting(content, name, [])
+    return content
 
 
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {

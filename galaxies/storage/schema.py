@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from config_physics import Config
 from diffusion_model import build_diffusion_generator
+from galaxies.common.attributes import LARGEST_VALUE
 from galaxies.common.schema import (
     Check,
     SchemaError,
@@ -176,7 +177,7 @@ _MOST_CLASSES = 1000
 # What the other checks go by. `Config` knows what settings can be, and quotes what they are.
 _ENTRY = Check(
     "a number or text",
-    lambda value: isinstance(value, float) or whole(-_MOST, _MOST).fits(value) or _printable(100).fits(value),
+    lambda value: isinstance(value, float) or whole(-_MOST, _MOST).fits(value) or _printable(250).fits(value),
 )
 _SETTING = Check(
     "a number, names, or text of at most 4096 characters that can be printed",
@@ -210,7 +211,8 @@ def _drawing(
     elif not config.ema_decay:
         average = exactly(None)
     galaxies = state["population"]["classes"].shape[0]
-    values = tensor(torch.float32, (galaxies, num_attributes), -_LARGEST_VALUE, _LARGEST_VALUE, unknown=True)
+    most = LARGEST_VALUE if config.attribute_definitions else _LARGEST_VALUE
+    values = tensor(torch.float32, (galaxies, num_attributes), -most, most, unknown=True)
     return {
         "config": anything(),
         "phase": anything(),

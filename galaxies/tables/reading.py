@@ -57,7 +57,8 @@ class Table:
     ----------
     file : Path
     cells : DataFrame, N rows
-        The columns that were asked for and are there, by their names in lower case; "" where a cell is empty.
+        The columns that were asked for and are there, or all of them, by their names in lower case; "" where a cell is
+        empty.
     rows : sequence of int, N
         Where each row stands in the file, counted as a spreadsheet does: the header is row 1 of a text.
     others : tuple of str
@@ -103,6 +104,7 @@ def read_table(
     cure: str = CURE,
     even: bool = False,
     comments: bool = True,
+    rest: bool = False,
 ) -> Table:
     """Read columns of a table by their names, in any order and case; what was assumed is said in one line.
 
@@ -124,6 +126,8 @@ def read_table(
     comments : bool
         Pass over lines that begin with # and are no row: those before the header, and those that have not as many
         cells as it has.
+    rest : bool
+        Keep all other columns that have a name as well; of two of one name, either.
 
     Returns
     -------
@@ -141,19 +145,19 @@ def read_table(
         first = _first_bytes(file)
         if opened := next((_opened(where) for mark, where in _TYPED if first.startswith(mark)), None):
             with opened(file, wanted) as typed:
-                return _read_typed(file, typed, wanted, needed, cure)
+                return _read_typed(file, typed, wanted, needed, cure, rest)
         if is_votable(first):
             with _opened("votable_tables.opened_votable")(file, wanted) as typed:
-                return _read_typed(file, typed, wanted, needed, cure)
+                return _read_typed(file, typed, wanted, needed, cure, rest)
         if stranger := next((kind for mark, kind in _STRANGERS if first.startswith(mark)), None):
             raise UserError(f"{file} is {stranger}: {cure}")
         start = _first_block(file)
         if not start.lstrip(codecs.BOM_UTF8 + b" \t\r\n"):
             raise UserError(f"{file} is empty: {cure}")
         try:
-            return _read_text(file, "utf-8-sig", start, wanted, needed, cure, even, comments)
+            return _read_text(file, "utf-8-sig", start, wanted, needed, cure, even, comments, rest)
         except UnicodeDecodeError:
-            return _read_text(file, "cp1252", start, wanted, needed, cure, even, comments)
+            return _read_text(file, "cp1252", start, wanted, needed, cure, even, comments, rest)
     except MissingError:
         raise UserError(f"{file} does not exist: name another table") from None
     except UserError:
@@ -190,14 +194,16 @@ def _read_text(
     cure: str,
     even: bool,
     comments: bool,
+    rest: bool,
 ) -> Table:
+    taken = _Everything(wanted) if rest else wanted
     form = _form_of(start.decode(encoding, "ignore"), wanted, needed, comments)
     rows: _Rows | None = None
     # Galaxy Zoo's tables have hundreds of MB, of which a few columns are wanted.
     if encoding == "utf-8-sig" and len(start) >= BLOCK and not form.skipped and form.names is None:
-        rows = _read_plain(file, form.separator, wanted)
+        rows = _read_plain(file, form.separator, taken)
     if rows is None:
-        rows = _read_exactly(file, encoding, form, wanted, even, comments)
+        rows = _read_exactly(file, encoding, form, taken, even, comments)
     _check(file, rows.names, len(rows.numbers), wanted, needed, cure)
     notes = []
     if encoding != "utf-8-sig":
@@ -215,15 +221,34 @@ def _read_text(
     return Table(file, rows.cells, rows.numbers, _others(rows.names, wanted), decimal_comma=form.separator != ",")
 
 
+class _Everything(Collection[str]):
+    """Names of columns that are wanted, to which every other name belongs as well."""
+
+    def __init__(self, wanted: Collection[str]) -> None:
+        self._wanted = wanted
+
+    def __contains__(self, name: object) -> bool:
+        return bool(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wanted)
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+
 def _opened(where: str) -> Any:
     module, name = where.split(".")
     return getattr(importlib.import_module(f"galaxies.tables.{module}"), name)
 
 
-def _read_typed(file: Path, typed: TypedTable, wanted: Collection[str], needed: Collection[str], cure: str) -> Table:
+def _read_typed(
+    file: Path, typed: TypedTable, wanted: Collection[str], needed: Collection[str], cure: str, rest: bool
+) -> Table:
     names = [name.strip().lower() for name in typed.names]
     _check(file, names, typed.num_rows, wanted, needed, cure)
-    columns = {name: typed.text(place) for place, name in enumerate(names) if name in wanted}
+    taken = _Everything(wanted) if rest else wanted
+    columns = {name: typed.text(place) for place, name in enumerate(names) if name in taken}
     cells = pd.DataFrame(columns, dtype=object, index=range(typed.num_rows))
     return Table(file, cells, range(1, typed.num_rows + 1), _others(names, wanted))
 

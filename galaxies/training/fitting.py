@@ -55,11 +55,13 @@ def fit_to_data(
         )
     attributes, said = choose_attributes(data, config.attributes, "attributes" in given)
     lines = [f"{said} ({data.path})"] if said else []
-    changes: dict[str, Any] = {"attributes": attributes}
+    own = {row.name: row for row in config.own_attributes}
+    definitions = tuple(own[name].definition() for name in attributes if name in own)
+    changes: dict[str, Any] = {"attributes": attributes, "attribute_definitions": definitions}
     if data.layout.is_flux:
-        changes |= data.settings(attributes)
-        own = zip(changes["attribute_ranges"][::2], changes["attribute_ranges"][1::2], strict=True)
-        pairs = [(ranges or {}).get(name, pair) for name, pair in zip(attributes, own, strict=True)]
+        changes = data.settings(attributes) | changes
+        of_data = zip(changes["attribute_ranges"][::2], changes["attribute_ranges"][1::2], strict=True)
+        pairs = [(ranges or {}).get(name, pair) for name, pair in zip(attributes, of_data, strict=True)]
         changes["attribute_ranges"] = tuple(end for pair in pairs for end in pair)
     if config.batch_size * num_ranks > num_train and "batch_size" not in given:
         changes["batch_size"] = num_train // num_ranks

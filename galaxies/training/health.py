@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import Config, attribute_table
+from config_physics import Attribute, Config
 from galaxies.common.errors import UserError
 from galaxies.datasets.attribute_support import Limits, believed
 from galaxies.datasets.batches import Pixels
@@ -163,8 +164,8 @@ def evaluate_predictor(
     -------
     dict
         ``mae_<attribute>``, mean absolute error in the attribute's unit, and ``r2_<attribute>``, one minus the
-        error's share of the variance; only attributes with at least two known values, and the latter only where they
-        differ.
+        error's share of the variance on the attribute's scale; only attributes with at least two known values, and the
+        latter only where they differ.
 
     Raises
     ------
@@ -186,15 +187,17 @@ def evaluate_predictor(
             continue
         predicted, actual = attribute.from_unit(torch.cat(predictions)[known, column]), truth[known, column]
         report[f"mae_{attribute.name}"] = float((predicted - actual).abs().mean())
-        if (variance := actual.var(correction=0)) > 0:
-            report[f"r2_{attribute.name}"] = 1 - float((predicted - actual).square().mean() / variance)
+        # Of what a logarithm or an asinh is learned of, its share is told of that too.
+        error = attribute.steps_of(predicted) - attribute.steps_of(actual)
+        if (variance := attribute.steps_of(actual).var(correction=0)) > 0:
+            report[f"r2_{attribute.name}"] = 1 - float(error.square().mean() / variance)
     return report
 
 
-def predictor_lines(report: dict[str, float], attributes: tuple[str, ...]) -> list[str]:
+def predictor_lines(report: dict[str, float], attributes: Sequence[Attribute]) -> list[str]:
     """Say what `evaluate_predictor` found, a line for each attribute."""
     lines = []
-    for attribute in attribute_table(attributes):
+    for attribute in attributes:
         if f"mae_{attribute.name}" in report:
             unit = f" {attribute.unit}" if attribute.unit else ""
             r2 = report.get(f"r2_{attribute.name}")

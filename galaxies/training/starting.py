@@ -116,8 +116,10 @@ class Start:
                 "leave out --start-from, or give it weights of the same kind"
             )
 
-    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self, given: Mapping[str, Any], data: PreparedDataset | None = None) -> dict[str, Any]:
         """Return the settings that a run takes over from the weights' own, but for those that the user gave.
+
+        Attributes of a user's own are taken over where the dataset, if there is one yet, has them.
 
         Raises
         ------
@@ -130,11 +132,45 @@ class Start:
                 what = f"holds a {self.config.family} model" if name == "diffusion" else f"was trained with {own!r}"
                 raise UserError(f"--{option} does not fit {self.path}, which {what}: leave it out")
         own = [f.name for f in dataclasses.fields(Config) if f.metadata.get("family") in (None, self.config.family)]
-        return {name: getattr(self.config, name) for name in _TAKEN if name in own and name not in given}
+        taken = {name: getattr(self.config, name) for name in _TAKEN if name in own and name not in given}
+        if "attributes" in taken:
+            there = () if data is None else [row.name for row in data.layout.own]
+            lacking = {row.name for row in self.config.own_attributes}.difference(there)
+            taken["attributes"] = tuple(name for name in taken["attributes"] if name not in lacking)
+            if not taken["attributes"]:
+                del taken["attributes"]
+        return taken
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Return the range of each attribute that the weights know, by name: what they mean by 0 and by 1."""
         return {row.name: (row.low, row.high) for row in self.config.attribute_rows}
+
+    def definitions(self, data: PreparedDataset) -> tuple[str, ...]:
+        """Return what a run on a dataset takes its attributes of a user's own for, a line each.
+
+        What the weights know means what it meant to them; the rest is as the dataset has it.
+
+        Raises
+        ------
+        UserError
+            If the two mean different things by a name.
+        """
+        known = {row.name: row for row in self.config.own_attributes}
+        lines = []
+        for row in data.layout.own:
+            taken = known.get(row.name, row)
+            if taken.unit != row.unit:
+                raise UserError(
+                    f"{self.path} knows {row.name} in {taken.unit or 'no unit'}, and {data.path} has it in "
+                    f"{row.unit or 'no unit'}: prepare the data again with --attribute, or leave out --start-from"
+                )
+            if taken.scale == "log" and not data.catalogue[row.name].min() > 0:
+                raise UserError(
+                    f"{self.path} knows the logarithm of {row.name}, and {data.path} has values that have none: leave "
+                    "out --start-from"
+                )
+            lines.append(taken.definition())
+        return tuple(lines)
 
     def provenance(self, taken: str) -> dict[str, str]:
         """Return what a run records of its start."""

@@ -290,7 +290,7 @@ class Trainer:
                 self._save_latest()
                 raise
             self.history.append(self._record("test", report))
-            for line in predictor_lines(report, self.config.attributes):
+            for line in predictor_lines(report, self.config.attribute_rows):
                 tqdm.write(line)
             if self.config.readable_only:
                 reasons = without_claim(self._known_shares, report)

@@ -128,7 +128,7 @@ def test_test_galaxies_that_are_all_the_same_give_no_r2(tmp_path):
     config = Config(width=4)
     report = evaluate_predictor(build_predictor(config), data, config, torch.device("cpu"))
     assert "mae_redshift" in report and "r2_redshift" not in report and "r2_size" in report
-    assert predictor_lines(report, config.attributes)[-1].endswith("R2 not available, since they are all the same")
+    assert predictor_lines(report, config.attribute_rows)[-1].endswith("R2 not available, since they are all the same")
     assert without_claim(dict.fromkeys(config.attributes, 1.0), report)["redshift"] == (
         "the same for all test galaxies, which cannot test the predictor"
     )

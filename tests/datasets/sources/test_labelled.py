@@ -16,7 +16,7 @@ HEAD = "image,morphology,object_id,redshift\n"
 
 def labels_of(tmp_path: Path, content: str | bytes) -> pd.DataFrame:
     (tmp_path / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_labels(tmp_path / "labels.csv")
+    return read_labels(tmp_path / "labels.csv").galaxies
 
 
 FORMS = {

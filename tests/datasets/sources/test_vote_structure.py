@@ -171,7 +171,7 @@ def test_labels_keep_structure(tmp_path, capsys):
         "c.png,elliptical,,,,\n",
         encoding="utf-8",
     )
-    labels = read_labels(tmp_path / "l.csv")
+    labels = read_labels(tmp_path / "l.csv").galaxies
     np.testing.assert_array_equal(labels["arm_count"], [3, np.nan, np.nan])
     np.testing.assert_array_equal(labels["bar"], [0, 0.1, np.nan])  # none is what a disc can have
     np.testing.assert_array_equal(labels["bulge"], [0.2, np.nan, np.nan])
