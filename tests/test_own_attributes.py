@@ -10,10 +10,10 @@ from config_physics import Config, attribute_table, check_own_name
 from galaxies.common.attributes import (
     RESERVED,
     attribute_defined,
-    own_attribute,
     read_attribute_option,
 )
 from galaxies.common.errors import UserError
+from galaxies.datasets.own_attributes import own_attribute
 
 EW = 'halpha_ew:label="H-alpha EW, rest",unit="Angstrom",scale=asinh,softening=2.5,low=-5.0,high=120.0'
 SFR = 'sfr:label="Star formation",unit="solar masses / yr",scale=log,low=0.01,high=100.0'

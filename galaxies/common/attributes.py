@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import NUMBER_FORM
 
@@ -24,7 +22,6 @@ LONGEST = {"label": 48, "unit": 24}  # characters; name and unit share a card of
 LARGEST_VALUE = 1e20  # and beyond, numbers in tables stand for unknown ones
 _LEAST_LOG = 1e-30  # single precision has it
 _BEYOND = 10  # ranges of the slider on either side of it that may be asked for
-_CENTRAL = (0.5, 99.5)  # percent of the galaxies between which the range of an attribute goes
 _KEYS = ("column", "label", "unit", "scale", "softening", "low", "high")
 _PART = re.compile(r"\s*([a-z]+)\s*=\s*(?:\"([^\"]*)\"|([^,\"]*))\s*(?:,|$)")
 
@@ -112,10 +109,9 @@ class Attribute:
     def steps_of(self, value: Any) -> Any:
         """Return values on the attribute's scale: themselves, log10(x), or asinh(x / softening)."""
         if self.scale == "log":
-            return value.log10() if hasattr(value, "log10") else _plain(np.log10(value))
+            return _of("log10", value)
         if self.scale == "asinh":
-            value = value / self.softening
-            return value.asinh() if hasattr(value, "asinh") else _plain(np.arcsinh(value))
+            return _of("asinh", value / self.softening)
         return value
 
     def value_of(self, steps: Any) -> Any:
@@ -123,11 +119,11 @@ class Attribute:
         if self.scale == "log":
             return 10.0**steps
         if self.scale == "asinh":
-            return self.softening * (steps.sinh() if hasattr(steps, "sinh") else _plain(np.sinh(steps)))
+            return self.softening * _of("sinh", steps)
         return steps
 
     def definition(self) -> str:
-        """Return the line that tells an attribute of a user's own; see `own_attribute`."""
+        """Return the line that tells an attribute of a user's own; see `attribute_defined`."""
         softening = f",softening={self.softening!r}" if self.scale == "asinh" else ""
         return (
             f'{self.name}:label="{self.label}",unit="{self.unit}",scale={self.scale}{softening},'
@@ -135,8 +131,15 @@ class Attribute:
         )
 
 
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, np.floating) and value.ndim == 0 else value
+def _of(function: str, value: Any) -> Any:
+    """Return a function of a number, a tensor or an array; NaN where it has none."""
+    if isinstance(value, (int, float)):
+        return getattr(math, function)(value) if function != "log10" or value > 0 else math.nan
+    if hasattr(value, function):  # a tensor, also within a recorded step
+        return getattr(value, function)()
+    import numpy as np  # here, so that command lines that are none are refused at once
+
+    return getattr(np, {"asinh": "arcsinh"}.get(function, function))(value)
 
 
 class AttributeOption(NamedTuple):
@@ -222,71 +225,14 @@ def fault_of_name(name: str) -> str | None:
     return None
 
 
-def own_attribute(option: AttributeOption, values: np.ndarray) -> Attribute:
-    """Return the attribute that an option tells, completed by its values: range, and softening of asinh.
-
-    Parameters
-    ----------
-    option : AttributeOption
-    values : ndarray, (N,), float64
-        In the attribute's unit, NaN where unknown.
-
-    Returns
-    -------
-    Attribute
-        Its range holds the central 99 % of the values, with ends rounded outwards; its softening is the median absolute
-        value, two digits of it, of values other than 0.
+def completed(option: AttributeOption) -> Attribute:
+    """Return the attribute of an option that tells everything.
 
     Raises
     ------
     UserError
-        If nothing is known, all values are the same, or one is not above 0 on a logarithmic scale.
+        If it does not.
     """
-    known = values[np.isfinite(values)]
-    if len(known) == 0:
-        raise UserError(
-            f"attribute {option.name} is known for no galaxy: every cell of column {option.column} is empty"
-        )
-    if np.ptp(known) == 0:
-        raise UserError(
-            f"attribute {option.name} is {known[0]:g} for every galaxy that knows it (column {option.column}): "
-            "nothing can be learned of it"
-        )
-    if option.scale == "log" and not known.min() > 0:
-        raise UserError(
-            f"attribute {option.name} has values such as {known.min():g} (column {option.column}), which have no "
-            "logarithm: take scale=asinh, or leave those cells empty"
-        )
-    softening = option.softening
-    if option.scale == "asinh" and softening is None:
-        softening = float(f"{np.median(np.abs(known[known != 0])):.2g}")
-    low, high = (float(end) for end in np.percentile(known, _CENTRAL))
-    if not low < high:
-        low, high = float(known.min()), float(known.max())
-    low, high = _rounded_outwards(option.scale, low, high)
-    low, high = (end if told is None else told for told, end in ((option.low, low), (option.high, high)))
-    if not low < high:
-        raise UserError(f"attribute {option.name} has a range from {low:g} to {high:g}: name both ends, low and high")
-    return _completed(option._replace(softening=softening, low=low, high=high))
-
-
-def _rounded_outwards(scale: str, low: float, high: float) -> tuple[float, float]:
-    """Return a range with ends rounded outwards: to hundredths of its width, of log and asinh to two digits each."""
-    if scale != "linear":
-        return _two_digits(low, math.floor), _two_digits(high, math.ceil)
-    step = 10.0 ** math.floor(math.log10(high - low)) / 10
-    return float(f"{math.floor(low / step) * step:.10g}"), float(f"{math.ceil(high / step) * step:.10g}")
-
-
-def _two_digits(value: float, rounding: Any) -> float:
-    if value == 0:
-        return 0.0
-    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
-    return float(f"{rounding(value / step) * step:.6g}")
-
-
-def _completed(option: AttributeOption) -> Attribute:
-    """Return the attribute of an option that tells everything."""
     if option.low is None or option.high is None or (option.scale == "asinh" and option.softening is None):
         raise UserError(f"attribute {option.name} lacks its range or softening")
     about = f"column of the catalogue that the training data came with{_SCALED[option.scale]}"
@@ -296,8 +242,7 @@ def _completed(option: AttributeOption) -> Attribute:
         *(option.scale, softening),
     )
     least = _LEAST_LOG if option.scale == "log" else -LARGEST_VALUE
-    with np.errstate(over="ignore", under="ignore"):
-        ends = [_beyond(plain, place) for place in (-_BEYOND, 1 + _BEYOND)]
+    ends = [_beyond(plain, place) for place in (-_BEYOND, 1 + _BEYOND)]
     low, high = (min(LARGEST_VALUE, max(least, float(f"{end:.3g}"))) for end in ends)
     plausible = min(low, option.low), max(high, option.high)
     return Attribute(
@@ -313,7 +258,7 @@ def _beyond(attribute: Attribute, place: float) -> float:
     try:
         return float(attribute.at(place))
     except OverflowError:
-        return math.inf
+        return math.copysign(math.inf, place)
 
 
 @lru_cache(maxsize=1024)
@@ -325,4 +270,4 @@ def attribute_defined(text: str) -> Attribute:
     UserError
         If it is none.
     """
-    return _completed(read_attribute_option(text))
+    return completed(read_attribute_option(text))

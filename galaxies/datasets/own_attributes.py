@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from galaxies.common.attributes import (
     Attribute,
     AttributeOption,
     attribute_defined,
-    own_attribute,
+    completed,
     read_attribute_option,
 )
 from galaxies.common.errors import UserError
@@ -24,6 +25,7 @@ from galaxies.tables.reading import Table, listed
 
 _LARGEST_WHOLE = 2**24  # from here on single precision tells whole numbers apart no longer
 _USUAL = (-90.0, 90.0)  # 99.99 and -999 stand for an unknown value where nothing else is told
+_CENTRAL = (0.5, 99.5)  # percent of the galaxies between which the range of an attribute goes
 _INFINITE = frozenset(("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"))
 
 Columns = dict[str, np.ndarray]  # values (N,), float64, NaN where unknown, by the name of the attribute
@@ -197,3 +199,66 @@ def together(layouts: Mapping[str, Sequence[Attribute]]) -> tuple[Attribute, ...
 def with_range(attribute: Attribute, low: float, high: float) -> Attribute:
     """Return an attribute of a user's own with another range."""
     return attribute_defined(replace(attribute, low=low, high=high).definition())
+
+
+def own_attribute(option: AttributeOption, values: np.ndarray) -> Attribute:
+    """Return the attribute that an option tells, completed by its values: range, and softening of asinh.
+
+    Parameters
+    ----------
+    option : AttributeOption
+    values : ndarray, (N,), float64
+        In the attribute's unit, NaN where unknown.
+
+    Returns
+    -------
+    Attribute
+        Its range holds the central 99 % of the values, with ends rounded outwards; its softening is the median absolute
+        value, two digits of it, of values other than 0.
+
+    Raises
+    ------
+    UserError
+        If nothing is known, all values are the same, or one is not above 0 on a logarithmic scale.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        raise UserError(
+            f"attribute {option.name} is known for no galaxy: every cell of column {option.column} is empty"
+        )
+    if np.ptp(known) == 0:
+        raise UserError(
+            f"attribute {option.name} is {known[0]:g} for every galaxy that knows it (column {option.column}): "
+            "nothing can be learned of it"
+        )
+    if option.scale == "log" and not known.min() > 0:
+        raise UserError(
+            f"attribute {option.name} has values such as {known.min():g} (column {option.column}), which have no "
+            "logarithm: take scale=asinh, or leave those cells empty"
+        )
+    softening = option.softening
+    if option.scale == "asinh" and softening is None:
+        softening = float(f"{np.median(np.abs(known[known != 0])):.2g}")
+    low, high = (float(end) for end in np.percentile(known, _CENTRAL))
+    if not low < high:
+        low, high = float(known.min()), float(known.max())
+    low, high = _rounded_outwards(option.scale, low, high)
+    low, high = (end if told is None else told for told, end in ((option.low, low), (option.high, high)))
+    if not low < high:
+        raise UserError(f"attribute {option.name} has a range from {low:g} to {high:g}: name both ends, low and high")
+    return completed(option._replace(softening=softening, low=low, high=high))
+
+
+def _rounded_outwards(scale: str, low: float, high: float) -> tuple[float, float]:
+    """Return a range with ends rounded outwards: to hundredths of its width, of log and asinh to two digits each."""
+    if scale != "linear":
+        return _two_digits(low, math.floor), _two_digits(high, math.ceil)
+    step = 10.0 ** math.floor(math.log10(high - low)) / 10
+    return float(f"{math.floor(low / step) * step:.10g}"), float(f"{math.ceil(high / step) * step:.10g}")
+
+
+def _two_digits(value: float, rounding: Any) -> float:
+    if value == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    return float(f"{rounding(value / step) * step:.6g}")
