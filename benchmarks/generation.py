@@ -36,6 +36,7 @@ from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.build import build_generator
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.generation.shard_formats import NpyFormat
 from galaxies.generation.shards import ShardFolder, write_shards
 
 
@@ -98,7 +99,7 @@ def _write_shards(sampler: GalaxySampler, count: int) -> float:
     """Return the seconds in which a mock catalogue is drawn, measured and written in shards of 10,000."""
     requests = Requests.alike(0, [math.nan] * len(sampler.attributes), 0, count)
     with tempfile.TemporaryDirectory() as folder:
-        shards = ShardFolder(Path(folder) / "mock", requests, 10_000, sampler.config.image_size, {})
+        shards = ShardFolder(Path(folder) / "mock", requests, 10_000, NpyFormat(sampler.image_shape), {})
         started = time.perf_counter()
         write_shards(shards, sampler, Ranks())
         return time.perf_counter() - started

@@ -207,7 +207,10 @@ PICTURES = Kind(
 )
 SHARDS = Kind(
     "shards of generated galaxies",
-    ("request.json", "grid.png", "images_[0-9]*.npy", "catalogue_[0-9]*.csv"),
+    (
+        *("request.json", "grid.png", "images_[0-9]*.npy", "galaxies_[0-9]*.fits", "galaxies_[0-9]*.tar"),
+        *("catalogue_[0-9]*.csv", "catalogue_[0-9]*.parquet"),
+    ),
     lambda folder: has_entries("count", "shard_size", "requests")(folder / "request.json"),
 )
 MOCK_FIELD = Kind(

@@ -50,20 +50,25 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
             requests = requests_alike(options.morphology, asked.given, names, options.seed, count, classes, angle)
     if requests.turned:
         sampler.check_turns()
-    in_shards = options.shard_size is not None or len(requests) > SHARD_SIZE or rank.size > 1
-    if in_shards and options.format is not None:
+    in_shards = bool(options.shard_size or asked.shards or len(requests) > SHARD_SIZE or rank.size > 1)
+    if in_shards and asked.shards is None and options.format is not None:
         raise UserError(
-            f"--format is for up to {SHARD_SIZE:,} images that one process writes without --shard-size: "
-            "shards are npy files"
+            f"--format {options.format} is for up to {SHARD_SIZE:,} images that one process writes without "
+            "--shard-size: shards are npy, fits-table or webdataset"
         )
     if in_shards and options.names is not None:
-        raise UserError("--names is for images of which each has a file of its own: shards are npy files")
+        raise UserError("--names is for images of which each has a file of its own: shards have many in one")
+    for option, value in (("--catalogue-format", options.catalogue_format), ("--measure", options.measure)):
+        if not in_shards and value is not None:
+            raise UserError(f"{option} is for shards: ask for them with --shard-size, or leave it out")
     if rank.is_first:
         for sentence in requests.warnings(sampler):
             print(f"warning: {sentence}", file=sys.stderr)
     if in_shards:
         size = options.shard_size or SHARD_SIZE
-        done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs)
+        kinds = asked.shards or "npy", options.catalogue_format or "csv"
+        measure = options.measure != "off"
+        done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs, *kinds, measure)
     else:
         few = requests.part(0, len(requests))
         done = generate_pictures(sampler, few, options.out, asked.formats, inputs, options.names == "requests")

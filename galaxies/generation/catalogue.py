@@ -30,8 +30,10 @@ GRID_LIMIT = 256  # images in the grid
 OBSERVATION = "observation.json"  # what a survey observed with
 
 
-def generate_blocks(sampler: GalaxySampler, requests: RequestSequence) -> Iterator[tuple[Tensor, pd.DataFrame]]:
-    """Generate the requested images and measure them, a block at a time.
+def generate_blocks(
+    sampler: GalaxySampler, requests: RequestSequence, measure: bool = True
+) -> Iterator[tuple[Tensor, pd.DataFrame]]:
+    """Generate the requested images, and measure them unless that is left out, a block at a time.
 
     Yields
     ------
@@ -46,23 +48,23 @@ def generate_blocks(sampler: GalaxySampler, requests: RequestSequence) -> Iterat
         ``supported``, ``support`` (one of `VERDICTS`), and ``nearest_real``, the distance to the nearest real galaxy of
         the class in what is set, in its spreads (empty where nothing is set or known); see `Population.support`.
     """
-    begun = (_begin_block(sampler, block) for block in requests.blocks(sampler.block))
+    begun = (_begin_block(sampler, block, measure) for block in requests.blocks(sampler.block))
     yield from finished(begun, sampler.blocks_ahead)
 
 
-def _begin_block(sampler: GalaxySampler, block: Requests) -> Callable[[], tuple[Tensor, pd.DataFrame]]:
+def _begin_block(sampler: GalaxySampler, block: Requests, measure: bool) -> Callable[[], tuple[Tensor, pd.DataFrame]]:
     """Begin to generate and measure a block of requests, and return what waits for its images and catalogue."""
     values = block.values if block.drawn else sampler.complete_all(block.classes, block.values, block.seeds)
     drawn = sampler.draw(block.classes, values, block.seeds, block.position_angles)
-    measured, images = sampler.measure.begin(drawn), to_host(drawn)
+    measured, images = sampler.measure.begin(drawn) if measure else None, to_host(drawn)
 
     def finish() -> tuple[Tensor, pd.DataFrame]:
-        return images()[0], catalogue_of(sampler, block, values, measured())
+        return images()[0], catalogue_of(sampler, block, values, None if measured is None else measured())
 
     return finish
 
 
-def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, measured: Measured) -> pd.DataFrame:
+def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, measured: Measured | None) -> pd.DataFrame:
     """Return the catalogue that `generate_blocks` yields.
 
     Parameters
@@ -72,28 +74,30 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
         N of them.
     values : Tensor, (N, A), float32
         With the drawn attributes.
-    measured : Measured, of N images
-        From `GalaxySampler.measure`.
+    measured : Measured, of N images, or None
+        From `GalaxySampler.measure`; without it the catalogue has no ``measured_<attribute>`` and no ``flag``.
     """
     names = np.array(sampler.config.classes, dtype=object)
+    readings = {} if measured is None else measured.values
     columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}
     columns["morphology"] = names[requests.classes.numpy()]
     for column, attribute in enumerate(sampler.attributes):
         columns[f"requested_{attribute.name}"] = values[:, column].numpy()
-        if attribute.name in measured.values:
-            columns[f"measured_{attribute.name}"] = measured.values[attribute.name].astype(np.float32)
+        if attribute.name in readings:
+            columns[f"measured_{attribute.name}"] = readings[attribute.name].astype(np.float32)
             if attribute.name == "inclination":  # of what is no disc it means nothing
                 columns["measured_inclination"][values[:, column].isnan().numpy()] = np.nan
-    for name in measured.values:
+    for name in readings:
         if name not in (*sampler.config.attributes, *PLACES) and sampler.config.kind == "flux":
-            columns[f"measured_{name}"] = measured.values[name].astype(np.float32)
+            columns[f"measured_{name}"] = readings[name].astype(np.float32)
     if requests.position_angles is not None:
         columns["requested_position_angle"] = requests.position_angles.numpy()
     given, pattern = requests.values.isfinite().unique(dim=0, return_inverse=True)
     by_user = given & (not requests.drawn)
     labels = [" ".join(a.name for a, is_set in zip(sampler.attributes, row, strict=True) if is_set) for row in by_user]
     columns["set_by_user"] = np.array(labels, dtype=object)[pattern.numpy()]
-    columns["flag"] = measured.flags
+    if measured is not None:
+        columns["flag"] = measured.flags
     support = sampler.support(requests.classes, requests.values)
     columns["supported"] = (support.verdicts == 0).numpy()
     columns["support"] = np.array(VERDICTS, dtype=object)[support.verdicts.numpy()]

@@ -134,9 +134,7 @@ def write_fits(
     header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")
     if math.isfinite(row["nearest_real"]):
         header["NEAREST"] = (float(f"{row['nearest_real']:.7g}"), "spreads from the request to a real galaxy")
-    for name, card in _ORIGIN_CARDS.items():
-        if name in facts.origin:
-            header[card] = header_text(facts.origin[name])
+    describe_origin(header, facts)
     header["COMMENT"] = SYNTHETIC
     if not facts.is_flux:
         # FITS counts rows from the bottom.
@@ -144,7 +142,7 @@ def write_fits(
         return
     units = fits.HDUList([fits.PrimaryHDU(image.numpy().astype(np.float32, copy=False), header)])
     if facts.psfs is not None:
-        units.append(_psf_extension(facts, facts.psfs))
+        units.append(psf_extension(facts, facts.psfs))
     _write(file, units)
 
 
@@ -156,10 +154,26 @@ def _write(file: IO[bytes], units: fits.HDUList) -> None:
     units.writeto(file)
 
 
+def describe_origin(header: fits.Header, facts: ImageFacts) -> None:
+    """Say in a header which generator drew, and whom its training data are owed to."""
+    for name, card in _ORIGIN_CARDS.items():
+        if name in facts.origin:
+            header[card] = header_text(facts.origin[name])
+
+
 def _describe_flux(header: fits.Header, facts: ImageFacts, side: int) -> None:
     """Say what the pixels are: unit, bands, scale, noise and blur."""
     header["OBJECT"] = ("synthetic galaxy", "nothing on the sky")
     header["BUNIT"] = ("nJy", "flux density in a pixel, the sky at 0")
+    describe_bands(header, facts)
+    header["WCSAXES"] = 3  # before all else of the world coordinates
+    _add_offsets(header, facts.pixel_scale, side)
+    for card, value in (("CTYPE3", "BANDNUM"), ("CRPIX3", 1.0), ("CRVAL3", 1.0), ("CDELT3", 1.0)):
+        header[card] = value
+
+
+def describe_bands(header: fits.Header, facts: ImageFacts) -> None:
+    """Say in a header of flux what its bands, their zero point, scale, noise and blur are."""
     header["MAGZERO"] = (AB_ZERO_POINT, "AB magnitude of 1 nJy")
     header["MAGSYS"] = ("AB", "")
     header["BANDS"] = ",".join(facts.bands)
@@ -179,10 +193,6 @@ def _describe_flux(header: fits.Header, facts: ImageFacts, side: int) -> None:
         if width > 0:
             header[f"FWHM{number}"] = (width, f"{whose[1]}, arcsec")
     header["PIXSCALE"] = (facts.pixel_scale, "arcsec a pixel")
-    header["WCSAXES"] = 3  # before all else of the world coordinates
-    _add_offsets(header, facts.pixel_scale, side)
-    for card, value in (("CTYPE3", "BANDNUM"), ("CRPIX3", 1.0), ("CRVAL3", 1.0), ("CDELT3", 1.0)):
-        header[card] = value
 
 
 def _add_offsets(header: fits.Header, pixel_scale: float, side: int) -> None:
@@ -196,7 +206,8 @@ def _add_offsets(header: fits.Header, pixel_scale: float, side: int) -> None:
         header[f"CDELT{axis}"] = pixel_scale
 
 
-def _psf_extension(facts: ImageFacts, psfs: Tensor) -> fits.ImageHDU:
+def psf_extension(facts: ImageFacts, psfs: Tensor) -> fits.ImageHDU:
+    """Return the extension PSF of point spread functions (B, P, P)."""
     from astropy.io import fits
 
     header = fits.Header()

@@ -16,15 +16,18 @@ from galaxies.generation.request_values import angle_value, attribute_value, cou
 
 SHARD_SIZE = 10_000  # up to as many images are one file each, or one archive; above, shards of as many
 _FORMATS = ("png", "npz", "fits")
+_SHARD_FORMATS = ("npy", "fits-table", "webdataset")
 
 
 class Asked(NamedTuple):
     """What the options ask for, as far as it can be told without a checkpoint.
 
-    formats: of the files. given: attributes that are set, in physical units.
+    formats: of the files of few images. shards: format of shards, if it is named. given: attributes that are set, in
+    physical units.
     """
 
     formats: set[str]
+    shards: str | None
     given: dict[str, float]
 
 
@@ -83,7 +86,18 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> No
         "--requests", type=Path, metavar="CSV", help="one image a row: morphology, attributes and optionally seed"
     )
     parser.add_argument(
-        "--format", metavar="LIST", help=f"up to {SHARD_SIZE:,} images as png, npz, fits (default: png)"
+        "--format",
+        metavar="LIST",
+        help=f"up to {SHARD_SIZE:,} images as png, npz, fits, or several of these (default: png); or shards of any "
+        "number as npy (arrays), fits-table (a row a galaxy) or webdataset (tar) (default: npy)",
+    )
+    parser.add_argument(
+        "--catalogue-format", choices=("csv", "parquet"), help="of the catalogues of shards (default: csv)"
+    )
+    parser.add_argument(
+        "--measure",
+        choices=("on", "off"),
+        help="have photometry measure the galaxies of shards for the catalogue (default: on)",
     )
     parser.add_argument(
         "--names",
@@ -115,7 +129,7 @@ def read_request_options(options: argparse.Namespace) -> Asked:
     UserError
         If they do not go together, or a value is none.
     """
-    formats, given = _formats(options.format or "png"), _given(options)
+    (formats, shards), given = _formats(options.format or "png"), _given(options)
     alike = options.morphology or options.count is not None or options.position_angle is not None
     if options.requests is not None and (given or alike):
         raise UserError("--requests lists every image: it cannot be combined with --morphology, --count or attributes")
@@ -124,9 +138,14 @@ def read_request_options(options: argparse.Namespace) -> Asked:
     if options.draw == "copula" and given:
         names = ", ".join(given)
         raise UserError(f"--draw copula draws all attributes together: leave it out, or the values of {names}")
-    if "fits" in formats and importlib.util.find_spec("astropy") is None:
-        raise UserError("--format fits needs the package astropy: python -m pip install astropy")
-    return Asked(formats, given)
+    for option, needs, package in (
+        ("--format fits", "fits" in formats, "astropy"),
+        ("--format fits-table", shards == "fits-table", "astropy"),
+        ("--catalogue-format parquet", options.catalogue_format == "parquet", "pyarrow"),
+    ):
+        if needs and importlib.util.find_spec(package) is None:
+            raise UserError(f"{option} needs the package {package}: python -m pip install {package}")
+    return Asked(formats, shards, given)
 
 
 def with_values(argv: Sequence[str]) -> list[str]:
@@ -175,8 +194,16 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _formats(text: str) -> set[str]:
+def _formats(text: str) -> tuple[set[str], str | None]:
+    """Return the formats of few images, or none and the one of shards."""
     formats = {name.strip() for name in text.split(",") if name.strip()}
+    if len(formats) == 1 and formats <= set(_SHARD_FORMATS):
+        return set(), formats.pop()
+    if shards := formats & set(_SHARD_FORMATS):
+        raise UserError(f"--format {text}: {min(shards)} is a format of shards, which have one format: name it alone")
     if not formats or not formats <= set(_FORMATS):
-        raise UserError(f"--format {text}: choose from {', '.join(_FORMATS)}, separated by commas")
-    return formats
+        raise UserError(
+            f"--format {text}: choose from {', '.join(_FORMATS)}, separated by commas, or for shards one of "
+            f"{', '.join(_SHARD_FORMATS)}"
+        )
+    return formats, None

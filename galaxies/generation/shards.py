@@ -3,20 +3,20 @@
 A folder of shards holds, for number 00000, 00001, ...:
 
 - ``images_00000.npy``: uint8 (n, 3, S, S), of flux float32 (n, B, S, S), nJy a pixel; not compressed, so that it is
-  written as fast as it is generated and any program can map it into memory: ``numpy.load(path, mmap_mode="r")``;
-- ``catalogue_00000.csv``: one row an image in the same order; ``file`` and ``row`` say where the image is;
+  written as fast as it is generated; or, if asked for, a FITS table ``galaxies_00000.fits``, or ``galaxies_00000.tar``
+  for WebDataset, see `shard_formats`;
+- ``catalogue_00000.csv``, or a Parquet file: one row an image in the same order; ``file`` and ``row`` say where it is;
 
-and ``request.json``, which says what the galaxies are, of flux also the bands and arcseconds a pixel. A shard is
-complete when it has a catalogue: that gets its name last. What is in a shard depends on the request alone, and not on
-the process that writes it or on the others.
+and ``request.json``, which says what the galaxies are, the units of their attributes, of flux also the bands and
+arcseconds a pixel. A shard is complete when it is whole and has a whole catalogue: that gets its name last. What is in
+a shard depends on the request alone, and not on the process that writes it or on the others.
 """
 
 from __future__ import annotations
 
-import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +27,7 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from config_physics import BAND_NAMES
+from config_physics import Attribute
 from galaxies.common.durable_files import (
     free_space,
     plain_errors,
@@ -44,13 +44,25 @@ from galaxies.common.outputs import SHARDS, check_folder
 from galaxies.common.reading import UnreadableError, read_json
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import GRID_LIMIT, generate_blocks
+from galaxies.generation.fits_tables import FitsTableFormat
 from galaxies.generation.requests import RequestSequence
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.generation.shard_formats import (
+    CatalogueFormat,
+    CsvCatalogue,
+    NpyFormat,
+    ParquetCatalogue,
+    ShardFile,
+    ShardFormat,
+    WebDatasetFormat,
+    attributes_described,
+)
 from galaxies.images.grids import plain_grid, save_picture
 
 REQUEST_FILE = "request.json"
 _FORMAT_VERSION = 2  # 2: the catalogue has the columns support and nearest_real
-_ROW_BYTES = 300  # of a catalogue, at most about
+# What a folder is whose request does not say it, of earlier versions.
+_WITHOUT_A_WORD = {"format": "npy", "catalogue_format": "csv", "measured": True}
 _MOST_WAITING = 2  # blocks of galaxies, or other things, that the thread which writes has before it
 
 
@@ -64,16 +76,15 @@ class ShardFolder:
     requests : RequestSequence
     shard_size : int
         Images a shard; the last one may have fewer.
-    image_size : int
-        Pixels a side.
+    format : ShardFormat
     origin : dict
         What else decides the images, such as the checksum of the checkpoint (JSON values).
     inputs : sequence of Path
         Files that the galaxies are made from, which are not written over.
-    num_bands : int
-        Planes of an image.
-    dtype : data type
-        Of its pixels.
+    catalogue : CatalogueFormat, optional
+        By default CSV.
+    measure : bool
+        Whether the catalogue has what photometry measures.
 
     Raises
     ------
@@ -86,21 +97,24 @@ class ShardFolder:
         path: Path,
         requests: RequestSequence,
         shard_size: int,
-        image_size: int,
+        format: ShardFormat,
         origin: dict[str, Any],
         inputs: Sequence[Path] = (),
-        num_bands: int = len(BAND_NAMES),
-        dtype: str = "|u1",
+        catalogue: CatalogueFormat | None = None,
+        measure: bool = True,
     ) -> None:
-        self._num_bands, self._dtype = num_bands, np.dtype(dtype)
-        self.path, self.requests, self.shard_size, self.image_size = path, requests, shard_size, image_size
+        self.path, self.requests, self.shard_size, self.format = path, requests, shard_size, format
+        self.catalogue, self.measure = catalogue or CsvCatalogue(), measure
         self.identity = {
             "format_version": _FORMAT_VERSION,
             "count": len(requests),
             "shard_size": shard_size,
-            "image_size": image_size,
+            "image_size": format.shape[-1],
             "requests": requests.fingerprint(),
             **origin,
+            "format": format.name,
+            "catalogue_format": self.catalogue.name,
+            "measured": measure,
         }
         self._check_identity()
         files = (file.name for number in range(len(self)) for file in self._files(number))
@@ -114,7 +128,7 @@ class ShardFolder:
         if not file.exists():
             return
         try:
-            found = read_json(file)
+            found = _WITHOUT_A_WORD | read_json(file)
         except UnreadableError:
             raise UserError(f"{file} is damaged: name another folder with --out") from None
         other = [name for name, value in self.identity.items() if found.get(name) != value]
@@ -133,21 +147,13 @@ class ShardFolder:
         return [number for number in range(len(self)) if not self._is_complete(number)]
 
     def _is_complete(self, number: int) -> bool:
-        images, catalogue = self._files(number)
-        size = len(self._header(number)) + self._image_bytes(number)
-        return catalogue.exists() and images.exists() and images.stat().st_size == size
+        (shard, catalogue), count = self._files(number), len(self.rows(number))
+        if not (shard.exists() and catalogue.exists()):
+            return False
+        return self.format.is_complete(shard, count) and self.catalogue.is_complete(catalogue, count)
 
     def _files(self, number: int) -> tuple[Path, Path]:
-        return self.path / f"images_{number:05d}.npy", self.path / f"catalogue_{number:05d}.csv"
-
-    def _image_bytes(self, number: int) -> int:
-        return len(self.rows(number)) * self._num_bands * self.image_size**2 * self._dtype.itemsize
-
-    def _header(self, number: int) -> bytes:
-        shape = (len(self.rows(number)), self._num_bands, self.image_size, self.image_size)
-        stream = io.BytesIO()
-        np.lib.format.write_array_header_1_0(stream, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
-        return stream.getvalue()
+        return self.path / self.format.file_name(number), self.path / self.catalogue.file_name(number)
 
     def check_space(self, numbers: Sequence[int]) -> None:
         """Refuse to begin what the disk cannot hold.
@@ -157,7 +163,8 @@ class ShardFolder:
         UserError
             With what the shards need and what there is.
         """
-        needed = sum(self._image_bytes(number) + _ROW_BYTES * len(self.rows(number)) for number in numbers)
+        count = sum(len(self.rows(number)) for number in numbers)
+        needed = self.format.bytes_of(count) + self.catalogue.bytes_of(count)
         if needed > (free := free_space(self.path)[1]):
             raise UserError(
                 f"{len(numbers)} shards in {self.path} need {needed / 1e9:.3g} GB and the disk has {free / 1e9:.3g} GB "
@@ -168,8 +175,15 @@ class ShardFolder:
         """Make the folder and write down what its galaxies are."""
         if not (self.path / REQUEST_FILE).exists():
             # Several processes may do so at once, each with the same words.
-            write_whole(self.path / REQUEST_FILE, (json_text(self.identity, indent=1) + "\n").encode())
+            said = self.identity | {"attributes": self._described()}
+            write_whole(self.path / REQUEST_FILE, (json_text(said, indent=1) + "\n").encode())
         self._check_identity()
+
+    def _described(self) -> dict[str, dict[str, str]]:
+        return {
+            attribute.name: {"unit": attribute.unit, "description": attribute.description}
+            for attribute in self.catalogue.described.values()
+        }
 
     def write(self, number: int, sampler: GalaxySampler, bar: tqdm, disk: Disk) -> None:
         """Generate one shard, and give it to the thread that writes, a block at a time.
@@ -180,11 +194,11 @@ class ShardFolder:
             If the disk is full or fails, also while it writes an earlier shard. What was written of a shard is removed.
         """
         rows = self.rows(number)
-        shard = _Shard(*self._files(number))
+        shard = _Shard(self._files(number), self.format, self.catalogue)
         wants_grid = number == 0
         try:
-            disk.do(shard.begin, self._header(number))
-            for images, table in generate_blocks(sampler, self.requests.part(rows.start, rows.stop)):
+            disk.do(shard.begin, rows)
+            for images, table in generate_blocks(sampler, self.requests.part(rows.start, rows.stop), self.measure):
                 if wants_grid:
                     pictures = sampler.pictures(images[:GRID_LIMIT])
                     disk.do(save_picture, plain_grid(pictures), self.path / "grid.png")
@@ -241,42 +255,44 @@ class Disk:
 class _Shard:
     """The files of a shard while they are written, under other names until they are whole; of one thread at a time."""
 
-    def __init__(self, images_file: Path, catalogue_file: Path) -> None:
-        self._files = images_file, catalogue_file
+    def __init__(self, files: tuple[Path, Path], format: ShardFormat, catalogue: CatalogueFormat) -> None:
+        self._files, self._format, self._catalogue = files, format, catalogue
         self._temporary = [temporary_of(file) for file in self._files]
         self._tables: list[pd.DataFrame] = []
         self._binary: IO[bytes] | None = None
+        self._shard: ShardFile | None = None
 
-    def begin(self, header: bytes) -> None:
+    def begin(self, rows: range) -> None:
         with self._removed_on_failure():
             for file in self._files:
                 remove_dead_temporaries(file)
             self._binary = self._temporary[0].open("wb")
-            self._binary.write(header)
+            self._shard = self._format.begin(self._binary, rows)
 
     def append(self, images: Tensor, table: pd.DataFrame) -> None:
-        assert self._binary is not None, "it was begun"
+        assert self._shard is not None, "it was begun"
         with self._removed_on_failure():
-            self._binary.write(images.numpy().data)
+            self._shard.append(images, table)
             self._tables.append(table)
 
     def finish(self) -> None:
-        assert self._binary is not None, "it was begun"
+        assert self._binary is not None and self._shard is not None, "it was begun"
         with self._removed_on_failure():
             with self._binary as binary:
+                self._shard.finish()
                 binary.flush()
                 os.fsync(binary.fileno())
-            images_file, _ = self._files
+            shard_file, _ = self._files
             catalogue = pd.concat(self._tables, ignore_index=True)
-            catalogue.insert(0, "file", images_file.name)
+            catalogue.insert(0, "file", shard_file.name)
             catalogue.insert(1, "row", np.arange(len(catalogue)))
-            with self._temporary[1].open("w", encoding="utf-8", newline="") as text:
-                catalogue.to_csv(text, index=False)
-                text.flush()
-                os.fsync(text.fileno())
+            with self._temporary[1].open("wb") as binary:
+                self._catalogue.write(binary, catalogue)
+                binary.flush()
+                os.fsync(binary.fileno())
             for temporary, file in zip(self._temporary, self._files, strict=True):
                 replace_file(temporary, file)
-            sync_folder(images_file.parent)
+            sync_folder(shard_file.parent)
 
     @contextmanager
     def _removed_on_failure(self) -> Iterator[None]:
@@ -330,6 +346,9 @@ def generate_shards(
     checkpoint: Path,
     rank: Ranks,
     inputs: Sequence[Path] = (),
+    format: str = "npy",
+    catalogue: str = "csv",
+    measure: bool = True,
 ) -> str:
     """Generate this process's part of the missing shards, and say in sentences what there is.
 
@@ -344,6 +363,10 @@ def generate_shards(
     rank : Ranks
     inputs : sequence of Path
         As for `ShardFolder`.
+    format : {"npy", "fits-table", "webdataset"}
+    catalogue : {"csv", "parquet"}
+    measure : bool
+        As for `ShardFolder`.
 
     Raises
     ------
@@ -356,14 +379,15 @@ def generate_shards(
         "device": sampler.kind_of_device,
         "sampler": sampler.describe(),
     }
-    facts, (num_bands, side, _) = sampler.facts, sampler.image_shape
-    dtype = "|u1"
+    facts = sampler.facts
     if facts.is_flux:
-        dtype = "<f4"
         origin |= {"unit": "nJy", "bands": list(facts.bands), "pixel_scale": facts.pixel_scale}
     if facts.observation:
         origin |= {"observation": dict(facts.observation)}
-    folder = ShardFolder(out, requests, shard_size, side, origin, inputs, num_bands, dtype)
+    described = attributes_described(sampler.attributes, getattr(sampler.measure, "names", ()))
+    catalogue_format = {kind.name: kind for kind in (CsvCatalogue, ParquetCatalogue)}[catalogue](described)
+    shard_format = format_of(format, sampler, described)
+    folder = ShardFolder(out, requests, shard_size, shard_format, origin, inputs, catalogue_format, measure)
     there = write_shards(folder, sampler, rank)
     lines = [f"{len(requests):,} galaxies in {len(folder)} shards in {out}"]
     if there:
@@ -371,3 +395,11 @@ def generate_shards(
     if rank.size > 1:
         lines.append(f"this is rank 0 of {rank.size}: the shards are complete when every process has ended")
     return "\n".join(lines)
+
+
+def format_of(name: str, sampler: GalaxySampler, described: Mapping[str, Attribute]) -> ShardFormat:
+    """Return a format by its name, for a sampler's images and the attributes that a catalogue tells of."""
+    dtype = "<f4" if sampler.facts.is_flux else "|u1"
+    if name == FitsTableFormat.name:
+        return FitsTableFormat(sampler.image_shape, dtype, sampler.facts, sampler.config.classes, described)
+    return {kind.name: kind for kind in (NpyFormat, WebDatasetFormat)}[name](sampler.image_shape, dtype)

@@ -27,6 +27,7 @@ from galaxies.datasets.packing import pack, unpack
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation import shards
 from galaxies.generation.catalogue import write_pictures
+from galaxies.generation.shard_formats import CsvCatalogue, NpyFormat
 from galaxies.images.grids import save_picture, to_picture
 from galaxies.mock_survey import writing
 from galaxies.storage import parts
@@ -75,8 +76,8 @@ def write_shard(folder: Path, level: int) -> None:
     """Write a shard as `ShardFolder.write` does, on the thread of its own."""
     files = folder / "images_00000.npy", folder / "catalogue_00000.csv"
     with shards.plain_errors(folder), shards.Disk() as disk:
-        shard = shards._Shard(*files)
-        disk.do(shard.begin, b"header")
+        shard = shards._Shard(files, NpyFormat(tuple(IMAGES.shape[1:])), CsvCatalogue())
+        disk.do(shard.begin, range(len(IMAGES)))
         disk.do(shard.append, IMAGES + level, CATALOGUE)
         disk.do(shard.finish)
 
