@@ -2,6 +2,7 @@
 
     python evaluate.py report --checkpoint checkpoints/first/latest.pt --data data/gz2 --out reports/first
     python evaluate.py compare reports/first reports/second
+    python evaluate.py sets --reference data/gz2 --compare data/mock generated/gan --out reports/sets
     python evaluate.py measure picture.png galaxy.fits --out measured.csv
     python evaluate.py measure cube.fits --psf psf.fits --zero-point 22.5 --out magnitudes.csv
     python evaluate.py validate --data data/gz2
@@ -9,7 +10,8 @@
     python evaluate.py field fields/lsst --compare-exposures 30,300,3000 --out reports/lsst
 
 `report` writes report.html, which needs nothing else to be read, report.json with every number, and the plots as PNG.
-`compare` lays the main figures of several reports side by side. `measure` measures pictures of any origin. `validate`
+`compare` lays the main figures of several reports side by side. `sets` holds sets of any origin, such as a simulation's
+pictures or another generator's, against a prepared dataset. `measure` measures pictures of any origin. `validate`
 checks that the distances which the report relies on grow when real galaxies are damaged. `augmentation` tries whether
 generated galaxies help a classifier that knows few real ones of a rare class. `field` says what of a mock field is
 found, and how deep to go for more.
@@ -58,12 +60,24 @@ _FLUX_OPTIONS = (
         "redshift",
     ),
 )
+_FITS_OPTIONS = ("bands", "zero_point", "unit", "pixel_scale", "flux_pixel", "psf", "psf_fwhm", "sky")
 _FIELD = """Say what of a mock field (observe.py field) is found and how well it is measured.
 
 Sources are detected with sep in the reference band and matched to the true ones. Said are completeness and purity
 against magnitude and size, photometric bias and scatter, the blended part, and shape noise, with their errors; with
 --out as JSON, as a CSV table, as a page and as plots. --compare-exposures draws new noise for other depths and finds
 the exposure at which nine of ten bright galaxies have their morphology measured; docs/surveys.md tells what that means.
+"""
+_SETS = """Hold sets of galaxies of any origin against the test galaxies of a prepared dataset.
+
+A set is another prepared dataset, a folder of generate_from_checkpoint.py, a folder or zip file of JPEG or PNG
+pictures, or a folder of FITS files; several are laid side by side. The page says how far each is from the reference,
+by every distance that a report of a checkpoint knows, as a multiple of that of real from real; in which statistics it
+differs most, with example galaxies; and whether the difference is the telescope's or the galaxies', by matching blur
+and noise.
+
+Galaxies that the reference's test or judge split has too are left out, by their ids or pixel for pixel. The options
+for FITS files say what their headers do not, as those of prepare_data.py fits; what has classes is prepared first.
 """
 _MEASURE = """Measure pictures, one galaxy each.
 
@@ -124,6 +138,45 @@ def _parser() -> Parser:
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a report, or its report.json")
     compare.add_argument("--out", type=Path, metavar="CSV", help="also write the table to this file")
     compare.set_defaults(run=_compare)
+
+    sets = parsers.add_parser("sets", help="compare sets of any origin", description=_SETS)
+    sets.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="prepared dataset, of which the test split is taken",
+    )
+    sets.add_argument(
+        "--compare", type=Path, nargs="+", required=True, metavar="SET", help="datasets, folders and zip files"
+    )
+    sets.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of sets.html and sets.json")
+    sets.add_argument(
+        "--count",
+        type=whole_number(20, _MOST_IMAGES),
+        default=2000,
+        metavar="N",
+        help="galaxies of each set and of the reference, at most, at random (default: 2000)",
+    )
+    sets.add_argument(
+        "--steps",
+        type=whole_number(1, 1_000_000),
+        default=150,
+        metavar="N",
+        help="batches of 64 that the network learns from which tells sets apart (default: 150)",
+    )
+    sets.add_argument(
+        "--crop",
+        type=number_between(0.01, 1),
+        default=1.0,
+        metavar="X",
+        help="side of the central square taken of pictures in folders, as a fraction of theirs; Galaxy Zoo's frames of "
+        "424 pixels are prepared with 0.5 (default: 1)",
+    )
+    _add_seed(sets)
+    add_device_option(sets)
+    _add_fits(sets)
+    sets.set_defaults(run=_sets)
 
     measure = parsers.add_parser(
         "measure",
@@ -263,6 +316,35 @@ def _add_flux(parser: argparse.ArgumentParser) -> None:
     flux.add_argument("--redshift", type=_redshift, metavar="Z", help="of the galaxy, for its size in kpc")
 
 
+def _add_fits(parser: argparse.ArgumentParser) -> None:
+    fits = parser.add_argument_group("FITS files", "what the headers of FITS cutouts do not say")
+    of_bands = "; one value, or one a band (default: as the header says)"
+    fits.add_argument("--bands", type=_texts, metavar="A,B", help="bands in the order of the planes, such as g,r,z")
+    fits.add_argument(
+        "--zero-point", type=finite_numbers, metavar="MAG", help=f"AB magnitude of a value of 1{of_bands}"
+    )
+    fits.add_argument("--unit", type=_texts, metavar="UNIT", help=f"unit of the values, such as nJy{of_bands}")
+    fits.add_argument("--pixel-scale", type=positive_numbers, metavar="ARCSEC", help=f"side of a pixel{of_bands}")
+    fits.add_argument(
+        "--flux-pixel",
+        type=positive_number,
+        metavar="ARCSEC",
+        help="side of the pixels that values are the flux of, where files were interpolated to another scale",
+    )
+    fits.add_argument(
+        "--psf", type=Path, metavar="FILE", help="FITS file of the point spread function, an image a band"
+    )
+    fits.add_argument(
+        "--psf-fwhm", type=positive_numbers, metavar="ARCSEC", help=f"width of the point spread function{of_bands}"
+    )
+    fits.add_argument(
+        "--sky",
+        choices=("auto", "subtract", "keep"),
+        default="auto",
+        help="take off the level of each cutout's border, or keep it (default: auto)",
+    )
+
+
 def _texts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
@@ -286,10 +368,14 @@ def _redshift(text: str) -> float:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared dataset to compare with")
+    _add_seed(parser)
+    add_device_option(parser)
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="seed of every random draw (default: 0)"
     )
-    add_device_option(parser)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -308,6 +394,24 @@ def _report(options: argparse.Namespace) -> None:
         options.statmorph,
         options.steps,
         solver_settings(options),
+    )
+
+
+def _sets(options: argparse.Namespace) -> None:
+    need_packages(*_NEEDED)
+    from galaxies.validation.set_reading import FitsOptions  # here, since it imports numpy
+
+    told = {name: getattr(options, name) for name in _FITS_OPTIONS}
+    commands.sets(
+        options.reference,
+        options.compare,
+        options.out,
+        options.count,
+        options.seed,
+        options.device,
+        options.steps,
+        options.crop,
+        FitsOptions(**told),
     )
 
 

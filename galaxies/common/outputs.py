@@ -191,6 +191,14 @@ REPORT = Kind(
     ),
     lambda folder: has_entries("format_version", "checkpoint", "data")(folder / "report.json"),
 )
+SETS = Kind(
+    "a comparison of sets",
+    (
+        *("sets.json", "sets.html", "samples.png", "distances.png", "statistics.png", "distributions.png"),
+        *("power.png", "telescope.png", "matched.png"),
+    ),
+    lambda folder: has_entries("format_version", "reference", "sets")(folder / "sets.json"),
+)
 FIELD_EVALUATION = Kind(
     "an evaluation of a mock field",
     ("evaluation.json", "evaluation.csv", "evaluation.md", "completeness.png", "photometry.png", "depth.png"),
@@ -219,7 +227,7 @@ MOCK_FIELD = Kind(
     lambda folder: has_entries("survey", "reference_band", "faintest_magnitude")(folder / "field.json"),
     _names_in_field,
 )
-KINDS = (DATASET, GALAXY_ZOO, RUN, SAMPLE_GRIDS, RELEASE, REPORT, FIELD_EVALUATION, PICTURES, SHARDS, MOCK_FIELD)
+KINDS = (DATASET, GALAXY_ZOO, RUN, SAMPLE_GRIDS, RELEASE, REPORT, SETS, FIELD_EVALUATION, PICTURES, SHARDS, MOCK_FIELD)
 
 
 def check_folder(

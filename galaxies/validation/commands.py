@@ -19,6 +19,7 @@ from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import (
     FIELD_EVALUATION,
     REPORT,
+    SETS,
     begins_with,
     check_file,
     check_folder,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from galaxies.measure.picture_files import UnmeasuredPicture
     from galaxies.validation.field_evaluation import FieldSettings
     from galaxies.validation.flux_files import FluxOptions
+    from galaxies.validation.set_reading import FitsOptions
 
 # What tells the JSON files of `validate` and of `augmentation`.
 _CHECKS, _GAINS = has_entries("damages", "spaces", "passed"), has_entries("rare", "tested_rare", "counts")
@@ -74,6 +76,45 @@ def report(
     for card in headline(found.report):
         print(f"{card.value:>9}  {card.text}")
     print(f"wrote {out / 'report.html'}")
+
+
+def sets(
+    reference: Path,
+    paths: Sequence[Path],
+    out: Path,
+    count: int,
+    seed: int,
+    device: str,
+    steps: int,
+    crop: float,
+    fits: FitsOptions,
+) -> None:
+    """Compare sets with a prepared dataset, and write the page, the numbers and the pictures into the folder `out`.
+
+    The other parameters, and the mistakes that end it, are those of `set_comparison.compare_sets`.
+    """
+    inputs = (reference, *paths)
+    check_folder(out, SETS, SETS.files, inputs)
+    from galaxies.validation.report.sets_contents import to_plain
+    from galaxies.validation.report.sets_page import build_sets_page
+    from galaxies.validation.report.sets_plots import draw_sets
+    from galaxies.validation.set_comparison import compare_sets
+
+    found = compare_sets(reference, paths, count, seed, device, steps, crop, fits)
+    plots = draw_sets(found.report, found.pictures)
+    page = build_sets_page(found.report, found.pictures, plots)
+    with output_folder(out, SETS, SETS.files, inputs) as folder, plain_errors(out):
+        for name, themes in plots.items():
+            (folder / f"{name}.png").write_bytes(themes["light"])
+        (folder / "sets.json").write_bytes(_json(to_plain(found.report)))
+        (folder / "sets.html").write_bytes(page.encode(errors="backslashreplace"))
+    for name, sentence in found.report.sentences():
+        print(f"{name} {sentence}")
+    for each in found.report.sets:
+        if each.unreadable.count:
+            file, why = each.unreadable.examples[0]
+            print(f"{each.name}: {each.unreadable.count} could not be used, such as {file}: {why}")
+    print(f"wrote {out / 'sets.html'}")
 
 
 def compare(runs: Sequence[Path], out: Path | None) -> None:

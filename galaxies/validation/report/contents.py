@@ -142,13 +142,12 @@ class Checkpoint(Part):
 
 
 @dataclass(frozen=True)
-class Dataset(Part):
-    """The dataset that a checkpoint was compared with, whether it was trained on it, and what its images are."""
+class Data(Part):
+    """A prepared dataset that something is held against, and what its images are."""
 
     path: str
     source: str | None
     sha256: dict[str, str]
-    trained_on: bool
     kind: Literal["display", "flux"]
     bands: list[Name]
     classes: list[Name]
@@ -171,6 +170,13 @@ class Dataset(Part):
     def morphologies(self) -> tuple[Morphology, ...]:
         """Return the classes."""
         return morphologies_of(self.classes)
+
+
+@dataclass(frozen=True)
+class Dataset(Data):
+    """The dataset that a checkpoint was compared with, and whether it was trained on it."""
+
+    trained_on: bool
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""Sets against a reference: known answers, telescope or galaxies, the page and the numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+from galaxies.common.errors import UserError
+from galaxies.datasets.layout import DataLayout, FluxBand
+from galaxies.datasets.prepared import PreparedDataset
+from galaxies.datasets.writing import DatasetWriter
+from galaxies.validation import set_comparison
+from galaxies.validation.report.cells import LeftOut
+from galaxies.validation.report.sets_contents import Telescope
+from galaxies.validation.set_comparison import compare_sets
+from tests.conftest import render_galaxies, run_script, write_dataset
+from tests.validation.flux_sets import SCALE, flux_set, light
+
+
+@pytest.fixture(autouse=True)
+def _without_judge(monkeypatch):
+    """None of these asks what a judge sees, and to train one takes minutes."""
+    monkeypatch.setattr(set_comparison, "load_judge", lambda data, device: LeftOut("there is none in tests"))
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("reference") / "real", 640, seed=1)
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    return flux_set(tmp_path_factory.mktemp("reference") / "flux", 1000, seed=1)
+
+
+def compared(reference: Path, *paths: Path, count: int = 120, **options):
+    """Return the compared sets, by as few steps of a fresh network as there may be."""
+    return compare_sets(reference, paths, count, 0, "cpu", steps=1, **options).report.sets
+
+
+# Known answers
+
+
+def test_a_set_against_itself_is_as_far_as_real_from_real(real):
+    (found,) = compared(real, real, count=200)
+    assert found.shared == len(PreparedDataset.open(real).rows("test")) + len(PreparedDataset.open(real).rows("judge"))
+    assert 0.7 < found.multiples()["W1 of the statistics, mean"] < 1.4
+    assert isinstance(found.telescope, Telescope)
+
+
+def test_a_set_that_is_shifted_in_one_statistic_is_told_by_it(real, tmp_path):
+    data = PreparedDataset.open(real)
+    images = data.images[data.rows("train")].astype(np.int16)
+    images[:, 2] = images[:, 2] + 9  # blue sky is lighter
+    folder = tmp_path / "shifted"
+    folder.mkdir()
+    for k, image in enumerate(images.clip(0, 255).astype(np.uint8)):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{k:04d}.png")
+    (found,) = compared(real, folder)
+    assert found.differing[0].statistic == "sky_blue"
+    assert found.differing[0].shift > 1
+    assert found.differing[0].percentiles[1] - found.differing[0].reference_percentiles[1] == pytest.approx(
+        9 / 255, rel=0.1
+    )
+    ends = found.differing[0].ends
+    assert max(each.value for each in ends.low) <= min(each.value for each in ends.high)
+    assert len({each.name for each in (*ends.low, *ends.high)}) == 12
+
+
+def test_galaxies_of_the_reference_are_left_out_under_any_name(real, tmp_path):
+    data = PreparedDataset.open(real)
+    (tmp_path / "pictures").mkdir()
+    rows = np.r_[data.rows("test")[:30], data.rows("train")[:50]]
+    for k, row in enumerate(rows):
+        Image.fromarray(data.images[row].transpose(1, 2, 0)).save(tmp_path / "pictures" / f"{k}.png")
+    (found,) = compared(real, tmp_path / "pictures")
+    assert (found.galaxies, found.shared) == (50, 30)
+
+
+def test_one_band_in_common_is_enough_and_the_judge_says_why_it_is_left_out(flux, tmp_path):
+    layout = DataLayout("flux", (FluxBand("z"), FluxBand("r", 900.0)), ("galaxy",))
+    images = light(40, 2).astype(np.float32) + 20 * np.random.default_rng(1).standard_normal((40, 2, 64, 64)).astype(
+        "f4"
+    )
+    with DatasetWriter(tmp_path / "other", 64, 1.0, {}, layout=layout) as writer:
+        writer.append(images, [f"o{k}" for k in range(40)], ["galaxy"] * 40, {"pixel_scale": np.full(40, SCALE)})
+    (found,) = compared(flux, tmp_path / "other", count=60)
+    assert found.realism.features["judge"].reason == "the judge sees g, r, and the sets share r alone"
+    assert set(found.realism.statistics.table) >= {"magnitude_r", "noise_r"}
+    assert "magnitude_g" not in found.realism.statistics.table
+    assert any("its band r lies at 900 nm" in remark for remark in found.remarks)
+
+
+# Telescope or galaxies
+
+
+def test_a_broader_telescope_is_told(flux, tmp_path):
+    (found,) = compared(flux, flux_set(tmp_path / "blurred", 130, seed=2, fwhm=6.0, noise=30.0))
+    assert min(found.multiples().values()) > 2
+    assert found.telescope.verdict == "telescope"
+    assert not found.telescope.unknown
+    assert all(measure.after < 0.5 * measure.before for measure in found.telescope.measures)
+
+
+def test_other_sizes_are_galaxies(flux, tmp_path):
+    (found,) = compared(flux, flux_set(tmp_path / "larger", 130, seed=2, sizes=(4.0, 7.0)))
+    assert min(found.multiples().values()) > 2
+    assert found.telescope.verdict == "galaxies"
+    assert {"size_arcsec"} & {each.statistic for each in found.differing}
+
+
+def test_a_width_that_nobody_told_is_not_matched_and_that_is_said(flux, tmp_path):
+    (found,) = compared(flux, flux_set(tmp_path / "untold", 130, seed=2, fwhm=6.0, told=False))
+    assert "not known of both sets" in found.telescope.unknown
+    assert found.telescope.verdict == "galaxies"
+
+
+def test_a_picture_that_was_smoothed_is_the_telescope(real, tmp_path):
+    rng = np.random.default_rng(3)
+    images, _ = render_galaxies(130, seed=5)
+    frequency = np.fft.fftfreq(64)[:, None] ** 2 + np.fft.rfftfreq(64) ** 2
+    blurred = np.fft.irfft2(np.fft.rfft2(images) * np.exp(-2 * (np.pi * 1.2) ** 2 * frequency), s=(64, 64))
+    (tmp_path / "smooth").mkdir()
+    for k, image in enumerate((blurred + rng.uniform(-0.5, 0.5, blurred.shape)).round().clip(0, 255).astype(np.uint8)):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "smooth" / f"{k}.png")
+    (found,) = compared(real, tmp_path / "smooth")
+    assert "do not say what blurred them" in found.telescope.unknown
+    assert found.telescope.verdict == "telescope"
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"), [((1.0, 1.1), "telescope"), ((2.9, 4.8), "galaxies"), ((2.0, 3.0), "both")]
+)
+def test_the_verdict_follows_what_went_away(after, verdict):
+    before = {"a": 3.0, "b": 5.0}
+    found = Telescope.of([], "", before, dict(zip(before, after, strict=True)), [])
+    assert found.verdict == verdict
+    assert [measure.part for measure in found.measures] == pytest.approx(
+        [1 - (value - 1) / (first - 1) for value, first in zip(after, before.values(), strict=True)]
+    )
+    assert Telescope.of([], "", {"a": 1.1}, {"a": 1.0}, []).verdict == "alike"
+
+
+# The command
+
+
+def test_the_command_writes_a_page_that_needs_nothing_else(real, tmp_path, capsys):
+    for k, image in enumerate(render_galaxies(60, seed=9)[0]):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{k}.png")
+    out = tmp_path / "out"
+    argv = ["sets", "--reference", real, "--compare", tmp_path, real, "--out", out, "--count", 60, "--steps", 1]
+    evaluate.main([*map(str, argv), "--device", "cpu"])
+    plain = json.loads((out / "sets.json").read_text(encoding="utf-8"))
+    assert plain["format_version"] == 1
+    assert [each["galaxies"] for each in plain["sets"]] == [60, 60]
+    page = (out / "sets.html").read_text(encoding="utf-8")
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert {f"{name}.png" for name in ("samples", "distances", "statistics", "power")} <= {
+        f.name for f in out.iterdir()
+    }
+    assert "wrote" in capsys.readouterr().out
+    evaluate.main([*map(str, argv), "--device", "cpu"])  # which replaces its own
+    (out / "sets.json").write_text("{}", encoding="utf-8")
+    shutil.copy(out / "samples.png", out / "mine.txt")
+    with pytest.raises(UserError):
+        evaluate.main([*map(str, argv), "--device", "cpu"])
+
+
+def test_a_mistake_ends_with_status_2(tmp_path, real):
+    result = run_script("evaluate.py", "sets", "--reference", real, "--compare", "nothing", "--out", "o", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.strip().startswith("evaluate.py: error: nothing does not exist")
+    assert not (tmp_path / "o").exists()
