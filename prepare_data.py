@@ -53,8 +53,10 @@ from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
 from galaxies.common.parsing import number_between, positive_number
 from galaxies.datasets.band_lists import band_names
+from galaxies.datasets.class_options import add_classes_option
 from galaxies.datasets.preparing import FluxSource, Source, print_summary, write_pictures
 from galaxies.datasets.sources import FLUX_SOURCES, SOURCES
+from galaxies.tables.class_rules import ClassRules, read_class_rules
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         help="display: colour pictures as SDSS shows them; flux: linear images in nanojansky a pixel, in any bands "
         "(default: display)",
     )
+    of_truth = "the truth (class, which the survey drew, arm_count, bar, bulge, true_axis_ratio, …)"
+    add_classes_option(simulated, of_truth, "spiral, elliptical, merger, edge-on")
     flux = simulated.add_argument_group("with --kind flux")
     flux.add_argument(
         "--survey",
@@ -248,15 +252,16 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
     from galaxies.mock_survey.writing import rendering_device, write_dataset, write_release
 
     device = rendering_device(options.device)
+    rules = None if options.classes is None else read_class_rules(options.classes)
     if options.kind == "flux":
-        _simulate_flux(options, device, command_line)
+        _simulate_flux(options, rules, device, command_line)
         return
     for name in ("survey", "bands", "pixel_scale", "smallest", "chosen_by"):
         if getattr(options, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is for flux: add --kind flux, or leave it out")
     if options.as_gz2 is None:
         arguments = (options.count, options.seed, options.size, device, command_line, options.overwrite)
-        print_summary(write_dataset(options.out, *arguments))
+        print_summary(write_dataset(options.out, *arguments, rules, options.allow_empty_class))
         return
     out, files = options.out.resolve(), options.as_gz2.resolve()
     if out in (files, *files.parents):
@@ -266,10 +271,11 @@ def _simulate(options: argparse.Namespace, command_line: str) -> None:
     print(f"{options.count} galaxies in the formats of Galaxy Zoo 2 in {options.as_gz2}")
     as_files = ["gz2", "--path", str(options.as_gz2), "--out", str(options.out), "--size", str(options.size)]
     flags = [f"--{name.replace('_', '-')}" for name in ("overwrite", "allow_empty_class") if getattr(options, name)]
-    main([*as_files, *flags])
+    classes = [] if options.classes is None else ["--classes", options.classes]
+    main([*as_files, *flags, *classes])
 
 
-def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) -> None:
+def _simulate_flux(options: argparse.Namespace, rules: ClassRules | None, device: str, command_line: str) -> None:
     from galaxies.mock_survey.band_population import Frame, check_frame  # here, since it imports torch
     from galaxies.mock_survey.band_writing import write_band_dataset
     from galaxies.telescope.surveys import find_survey
@@ -285,7 +291,7 @@ def _simulate_flux(options: argparse.Namespace, device: str, command_line: str) 
         chosen_by = Frame(other, options.size, other.pixel_scale, smallest)
     check_frame(chosen_by or frame)
     arguments = (options.count, options.seed, frame, device, command_line, options.overwrite, chosen_by)
-    print_summary(write_band_dataset(options.out, *arguments))
+    print_summary(write_band_dataset(options.out, *arguments, rules, options.allow_empty_class))
 
 
 def _join(options: argparse.Namespace, command_line: str) -> None:

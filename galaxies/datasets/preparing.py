@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from config_physics import PHOTOMETRIC_ATTRIBUTES, Attribute
+from config_physics import MORPHOLOGIES, PHOTOMETRIC_ATTRIBUTES, Attribute, Morphology
 from galaxies.datasets.cutout_blocks import read_blocks
 from galaxies.datasets.cutouts import CutoutSource, PictureStore
-from galaxies.datasets.layout import DISPLAY
+from galaxies.datasets.layout import DISPLAY, SHARE
 from galaxies.datasets.matching import MatchedRows, match_rows
 from galaxies.datasets.writing import SPLITS, DatasetWriter
 
@@ -33,8 +33,9 @@ class Pictures(NamedTuple):
     folder : Path or PictureStore
         Folder or zip file of the pictures, see `CutoutSource`; or what holds them, open, and is closed afterwards.
     galaxies : DataFrame
-        One row a galaxy: object_id, image (name of the picture) and morphology (a name in `MORPHOLOGIES`); where
-        known, attributes (float64, NaN where unknown) and frame_scale, arcseconds a pixel of the original picture.
+        One row a galaxy: object_id, image (name of the picture) and morphology (name of a class); where known, shares
+        of the classes (see `share_columns`), attributes (float64, NaN where unknown) and frame_scale, arcseconds a
+        pixel of the original picture.
     provenance : dict
         Entries for the manifest: source, rule and so on (JSON values).
     unused : int
@@ -43,6 +44,8 @@ class Pictures(NamedTuple):
         Part of the pictures that is kept by default, where the source knows its frames.
     own : tuple of Attribute
         Attributes of the user's own, whose values stand in `galaxies` too.
+    classes : sequence of Morphology
+        By default those of the program.
     """
 
     folder: Path | PictureStore
@@ -51,6 +54,7 @@ class Pictures(NamedTuple):
     unused: int = 0
     crop: float | None = None
     own: tuple[Attribute, ...] = ()
+    classes: Sequence[Morphology] = MORPHOLOGIES
 
 
 class Source(NamedTuple):
@@ -140,8 +144,10 @@ def write_pictures(
         galaxies = galaxies.iloc[chosen]
     galaxies = galaxies.reset_index(drop=True)
     ids, morphologies = galaxies["object_id"].tolist(), galaxies["morphology"].tolist()
-    layout = replace(DISPLAY, own=pictures.own)
-    known = {name: galaxies[name].to_numpy(np.float64) for name in layout.attributes if name in galaxies}
+    layout = replace(DISPLAY, own=pictures.own).with_classes(pictures.classes)
+    shares = [str(name) for name in galaxies if str(name).startswith(SHARE)]
+    taken = [name for name in (*layout.attributes, *shares) if name in galaxies]
+    known = {name: galaxies[name].to_numpy(np.float64) for name in taken}
     frame_scale = galaxies["frame_scale"].to_numpy(np.float64) if "frame_scale" in galaxies else None
     asked = galaxies["image"].tolist()
     part = crop or pictures.crop or GALAXY_ZOO_CROP
@@ -159,9 +165,7 @@ def write_pictures(
         row_of = np.array(matched.rows)
         with (
             closing(read_blocks(source, matched.names, size, part, workers)) as blocks,
-            DatasetWriter(
-                out, size, part, provenance, overwrite, allow_empty_class, inputs=inputs, layout=layout
-            ) as writer,
+            DatasetWriter(out, size, part, provenance, overwrite, allow_empty_class, shares, inputs, layout) as writer,
             tqdm(desc="reading", total=len(row_of), unit=" images", leave=False) as bar,
         ):
             writer.unused = pictures.unused

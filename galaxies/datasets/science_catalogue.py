@@ -6,14 +6,18 @@ import argparse
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from config_physics import FLUX_CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, MOST_CLASSES, fault_of_classes, morphology_index
+from config_physics import FLUX_CATALOGUE_ATTRIBUTES, MOST_CLASSES, Morphology, morphologies_of, morphology_index
 from galaxies.common.errors import UserError, shown
+from galaxies.datasets.class_options import share_columns, sort_rows
+from galaxies.tables.class_rules import ClassRules, RuleColumns
+from galaxies.tables.classes import names_of_labels
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
 from galaxies.tables.reading import Table, listed, read_table
@@ -39,8 +43,8 @@ class Catalogue(NamedTuple):
     galaxies : DataFrame
         One row a galaxy: object_id, morphology, and, if the columns are there, image, hdu, psf_image and psf_hdu, as
         text; numbers in all other columns, NaN where unknown.
-    classes : tuple of str
-        Names in `morphology`.
+    classes : tuple of Morphology
+        Those in `morphology`, and further ones of rules.
     attributes, extras : tuple of str
         Which numbers are attributes of galaxies, and which are columns that were asked for and are none.
     unused : int
@@ -48,7 +52,7 @@ class Catalogue(NamedTuple):
     """
 
     galaxies: pd.DataFrame
-    classes: tuple[str, ...]
+    classes: tuple[Morphology, ...]
     attributes: tuple[str, ...]
     extras: tuple[str, ...]
     unused: int
@@ -68,7 +72,12 @@ def column_names(text: str) -> dict[str, str]:
 
 
 def read_catalogue(
-    files: Sequence[Path], columns: Mapping[str, str], bands: Sequence[str], measured: Sequence[str] = ()
+    files: Sequence[Path],
+    columns: Mapping[str, str],
+    bands: Sequence[str],
+    measured: Sequence[str] = (),
+    rules: ClassRules | None = None,
+    allow_empty_class: bool = False,
 ) -> Catalogue:
     """Read the galaxies of a table, and more of them from others with the same ids.
 
@@ -83,6 +92,11 @@ def read_catalogue(
         For columns such as `psf_fwhm_r`.
     measured : sequence of str
         Attributes that the pictures tell, and no column gives.
+    rules : ClassRules, optional
+        What gives each galaxy its class, of the tables' columns by their names or by what they mean; by default the
+        column morphology does.
+    allow_empty_class : bool
+        Accept that a rule takes no galaxy.
 
     Raises
     ------
@@ -96,7 +110,7 @@ def read_catalogue(
     per_band = [f"{name}_{band}" for name in _PER_BAND for band in bands]
     known = ("object_id", "morphology", *_TEXTS, *FLUX_CATALOGUE_ATTRIBUTES, *_PER_BAND, *per_band)
     names = {name: name for name in known if name not in measured} | dict(columns)
-    wanted = {column.lower() for column in names.values()}
+    wanted = {column.lower() for column in names.values()} | set(rules.columns if rules else ())
     tables = [read_table(file, wanted) for file in files]
     ids = [_ids_of(table, names["object_id"]) for table in tables]
     rows = pd.DataFrame({"object_id": ids[0]})
@@ -131,17 +145,43 @@ def read_catalogue(
     for k, table in enumerate(tables[1:], 1):
         if missing := int((places[k] < 0).sum()):
             print(f"{missing} of {len(rows)} galaxies are not in {table.file}, and have no value of its columns")
-    classes: tuple[str, ...] = (NO_CLASS,)
+    classes = morphologies_of((NO_CLASS,))
     unused = 0
     rows["morphology"] = NO_CLASS
-    if (k := where["morphology"]) >= 0:
+    if rules is not None:
+        asked = _columns_of(tables, places, {name: names[name] for name, k in where.items() if k >= 0})
+        rows = rows.drop(columns="morphology").join(sort_rows(rules, asked, allow_empty_class))
+        unused = int(rows["morphology"].isna().sum())
+        if unused == len(rows):
+            raise UserError(f"no galaxy of {files[0]} is of a class of {rules.name}: choose other rules")
+        rows = rows[rows["morphology"].notna()].reset_index(drop=True)
+        classes, extras = rules.morphologies, [*extras, *share_columns(rules)]
+    elif (k := where["morphology"]) >= 0:
         column = names["morphology"].lower()
         names_of = [stripped(text) for text in tables[k].cells[column]]
         rows["morphology"] = [names_of[place] if place >= 0 else "" for place in places[k]]
         unused = int((rows["morphology"] == "").sum())
         rows = rows[rows["morphology"] != ""].reset_index(drop=True)
-        rows["morphology"], classes = classes_of(rows["morphology"].tolist(), f"column {column} of {tables[k].file}")
+        found, class_names = classes_of(rows["morphology"].tolist(), f"column {column} of {tables[k].file}")
+        rows["morphology"], classes = found, morphologies_of(class_names)
     return Catalogue(rows, classes, tuple(attributes), tuple(extras), unused)
+
+
+def _columns_of(tables: Sequence[Table], places: Sequence[np.ndarray], meant: Mapping[str, str]) -> RuleColumns:
+    """Return what rules can ask of tables whose rows are at `places`; `meant` are columns by what they mean."""
+    each = [RuleColumns.of_table(table, NumberReader(table)) for table in tables]
+
+    def read(kind: str, unknown: float | str, name: str) -> np.ndarray:
+        k = next((k for k, table in enumerate(tables) if name in table.cells), -1)
+        if k < 0:
+            return read(kind, unknown, meant[name].lower())
+        values = getattr(each[k], kind)(name)
+        return np.append(values, np.array([unknown], values.dtype))[places[k]]  # the last for those that are not there
+
+    names = [*(name for columns in each for name in columns.names), *meant]
+    return RuleColumns(
+        str(tables[0].file), len(places[0]), names, partial(read, "numbers", np.nan), partial(read, "texts", "")
+    )
 
 
 def _ids_of(table: Table, column: str) -> pd.Series:
@@ -172,19 +212,13 @@ def _quantity(name: str) -> Quantity:
 
 def classes_of(names: list[str], where: str) -> tuple[list[str], tuple[str, ...]]:
     """Return the class of each galaxy and the classes, those of the program where all are some of them."""
-    found = sorted(set(names))
-    if not found:
+    if not names:
         raise UserError(f"{where} holds no class at all")
-    if len(found) <= MOST_CLASSES and (fault := fault_of_classes(found)):
-        raise UserError(f"{where} names the classes, and {fault}")
-    try:
-        canonical = {name: MORPHOLOGY_NAMES[morphology_index(name)] for name in found}
-    except UserError:
-        if len(found) > MOST_CLASSES:
-            raise UserError(
-                f"{where} holds {len(found)} different values, such as {shown(found[0])}: no more than "
-                f"{MOST_CLASSES} classes are taken, so name another column with --columns morphology=NAME"
-            ) from None
-        return names, tuple(found)
-    used = set(canonical.values())
-    return [canonical[name] for name in names], tuple(name for name in MORPHOLOGY_NAMES if name in used)
+    if (count := len(set(names))) > MOST_CLASSES:
+        raise UserError(
+            f"{where} holds {count} different values, such as {shown(min(names))}: no more than {MOST_CLASSES} classes "
+            "are taken, so name another column with --columns morphology=NAME"
+        )
+    classes = names_of_labels(names, where)
+    canonical = {name: classes[morphology_index(name, classes)] for name in set(names)}
+    return [canonical[name] for name in names], classes

@@ -241,8 +241,10 @@ class DatasetWriter:
             raise UserError(f"no image is left to write{f' ({reasons})' if reasons else ''}{next(details, '')}")
         empty = [name for name in self.layout.classes if counts[name] == 0]
         if empty and not self.allow_empty_class:
+            there = ", ".join(f"{counts[name]} {name}" for name in self.layout.classes if counts[name])
             raise UserError(
-                f"class {empty[0]} has no image: add some, or go on with --allow-empty-class if that is meant"
+                f"class {empty[0]} has no image, and there are {there}: add some, or go on with --allow-empty-class if "
+                "that is meant"
             )
         splits = [split_of(object_id) for object_id in self._object_ids]
         self._images.finish()

@@ -20,8 +20,9 @@ from galaxies.datasets.writing import DatasetWriter, split_of
 from galaxies.measure.flux import flux_attributes, measure_flux
 from galaxies.measure.flux_model import width_by_wings
 from galaxies.mock_survey.band_observation import BandGalaxies, BandSurvey, Frame
-from galaxies.mock_survey.classes import CLASSES
+from galaxies.mock_survey.sorting import MockClasses
 from galaxies.mock_survey.writing import blocks_at_once
+from galaxies.tables.class_rules import ClassRules
 from galaxies.telescope.profiles import profile_of
 
 _ON_A_CORE = 8  # galaxies that are measured at a time
@@ -49,6 +50,8 @@ def write_band_dataset(
     command_line: str,
     overwrite: bool = False,
     chosen_by: Frame | None = None,
+    rules: ClassRules | None = None,
+    allow_empty_class: bool = False,
 ) -> DatasetWriter:
     """Simulate galaxies and write them as a prepared dataset of flux, in as much memory for many as for few.
 
@@ -72,6 +75,10 @@ def write_band_dataset(
         Replace an existing prepared dataset.
     chosen_by : Frame, optional
         What the galaxies were chosen by, if by another survey: then they are those that it has, of the same numbers.
+    rules : ClassRules, optional
+        Classes to sort the galaxies into, see `MockClasses`; by default those that the survey draws.
+    allow_empty_class : bool
+        Accept that one of them has no galaxy.
 
     Returns
     -------
@@ -83,17 +90,18 @@ def write_band_dataset(
     UserError
         If `out` exists and may not be replaced, or cannot be written.
     """
+    classes = MockClasses(rules, count, allow_empty_class)
     provenance: dict[str, Any] = {
         "source": f"{MOCK_SOURCE} of seed {seed} as {frame.survey.name} sees it",
-        "rule": "truth",
+        "rule": classes.rule,
         "command_line": command_line,
         "telescope": _telescope(frame),
         **({} if chosen_by is None else {"chosen_by": _telescope(chosen_by)}),
     }
-    layout, extra = layout_of(frame), truth_columns(frame)
+    layout, extra = classes.layout(layout_of(frame)), (*truth_columns(frame), *classes.share_columns)
     # Fewer galaxies than classes cannot hold every class.
     writer = DatasetWriter(
-        out, frame.image_size, 1.0, provenance, overwrite, count < len(CLASSES), extra, layout=layout
+        out, frame.image_size, 1.0, provenance, overwrite, classes.may_be_empty, extra, layout=layout
     )
     survey = BandSurvey(seed, frame, device, lambda object_id: split_of(object_id) == INTRINSIC_SPLIT, chosen_by)
     with writer, tqdm(total=count, desc="simulating", unit=" galaxies", leave=False) as bar:
@@ -106,10 +114,17 @@ def write_band_dataset(
                 values = {name: values for name, values in batch.truth.items() if name in (*layout.columns, *extra)}
                 values |= _measured(batch, layout, wider, device)
                 values["inclination"] = batch.truth["true_inclination"]
-                writer.append(batch.images, batch.object_ids, batch.morphologies, values)
-                intrinsic.append(batch.intrinsic)
+                chosen = classes.sort(batch.morphologies, batch.truth)
+                writer.append(
+                    batch.images[chosen.rows],
+                    [batch.object_ids[row] for row in chosen.rows.tolist()],
+                    chosen.names,
+                    {name: column[chosen.rows] for name, column in values.items()} | chosen.shares,
+                )
+                intrinsic.append(batch.intrinsic[np.isin(batch.intrinsic_rows, chosen.rows)])
                 bar.update(len(batch.images))
             intrinsic.finish()
+        writer.unused = classes.finish()
         writer.provenance["intrinsic"] = {
             "file": INTRINSIC_FILE,
             "split": INTRINSIC_SPLIT,

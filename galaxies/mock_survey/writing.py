@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import GALAXY_ZOO, output_folder
@@ -26,7 +25,9 @@ from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure.statistics_table import measure_attributes
 from galaxies.mock_survey.observation import Galaxies, MockSurvey
+from galaxies.mock_survey.sorting import MockClasses
 from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, vote_fractions
+from galaxies.tables.class_rules import ClassRules
 
 TRUTH_COLUMNS = ("true_half_light_radius", "true_axis_ratio", "true_flux")
 IMAGES_FILE, TRUTH_FILE = "images_gz2.zip", "truth.csv"
@@ -75,7 +76,15 @@ def blocks_at_once(device: torch.device, image_size: int) -> int:
 
 
 def write_dataset(
-    out: Path, count: int, seed: int, image_size: int, device: str, command_line: str, overwrite: bool = False
+    out: Path,
+    count: int,
+    seed: int,
+    image_size: int,
+    device: str,
+    command_line: str,
+    overwrite: bool = False,
+    rules: ClassRules | None = None,
+    allow_empty_class: bool = False,
 ) -> DatasetWriter:
     """Simulate galaxies and write them as a prepared dataset, in as much memory for many as for few.
 
@@ -95,6 +104,10 @@ def write_dataset(
         For the manifest.
     overwrite : bool
         Replace an existing prepared dataset.
+    rules : ClassRules, optional
+        Classes to sort the galaxies into, see `MockClasses`; by default those that the survey draws.
+    allow_empty_class : bool
+        Accept that one of them has no galaxy.
 
     Returns
     -------
@@ -107,15 +120,26 @@ def write_dataset(
     UserError
         If `out` exists and may not be replaced, or cannot be written.
     """
-    provenance = {"source": f"{MOCK_SOURCE} of seed {seed}", "rule": "truth", "command_line": command_line}
-    extra = (*TRUTH_COLUMNS, *VOTE_COLUMNS)
+    classes = MockClasses(rules, count, allow_empty_class)
+    provenance = {"source": f"{MOCK_SOURCE} of seed {seed}", "rule": classes.rule, "command_line": command_line}
+    extra = (*TRUTH_COLUMNS, *VOTE_COLUMNS, *classes.share_columns)
+    layout = classes.layout(DISPLAY)
     # Fewer galaxies than classes cannot hold every class.
-    writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, count < len(MORPHOLOGY_NAMES), extra)
+    writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, classes.may_be_empty, extra, layout=layout)
     survey = MockSurvey(seed, image_size, device=device)
     with writer:
         for batch in _with_progress(survey, count):
-            values = _catalogue(batch, (*DISPLAY.columns, *extra)) | measure_attributes(batch.images, device)
-            writer.append(batch.images, batch.object_ids, batch.morphologies, values)
+            known = _known(batch)
+            values = {name: known[name] for name in (*DISPLAY.columns, *extra) if name in known}
+            values |= measure_attributes(batch.images, device)
+            chosen = classes.sort(batch.morphologies, known)
+            writer.append(
+                batch.images[chosen.rows],
+                [batch.object_ids[row] for row in chosen.rows.tolist()],
+                chosen.names,
+                {name: column[chosen.rows] for name, column in values.items()} | chosen.shares,
+            )
+        writer.unused = classes.finish()
     return writer
 
 
@@ -127,17 +151,18 @@ def _with_progress(survey: MockSurvey, count: int) -> Iterator[Galaxies]:
             bar.update(len(batch.images))
 
 
-def _catalogue(batch: Galaxies, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return those columns of a catalogue that are known without looking at the pictures."""
+def _known(batch: Galaxies) -> dict[str, np.ndarray]:
+    """Return what is known without looking at the pictures: the truth, and what votes tell."""
     fractions = vote_fractions(batch.votes)
     votes = pd.DataFrame({answer: fractions[answer] for answer in _VOTES_TAKEN})
     votes["total_votes"] = np.sum([batch.votes[answer] for answer in _ANSWERS], axis=0).clip(*TOTAL_VOTES_RANGE)
     votes["object_id"] = batch.object_ids
     proxies = galaxy_zoo.vote_attributes(votes, TOTAL_VOTES_RANGE)
-    known = batch.truth | {name: proxies[name].to_numpy() for name in proxies}
-    known |= {f"{answer}_debiased": fractions[answer] for answer in _VOTES_TAKEN}
+    known = batch.truth | {str(name): proxies[name].to_numpy() for name in proxies}
+    for answer in _ANSWERS:
+        known |= {answer: fractions[answer], f"{answer}_debiased": fractions[answer]}
     known["total_votes"] = votes["total_votes"].to_numpy(np.float64)
-    return {name: known[name] for name in columns if name in known}
+    return known
 
 
 def write_release(folder: Path, count: int, seed: int, device: str, overwrite: bool = False) -> None:

@@ -432,8 +432,9 @@ def test_simulated_defaults(tmp_path, monkeypatch):
     monkeypatch.setattr(mock_survey, "write_dataset", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(prepare_data, "print_summary", lambda writer: None)
     prepare_data.main(["simulated", "--out", str(tmp_path / "a"), "--device", "cpu"])
-    out, count, seed, size, device, _, overwrite = asked[0]
+    out, count, seed, size, device, _, overwrite, rules, allow_empty_class = asked[0]
     assert (out, count, seed, size, device, overwrite) == (tmp_path / "a", 4096, 0, 64, "cpu", False)
+    assert (rules, allow_empty_class) == (None, False)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
      ("files/gz2_hart16.csv.gz", "files/gz2_filename_mapping.csv", "files/images_gz2.zip")),
     ("--images", _LABELLED, ("pictures/0.png", "pictures")),
     ("--labels", _LABELLED, ("labels.csv",)),
+    ("--classes", f"{_LABELLED} --classes classes.toml", ("classes.toml",)),
+    ("--classes", "prepare_data.py gz2 --path files --classes classes.toml --out new", ("classes.toml",)),
+    ("--classes", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --classes classes.toml --out new",
+     ("classes.toml",)),
+    ("--classes", f"{_FITS} --classes classes.toml", ("classes.toml",)),
+    ("--classes", f"{_FIELD} --catalogue objects.csv --classes classes.toml", ("classes.toml",)),
+    ("--classes", "prepare_data.py simulated --count 4 --classes classes.toml --out new", ("classes.toml",)),
     ("--path", "prepare_data.py galaxy10 --path galaxy10.h5 --out new", ("galaxy10.h5",)),
     ("--table", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --out new", ("votes.csv",)),
     ("--images", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --out new", ()),  # as of labelled
@@ -140,6 +147,7 @@ def whole(trained, dataset_path, tmp_path_factory):
     (folder / "pictures").mkdir()
     Image.new("RGB", (96, 96), (9, 9, 9)).save(folder / "pictures/0.png")
     (folder / "labels.csv").write_text("image,morphology\n0.png,spiral\n")
+    (folder / "classes.toml").write_text('[[class]]\nname = "a"\nwhere = "morphology == \\"spiral\\""\n')
     (folder / "counts.csv").write_text("magnitude,size\n20.5,0.7\n21.5,0.5\n")
     (folder / "requests.csv").write_text("morphology,size\nspiral,0.12\n")
     for name in ("vgg.pt", "galaxy10.h5", "votes.csv"):

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from config_physics import FLUX_CATALOGUE_ATTRIBUTES
+from config_physics import FLUX_CATALOGUE_ATTRIBUTES, Morphology, morphologies_of
 from galaxies.common.errors import UserError
 from galaxies.common.reading import MissingError, open_regular
+from galaxies.datasets.class_options import share_columns, sort_rows
 from galaxies.datasets.field.detection import Sources
 from galaxies.datasets.field.frames import damage
 from galaxies.datasets.science_catalogue import NO_CLASS, classes_of
 from galaxies.images.fits_images import Image, images_of
+from galaxies.tables.class_rules import ClassRules, RuleColumns
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import NumberReader, Quantity
 from galaxies.tables.reading import listed, read_table
@@ -52,8 +54,8 @@ class Positions(NamedTuple):
         Class names.
     is_star : ndarray, (N,), bool, or None
         What the catalogue calls a star.
-    classes : tuple of str
-        Names in `morphologies`.
+    classes : tuple of Morphology
+        Those in `morphologies`, and further ones of rules.
     values : dict of str to ndarray, (N,)
         Attributes, and other columns that were asked for, NaN where unknown.
     num_rows : int
@@ -65,7 +67,7 @@ class Positions(NamedTuple):
     object_ids: list[str] | None
     morphologies: list[str] | None
     is_star: np.ndarray | None
-    classes: tuple[str, ...]
+    classes: tuple[Morphology, ...]
     values: dict[str, np.ndarray]
     num_rows: int
 
@@ -77,6 +79,8 @@ def read_positions(
     shape: tuple[int, int],
     first_pixel: int,
     measured: Sequence[str] = (),
+    rules: ClassRules | None = None,
+    allow_empty_class: bool = False,
 ) -> Positions:
     """Read the galaxies of a catalogue that lie in a frame.
 
@@ -95,6 +99,11 @@ def read_positions(
         What the catalogue calls the centre of the frame's first pixel: 1 as FITS and SExtractor do, or 0.
     measured : sequence of str
         Columns that are measured on the frames, and no catalogue gives.
+    rules : ClassRules, optional
+        What gives each galaxy its class, of the table's columns; those of no class are no galaxies of the field. By
+        default the column morphology does.
+    allow_empty_class : bool
+        Accept that a rule takes no galaxy.
 
     Raises
     ------
@@ -102,12 +111,15 @@ def read_positions(
         If it has no positions, none of them lies in the frame, or a cell is wrong.
     """
     if (maps := _object_maps(file, shape)) is not None:
+        if rules is not None:
+            raise UserError(f"{file} holds maps of objects and no table, of whose columns --classes makes classes")
         return maps
     names = {ours: (theirs.lower(),) for ours, theirs in columns.items()}
     if wrong := next((name for name in names if name in measured and name not in _NAMES), None):
         raise UserError(f"--columns {wrong}={columns[wrong]}: {wrong} is measured on the frames, so leave it out")
     accepted = {**_NAMES, **names}
     wanted = [name for known in accepted.values() for name in known]
+    wanted += [name for name in (rules.columns if rules else ()) if name not in wanted]
     table = read_table(file, wanted, [known[0] for known in names.values()])
     found = {ours: here[0] for ours, known in accepted.items() if (here := [n for n in known if n in table.cells])}
     numbers = NumberReader(table)
@@ -121,20 +133,31 @@ def read_positions(
         )
     rows = np.flatnonzero(inside)
     ids = morphologies = is_star = None
-    classes: tuple[str, ...] = (NO_CLASS,)
+    classes = morphologies_of((NO_CLASS,))
+    shares: dict[str, np.ndarray] = {}
+    if rules is not None:
+        asked = RuleColumns.of_table(table, NumberReader(table)).of_rows(rows, f"{file} in the frame")
+        sorted_rows = sort_rows(rules, asked, allow_empty_class)
+        used = sorted_rows["morphology"].notna().to_numpy()
+        if not used.any():
+            raise UserError(f"no galaxy of {file} in the frame is of a class of {rules.name}: choose other rules")
+        rows, sorted_rows = rows[used], sorted_rows[used]
+        morphologies, classes = sorted_rows["morphology"].tolist(), rules.morphologies
+        shares = {name: sorted_rows[name].to_numpy() for name in share_columns(rules)}
     if "object_id" in found:
         texts = read_ids(table, found["object_id"])
         refuse_repeated(table, texts, "give every galaxy one row")
         ids = [texts.iloc[row] for row in rows.tolist()]
-    if "morphology" in found:
+    if "morphology" in found and rules is None:
         column = found["morphology"]
         kinds = [stripped(table.cells[column].iloc[row]) for row in rows.tolist()]
         if "" in kinds:
             raise UserError(f"{table.place(column, int(rows[kinds.index('')]))} is empty: give every galaxy a class")
-        morphologies, classes = classes_of(kinds, f"column {column} of {file}")
+        morphologies, class_names = classes_of(kinds, f"column {column} of {file}")
+        classes = morphologies_of(class_names)
     if "star" in found:
         is_star = _stars(table, found["star"], numbers)[rows]
-    values = {}
+    values = shares
     for name in (*FLUX_CATALOGUE_ATTRIBUTES, *(name for name in columns if name not in _NAMES)):
         if name in found:
             quantity = Quantity.of(name) if name in FLUX_CATALOGUE_ATTRIBUTES else _ANY_NUMBER
@@ -171,7 +194,7 @@ def _object_maps(file: Path, shape: tuple[int, int]) -> Positions | None:
     if not len(centres):
         raise UserError(f"{file} has maps without any object: all of their values are 0")
     print(f"{len(centres)} objects by the maps of {file}")
-    return Positions(centres[:, 0], centres[:, 1], None, None, None, (NO_CLASS,), {}, len(centres))
+    return Positions(centres[:, 0], centres[:, 1], None, None, None, morphologies_of((NO_CLASS,)), {}, len(centres))
 
 
 def _centres(image: Image, shape: tuple[int, int], labels: bool) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS
+from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS, morphologies_of
 from galaxies.common.errors import UserError, shown
 from galaxies.datasets.field.cutouts import centred_area, cut, section_order
 from galaxies.datasets.field.detection import SourceMap, Sources, detect
@@ -43,6 +43,7 @@ from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.preparing import FluxSource
 from galaxies.datasets.science_catalogue import NO_CLASS
 from galaxies.images.bands import band_in
+from galaxies.tables.class_rules import read_class_rules
 
 _LEFT_OUT = {
     STAR: "stars",
@@ -81,12 +82,22 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="field_", ignore_cleanup_errors=True)))
         if options.columns and options.catalogue is None:
             raise UserError("--columns names columns of a table: give it with --catalogue")
+        if options.classes is not None and options.catalogue is None:
+            raise UserError("--classes makes classes of a table's columns: give it with --catalogue")
+        rules = None if options.classes is None else read_class_rules(options.classes)
         field = _opened(options, folder, stack)
         catalogue = None
         if options.catalogue is not None:
             measured = [*_EXTRA, *DataLayout("flux", _bands(field)).columns, "split"]
             catalogue = read_positions(
-                options.catalogue, options.columns, field.grid.wcs, field.grid.shape, options.first_pixel, measured
+                options.catalogue,
+                options.columns,
+                field.grid.wcs,
+                field.grid.shape,
+                options.first_pixel,
+                measured,
+                rules,
+                options.allow_empty_class,
             )
             print(f"{len(catalogue.x)} of the {catalogue.num_rows} positions of {options.catalogue} lie in the frame")
         source_map = SourceMap(folder / "sources.npy", field.grid.shape)
@@ -104,7 +115,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         provenance = {
             "source": f"{', '.join(str(frame.path) for frame in field.frames)}"
             + (f" with {options.catalogue}" if options.catalogue else ""),
-            "rule": "field",
+            "rule": options.classes or "field",
             "command_line": command_line,
             "calibration": {f.band: f.calibration.how for f in field.frames if f.calibration is not None},
             "stars_of_psf": {plane.band: psf.num_stars for plane, psf in zip(field.planes, psfs, strict=True)},
@@ -116,7 +127,9 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
             _blocks(field, skies, psfs, found, options.size),
             options.out,
             options.size,
-            DataLayout("flux", _bands(field), (NO_CLASS,) if catalogue is None else catalogue.classes),
+            DataLayout("flux", _bands(field), (NO_CLASS,)).with_classes(
+                morphologies_of((NO_CLASS,)) if catalogue is None else catalogue.classes
+            ),
             provenance,
             extra_columns=[name for name in _EXTRA if name not in ("ra", "dec") or field.grid.wcs is not None] + own,
             overwrite=options.overwrite,

@@ -14,6 +14,7 @@ from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import finite_numbers, positive_number, positive_numbers
 from galaxies.datasets.band_lists import band_names
+from galaxies.datasets.class_options import add_classes_option
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.preparing import FluxSource
 from galaxies.datasets.science_catalogue import NO_CLASS, Catalogue, column_names, read_catalogue
@@ -28,6 +29,7 @@ from galaxies.datasets.science_cutouts import (
 )
 from galaxies.datasets.science_folders import Folder, GalaxyFiles, science_files, without_ending
 from galaxies.images.fits_science import Maps, UnusableImageError, images_by_kind, named_planes, science_file
+from galaxies.tables.class_rules import read_class_rules
 
 if TYPE_CHECKING:
     from galaxies.datasets.flux_preparing import FluxBlock
@@ -70,6 +72,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "noise or noise_variance of a pixel in the files' unit (also with _BAND); any other name makes "
         "a further column of numbers (default: columns are called by these names)",
     )
+    add_classes_option(parser, "the table's columns", "the names in the column morphology, or one class without it")
     parser.add_argument(
         "--bands",
         type=band_names,
@@ -304,8 +307,13 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
     catalogue = None
     if options.catalogue:
         measured = [name for name in layout.attributes if name not in FLUX_CATALOGUE_ATTRIBUTES]
-        catalogue = read_catalogue(options.catalogue, options.columns, bands, measured)
-        layout = DataLayout("flux", layout.bands, catalogue.classes)
+        rules = None if options.classes is None else read_class_rules(options.classes)
+        catalogue = read_catalogue(
+            options.catalogue, options.columns, bands, measured, rules, options.allow_empty_class
+        )
+        layout = layout.with_classes(catalogue.classes)
+    elif options.classes is not None:
+        raise UserError("--classes makes classes of a table's columns: give it with --catalogue")
     elif options.columns:
         raise UserError("--columns names columns of a table: give it with --catalogue")
     galaxies, without = _galaxies(folder, catalogue, options.psf, bands, options.catalogue)
@@ -331,7 +339,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         wanted = wanted._replace(subtract=_skies_left(galaxies, wanted))
     source = f"{options.images}" + "".join(f" with {table}" for table in options.catalogue)
     kept = ("framing", "scale", "sky")
-    provenance = {"source": source, "rule": "fits", "command_line": command_line}
+    provenance = {"source": source, "rule": options.classes or "fits", "command_line": command_line}
     provenance |= {name: getattr(options, name) for name in kept}
     attributes = [] if catalogue is None else list(catalogue.attributes)
     extras = [] if catalogue is None else list(catalogue.extras)

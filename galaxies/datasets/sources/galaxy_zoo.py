@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES
+from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, Morphology
 from galaxies.common.errors import UserError
+from galaxies.datasets.class_options import add_classes_option, chosen_rule, share_columns, sorted_columns
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources import vote_structure
+from galaxies.tables.class_rules import RuleColumns, read_class_rules
 from galaxies.tables.identifiers import read_ids
 from galaxies.tables.numbers import NumberReader, Quantity
 from galaxies.tables.opening import hold_the_same
-from galaxies.tables.reading import read_table
+from galaxies.tables.reading import Table, read_table
 
 FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
 VOTES_FILE = "gz2_hart16.csv"
 MAPPING_FILE = "gz2_filename_mapping.csv"
 SAMPLE_FILE = "gz2sample.csv"
-RULES = ("gated", "paper")
+RULES = ("gated", "paper")  # files of rules that come with the program
 FRACTIONS = {"debiased": "_debiased", "weighted": "_weighted_fraction"}
 _AS_GIVEN = FRACTIONS["weighted"]  # what people saw in the picture, and not what they would from nearby
 
@@ -48,6 +52,8 @@ SAMPLE_COLUMNS = {
     "stellar_mass": "stellar_mass",
     "petro_r90_arcsec": "petror90_r",
 }
+_ANSWER = re.compile(r"t[0-9]{2}_\w+_a[0-9]{2}_\w+")
+_ENDINGS = ("_count", "_weight", "_fraction", "_debiased", "_flag")  # of the kinds of numbers of an answer
 _PACKINGS = ("", ".gz", ".bz2", ".xz", ".zst", ".zip")
 _R90 = Quantity(plausible=(0.0, 1000.0), usual=(0.0, 60.0))  # arcseconds
 _VOTES = Quantity(plausible=(-1.0, 100_000.0), usual=(0.0, 100_000.0))
@@ -72,12 +78,15 @@ class Catalogue(NamedTuple):
         Galaxies that no condition of the class rule fits.
     unmapped : int
         Galaxies with a class and without a picture of their own in the mapping.
+    classes : tuple of Morphology
+        In the order of the rule's file.
     """
 
     galaxies: pd.DataFrame
     counts: dict[str, int]
     unused: int
     unmapped: int
+    classes: tuple[Morphology, ...]
 
 
 def read_catalogue(
@@ -90,8 +99,9 @@ def read_catalogue(
     path : Path or str
         Folder with `gz2_hart16.csv`, `gz2_filename_mapping.csv` and, if there, `gz2sample.csv`, each plain or
         packed (.csv.gz, .bz2, .xz, .zst, .zip), or as .fits instead of .csv.
-    rule : {"gated", "paper"}
-        Class rule, see `classify`.
+    rule : str
+        "gated", "paper" or another file of classes, see `galaxies.tables.class_rules`. It may name the columns of the
+        votes, fractions without the ending of their kind, and the attributes of `SAMPLE_COLUMNS`.
     fractions : {"debiased", "weighted"}
         Which vote fractions decide.
     allow_empty_class : bool
@@ -109,14 +119,15 @@ def read_catalogue(
     """
     folder = Path(path)
     suffix = FRACTIONS[fractions]
-    answers = [SMOOTH, FEATURES, EDGE_ON, ROUND, IN_BETWEEN, CIGAR, MERGER]
-    if rule == "gated":
-        answers.append(ODD)
+    rules = read_class_rules(rule)
+    # Called without the ending of the kind of fraction, in which they are needed.
+    answers = [name for name in rules.columns if _ANSWER.fullmatch(name) and not name.endswith(_ENDINGS)]
+    of_attributes = [SMOOTH, ROUND, IN_BETWEEN, CIGAR]
     votes_file, mapping_file = _needed(folder, VOTES_FILE), _needed(folder, MAPPING_FILE)
-    numbers = {"total_votes": _VOTES} | {answer + suffix: _FRACTION for answer in answers}
+    numbers = {"total_votes": _VOTES} | {answer + suffix: _FRACTION for answer in (*of_attributes, *answers)}
     seen = {answer: [answer + each for each in (_AS_GIVEN, suffix)] for answer in vote_structure.ANSWERS}
     optional = {column: _FRACTION for columns in seen.values() for column in columns if column not in numbers}
-    votes = _read_table(votes_file, ["dr7objid"], numbers, optional)
+    table, votes = _read_table(votes_file, ["dr7objid"], numbers, optional, rules.columns)
     repeated = votes["dr7objid"].duplicated()
     if repeated.any():
         raise UserError(
@@ -125,64 +136,75 @@ def read_catalogue(
         )
     there = {answer: next((name for name in names if name in votes), None) for answer, names in seen.items()}
     structure = pd.DataFrame({answer: votes[name] for answer, name in there.items() if name is not None})
-    votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in answers})
-    votes["morphology"] = classify(votes, rule)
+    votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in (*of_attributes, *answers)})
+    sample = _sample_attributes(folder, votes["object_id"])
+    columns = columns_of_votes(table, votes.join(sample.drop(columns="petro_r90_arcsec")))
+    found = rules.sort(columns)
+    if not allow_empty_class:
+        rules.refuse_empty(found.classes, found.met, columns.where)
+    votes = votes.join(sorted_columns(rules, found))
     votes = votes.join(vote_structure.structure_attributes(structure, votes["morphology"]))
     used = votes[votes["morphology"].notna()]
     unused = len(votes) - len(used)
 
-    mapping = _read_table(mapping_file, ["objid", "asset_id"], {})
+    _, mapping = _read_table(mapping_file, ["objid", "asset_id"], {})
     # One picture shows one galaxy: of repeated rows, on either side, the first counts.
     mapping = mapping.drop_duplicates("objid").rename(columns={"objid": "object_id"})
     if not votes["object_id"].isin(mapping["object_id"]).any():
         raise UserError(f"no dr7objid of {votes_file} is in column objid of {mapping_file}: one of them is damaged")
     galaxies = used.merge(mapping, on="object_id", how="inner").drop_duplicates("asset_id")
     galaxies = galaxies.reset_index(drop=True)
-    counts = {name: int((galaxies["morphology"] == name).sum()) for name in MORPHOLOGY_NAMES}
+    counts = {name: int((galaxies["morphology"] == name).sum()) for name in rules.names}
     empty = [name for name, count in counts.items() if count == 0]
     if empty and not allow_empty_class:
         raise UserError(
-            f"class {empty[0]} has no galaxy in {votes_file} with rule '{rule}' and {fractions} fractions: "
-            "try other ones, or go on with --allow-empty-class"
+            f"class {empty[0]} has no galaxy with a picture in {mapping_file}: add some, or go on with "
+            "--allow-empty-class"
         )
     galaxies["image"] = galaxies["asset_id"] + ".jpg"
-    columns = ["object_id", "asset_id", "image", "morphology", *vote_structure.NAMES]
-    result = pd.concat([galaxies[columns], vote_attributes(galaxies)], axis=1)
-    result = result.join(_sample_attributes(folder, result["object_id"]))
+    kept = ["object_id", "asset_id", "image", "morphology", *share_columns(rules), *vote_structure.NAMES]
+    result = pd.concat([galaxies[kept], vote_attributes(galaxies)], axis=1)
+    result = result.join(sample.set_axis(votes["object_id"]).reindex(result["object_id"]).set_axis(result.index))
     result["frame_scale"] = FRAME_SCALE_R90 * result.pop("petro_r90_arcsec")
-    return Catalogue(result, counts, unused, len(used) - len(galaxies))
+    return Catalogue(result, counts, unused, len(used) - len(galaxies), rules.morphologies)
+
+
+def columns_of_votes(table: Table, known: pd.DataFrame) -> RuleColumns:
+    """Return what rules can ask of a table of votes: what is known of its galaxies, and its other columns."""
+    others = RuleColumns.of_table(table, NumberReader(table, published=True))
+
+    def numbers(name: str) -> np.ndarray:
+        return known[name].to_numpy(np.float64) if name in known else others.numbers(name)
+
+    names = [*(str(name) for name in known if name != "object_id"), *others.names]
+    return RuleColumns(str(table.file), len(known), names, numbers, others.texts)
 
 
 def classify(votes: pd.DataFrame, rule: str = "gated") -> pd.Series:
-    """Give each galaxy the first class whose condition its vote fractions meet.
-
-    In this order: merger if merger > 0.4; edge-on if edge-on > 0.5; elliptical if smooth > 0.6 and smooth >
-    features; spiral if features > 0.5. A missing fraction meets no condition.
+    """Give each galaxy its class by a rule that comes with the program.
 
     Parameters
     ----------
     votes : DataFrame
         Fractions, in columns named after the answers without the suffix of the kind of fraction.
     rule : {"gated", "paper"}
-        "paper" is the rule above, of the original recipe. "gated" also asks that the question was reached by
-        enough voters: odd > 0.42 for a merger and features > 0.43 for edge-on (Willett et al. 2013, Table 3,
-        for at least 20 votes). Without it, one vote of one voter can decide.
+        "paper" is the rule of the original recipe. "gated" also asks that the question was reached by enough voters.
 
     Returns
     -------
     Series of object
         Class names, None where no condition is met.
     """
-    merger = votes[MERGER] > 0.4
-    edge_on = votes[EDGE_ON] > 0.5
-    if rule == "gated":
-        merger &= votes[ODD] > 0.42
-        edge_on &= votes[FEATURES] > 0.43
-    elliptical = (votes[SMOOTH] > 0.6) & (votes[SMOOTH] > votes[FEATURES])
-    spiral = votes[FEATURES] > 0.5
-    names = np.array([None, "merger", "edge-on", "elliptical", "spiral"], dtype=object)
-    choice = np.select([merger, edge_on, elliptical, spiral], [1, 2, 3, 4], default=0)
-    return pd.Series(names[choice], index=votes.index, dtype=object)
+    rules = read_class_rules(rule)
+    names = [str(name) for name in votes]
+    columns = RuleColumns(
+        "the votes",
+        len(votes),
+        names,
+        lambda name: votes[name].to_numpy(np.float64),
+        lambda name: votes[name].to_numpy(object),
+    )
+    return sorted_columns(rules, rules.sort(columns))["morphology"].set_axis(votes.index)
 
 
 def vote_attributes(galaxies: pd.DataFrame, votes_range: tuple[float, float] | None = None) -> pd.DataFrame:
@@ -233,7 +255,7 @@ def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
     if (file := _find(folder, SAMPLE_FILE)) is None:
         return unknown
     quantities = {column: Quantity.of(name) if name in ATTRIBUTES else _R90 for name, column in SAMPLE_COLUMNS.items()}
-    sample = _read_table(file, ["objid"], {}, quantities)
+    _, sample = _read_table(file, ["objid"], {}, quantities)
     sample = sample.drop_duplicates("objid").set_index("objid").reindex(object_ids)
     for name, column in SAMPLE_COLUMNS.items():
         if column in sample:
@@ -259,11 +281,19 @@ def _needed(folder: Path, name: str) -> Path:
 
 
 def _read_table(
-    file: Path, id_columns: list[str], columns: dict[str, Quantity], optional: dict[str, Quantity] | None = None
-) -> pd.DataFrame:
-    """Read columns by name: ids as checked text, the others as float64, NaN where unknown or impossible."""
+    file: Path,
+    id_columns: list[str],
+    columns: dict[str, Quantity],
+    optional: dict[str, Quantity] | None = None,
+    others: Sequence[str] = (),
+) -> tuple[Table, pd.DataFrame]:
+    """Read columns by name: ids as checked text, the others as float64, NaN where unknown or impossible.
+
+    The table also has the `others` that are there, as they stand in the file.
+    """
     quantities = columns | (optional or {})
-    table = read_table(file, [*id_columns, *quantities], [*id_columns, *columns], cure="download it again", even=True)
+    wanted = [*id_columns, *quantities, *(name for name in others if name not in quantities)]
+    table = read_table(file, wanted, [*id_columns, *columns], cure="download it again", even=True)
     numbers = NumberReader(table, published=True)
     found = {
         column: read_ids(table, column, whole=True, cure="download it again, since a spreadsheet damages ids")
@@ -273,7 +303,7 @@ def _read_table(
         if column in table.cells:
             found[column] = pd.Series(numbers.read(column, quantity))
     numbers.say()
-    return pd.DataFrame(found)
+    return table, pd.DataFrame(found)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -283,9 +313,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rule",
         choices=RULES,
-        default="gated",
         help="class rule; 'paper' is the original recipe's, where one vote can decide (default: gated)",
     )
+    add_classes_option(parser, "the columns of the votes", "those of --rule")
     parser.add_argument(
         "--fractions",
         choices=tuple(FRACTIONS),
@@ -305,7 +335,8 @@ def _read(options: argparse.Namespace) -> Pictures | None:
         fetch_release(options.path, options.only_catalogue)
     elif options.path is None or options.only_catalogue:
         raise UserError("gz2 needs --path, the folder of the files, or --download with or without --only-catalogue")
-    catalogue = read_catalogue(options.path, options.rule, options.fractions, options.allow_empty_class)
+    rule = chosen_rule(options)
+    catalogue = read_catalogue(options.path, rule, options.fractions, options.allow_empty_class)
     galaxies = catalogue.galaxies
     print(
         f"{len(galaxies)} galaxies have a class and a picture's name; {catalogue.unused} fit no class; "
@@ -321,11 +352,11 @@ def _read(options: argparse.Namespace) -> Pictures | None:
         return None
     provenance = {
         "source": f"Galaxy Zoo 2 in {options.path}",
-        "rule": options.rule,
+        "rule": rule,
         "fractions": options.fractions,
         "unmapped": catalogue.unmapped,
     }
-    return Pictures(options.path, galaxies, provenance, catalogue.unused)
+    return Pictures(options.path, galaxies, provenance, catalogue.unused, classes=catalogue.classes)
 
 
 SOURCE = Source("prepare the files of Galaxy Zoo 2", _add_options, _read, needs_out=False)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import MORPHOLOGY_NAMES
 from galaxies.common.errors import UserError
+from galaxies.datasets.class_options import add_classes_option, chosen_rule, sorted_columns
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources import vote_structure
 from galaxies.datasets.sources.galaxy_zoo import (
@@ -33,10 +33,11 @@ from galaxies.datasets.sources.galaxy_zoo import (
     ROUND,
     RULES,
     SMOOTH,
-    classify,
+    columns_of_votes,
     vote_attributes,
 )
 from galaxies.datasets.sources.parquet_pictures import ParquetPictures, picture_column
+from galaxies.tables.class_rules import ClassRules, read_class_rules
 from galaxies.tables.identifiers import read_ids, refuse_repeated
 from galaxies.tables.numbers import NumberReader, Quantity
 from galaxies.tables.reading import listed, read_table
@@ -91,10 +92,13 @@ class VoteTable(NamedTuple):
         and of `structure_attributes`.
     campaigns : dict of str to int
         Galaxies whose votes are of each campaign; "" where the table does not name it.
+    rules : ClassRules
+        That gave the classes.
     """
 
     galaxies: pd.DataFrame
     campaigns: dict[str, int]
+    rules: ClassRules
 
 
 def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> VoteTable:
@@ -104,9 +108,10 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     ----------
     file : Path
         Parquet, FITS or text; see `read_table`.
-    rule : {"gated", "paper"}
-        Class rule, see `classify`. Here everyone is asked whether a galaxy is merging, so that no gate stands before
-        that answer; the gate before edge-on is the same.
+    rule : str
+        "gated", "paper" or another file of classes, which may name the table's columns and the answers by their names
+        in Galaxy Zoo 2, without the ending of the kind of fraction. Here everyone is asked whether a galaxy is merging,
+        so that no gate stands before that answer; the gate before edge-on is the same.
     fractions : {"debiased", "fraction"}
         Which fractions decide, where the table has both; a table of counts gives its own fractions.
 
@@ -115,6 +120,7 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     UserError
         If it is no such table, or an id or number is wrong; it names file, column and row.
     """
+    rules = read_class_rules(rule)
     names = read_table(file, ()).others
     campaigns = list(dict.fromkeys(found[1] or "" for name in names if (found := _FIRST.fullmatch(name))))
     if not campaigns:
@@ -128,7 +134,8 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     questions = {question + campaign for question in asked for campaign in campaigns}
     votes = [name for name in names if name.partition("_")[0] in questions]
     picture_names = [name for name in _NAMES if name in names][:1]
-    table = read_table(file, [id_column, *picture_names, *votes, *({"redshift"} & set(names))], [id_column])
+    wanted = [id_column, *picture_names, *votes, *({"redshift"} & set(names)), *rules.columns]
+    table = read_table(file, list(dict.fromkeys(wanted)), [id_column])
     numbers = NumberReader(table, published=True)
     ids = read_ids(table, id_column)
     refuse_repeated(table, ids, "give every galaxy one row")
@@ -153,7 +160,8 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     galaxies = pd.DataFrame({"object_id": ids})
     # Folders of files named after their galaxies, where no column says otherwise.
     galaxies["image"] = table.cells[picture_names[0]] if picture_names else ids + ".png"
-    galaxies["morphology"] = classify(merged, rule)
+    columns = columns_of_votes(table, merged.join(structure[[name for name in structure if name not in merged]]))
+    galaxies = galaxies.join(sorted_columns(rules, rules.sort(columns)))
     used = galaxies["morphology"].notna()
     attributes = vote_attributes(merged.assign(object_id=ids)[used])
     told = vote_structure.structure_attributes(structure[used], galaxies["morphology"][used])
@@ -162,7 +170,7 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
         galaxies["redshift"] = numbers.read("redshift", Quantity.of("redshift"))
     numbers.say()
     counts = Counter(campaigns[place].lstrip("-") for place in chosen[chosen >= 0].tolist())
-    return VoteTable(galaxies, dict(counts))
+    return VoteTable(galaxies, dict(counts), rules)
 
 
 def _votes_of(
@@ -239,7 +247,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder or zip file of the pictures; not needed where they lie in the tables",
     )
-    parser.add_argument("--rule", choices=RULES, default="gated", help="class rule, as for gz2 (default: gated)")
+    parser.add_argument("--rule", choices=RULES, help="class rule, as for gz2 (default: gated)")
+    add_classes_option(parser, "the tables' columns and the answers as Galaxy Zoo 2 calls them", "those of --rule")
     parser.add_argument(
         "--fractions",
         choices=tuple(_SUFFIXES),
@@ -255,8 +264,9 @@ def _read(options: argparse.Namespace) -> Pictures:
     if options.images is None and None in columns:
         where = options.table[columns.index(None)]
         raise UserError(f"{where} holds no pictures: name their folder or zip file with --images")
+    rule = chosen_rule(options)
     for place, file in enumerate(options.table):
-        votes = read_votes(file, options.rule, options.fractions)
+        votes = read_votes(file, rule, options.fractions)
         campaigns.update(votes.campaigns)
         if options.images is None:
             rows = range(len(votes.galaxies))
@@ -267,7 +277,7 @@ def _read(options: argparse.Namespace) -> Pictures:
     if repeated.any():
         raise UserError(f"{galaxies['object_id'][repeated].iloc[0]} is in several of the tables: name each table once")
     used = galaxies["morphology"].notna()
-    counts = {name: int((galaxies["morphology"] == name).sum()) for name in MORPHOLOGY_NAMES}
+    counts = {name: int((galaxies["morphology"] == name).sum()) for name in votes.rules.names}
     unvoted = len(galaxies) - campaigns.total()
     said = ", ".join(f"{count} of {name or 'the one campaign'}" for name, count in campaigns.items())
     print(f"votes for {campaigns.total()} galaxies ({said or 'none'}), none for {unvoted}")
@@ -278,12 +288,12 @@ def _read(options: argparse.Namespace) -> Pictures:
         raise UserError(f"no galaxy of {listed([str(file) for file in options.table])} fits a class: use other tables")
     provenance = {
         "source": f"Galaxy Zoo in {', '.join(map(str, options.table))}",
-        "rule": options.rule,
+        "rule": rule,
         "fractions": options.fractions,
     }
     chosen = galaxies[used].reset_index(drop=True)
     where = ParquetPictures(options.table) if options.images is None else options.images
-    return Pictures(where, chosen, provenance, int((~used).sum()))
+    return Pictures(where, chosen, provenance, int((~used).sum()), classes=votes.rules.morphologies)
 
 
 SOURCE = Source("prepare tables of Galaxy Zoo DECaLS, DESI or Evo with their pictures", _add_options, _read)

@@ -10,13 +10,22 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from config_physics import CATALOGUE_ATTRIBUTES, MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, STRUCTURE_ATTRIBUTES
+from config_physics import (
+    CATALOGUE_ATTRIBUTES,
+    MORPHOLOGY_NAMES,
+    PHOTOMETRIC_ATTRIBUTES,
+    STRUCTURE_ATTRIBUTES,
+    Morphology,
+    morphologies_of,
+)
 from galaxies.common.attributes import Attribute, AttributeOption
 from galaxies.common.errors import UserError, shown
+from galaxies.datasets.class_options import add_classes_option, sort_rows
 from galaxies.datasets.own_attributes import add_attribute_option, own_columns
 from galaxies.datasets.picture_names import name_without_folder
 from galaxies.datasets.preparing import Pictures, Source
-from galaxies.tables.classes import read_classes
+from galaxies.tables.class_rules import RuleColumns, read_class_rules
+from galaxies.tables.classes import LABELS, read_classes
 from galaxies.tables.identifiers import fault_of, id_of_name, read_ids, refuse_repeated, stripped
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
 from galaxies.tables.reading import Table, read_table
@@ -30,17 +39,28 @@ class Labels(NamedTuple):
     Attributes
     ----------
     galaxies : DataFrame
-        object_id, image, morphology (canonical names), frame_scale (arcseconds a pixel of the original picture),
-        attributes of the program and of the user's own, NaN where unknown.
+        One row a galaxy that has a class: object_id, image, morphology (name of the class), frame_scale (arcseconds a
+        pixel of the original picture), attributes of the program and of the user's own, and shares of the classes, NaN
+        where unknown.
     own : tuple of Attribute
         What those of the user's own are.
+    classes : tuple of Morphology
+    unused : int
+        Rows of no class.
     """
 
     galaxies: pd.DataFrame
     own: tuple[Attribute, ...]
+    classes: tuple[Morphology, ...]
+    unused: int
 
 
-def read_labels(file: Path, options: Sequence[AttributeOption] = ()) -> Labels:
+def read_labels(
+    file: Path,
+    options: Sequence[AttributeOption] = (),
+    classes: str | None = None,
+    allow_empty_class: bool = False,
+) -> Labels:
     """Read a table of labelled pictures.
 
     Parameters
@@ -51,6 +71,16 @@ def read_labels(file: Path, options: Sequence[AttributeOption] = ()) -> Labels:
         attributes of the user's own; what is none is named on standard output.
     options : sequence of AttributeOption
         What is told of some of them.
+    classes : str, optional
+        Which classes there are: by default those of the program; "labels", the names in the column; names with commas
+        between, in their order; or a file of rules, see `galaxies.tables.class_rules`, with which there need be no
+        column morphology.
+    allow_empty_class : bool
+        Accept that a rule takes no galaxy.
+
+    Returns
+    -------
+    Labels
 
     Raises
     ------
@@ -58,15 +88,19 @@ def read_labels(file: Path, options: Sequence[AttributeOption] = ()) -> Labels:
         If the file cannot be read, lacks a column, or a cell is wrong: it names file, column and row, where
         the header is row 1 as in a spreadsheet.
     """
-    needed = ("image", "morphology")
-    optional = ("object_id", "pixel_scale", *_KEPT, *PHOTOMETRIC_ATTRIBUTES)
-    table = read_table(file, (*needed, *optional), needed, rest=True)
+    rules = None if classes is None or classes == LABELS or "," in classes else read_class_rules(classes)
+    needed = ("image",) if rules else ("image", "morphology")
+    optional = ("morphology", "object_id", "pixel_scale", *_KEPT, *PHOTOMETRIC_ATTRIBUTES)
+    table = read_table(file, ("image", *optional), needed, rest=True)
     images = pd.Series([stripped(text) for text in table.cells["image"]], dtype=object)
     for row, name in enumerate(images):
         if not name:
             raise UserError(f"{table.place('image', row)} is empty: name the picture of every galaxy")
     galaxies = pd.DataFrame({"image": images})
-    galaxies["morphology"] = np.array(MORPHOLOGY_NAMES, dtype=object)[read_classes(table)]
+    names: Sequence[str] = ()
+    if rules is None:
+        indices, names = read_classes(table, classes)
+        galaxies["morphology"] = np.array(names, dtype=object)[indices]
     galaxies["object_id"] = _object_ids(table, images)
     refuse_repeated(
         table,
@@ -81,9 +115,18 @@ def read_labels(file: Path, options: Sequence[AttributeOption] = ()) -> Labels:
     columns, own = own_columns(table, options, numbers)
     galaxies = galaxies.assign(**columns)
     numbers.say()
+    if rules:
+        found = sort_rows(rules, RuleColumns.of_table(table, NumberReader(table)), allow_empty_class)
+        left_out = int(found["morphology"].isna().sum())
+        labels = Labels(galaxies.join(found), own, rules.morphologies, left_out)
+    else:
+        labels = Labels(galaxies, own, morphologies_of(names), 0)
     if measured := [name for name in PHOTOMETRIC_ATTRIBUTES if name in table.cells]:
         print(f"ignored: {', '.join(measured)} of {file}, since it is measured on the images")
-    return Labels(galaxies, own)
+    used = labels.galaxies["morphology"].notna()
+    if not used.any():
+        raise UserError(f"no galaxy of {file} is of a class by {classes}: choose other rules")
+    return labels._replace(galaxies=labels.galaxies[used].reset_index(drop=True))
 
 
 def _object_ids(table: Table, images: pd.Series) -> pd.Series:
@@ -112,12 +155,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="table with columns image and morphology: CSV or FITS",
     )
     add_attribute_option(parser, "Other columns of numbers are kept as they stand.")
+    names = "; or labels, every name in the column morphology; or names in their order, such as E,S0,Sa"
+    add_classes_option(parser, "the table's columns", ", ".join(MORPHOLOGY_NAMES), names)
 
 
 def _read(options: argparse.Namespace) -> Pictures:
-    provenance = {"source": f"{options.images} with {options.labels}", "rule": "labels"}
-    labels = read_labels(options.labels, options.attribute or ())
-    return Pictures(options.images, labels.galaxies, provenance, own=labels.own)
+    labels = read_labels(options.labels, options.attribute or (), options.classes, options.allow_empty_class)
+    provenance = {"source": f"{options.images} with {options.labels}", "rule": options.classes or LABELS}
+    return Pictures(options.images, labels.galaxies, provenance, labels.unused, own=labels.own, classes=labels.classes)
 
 
 SOURCE = Source("prepare pictures of your own with a CSV file of classes", _add_options, _read)

@@ -243,6 +243,20 @@ def test_a_catalogue_of_the_sky_says_where_and_what(sky_frames, tmp_path):
     assert np.allclose(catalogue["redshift"], [place[k] / 100 + 0.1 for k in index])
     assert np.allclose(catalogue["line"], [place[k] * 1.5 for k in index])
     assert manifest["classes"] == ["disk", "round"]
+    # The same galaxies with classes by rules.
+    (tmp_path / "c.toml").write_text(
+        '[[class]]\nname = "ringed"\nwhere = "kind == \\"disk\\" and z_spec < 0.3"\nshare = "z_spec"\n'
+        '[[class]]\nname = "round"\nwhere = "kind == \\"round\\""\nshare = "halpha"\n'
+    )
+    ruled, _, said = prepare(
+        *(tmp_path / "ruled", sky_frames, "--catalogue", str(tmp_path / "table.csv")),
+        *("--columns", "object_id=ID,morphology=kind,redshift=z_spec", "--classes", str(tmp_path / "c.toml")),
+    )
+    kept = [k for k in index if place[k] % 2 == 0 or place[k] / 100 + 0.1 < 0.3]
+    assert ruled["object_id"].tolist() == [f"id{k}" for k in kept] and said["classes"] == ["ringed", "round"]
+    assert ruled["morphology"].tolist() == ["ringed" if place[k] % 2 else "round" for k in kept]
+    shares = [(place[k] / 100 + 0.1) / (place[k] * 1.51 + 0.1) for k in kept]
+    assert np.allclose(ruled["class_share_ringed"], shares, atol=1e-6)
     assert manifest["source"].endswith(f"r.fits with {tmp_path / 'table.csv'}")
     assert np.allclose(
         catalogue[["ra", "dec"]], np.stack(sky_positions(catalogue["x"] - 1, catalogue["y"] - 1), 1), atol=1e-5

@@ -494,6 +494,30 @@ def test_a_second_catalogue_adds_columns(tmp_path, capsys):
     assert made.manifest["classes"] == ["spiral", "elliptical"] and made.manifest["unused"] == 1
 
 
+def test_rules_make_classes_of_the_columns_of_all_tables(tmp_path, capsys):
+    folder = write_cubes(tmp_path / "in", 4, 1.0, BUNIT="nJy")
+    first = table(tmp_path / "a.csv", ID=[1, 2, 3, 4], T=["E", "Sa", "Sb", "x"], noise=[5, 6, 7, 8])
+    second = table(tmp_path / "b.csv", id=[3, 1, 4], zphot=[0.3, 0.1, 0.2])
+    (tmp_path / "c.toml").write_text(
+        '[[class]]\nname = "far"\nlabel = "Far away"\nwhere = "redshift > 0.25"\n'
+        "[[class]]\nname = \"late\"\nwhere = \"t in ('Sa', 'Sb')\"\n"
+        '[[class]]\nname = "near"\nwhere = "t == \\"E\\" and zphot < 0.15"\n'
+    )
+    options = ("--catalogue", first, second, "--columns", "object_id=ID,redshift=zphot")
+    made = prepare(tmp_path, "--images", folder, *options, "--classes", str(tmp_path / "c.toml"))
+    assert made.rows["object_id"].tolist() == ["1", "2", "3"]
+    assert made.rows["morphology"].tolist() == ["near", "late", "far"]  # of 2 the redshift is unknown
+    assert made.manifest["classes"] == ["far", "late", "near"] and made.manifest["unused"] == 1
+    assert made.manifest["class_labels"] == {"far": "Far away"}
+    assert made.manifest["rule"] == str(tmp_path / "c.toml")
+    assert f"1 of the 4 galaxies of {first} are of no class" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--classes makes classes of a table's columns: give it with --catalogue"):
+        prepare(tmp_path, "--images", folder, "--classes", str(tmp_path / "c.toml"), "--overwrite")
+    (tmp_path / "c.toml").write_text('[[class]]\nname = "a"\nwhere = "redshfit > 0"\n')
+    with pytest.raises(UserError, match=r"c\.toml, line 3, column 10: there is no column 'redshfit' in .*; near"):
+        prepare(tmp_path, "--images", folder, *options, "--classes", str(tmp_path / "c.toml"), "--overwrite")
+
+
 # Bad input
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from galaxies.common.errors import UserError
-from galaxies.datasets.sources.labelled import read_labels
+from galaxies.datasets.sources.labelled import Labels, read_labels
 
 NAN = np.nan
 HEAD = "image,morphology,object_id,redshift\n"
@@ -91,3 +91,62 @@ def test_one_sentence_with_the_row(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as caught:
         labels_of(tmp_path, content)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+TABLE = "image,morphology,bar,T_type\na.png,Sb,0.1,3\nb.png,S0,,-2\nc.png,Sb,0,4\nd.png,E,,-5\n"
+RULES = """
+[[class]]
+name = "barred"
+label = "With a bar"
+where = "morphology == 'Sb' and bar > 0"
+[[class]]
+name = "early"
+where = "t_type < -3"
+[[class]]
+name = "plain"
+where = "morphology == 'Sb'"
+"""
+
+
+def labels_by(tmp_path: Path, classes: str, table: str = TABLE, **options: bool) -> Labels:
+    (tmp_path / "labels.csv").write_text(table)
+    return read_labels(tmp_path / "labels.csv", (), classes, **options)
+
+
+def test_names_of_the_labels_as_classes(tmp_path, capsys):
+    labels = labels_by(tmp_path, "labels")
+    assert [c.name for c in labels.classes] == ["E", "S0", "Sb"] and labels.unused == 0
+    assert labels.galaxies["morphology"].tolist() == ["Sb", "S0", "Sb", "E"]
+    assert "kept as attributes, as they stand in" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"row 2: unknown morphology 'Sb': .*; --classes labels makes every name"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_classes_by_rules_of_the_labels(tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(RULES)
+    labels = labels_by(tmp_path, str(tmp_path / "c.toml"))
+    assert [(c.name, c.label) for c in labels.classes] == [("barred", "With a bar"), ("early", ""), ("plain", "")]
+    assert labels.galaxies["morphology"].tolist() == ["barred", "plain", "early"]
+    assert labels.galaxies["object_id"].tolist() == ["a", "c", "d"] and labels.unused == 1
+    np.testing.assert_array_equal(labels.galaxies["bar"], [0.1, 0, NAN])
+    said = capsys.readouterr().out
+    assert f"1 of the 4 galaxies of {tmp_path / 'labels.csv'} are of no class of {tmp_path / 'c.toml'}" in said
+    assert "ignored" not in said
+
+
+def test_rules_need_no_column_of_classes(tmp_path):
+    (tmp_path / "c.toml").write_text('[[class]]\nname = "a"\nshare = "va"\n[[class]]\nname = "b"\nshare = "vb"\n')
+    labels = labels_by(tmp_path, str(tmp_path / "c.toml"), "image,va,vb\n1.png,3,1\n2.png,0.2,0.6\n3.png,,\n")
+    assert labels.galaxies["morphology"].tolist() == ["a", "b"] and labels.unused == 1
+    shares = labels.galaxies[["class_share_a", "class_share_b"]]
+    np.testing.assert_allclose(shares, [[0.75, 0.25], [0.25, 0.75]], rtol=1e-12)
+
+
+def test_rules_that_take_nothing(tmp_path):
+    (tmp_path / "c.toml").write_text(RULES.replace("-3", "-9"))
+    with pytest.raises(UserError, match=r"class early \(.*c\.toml, line 8\) takes none of the 4 galaxies"):
+        labels_by(tmp_path, str(tmp_path / "c.toml"))
+    assert len(labels_by(tmp_path, str(tmp_path / "c.toml"), allow_empty_class=True).galaxies) == 2
+    (tmp_path / "c.toml").write_text('[[class]]\nname = "a"\nwhere = "bar > 9"\n')
+    with pytest.raises(UserError, match=r"no galaxy of .* is of a class by .*: choose other rules"):
+        labels_by(tmp_path, str(tmp_path / "c.toml"), allow_empty_class=True)
