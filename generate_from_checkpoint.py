@@ -26,13 +26,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from config_physics import Attribute
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
-from galaxies.generation.request_options import add_request_options, read_request_options, with_values
+from galaxies.generation.request_options import (
+    add_request_options,
+    attributes_of_user,
+    read_request_options,
+    with_values,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
-    options = _parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
+    words = sys.argv[1:] if argv is None else argv
+    own = attributes_of_user(words, _parser())
+    options = _parser(own).parse_args(with_values(words, own))
     asked = read_request_options(options)
     # torch loads only after the options are known to be right
     from galaxies.compute.ranks import Ranks
@@ -48,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     answer(options, asked, sampler, checkpoint, rank)
 
 
-def _parser() -> Parser:
+def _parser(own: Sequence[Attribute] = ()) -> Parser:
     parser = Parser(description=__doc__)
-    add_request_options(parser, Path("generated"))
+    add_request_options(parser, Path("generated"), own)
     add_device_option(parser)
     add_solver_options(parser)
     return parser

@@ -30,11 +30,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config_physics import Attribute
 from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_SEED, finite_number, number_between, positive_number, whole_number
 from galaxies.datasets.band_lists import band_names
-from galaxies.generation.request_options import add_request_options, read_request_options, with_values
+from galaxies.generation.request_options import (
+    add_request_options,
+    attributes_of_user,
+    read_request_options,
+    with_values,
+)
 
 if TYPE_CHECKING:
     from galaxies.mock_field.painting import Sky
@@ -46,7 +52,9 @@ _MOST_STARS = 1000.0
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     try:
-        options = _parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
+        words = list(sys.argv[1:] if argv is None else argv)
+        own = attributes_of_user(words, _galaxies_parser()) if words[:1] == ["galaxies"] else ()
+        options = _parser(own).parse_args(with_values(words, own))
     except UserError:
         if os.environ.get("RANK", "0") != "0":  # rank 0 of torchrun says it
             raise UserError("") from None
@@ -54,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.run(options, " ".join(["observe.py", *(sys.argv[1:] if argv is None else argv)]))
 
 
-def _parser() -> Parser:
+def _parser(own: Sequence[Attribute] = ()) -> Parser:
     parser = Parser(prog="observe.py", description=__doc__)
     parsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     field = parsers.add_parser("field", help="make a mock field", description="Make a mock field of the sky.")
@@ -129,6 +137,17 @@ def _parser() -> Parser:
     galaxies = parsers.add_parser(
         "galaxies", help="observe requested galaxies", description="Observe requested galaxies of a trained generator."
     )
+    _add_galaxies_options(galaxies, own)
+    return parser
+
+
+def _galaxies_parser() -> Parser:
+    parser = Parser(prog="observe.py galaxies")
+    _add_galaxies_options(parser, ())
+    return parser
+
+
+def _add_galaxies_options(galaxies: Parser, own: Sequence[Attribute]) -> None:
     _add_survey_options(galaxies)
     galaxies.add_argument(
         "--pixels",
@@ -137,11 +156,10 @@ def _parser() -> Parser:
         help="of an image a side, 8 to 4096 (default: as few as cover the frame that the generator paints)",
     )
     galaxies.add_argument("--noiseless", action="store_true", help="leave out the noise")
-    add_request_options(galaxies, None)
+    add_request_options(galaxies, None, own)
     add_device_option(galaxies)
     add_solver_options(galaxies)
     galaxies.set_defaults(run=_galaxies)
-    return parser
 
 
 def _add_survey_options(parser: argparse.ArgumentParser) -> None:

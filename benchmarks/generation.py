@@ -108,8 +108,9 @@ def _write_shards(sampler: GalaxySampler, count: int) -> float:
 def _requests(config: Config, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return random classes (N,) and attributes (N, A), uniform in the range of each, physical units."""
     table = config.attribute_rows
-    low, high = (torch.tensor([getattr(a, name) for a in table]) for name in ("low", "high"))
-    return torch.randint(0, len(MORPHOLOGIES), (count,)), low + (high - low) * torch.rand(count, len(table))
+    places = torch.rand(count, len(table))
+    values = torch.stack([a.at(column) for a, column in zip(table, places.T, strict=True)], 1)
+    return torch.randint(0, len(MORPHOLOGIES), (count,)), values
 
 
 @torch.no_grad()

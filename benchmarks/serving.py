@@ -94,8 +94,8 @@ def write_untrained(path: Path, config: Config) -> None:
     """Write the checkpoint of a network that was never trained, with attributes that are uniform in their ranges."""
     torch.manual_seed(0)
     table = config.attribute_rows
-    low, high = (torch.tensor([getattr(a, name) for a in table]) for name in ("low", "high"))
-    values = low + (high - low) * torch.rand(400, len(table))
+    places = torch.rand(400, len(table))
+    values = torch.stack([a.at(column) for a, column in zip(table, places.T, strict=True)], 1)
     network = build_generator(config)
     if not config.diffusion:  # with the weights that training begins with, all pictures look alike
         with torch.no_grad():

@@ -1,9 +1,20 @@
 // Class buttons, sliders and their gauges: built from the server's table, one row for each attribute.
 
 import { make, setText } from "./elements.js";
-import { isSupported, modelOf, rangeWords, write } from "./state.js";
+import { held, isSupported, modelOf, place as placeOf, rangeWords, valueAt, write } from "./state.js";
 
-const place = (attribute, value) => Math.min(1, Math.max(0, (value - attribute.low) / (attribute.high - attribute.low)));
+const place = (attribute, value) => Math.min(1, Math.max(0, placeOf(attribute, value)));
+
+/** Whether a picture shows an attribute: photometry measures it, or a network has read it off pictures. */
+export const isSeen = (a) => a.measured || a.is_told === true;
+
+/** How much a picture tells of an attribute that photometry does not measure, in words, as far as that is known. */
+const toldWords = (a) =>
+  a.told === null
+    ? ""
+    : a.is_told
+      ? `A picture tells of it: a network reads it with an R² of ${a.told.toFixed(2)}.`
+      : `A picture tells nothing of it: a network reads it with an R² of ${a.told.toFixed(2)}.`;
 
 /** Build one button for each choice into a fieldset. */
 export function buildChoice(fieldset, choices) {
@@ -44,7 +55,7 @@ export class Gauges {
     for (const { row } of this.#rows.values()) row.remove();
     this.fold?.remove();
     this.#rows.clear();
-    const unseen = model.attributes.filter((a) => !a.measured);
+    const unseen = model.attributes.filter((a) => !isSeen(a));
     const isOne = unseen.length === 1;
     const seer = model.kind === "flux" ? "Photometry does not measure" : "A picture does not show";
     const what = model.kind === "flux" ? "the light" : "a picture";
@@ -59,20 +70,26 @@ export class Gauges {
           `whether it heeds ${isOne ? "it" : "them"}, and in ${what} you may see no change.`,
       ),
     );
-    for (const a of [...model.attributes.filter((one) => one.measured), ...unseen]) {
+    for (const a of [...model.attributes.filter(isSeen), ...unseen]) {
       const id = `slider-${a.name}`;
       const parts = {
         value: make("input", { className: "value", inputMode: "decimal", autocomplete: "off", spellcheck: false, ariaLabel: `Value of ${a.label}` }),
         free: make("button", { type: "button", className: "free", ariaLabel: `${a.label} free: drawn from real galaxies` }, "free"),
-        slider: make("input", { type: "range", id, min: a.low, max: a.high, step: a.step }),
+        slider: make(
+          "input",
+          a.scale === "linear" ? { type: "range", id, min: a.low, max: a.high, step: a.step } : { type: "range", id, min: 0, max: 1, step: 0.001 },
+        ),
         range: make("p", { className: "range", id: `${id}-range` }),
         found: make("p", { className: "found", id: `${id}-found` }),
+        told: make("p", { className: "told", id: `${id}-told` }, a.measured ? "" : toldWords(a)),
         known: make("span", { className: "known" }),
         error: make("span", { className: "error" }),
         marker: make("span", { className: "marker" }),
       };
       parts.value.dataset.value = parts.slider.dataset.attribute = parts.free.dataset.free = a.name;
-      parts.slider.setAttribute("aria-describedby", `${id}-range ${id}-found`);
+      parts.told.hidden = !parts.told.textContent;
+      parts.told.classList.toggle("nothing", a.is_told === false);
+      parts.slider.setAttribute("aria-describedby", `${id}-range ${id}-found${parts.told.hidden ? "" : ` ${id}-told`}`);
       const scale = make("span", { className: "scale", ariaHidden: "true" }, parts.known, parts.error, parts.marker);
       const unit = make("small", {}, a.unit);
       parts.row = make(
@@ -81,6 +98,7 @@ export class Gauges {
         make("div", { className: "head" }, make("label", { htmlFor: id, title: a.description }, a.label), parts.value, unit, parts.free),
         make("div", { className: "track" }, scale, parts.slider),
         make("div", { className: "foot" }, parts.range, parts.found),
+        parts.told,
       );
       // What somebody is typing is left alone until it is entered, left or given up.
       parts.value.addEventListener("input", () => (parts.isTyped = true));
@@ -90,7 +108,7 @@ export class Gauges {
         parts.isTyped = false;
         parts.value.value = parts.words;
       });
-      (a.measured ? this.root : this.fold).append(parts.row);
+      (isSeen(a) ? this.root : this.fold).append(parts.row);
       this.#rows.set(a.name, parts);
     }
     if (unseen.length) this.root.append(this.fold);
@@ -129,7 +147,7 @@ export class Gauges {
     const words = value !== null ? write(a, value) : isFresh ? "unknown" : "…";
     parts.words = words;
     if (!parts.isTyped && parts.value.value !== words) parts.value.value = words;
-    const shown = value ?? (a.low + a.high) / 2;
+    const shown = held(a, value ?? valueAt(a, 0.5));
     if (Number(parts.slider.value) !== shown) parts.slider.value = shown;
     parts.slider.setAttribute(
       "aria-valuetext",
@@ -170,7 +188,7 @@ export class Gauges {
     setText(
       parts.found,
       !a.measured
-        ? modelOf(catalogue, state.model).kind === "flux" ? "not measured by photometry" : "not visible in a picture"
+        ? isSeen(a) || modelOf(catalogue, state.model).kind === "flux" ? "not measured by photometry" : "not visible in a picture"
         : isFailed
           ? "not measured"
           : !isFresh

@@ -12,7 +12,7 @@ import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
   address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, otherState, pinned, readAddress,
-  request, typical, withModel, withMorphology, write,
+  released, request, typical, valueAt, withModel, withMorphology, write,
 } from "./state.js";
 import { Sweep, filmOf } from "./sweep.js";
 import { guardSliders } from "./touch.js";
@@ -368,7 +368,7 @@ async function download(link) {
 
 function toggleFree(name) {
   const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === name);
-  const middle = (attribute.low + attribute.high) / 2;
+  const middle = valueAt(attribute, 0.5);
   const drawn = (isSameKind(measured?.state, state) ? measured : null)?.attributes[name]?.requested ?? typical(attribute, state.morphology) ?? middle;
   update({ values: { ...state.values, [name]: state.values[name] === null ? onSlider(attribute, drawn) : null } });
 }
@@ -376,7 +376,8 @@ function toggleFree(name) {
 /** The one handler of everything that is moved, typed or chosen. */
 function onInput({ target }) {
   if (target.dataset.attribute) {
-    pull(target.id, { values: { ...state.values, [target.dataset.attribute]: Number(target.value) } });
+    const attribute = modelOf(catalogue, state.model).attributes.find((a) => a.name === target.dataset.attribute);
+    pull(target.id, { values: { ...state.values, [attribute.name]: released(attribute, Number(target.value)) } });
   } else if (target.id === "seed") {
     const isValid = target.value !== "" && target.checkValidity();
     judgeSeed(isValid);

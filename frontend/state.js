@@ -46,9 +46,25 @@ export const besidesWords = (besides) =>
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(2)}`)
     .join(", ");
 
-/** Write a value with as many digits as the slider's step has. */
+/** Value on the scale in whose equal steps a slider goes, and back. */
+const onScale = ({ scale, softening }, value) =>
+  scale === "log" ? Math.log10(value) : scale === "asinh" ? Math.asinh(value / softening) : value;
+const offScale = ({ scale, softening }, steps) =>
+  scale === "log" ? 10 ** steps : scale === "asinh" ? softening * Math.sinh(steps) : steps;
+
+/** Where on its slider a value is, 0 to 1 within it; and the value that is somewhere. */
+export const place = (a, value) => (onScale(a, value) - onScale(a, a.low)) / (onScale(a, a.high) - onScale(a, a.low));
+export const valueAt = (a, part) => offScale(a, onScale(a, a.low) + part * (onScale(a, a.high) - onScale(a, a.low)));
+
+/** Write a value with as many digits as the slider's step has, or three where its steps are not equal. */
 export const write = (attribute, value) =>
-  value.toFixed(Math.max(0, Math.ceil(-Math.log10(attribute.step) - 1e-9)));
+  attribute.scale === "linear"
+    ? value.toFixed(Math.max(0, Math.ceil(-Math.log10(attribute.step) - 1e-9)))
+    : String(Number(value.toPrecision(3)));
+
+/** What an `input` of type range holds of a value, and the value of what it holds. */
+export const held = (attribute, value) => (attribute.scale === "linear" ? value : Number(place(attribute, value).toFixed(3)));
+export const released = (attribute, number) => (attribute.scale === "linear" ? number : onSlider(attribute, valueAt(attribute, number)));
 
 /** Supported range of an attribute for a class as words, or null where nothing is known. */
 export const rangeWords = (attribute, morphology) =>

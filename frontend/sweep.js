@@ -1,9 +1,9 @@
 // Sweep of one attribute from low to high: a film strip, a player, and the measured curve against the requested one.
 
 import { make, setText } from "./elements.js";
-import { signed } from "./gauges.js";
+import { isSeen, signed } from "./gauges.js";
 import { getJson, getPicture } from "./requests.js";
-import { modelOf, request, write } from "./state.js";
+import { modelOf, place, request, write } from "./state.js";
 
 const STEPS = 13;
 const PIXELS = 128; // of a frame
@@ -63,7 +63,7 @@ export class Sweep {
     const { attributes } = modelOf(catalogue, state.model);
     const names = attributes.map((a) => a.name).join();
     if (choice.dataset.names !== names) {
-      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, a.measured ? a.label : `${a.label} (not to be seen)`)));
+      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, isSeen(a) ? a.label : `${a.label} (not to be seen)`)));
       choice.dataset.names = names;
     }
     choice.value = state.sweep;
@@ -190,8 +190,9 @@ export class Sweep {
     const found = readings.map((reading) => reading.measured).filter((value) => value !== null);
     const low = Math.min(attribute.low, ...found);
     const high = Math.max(attribute.high, ...found);
-    const x = (value) => 1000 * ((((value - attribute.low) / (attribute.high - attribute.low)) * (STEPS - 1) + 0.5) / STEPS);
-    const y = (value) => 1000 - (1000 * (value - low)) / (high - low);
+    const [bottom, top] = [place(attribute, low), place(attribute, high)];
+    const x = (value) => 1000 * ((place(attribute, value) * (STEPS - 1) + 0.5) / STEPS);
+    const y = (value) => 1000 - (1000 * (place(attribute, value) - bottom)) / (top - bottom);
     const line = (points) => points.map(([px, py], k) => `${k ? "L" : "M"}${px.toFixed(1)} ${py.toFixed(1)}`).join("");
     const draw = (name, path) => parts.plot.querySelector(name).setAttribute("d", path);
 
@@ -216,7 +217,7 @@ export class Sweep {
   #summary(catalogue) {
     const { readings, attribute, morphology } = this.#film;
     const label = catalogue.morphologies.find((m) => m.name === morphology).label.toLowerCase();
-    if (!attribute.measured) return `${attribute.label} cannot be measured on a picture: there is no curve.`;
+    if (!attribute.measured) return isSeen(attribute) ? `Photometry does not measure ${attribute.label}: there is no curve.` : `${attribute.label} cannot be measured on a picture: there is no curve.`;
     const inside = readings.filter((r) => r.measured !== null && r.support === "like");
     const which = `real ${label} galaxies`;
     if (inside.length === 0) return `No frame is like ${which} and shows a galaxy to measure.`;

@@ -20,6 +20,7 @@ SCALES = ("linear", "log", "asinh")
 ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 LONGEST = {"label": 48, "unit": 24}  # characters; name and unit share a card of a FITS file
 LARGEST_VALUE = 1e20  # and beyond, numbers in tables stand for unknown ones
+LEAST_R2 = 0.1  # on test galaxies, below which a picture tells nothing of an attribute
 _LEAST_LOG = 1e-30  # single precision has it
 _BEYOND = 10  # ranges of the slider on either side of it that may be asked for
 _KEYS = ("column", "label", "unit", "scale", "softening", "low", "high")
@@ -34,7 +35,7 @@ RESERVED = frozenset(
         *("psf_fwhm", "support", "supported", "nearest_real", "usual_distance", "set_by_user", "position_angle"),
         *("checkpoint", "requests", "set", "count", "seed", "format", "names", "rgb", "shard_size", "out", "help"),
         *("device", "solver", "solver_steps", "guidance", "photometric_guidance", "survey", "bands", "exposure"),
-        *("pixels", "noiseless", "galaxies", "overwrite", "spectrum", "attribute", "attributes", "classes"),
+        *("pixels", "noiseless", "galaxies", "overwrite", "draw", "spectrum", "attribute", "attributes", "classes"),
         *("model", "seeds", "sweep", "steps", "columns", "images", "unit", "class_index", "values", "physics", "all"),
     )
 )

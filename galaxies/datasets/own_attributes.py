@@ -156,10 +156,10 @@ def _unnamed(table: Table, name: str) -> tuple[np.ndarray, Attribute] | str:
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return "which is empty"
-    if np.ptp(known) == 0:
-        return "which is the same for every galaxy"
     if np.abs(known).max() >= _LARGEST_WHOLE and (known % 1 == 0).all():
         return "which holds whole numbers as large as ids are"
+    if np.ptp(known) == 0:
+        return "which is the same for every galaxy"
     if not usable:
         return "whose name the program cannot use: --attribute NAME:column=… gives it another"
     return values, own_attribute(option, values)

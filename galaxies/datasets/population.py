@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from galaxies.common.attributes import Attribute
 from galaxies.compute.seeded_noise import random_index
 
 _LIMIT = 50_000  # real galaxies whose class and attributes a checkpoint keeps
@@ -57,24 +58,33 @@ class Population:
     classes : Tensor, (M,), int64
     values : Tensor, (M, A), float32
         Physical units, NaN where unknown.
+    attributes : tuple of Attribute, A of them, or none
+        On whose scales galaxies are compared; without them, by the values themselves.
     """
 
     classes: Tensor
     values: Tensor
+    attributes: tuple[Attribute, ...] = ()
     _kept: dict[tuple[int, tuple[int, ...]], _Neighbours] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @classmethod
-    def sample(cls, classes: Tensor, values: Tensor, seed: int) -> Population:
+    def sample(cls, classes: Tensor, values: Tensor, seed: int, attributes: tuple[Attribute, ...] = ()) -> Population:
         """Take at most `_LIMIT` galaxies, which is what travels in a checkpoint."""
         chosen = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:_LIMIT].sort().values
-        return cls(classes[chosen], values[chosen])
+        return cls(classes[chosen], values[chosen], attributes)
 
     def members(self, class_index: int) -> Tensor:
         """Return the attribute values (K, A) of one class."""
         # Indexing with a mask would wait for every core, also for one that another program keeps busy.
         return self.values.index_select(0, torch.nonzero(self.classes == class_index)[:, 0])
+
+    def _on_scales(self, values: Tensor) -> Tensor:
+        """Return values (N, A) on the scales of their attributes."""
+        if all(attribute.scale == "linear" for attribute in self.attributes):
+            return values
+        return torch.stack([a.steps_of(column) for a, column in zip(self.attributes, values.T, strict=True)], 1)
 
     def supported_range(self, class_index: int, attribute: int) -> tuple[float, float] | None:
         """Return the range that holds the central 98 % of a class, or None where no value is known."""
@@ -92,9 +102,10 @@ class Population:
         where real galaxies crowd, and for one attribute about the central 98 %. It is **invented** if not even the
         nearest one is as near as 99.9 % of the real galaxies have another (of fewer than 5,000, all but five), nor
         within a quarter of the spread (the more the fewer they are) in each attribute. What is between is **unusual**.
-        Distances are Euclidean in units of the class's spread (1.4826 times the median absolute deviation) of each
-        attribute, among the galaxies of which all that is set is known. A class in which nothing is known, or without
-        galaxies, makes any request invented; one that sets nothing is like the galaxies that it is filled from.
+        Distances are Euclidean on the attributes' scales, in units of the class's spread (1.4826 times the median
+        absolute deviation) of each attribute, among the galaxies of which all that is set is known. A class in which
+        nothing is known, or without galaxies, makes any request invented; one that sets nothing is like the galaxies
+        that it is filled from.
 
         Parameters
         ----------
@@ -115,7 +126,8 @@ class Population:
             rows = torch.nonzero(kind == number)[:, 0]
             columns = tuple(column for column, chosen in enumerate(pattern) if chosen)
             neighbours = self._neighbours(index, columns)
-            verdicts[rows], nearest[rows] = neighbours.judge(values[rows][:, list(neighbours.columns)].float())
+            wanted = self._on_scales(values[rows].float())
+            verdicts[rows], nearest[rows] = neighbours.judge(wanted[:, list(neighbours.columns)])
             usual[rows] = neighbours.usual
         return Support(verdicts, nearest, usual)
 
@@ -125,7 +137,8 @@ class Population:
         found = self._kept.get(key)
         if found is None:
             # Spreads are those of the whole class, so that a distance means the same with more or fewer attributes set.
-            found = _Neighbours.among(self.members(class_index), self.values, columns)
+            members = self._on_scales(self.members(class_index))
+            found = _Neighbours.among(members, self._on_scales(self.values), columns)
             # Several threads of a server may be here: what is kept of the oldest goes, whoever takes it away.
             for old in list(self._kept)[: max(0, len(self._kept) + 1 - _MOST_SUBSETS)]:
                 self._kept.pop(old, None)
@@ -153,18 +166,20 @@ class Population:
         for index in classes.unique().tolist():
             rows = torch.nonzero(unfilled & (classes == index))[:, 0]
             if len(rows) > 0 and len(members := self.members(index)) > 0:
-                filled[rows] = _fill(members, requested[rows], numbers[rows.numpy()])
+                asked = requested[rows]
+                which = _resembling(self._on_scales(members), self._on_scales(asked), numbers[rows.numpy()])
+                filled[rows] = torch.where(asked.isfinite(), asked, members[which])
         return filled
 
 
-def _fill(members: Tensor, requested: Tensor, seeds: np.ndarray) -> Tensor:
-    """Fill the unset attributes of requests (N, A) for one class from its galaxies (K, A)."""
+def _resembling(members: Tensor, requested: Tensor, seeds: np.ndarray) -> Tensor:
+    """Return which galaxy (N,) of a class (K, A) the unset attributes of requests (N, A) come from."""
     some_set = requested.isfinite().any(1)
     sizes = torch.where(some_set, _num_nearest(len(members)), len(members))
     row = torch.from_numpy(random_index(seeds, sizes.numpy()))
     if some_set.any():
         row[some_set] = _by_resemblance(members, requested[some_set], row[some_set])
-    return torch.where(requested.isfinite(), requested, members[row])
+    return row
 
 
 def _num_nearest(size: int) -> int:

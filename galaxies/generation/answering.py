@@ -38,16 +38,16 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
     inputs = [path for path in (checkpoint, options.requests) if path is not None]
     if options.rgb is not None:
         sampler.choose_bands([name.strip() for name in options.rgb.split(",")])
-    names, classes = sampler.config.attributes, sampler.config.classes
+    attributes, classes = sampler.attributes, sampler.config.classes
     requests: RequestSequence
     if options.requests is not None:
-        requests = read_requests(options.requests, names, options.seed, classes)
+        requests = read_requests(options.requests, attributes, options.seed, classes)
     else:
         count, angle = options.count or 16, options.position_angle
         if options.draw == "copula":
             requests = requests_together(options.morphology, sampler.population, options.seed, count, classes, angle)
         else:
-            requests = requests_alike(options.morphology, asked.given, names, options.seed, count, classes, angle)
+            requests = requests_alike(options.morphology, asked.given, attributes, options.seed, count, classes, angle)
     if requests.turned:
         sampler.check_turns()
     in_shards = bool(options.shard_size or asked.shards or len(requests) > SHARD_SIZE or rank.size > 1)

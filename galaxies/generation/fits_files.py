@@ -118,7 +118,7 @@ def write_fits(
     header["MORPHOL"] = (header_text(row["morphology"]), "requested morphology")
     header["SEED"] = (str(row["seed"]), "seed of this image")
     for number, attribute in enumerate((*attributes, *_measured_besides(row, attributes)), 1):
-        header[f"ATTR{number}"] = (attribute.name, attribute.unit or "dimensionless")
+        header[f"ATTR{number}"] = (attribute.name, header_text(attribute.unit) or "dimensionless")
         for key, prefix in (("REQ", "requested"), ("MEAS", "measured")):
             value = row.get(f"{prefix}_{attribute.name}", math.nan)
             if math.isfinite(value):

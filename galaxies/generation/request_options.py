@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from config_physics import ATTRIBUTES, FLUX_ATTRIBUTES, MORPHOLOGY_NAMES, Attribute, attribute_of
+from galaxies.common.attributes import attribute_defined
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, whole_number
 from galaxies.generation.request_values import angle_value, attribute_value, count_value, given_twice, seed_value
@@ -31,8 +32,54 @@ class Asked(NamedTuple):
     given: dict[str, float]
 
 
-def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> None:
-    """Add the options; `out` is the default of the output folder, None if it has to be given."""
+def attributes_of_user(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[Attribute, ...]:
+    """Return the attributes of a user's own that the checkpoint knows which a command line names, for their options.
+
+    The checkpoint is looked at only where the command line has an option or sets an attribute that the program does not
+    know, or asks for help and names a checkpoint.
+
+    Raises
+    ------
+    UserError
+        If neither the parser nor the checkpoint knows an option.
+    """
+    known = set(parser._option_string_actions)
+    given = [word.partition("=")[0] for word in argv]
+    strange = [word for word in given if word.startswith("--") and len(word) > 2 and word not in known]
+    sets = [argv[k + 1] for k, word in enumerate(argv[:-1]) if word == "--set"]
+    sets += [word.partition("=")[2] for word in argv if word.startswith("--set=")]
+    unknown = [text for text in sets if attribute_of(text.partition("=")[0].strip()) is None]
+    named = next((argv[k + 1] for k, word in enumerate(argv[:-1]) if word == "--checkpoint"), None)
+    named = next((word.partition("=")[2] for word in argv if word.startswith("--checkpoint=")), named)
+    asks = named is not None and not {"--help", "-h"}.isdisjoint(argv)
+    if not strange and not unknown and not asks:
+        return ()
+    from galaxies.storage.release import find_checkpoints, peek_settings  # here, since it loads torch
+
+    path = Path(named) if named is not None else next(iter(find_checkpoints(Path("checkpoints"))), None)
+    if path is None:
+        return ()
+    try:
+        settings = peek_settings(path)
+        lines, names = settings.get("attribute_definitions", []), settings["attributes"]
+        rows = tuple(row for row in map(attribute_defined, lines) if row.name in names)
+    except (KeyError, TypeError, AttributeError):  # unchecked settings: what they are is said when all is read
+        return ()
+    options = {_option(row) for row in rows}
+    if wrong := [word for word in strange if word not in options]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}, where {path} has the attributes {', '.join(names)}")
+    return rows
+
+
+def _option(attribute: Attribute) -> str:
+    return f"--{attribute.name.replace('_', '-')}"
+
+
+def add_request_options(parser: argparse.ArgumentParser, out: Path | None, own: Sequence[Attribute] = ()) -> None:
+    """Add the options; `out` is the default of the output folder, None if it has to be given.
+
+    `own` are attributes of a user's own that the checkpoint knows, see `attributes_of_user`.
+    """
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -46,15 +93,17 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> No
         help=f"class: {', '.join(MORPHOLOGY_NAMES)}, or those of the run's own data; of one class it may be left out",
     )
     group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
-    for attribute in _attributes_with_options():
+    parser.set_defaults(own_attributes=tuple(own))
+    for attribute in (*own, *_attributes_with_options()):
         unit = f" [{attribute.unit}]" if attribute.unit else ""
+        about = f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}"
         group.add_argument(
-            f"--{attribute.name.replace('_', '-')}",
+            _option(attribute),
             dest=attribute.name,
-            type=partial(attribute_value, attribute.name),
+            type=partial(attribute_value, attribute),
             action=_Once,
             metavar="VALUE",
-            help=f"{attribute.label}{unit}, about {attribute.low:g} to {attribute.high:g}: {attribute.description}",
+            help=about.replace("%", "%%"),
         )
     group.add_argument(
         "--position-angle",
@@ -69,7 +118,8 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None) -> No
         action="append",
         metavar="NAME=VALUE",
         help="any attribute, those of flux too: magnitude_BAND and surface_brightness_BAND (AB mag, mag/arcsec2), "
-        "color_BAND_BAND (mag), size_arcsec, ...; may be given for several",
+        "color_BAND_BAND (mag), size_arcsec, ...; may be given for several. Columns of a user's own table have options "
+        "of their names, which --checkpoint FILE --help lists",
     )
     parser.add_argument(
         "--draw",
@@ -148,9 +198,9 @@ def read_request_options(options: argparse.Namespace) -> Asked:
     return Asked(formats, shards, given)
 
 
-def with_values(argv: Sequence[str]) -> list[str]:
+def with_values(argv: Sequence[str], own: Sequence[Attribute] = ()) -> list[str]:
     """Join an attribute's option with its value, which argparse takes for an option if it is -1e-3 or -inf."""
-    options = {f"--{attribute.name.replace('_', '-')}" for attribute in _attributes_with_options()}
+    options = {_option(attribute) for attribute in (*own, *_attributes_with_options())}
     options |= {"--seed", "--count", "--position-angle"}
     joined: list[str] = []
     for word in argv:
@@ -167,17 +217,18 @@ def _attributes_with_options() -> list[Attribute]:
 
 def _given(options: argparse.Namespace) -> dict[str, float]:
     """Return the attributes that are set, by options of their own or by --set."""
-    names = [attribute.name for attribute in _attributes_with_options()]
+    own = {attribute.name: attribute for attribute in options.own_attributes}
+    names = [*own, *(attribute.name for attribute in _attributes_with_options())]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for text in options.set or ():
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UserError(f"--set {shown(text)}: it takes an attribute and its value, such as magnitude_r=20.5")
-        if attribute_of(name) is None:
+        if (known := own.get(name) or attribute_of(name)) is None:
             raise UserError(f"--set {shown(text)}: there is no attribute {shown(name)}")
         if name in given:
             raise given_twice(name)
-        given[name] = attribute_value(name, value)
+        given[name] = attribute_value(known, value)
     return given
 
 

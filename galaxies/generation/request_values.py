@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from config_physics import MORPHOLOGY_NAMES, attribute_of, attribute_table, morphology_index
+from config_physics import MORPHOLOGY_NAMES, Attribute, attribute_of, attribute_table, morphology_index
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, MAX_SEED, NUMBER_FORM, WHOLE_FORM
 
@@ -35,13 +35,13 @@ class RequestError(UserError):
         self.sentence, self.parameter, self.allowed = sentence, parameter, allowed
 
 
-def attribute_value(name: str, value: Any) -> float:
+def attribute_value(attribute: str | Attribute, value: Any) -> float:
     """Return the value of an attribute that is asked for.
 
     Parameters
     ----------
-    name : str
-        One that `attribute_of` knows.
+    attribute : str or Attribute
+        The name of one that `attribute_of` knows, or what it is.
     value : str or real number
         In physical units. A text holds the number and nothing else: ASCII digits, with a point and an exponent if need
         be. A number rounded to single precision may lie on the end of the range.
@@ -51,7 +51,9 @@ def attribute_value(name: str, value: Any) -> float:
     RequestError
         If it is no number, or none that a galaxy can have.
     """
-    (attribute,) = attribute_table((name,))
+    if isinstance(attribute, str):
+        (attribute,) = attribute_table((attribute,))
+    name = attribute.name
     low, high = attribute.plausible
     allowed, unit = f"{low:g} to {high:g}", f" {attribute.unit}" if attribute.unit else ""
     takes = f"it takes a number from {allowed}{unit}"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config_physics import MORPHOLOGY_NAMES
+from config_physics import MORPHOLOGY_NAMES, Attribute
 from galaxies.common.errors import UserError
 from galaxies.datasets.copula import JointDistribution
 from galaxies.datasets.population import VERDICTS, Population
@@ -197,7 +197,7 @@ class JointRequests(RequestSequence):
 def requests_alike(
     morphology: str | None,
     given: Mapping[str, Any],
-    names: Sequence[str],
+    attributes: Sequence[str | Attribute],
     seed: int,
     count: int,
     classes: Sequence[str] = MORPHOLOGY_NAMES,
@@ -211,8 +211,8 @@ def requests_alike(
         Name of a class; None where there is one class only.
     given : mapping of str to float
         Attributes that are set, in physical units; the others are drawn.
-    names : sequence of str
-        Attributes that the checkpoint knows, in its order.
+    attributes : sequence of str or Attribute
+        Those that the checkpoint knows, in its order.
     seed, count : int
         Seed of the first image, and how many there are.
     classes : sequence of str
@@ -225,8 +225,10 @@ def requests_alike(
     UserError
         If the checkpoint does not know an attribute, the class is none, or a value, the seed or the count is none.
     """
+    names = _names(attributes)
     check_known(list(given), names)
-    values = [attribute_value(name, given[name]) if name in given else math.nan for name in names]
+    pairs = zip(names, attributes, strict=True)
+    values = [attribute_value(row, given[name]) if name in given else math.nan for name, row in pairs]
     chosen = _only_class(classes) if morphology is None else class_index(morphology, classes)
     angle = None if position_angle is None else angle_value(position_angle)
     return Requests.alike(chosen, values, seed_value(seed), count_value(count), angle)
@@ -261,18 +263,22 @@ def _only_class(classes: Sequence[str]) -> int:
     return 0
 
 
+def _names(attributes: Sequence[str | Attribute]) -> list[str]:
+    return [one if isinstance(one, str) else one.name for one in attributes]
+
+
 def read_requests(
-    path: Path, names: Sequence[str], seed: int, classes_known: Sequence[str] = MORPHOLOGY_NAMES
+    path: Path, attributes: Sequence[str | Attribute], seed: int, classes_known: Sequence[str] = MORPHOLOGY_NAMES
 ) -> Requests:
     """Read a table of requests.
 
     Parameters
     ----------
     path : Path
-        Columns ``morphology`` (may be left out where there is one class only), any of `names` (physical units, empty:
-        unset), and optionally ``seed`` and ``position_angle`` (degrees); see `read_table`.
-    names : sequence of str
-        Attributes of the checkpoint.
+        Columns ``morphology`` (may be left out where there is one class only), any of `attributes` (physical units,
+        empty: unset), and optionally ``seed`` and ``position_angle`` (degrees); see `read_table`.
+    attributes : sequence of str or Attribute
+        Of the checkpoint.
     seed : int
         Row k gets seed + k where the file gives none.
     classes_known : sequence of str
@@ -283,6 +289,7 @@ def read_requests(
     UserError
         Naming the file, and where it applies the column and the row.
     """
+    names = _names(attributes)
     columns = {name: name.lower() for name in names}  # as tables are read
     needed = ("morphology",) if len(classes_known) > 1 else ()
     table = read_table(path, ("morphology", "seed", POSITION_ANGLE, *columns.values()), needed)
@@ -307,7 +314,7 @@ def read_requests(
             classes[row] = class_index(label.strip(), classes_known)
             for place, texts in cells.items():
                 if texts[row]:
-                    values[row, place] = attribute_value(names[place], texts[row])
+                    values[row, place] = attribute_value(attributes[place], texts[row])
             if angles is not None and given_angles[row]:
                 angles[row] = angle_value(given_angles[row])
             if given_seeds[row]:
@@ -329,12 +336,18 @@ def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count
 
 
 def uniform_requests(sampler: GalaxySampler, count: int, seed: int) -> Requests:
-    """Ask for each class equally often, and for attributes uniform and independent within what the class supports."""
+    """Ask for each class equally often, and for attributes uniform and independent within what the class supports.
+
+    They are uniform on the scale of each attribute.
+    """
     present = [i for i in range(len(sampler.config.classes)) if len(sampler.population.members(i))]
     classes = np.array([present[k % len(present)] for k in range(count)])
     position = np.random.default_rng([seed, 2]).uniform(size=(count, len(sampler.attributes)))
     unknown = (np.nan, np.nan)
     limits = np.array([[unknown if s is None else s for s in row] for row in sampler.supported])[classes]  # (N, A, 2)
-    values = limits[..., 0] + position * (limits[..., 1] - limits[..., 0])
+    values = np.empty_like(position)
+    for place, attribute in enumerate(sampler.attributes):
+        low, high = attribute.steps_of(limits[:, place, 0]), attribute.steps_of(limits[:, place, 1])
+        values[:, place] = attribute.value_of(low + position[:, place] * (high - low))
     first = seed + _UNIFORM_SEEDS
     return Requests(torch.from_numpy(classes), torch.from_numpy(values).float(), range(first, first + count))

@@ -142,7 +142,7 @@ class GalaxySampler:
         engine = Engine.choose(device, "fp32", "auto")
         network = build_generator(config)
         network.load_state_dict(generator_weights(state))
-        population = Population(state["population"]["classes"], state["population"]["values"])
+        population = Population(state["population"]["classes"], state["population"]["values"], config.attribute_rows)
         sampler = cls(engine.prepare(network), config, population, engine)
         sampler.origin, sampler.psfs = _origin(state), state["population"].get("psfs")
         if sampler.psfs is not None and isinstance(sampler.measure, FluxMeasurer):
@@ -216,7 +216,7 @@ class GalaxySampler:
             beyond = column[(column < low) | (column > high)].unique()
             # Drawn values come here too: what was measured on a real galaxy is no mistake of the caller's.
             for value in beyond[~torch.isin(beyond, self.population.values.to(values.dtype))].tolist():
-                attribute_value(attribute.name, value)
+                attribute_value(attribute, value)
         numbers = np.asarray(seeds)
         if numbers.dtype.kind != "i":
             for seed in seeds:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from galaxies.common.attributes import SCALES
+
 Verdict = Literal["like", "unusual", "invented"]  # those of `Population.support`, in its order
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -48,7 +50,13 @@ class AttributeFacts(Answer):
     description: str
     low: float
     high: float
-    step: float = Field(gt=0, description="Sensible increment.")
+    scale: str = Field(description="In what its slider goes in equal steps.", json_schema_extra={"enum": list(SCALES)})
+    softening: float | None = Field(description="Of asinh: the scale is asinh(value / softening); else null.")
+    step: float = Field(gt=0, description="Sensible increment, at the narrow end of the slider.")
+    told: float | None = Field(
+        description="R2 with which the run's predictor read it off pictures of test galaxies; null where unknown."
+    )
+    is_told: bool | None = Field(description="Whether a picture tells of it at all, by that; null where unknown.")
     measured: bool = Field(description="Whether photometry measures it on a picture.")
     supported: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)] | None] = Field(
         description="Central 98 % of the real galaxies of each of the model's classes."

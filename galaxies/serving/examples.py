@@ -185,7 +185,7 @@ class ExampleFinder:
         for attribute in self._service.attributes:
             reading = tile.attributes[attribute.name]
             if reading.requested is not None and reading.measured is not None:
-                off = abs(reading.measured - reading.requested) / (attribute.high - attribute.low)
+                off = abs(attribute.place(reading.measured) - attribute.place(reading.requested))
                 if off > _MOST_OFF:
                     return False
         return True

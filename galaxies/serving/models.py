@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from config_physics import PHOTOMETRIC_ATTRIBUTES, Attribute
+from galaxies.common.attributes import LEAST_R2
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.generation.flux_measuring import is_measured
@@ -47,6 +48,9 @@ class ServedModel:
         Where the training data came from, as a checkpoint says.
     card : bytes or None
         What a release says of itself, Markdown in UTF-8.
+    told : mapping of str to float
+        How much a picture tells of an attribute, by its name: the R2 with which the run's predictor read it off test
+        galaxies, where that is known.
     """
 
     sampler: GalaxySampler
@@ -54,6 +58,7 @@ class ServedModel:
     step: int | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     card: bytes | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", **solver: Any) -> ServedModel:
@@ -72,6 +77,7 @@ class ServedModel:
             state["step"],
             state["provenance"],
             _card_beside(path),
+            _told(state),
         )
 
     @property
@@ -158,7 +164,11 @@ class ServedModel:
             description=attribute.description,
             low=attribute.low,
             high=attribute.high,
-            step=10.0 ** math.floor(math.log10((attribute.high - attribute.low) / 100)),
+            scale=attribute.scale,
+            softening=attribute.softening if attribute.scale == "asinh" else None,
+            step=_step(attribute),
+            told=self.told.get(attribute.name),
+            is_told=None if (r2 := self.told.get(attribute.name)) is None else r2 >= LEAST_R2,
             measured=self._is_measured(attribute.name),
             supported=supported,
             typical=typical,
@@ -167,6 +177,22 @@ class ServedModel:
     def _is_measured(self, name: str) -> bool:
         config = self.sampler.config
         return is_measured(name, config.bands) if config.kind == "flux" else name in PHOTOMETRIC_ATTRIBUTES
+
+
+def _step(attribute: Attribute) -> float:
+    """Return a sensible increment: a power of ten, about a hundredth of the slider at its narrow end."""
+    low, high = float(attribute.at(0.01)) - attribute.low, attribute.high - float(attribute.at(0.99))
+    narrow = min(low, high) if attribute.scale != "linear" else (attribute.high - attribute.low) / 100
+    return 10.0 ** math.floor(math.log10(narrow))
+
+
+def _told(state: Mapping[str, Any]) -> dict[str, float]:
+    """Return how much pictures tell of attributes; runs of before say so in their history alone."""
+    tests = [record for record in state.get("metrics", ()) if record["kind"] == "test"]
+    found = tests[-1] if tests else {}
+    old = {row["name"]: found.get(f"r2_{row['name']}") for row in state["attributes"]}
+    told = {row["name"]: row.get("r2", old[row["name"]]) for row in state["attributes"]}
+    return {name: float(r2) for name, r2 in told.items() if r2 is not None and math.isfinite(r2)}
 
 
 def _card_beside(path: Path) -> bytes | None:

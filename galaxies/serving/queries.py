@@ -152,12 +152,12 @@ def _fields(attributes: Iterable[Attribute]) -> dict[str, Any]:
         low, high = attribute.plausible
         unit = f" [{attribute.unit}]" if attribute.unit else ""
         fields[name] = (
-            Annotated[float, Field(ge=low, le=high), _read_by(partial(attribute_value, name))] | None,
+            Annotated[float, Field(ge=low, le=high), _read_by(partial(attribute_value, attribute))] | None,
             Field(
                 default=None,
                 description=f"{attribute.label}{unit}: {attribute.description}. Drawn from real galaxies of the class "
                 "where it is left out; only for models that were trained with it.",
-                examples=[float(f"{(attribute.low + attribute.high) / 2:.6g}")],
+                examples=[float(f"{attribute.at(0.5):.6g}")],
             ),
         )
     return fields
@@ -165,7 +165,7 @@ def _fields(attributes: Iterable[Attribute]) -> dict[str, Any]:
 
 def kind_for(kind: type[Parameters], models: Models) -> type[Parameters]:
     """Return a kind of request with the attributes and classes of models beside those of the tables."""
-    others = {a.name: a for served in models.values() for a in served.attributes if a.name not in ATTRIBUTES}
+    others = _others(models)
     classes = list(dict.fromkeys(name for served in models.values() for name in served.classes))
     if not others and set(classes) <= set(MORPHOLOGY_NAMES):
         return kind
@@ -184,6 +184,17 @@ def kind_for(kind: type[Parameters], models: Models) -> type[Parameters]:
             Field(default=None, description=sweep.description, examples=example, json_schema_extra=names),
         )
     return create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **fields)
+
+
+def _others(models: Models) -> dict[str, Attribute]:
+    """Return the attributes of models that are not in the table; what two call alike takes what either takes."""
+    others: dict[str, Attribute] = {}
+    for attribute in (a for served in models.values() for a in served.attributes if a.name not in ATTRIBUTES):
+        other = others.setdefault(attribute.name, attribute)
+        ends = zip(other.plausible, attribute.plausible, (min, max), strict=True)
+        low, high = (choose(one, two) for one, two, choose in ends)
+        others[attribute.name] = replace(other, plausible=(low, high))
+    return others
 
 
 @_with_attributes
@@ -222,7 +233,10 @@ class GalaxyParameters(BaseModel):
             return given  # it is refused for that
         _choose("model", model, tuple(models))
         served = models[model]
-        check_known([name for name in given if attribute_of(name)], [a.name for a in served.attributes])
+        others = _others(models)
+        check_known(
+            [name for name in given if name in others or attribute_of(name)], [a.name for a in served.attributes]
+        )
         morphology = given.get("morphology")
         if morphology and isinstance(morphology, str):
             given = {**given, "morphology": served.classes[class_index(morphology, served.classes)]}
@@ -353,7 +367,7 @@ def read_query(kind: type[Parameters], query: str, models: Models) -> Parameters
     try:
         return kind.model_validate({"model": next(iter(models)), **given}, context=models)
     except ValidationError as error:
-        raise _refusal(kind, given, error) from None
+        raise _refusal(kind, given, error, _others(models)) from None
 
 
 def _split(query: str) -> dict[str, str | list[str]]:
@@ -385,7 +399,10 @@ def _decode(text: str, parameter: str) -> str:
 
 
 def _refusal(
-    kind: type[GalaxyParameters], given: Mapping[str, str | list[str]], error: ValidationError
+    kind: type[GalaxyParameters],
+    given: Mapping[str, str | list[str]],
+    error: ValidationError,
+    others: Mapping[str, Attribute],
 ) -> RequestError:
     """Say in one sentence what is wrong: an unknown parameter before all else, otherwise the first fault."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
@@ -401,8 +418,8 @@ def _refusal(
         return RequestError(f"{name} has no value: give it one or leave it out", name, "one value")
     schema = parameters_of(kind)[name]["schema"]
     try:
-        if attribute_of(name):
-            attribute_value(name, value)
+        if name in others or attribute_of(name):
+            attribute_value(others.get(name, name), value)
         elif "minimum" in schema:
             whole_value(name, value, schema["minimum"], schema["maximum"])
         elif name == "morphology" and value is not None:

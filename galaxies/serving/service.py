@@ -152,8 +152,10 @@ class GalaxyService:
         attribute, wanted = self.attributes[swept], torch.tensor(base.wanted)
         drawn = self.sampler.complete(base.class_index, wanted, base.seed).tolist()
         base = replace(base, others=tuple(None if math.isnan(value) else value for value in drawn))
-        width = (attribute.high - attribute.low) / (sheet.count - 1)
-        return [base.with_value(swept, rounded(attribute.low + k * width)) for k in range(sheet.count)]
+        low, high = attribute.steps_of(attribute.low), attribute.steps_of(attribute.high)
+        width = (high - low) / (sheet.count - 1)
+        values = [attribute.value_of(low + k * width) for k in range(sheet.count)]
+        return [base.with_value(swept, rounded(value)) for value in values]
 
     def _kept_of(self, queries: Iterable[GalaxyQuery]) -> dict[GalaxyQuery, Galaxy]:
         kept = {query: self._kept.get(query) for query in queries}

@@ -222,7 +222,10 @@ def _drawing(
         "networks": entries({name: weights_of(network) for name, network in networks.items()}, others=False),
         "ema": average,
         "attributes": items(
-            entries({"name": text(), "unit": text(), "low": number(), "high": number(), "raw": flag()}),
+            entries(
+                {"name": text(), "unit": text(), "low": number(), "high": number(), "raw": flag()},
+                {"r2": number(high=1)},
+            ),
             num_attributes,
             num_attributes,
         ),

@@ -76,7 +76,8 @@ def sample_grid(sampler: GalaxySampler, title: str) -> Image.Image:
         if limits is None:
             continue
         values = typical.repeat(len(seeds), 1)
-        values[:, column] = torch.linspace(*limits, len(seeds))
+        low, high = (float(attribute.steps_of(limit)) for limit in limits)
+        values[:, column] = attribute.value_of(torch.linspace(low, high, len(seeds)))
         rows.append(picture(sampler.generate(torch.full((len(seeds),), swept_class), values, [0] * len(seeds))))
         labels.append(f"{attribute.label}\n{attribute.unit or morphologies[swept_class].name}")
         captions.append([f"{value:.3g}" for value in values[:, column].tolist()])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from config_physics import Attribute, Config
+from galaxies.common.attributes import LEAST_R2
 from galaxies.common.errors import UserError
 from galaxies.datasets.attribute_support import Limits, believed
 from galaxies.datasets.batches import Pixels
@@ -21,9 +22,8 @@ from galaxies.measure.statistics_table import ATTRIBUTE_STATISTICS, diversity, m
 from physics_model import FluxScale, PhysicsPredictor, is_measured
 
 _COLLAPSED = 0.5  # a class whose diversity is below this fraction of the real one is reported
-# Below either an attribute has no claim on the generator's loss.
+# Below it, and below `LEAST_R2` of the predictor on test galaxies, an attribute has no claim on the generator's loss.
 _LEAST_KNOWN = 0.1  # part of the training galaxies that know it
-_LEAST_R2 = 0.1  # of the predictor, on test galaxies
 _FAR_ABOVE = 10.0  # times its running level: a gradient's norm that is reported
 _LEAST_INTERVALS = 5  # of the log, before a level is known
 _NEWEST = 0.1  # weight of the newest interval in the level
@@ -111,7 +111,7 @@ def without_claim(shares: dict[str, float], report: dict[str, float]) -> dict[st
             reasons[name] = "the same for all test galaxies, which cannot test the predictor"
         elif r2 is None:
             reasons[name] = "known for too few test galaxies to test the predictor"
-        elif not r2 >= _LEAST_R2:
+        elif not r2 >= LEAST_R2:
             reasons[name] = f"the predictor cannot read it off pictures, R2 {r2:.2f}"
     return reasons
 

@@ -112,7 +112,9 @@ class Trainer:
         self.ranks.connect(self.engine.device)
         torch.manual_seed(config.seed)
         self.batches = DeviceBatches(self.data, "train", config, self.engine.device, self.ranks, self._limits)
-        self.population = Population.sample(self.batches.classes_cpu, self.batches.values, config.seed)
+        self.population = Population.sample(
+            self.batches.classes_cpu, self.batches.values, config.seed, config.attribute_rows
+        )
         psfs = self.data.usual_psfs("train")
         self._psfs = None if psfs is None else torch.from_numpy(psfs)
         num_steps = (config.pretrain_epochs + config.epochs) * len(self.batches)
@@ -302,9 +304,18 @@ class Trainer:
         self.start_phase("generator")
         self._save_latest()
 
+    def _tested(self) -> dict[str, Any]:
+        """Return what the predictor's test found, nothing before it."""
+        return next((record for record in reversed(self.history) if record["kind"] == "test"), {})
+
+    def _told(self, name: str) -> dict[str, float]:
+        """Return how much a picture tells of an attribute, for a checkpoint: the predictor's R2, where it is known."""
+        r2 = self._tested().get(f"r2_{name}")
+        return {} if r2 is None or not math.isfinite(r2) else {"r2": r2}
+
     def _health_warnings(self, means: dict[str, float]) -> dict[str, str]:
         """Judge an epoch's means; an attribute without a claim was named before the first."""
-        tested: dict[str, Any] = next((record for record in reversed(self.history) if record["kind"] == "test"), {})
+        tested = self._tested()
         claims = dict(zip(self.config.attributes, self.learner.claims.tolist(), strict=True))
         variance = {name: value for name, value in self._attribute_variance.items() if claims[name]}
         reasons = {n: what_is_known(share, tested.get(f"r2_{n}")) for n, share in self._known_shares.items()}
@@ -451,7 +462,7 @@ class Trainer:
                 "norm_levels": {name: list(level) for name, level in self._norm_levels.items()},
             },
             "meters": self._steps.state_dict(),
-            "attributes": [vars(a) for a in self.config.attribute_rows],
+            "attributes": [vars(a) | self._told(a.name) for a in self.config.attribute_rows],
             "population": {
                 "classes": self.population.classes,
                 "values": self.population.values,
