@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ _MIN_PAIRS = 20
 _RESAMPLES = 200
 _SHUFFLES = 200
 
+Scale = Callable[[np.ndarray], np.ndarray]  # see `Attribute.steps_of`
+
+
+def _as_it_is(values: np.ndarray) -> np.ndarray:
+    return values
+
 
 def generate_all(sampler: GalaxySampler, requests: Requests, title: str) -> Tensor:
     """Generate an image for each request, (N, B, S, S), uint8 or flux, nJy a pixel."""
@@ -35,46 +41,53 @@ def unsupported_share(sampler: GalaxySampler, requests: Requests) -> float:
     return float((~sampler.is_within_ranges(requests.classes, requests.values)).double().mean())
 
 
-def agreement_terms(requested: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def agreement_terms(requested: np.ndarray, measured: np.ndarray, scale: Scale = _as_it_is) -> np.ndarray:
     """Compare pairs along the last axis, (..., N) each, and return (..., 4) in the order of `TERMS`.
 
     Mean absolute error; bias, the mean of measured less requested; R², one minus the mean squared error over the
     variance of the requests, which is 0 for a generator that always draws the mean and negative for a worse one; and
-    Spearman's rank correlation, ties sharing their mean rank. The last two are NaN where a side is constant.
+    Spearman's rank correlation, ties sharing their mean rank. The last two are NaN where a side is constant. R² is that
+    on a `scale`, such as a logarithm, on which values span decades alike.
     """
     from scipy.stats import rankdata
 
     error = measured - requested
-    spread = requested.var(-1)
+    squared, spread = np.square(scale(measured) - scale(requested)), scale(requested).var(-1)
     ranks = [rankdata(side, axis=-1) - (side.shape[-1] + 1) / 2 for side in (requested, measured)]
     scales = np.sqrt((ranks[0] ** 2).sum(-1) * (ranks[1] ** 2).sum(-1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(spread > 0, 1 - (error**2).mean(-1) / spread, np.nan)
+        r2 = np.where(spread > 0, 1 - squared.mean(-1) / spread, np.nan)
         spearman = np.where(scales > 0, (ranks[0] * ranks[1]).sum(-1) / scales, np.nan)
     return np.stack([np.abs(error).mean(-1), error.mean(-1), r2, spearman], -1)
 
 
-def agreement(requested: np.ndarray, measured: np.ndarray, seed: int) -> Agreement | LeftOut:
+def agreement(requested: np.ndarray, measured: np.ndarray, seed: int, scale: Scale = _as_it_is) -> Agreement | LeftOut:
     """Compare requested with measured values of one attribute.
 
     Parameters
     ----------
     requested, measured : ndarray, (N,), physical units
         Pairs with a NaN are left out.
+    seed : int
+    scale : callable
+        On which R² and the mean squared error are told.
     """
     known = np.isfinite(requested) & np.isfinite(measured)
     requested, measured = requested[known], measured[known]
     if len(requested) < _MIN_PAIRS:
         return LeftOut(f"needs {_MIN_PAIRS} pairs of values, has {len(requested)}")
-    values = agreement_terms(requested, measured)
+    values = agreement_terms(requested, measured, scale)
     low, high = bootstrap_interval(
-        lambda rows: np.nan_to_num(agreement_terms(requested[rows], measured[rows])), len(requested), seed, _RESAMPLES
+        lambda rows: np.nan_to_num(agreement_terms(requested[rows], measured[rows], scale)),
+        len(requested),
+        seed,
+        _RESAMPLES,
     )
     terms = {
         term: Estimate(finite_or_none(value), (below, above))
         for term, value, below, above in zip(TERMS, values.tolist(), low, high, strict=True)
     }
-    squared = float(np.square(measured - requested).mean())
+    squared = float(np.square(scale(measured) - scale(requested)).mean())
     return Agreement(len(requested), float(requested.mean()), squared, **terms)
 
 
@@ -84,14 +97,17 @@ def agreement_by_class(
     classes: np.ndarray,
     seed: int,
     names: Sequence[str] = MORPHOLOGY_NAMES,
+    scale: Scale = _as_it_is,
 ) -> Groups:
     """Return `agreement` of all galaxies together and of each class, by their names."""
     groups = {ALL: np.ones(len(classes), dtype=bool)}
     groups |= {name: classes == index for index, name in enumerate(names)}
-    return {name: agreement(requested[rows], measured[rows], seed) for name, rows in groups.items()}
+    return {name: agreement(requested[rows], measured[rows], seed, scale) for name, rows in groups.items()}
 
 
-def shuffled_control(requested: np.ndarray, measured: np.ndarray, seed: int) -> Shuffled | LeftOut:
+def shuffled_control(
+    requested: np.ndarray, measured: np.ndarray, seed: int, scale: Scale = _as_it_is
+) -> Shuffled | LeftOut:
     """Deal the requests out anew, at random: a comparison that measures control must find none.
 
     Returns
@@ -107,7 +123,7 @@ def shuffled_control(requested: np.ndarray, measured: np.ndarray, seed: int) -> 
         return LeftOut(f"needs {_MIN_PAIRS} pairs of values, has {len(requested)}")
     rng = np.random.default_rng([seed, 3])
     shuffled = rng.permuted(np.tile(requested, (_SHUFFLES, 1)), axis=1)
-    terms = agreement_terms(shuffled, np.tile(measured, (_SHUFFLES, 1)))
+    terms = agreement_terms(shuffled, np.tile(measured, (_SHUFFLES, 1)), scale)
     r2, spearman = terms[:, 2], terms[:, 3]
     if not np.isfinite(spearman).all():
         return LeftOut("the requested or the measured values are all equal")

@@ -147,6 +147,7 @@ def _checkpoint(subject: Subject) -> Checkpoint:
         attributes=list(sampler.config.attributes),
         attribute_ranges=[(attribute.low, attribute.high) for attribute in sampler.attributes],
         source=sampler.origin.get("source"),
+        attribute_definitions=list(sampler.config.attribute_definitions),
     )
 
 
@@ -186,11 +187,13 @@ def _control(subject: Subject, sample: _Sample, statmorph: int, seed: int, clock
     """Compare requested with measured attributes and classes, by every instrument."""
     sampler, galaxies, classes = subject.sampler, sample.galaxies, subject.data.layout.classes
     attributes, drawn = sampler.config.attributes, {"test": galaxies.test, "uniform": galaxies.uniform}
-    by_instrument = Drawn(**{name: _by_instrument(part, attributes, classes, seed) for name, part in drawn.items()})
+    by_instrument = Drawn(
+        **{name: _by_instrument(part, sampler.attributes, classes, seed) for name, part in drawn.items()}
+    )
     gaming = Drawn(**{name: _gaming(part, galaxies.real, attributes) for name, part in drawn.items()})
-    shuffled = Drawn(**{name: _shuffled(part, attributes, seed) for name, part in drawn.items()})
+    shuffled = Drawn(**{name: _shuffled(part, sampler.attributes, seed) for name, part in drawn.items()})
     # What each instrument makes of real galaxies is the best that a generator could be seen to do.
-    instruments = _by_instrument(galaxies.real, attributes, classes, seed)
+    instruments = _by_instrument(galaxies.real, sampler.attributes, classes, seed)
     for column, attribute in enumerate(attributes):
         read = galaxies.real.measured.values.get(attribute)
         if read is not None and _is_its_own(galaxies.real.values[:, column], read):
@@ -217,15 +220,16 @@ def _is_its_own(truth: np.ndarray, read: np.ndarray) -> bool:
 
 
 def _by_instrument(
-    galaxies: Galaxies, attributes: tuple[str, ...], classes: tuple[str, ...], seed: int
+    galaxies: Galaxies, attributes: tuple[Attribute, ...], classes: tuple[str, ...], seed: int
 ) -> dict[str, Readings]:
     return {
-        attribute: {
+        attribute.name: {
             instrument: agreement_by_class(
-                galaxies.values[:, column], readings[attribute], galaxies.classes, seed, classes
+                *(galaxies.values[:, column], readings[attribute.name], galaxies.classes, seed, classes),
+                attribute.steps_of,
             )
             for instrument, readings in galaxies.readings().items()
-            if attribute in readings
+            if attribute.name in readings
         }
         for column, attribute in enumerate(attributes)
     }
@@ -249,13 +253,13 @@ def _gaming(galaxies: Galaxies, real: Galaxies, attributes: tuple[str, ...]) -> 
     }
 
 
-def _shuffled(galaxies: Galaxies, attributes: tuple[str, ...], seed: int) -> dict[str, Shuffled | LeftOut]:
+def _shuffled(galaxies: Galaxies, attributes: tuple[Attribute, ...], seed: int) -> dict[str, Shuffled | LeftOut]:
     """Return the shuffled control of each attribute that is read, by the most independent instrument."""
     readings = galaxies.measured.values | galaxies.judged
     return {
-        attribute: shuffled_control(galaxies.values[:, column], readings[attribute], seed)
+        attribute.name: shuffled_control(galaxies.values[:, column], readings[attribute.name], seed, attribute.steps_of)
         for column, attribute in enumerate(attributes)
-        if attribute in readings
+        if attribute.name in readings
     }
 
 

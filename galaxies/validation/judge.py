@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config_physics import attribute_of, bands_of_attribute
+from config_physics import Attribute, bands_of_attribute
 from galaxies.common.durable_files import sync_folder
 from galaxies.common.errors import UserError
 from galaxies.common.schema import SchemaError, brief, entries, items, number, text, whole
@@ -37,7 +37,7 @@ _WIDTH = 32
 _HELD_OUT = 0.25  # part of the split that decides when to stop and calibrates
 _EPOCHS, _PATIENCE, _BATCH = 120, 30, 32
 _APERTURES = (1 / 32, 1 / 16, 1 / 8)  # standard deviations of the Gaussians about the centre, frame widths
-_READABLE = ("photometry", "flux", "catalogue", "structure")  # sources of attributes that a picture may show
+_READABLE = ("photometry", "flux", "catalogue", "structure", "column")  # sources of attributes that a picture may show
 _FEWEST_KNOWN = 64  # galaxies with a known value that an attribute needs
 _FEWEST_GALAXIES = 100
 _FORMAT = 1  # of the network below: another number trains judges anew
@@ -147,6 +147,7 @@ class Judge:
         self.attributes: tuple[str, ...] = tuple(state["attributes"])
         self.card: dict[str, Any] = state["card"]
         self.device = device
+        self._rows = layout.attribute_rows(self.attributes)
         self._temperature = float(state["temperature"])
         self._centre, self._spread = state["centre"].to(device), state["spread"].to(device)
         self._network = JudgeNetwork(len(self.attributes), layout=layout).to(device)
@@ -194,8 +195,11 @@ class Judge:
         return self._over_turns(images, lambda out: (out[0] / self._temperature).softmax(1))
 
     def read(self, images: Tensor) -> Tensor:
-        """Return attribute values in physical units (N, A), averaged over the eight flips and quarter turns."""
-        return self._over_turns(images, lambda out: out[1] * self._spread + self._centre)
+        """Return attribute values in physical units (N, A).
+
+        They are averaged over the eight flips and quarter turns, on the attributes' scales.
+        """
+        return _in_units(self._rows, self._over_turns(images, lambda out: out[1] * self._spread + self._centre))
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
@@ -246,8 +250,13 @@ def _check(state: dict[str, Any], layout: DataLayout) -> None:
 
 
 def dataset_key(data: PreparedDataset) -> str:
-    """Return a hash of the manifest's checksums, which name every pixel and every catalogue entry."""
-    return hashlib.sha256(repr(sorted(data.manifest["sha256"].items())).encode()).hexdigest()
+    """Return a hash of the manifest's checksums, which name every pixel and every catalogue entry.
+
+    And of the scales on which attributes of a user's own are read.
+    """
+    scales = [(row.name, row.scale, row.softening) for row in data.layout.own if row.scale != "linear"]
+    told = repr(sorted(data.manifest["sha256"].items())) + (repr(scales) if scales else "")
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOCHS) -> dict[str, Any]:
@@ -269,6 +278,8 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
     classes = torch.from_numpy(data.classes(rows))
     names = _readable_attributes(data, rows)
     values = torch.from_numpy(data.attributes(names, rows)) if names else torch.zeros(len(rows), 0)
+    attributes = data.layout.attribute_rows(names)
+    truth, values = values, _on_scales(attributes, values)
     held, kept = _split_by_class(classes, num_classes, random)
     weights = _weights(names).to(device)
     centre, spread = _moments(values[kept])
@@ -300,7 +311,7 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
         raise UserError(f"the judge of {data.path} did not train: its loss was never finite")
     logits, read = _predict(trained.network, viewer, images[held], device)
     temperature = fit_temperature(logits, classes[held], held_balance)
-    errors = ((read - targets[held]).abs() * spread).nanmean(0)
+    errors = (_in_units(attributes, read * spread + centre) - truth[held]).abs().nanmean(0)
     right = (logits.argmax(1) == classes[held]).float()
     card = {
         "galaxies": len(kept),
@@ -320,6 +331,20 @@ def train_judge(data: PreparedDataset, device: torch.device, epochs: int = _EPOC
     }
 
 
+def _on_scales(attributes: Sequence[Attribute], values: Tensor) -> Tensor:
+    """Return values (N, A) in physical units on the scales of their attributes, on which they are learned."""
+    columns = [a.steps_of(column) for a, column in zip(attributes, values.T, strict=True)]
+    return torch.stack(columns, 1) if columns else values
+
+
+def _in_units(attributes: Sequence[Attribute], steps: Tensor) -> Tensor:
+    """Invert `_on_scales`, within what an attribute can be asked for where a scale is not linear."""
+    columns = [a.value_of(column) for a, column in zip(attributes, steps.T, strict=True)]
+    curved = [a.scale != "linear" for a in attributes]
+    columns = [v.clamp(*a.plausible) if c else v for a, v, c in zip(attributes, columns, curved, strict=True)]
+    return torch.stack(columns, 1) if columns else steps
+
+
 def _readable_attributes(data: PreparedDataset, rows: np.ndarray) -> tuple[str, ...]:
     """Return the attributes that an image may show and that enough galaxies know."""
     # A color may be of any two bands in any order: what the layout does not list stands in the catalogue's.
@@ -327,7 +352,7 @@ def _readable_attributes(data: PreparedDataset, rows: np.ndarray) -> tuple[str, 
     listed = dict.fromkeys([*data.layout.attributes, *others])
     names = []
     for name in listed:
-        attribute = attribute_of(name)
+        attribute = data.layout.attribute_of(name)
         if attribute and attribute.source in _READABLE and name in data.catalogue:
             known = data.catalogue[name].iloc[rows].dropna()
             if len(known) >= _FEWEST_KNOWN and known.std() > 0:

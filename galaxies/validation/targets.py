@@ -154,7 +154,8 @@ def _judged(report: Report) -> list[Verdict]:
             continue
         cell, attribute = agreement_of(report.control.attributes.test, name, "judge"), rows[name]
         squared = None if isinstance(cell, LeftOut) else cell.mean_squared_error
-        errors.append(_over(squared, (attribute.high - attribute.low) ** 2))
+        width = attribute.steps_of(attribute.high) - attribute.steps_of(attribute.low)
+        errors.append(_over(squared, width**2))
     known = [error for error in errors if error is not None]
     mean = sum(known) / len(known) if known and len(known) == len(errors) else None
     return [_most("mean squared error of the judge, of what a picture tells (slider ranges)", 0.01, mean)]

@@ -125,3 +125,14 @@ def test_uniform_requests_are_supported_balanced_and_uncorrelated(sampler):
     assert torch.equal(requests.values, again.values) and requests.seeds == again.seeds
     beyond = type(requests)(requests.classes, requests.values + 10, requests.seeds)
     assert unsupported_share(sampler, beyond) == 1
+
+
+def test_r2_on_a_scale_is_that_of_what_is_on_it():
+    requested = np.array([0.01, 0.1, 1.0, 10.0, 100.0])
+    measured = requested * np.array([10, 1, 1, 1, 0.1])  # of the logarithms -2 to 2 the ends are off by 1
+    mae, bias, r2, spearman = agreement_terms(requested, measured, np.log10)
+    assert r2 == pytest.approx(1 - (2 / 5) / 2)
+    plain = agreement_terms(requested, measured)
+    assert (mae, bias, spearman) == (plain[0], plain[1], plain[3]) and plain[2] < 0.1
+    found = agreement(np.tile(requested, 8), np.tile(measured, 8), 0, np.log10)
+    assert found.r2.value == pytest.approx(r2) and found.mean_squared_error == pytest.approx(2 / 5)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from config_physics import attribute_of
+from galaxies.common.attributes import attribute_defined, fault_of_name
+from galaxies.common.errors import UserError
 
 ALL = "all"  # the group of all galaxies, beside one for each class
 Instrument = Literal["photometry", "judge"]
@@ -24,9 +26,17 @@ def _check_name(name: str) -> str:
 
 
 def _check_attribute(name: str) -> str:
-    if attribute_of(name) is None:
+    if attribute_of(name) is None and fault_of_name(name):
         raise ValueError("this is no attribute")
     return name
+
+
+def _check_definition(line: str) -> str:
+    try:
+        attribute_defined(line)
+    except UserError as error:
+        raise ValueError("this tells no attribute") from error
+    return line
 
 
 def _check_all(groups: dict[str, T]) -> dict[str, T]:
@@ -36,6 +46,7 @@ def _check_all(groups: dict[str, T]) -> dict[str, T]:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+Definition = Annotated[str, AfterValidator(_check_definition)]
 AttributeName = Annotated[str, AfterValidator(_check_attribute)]
 ByGroup = Annotated[dict[Name, T], AfterValidator(_check_all)]  # `ALL` is always there, and each class as far as known
 

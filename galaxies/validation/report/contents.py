@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from config_physics import Attribute, Morphology, attribute_table, morphologies_of
+from galaxies.common.attributes import attribute_defined
 from galaxies.datasets.layout import MOCK_SOURCE
-from galaxies.validation.report.cells import AttributeName, Drawn, Figures, Interval, LeftOut, Name, Part, Sets, Share
+from galaxies.validation.report.cells import (
+    AttributeName,
+    Definition,
+    Drawn,
+    Figures,
+    Interval,
+    LeftOut,
+    Name,
+    Part,
+    Sets,
+    Share,
+)
 from galaxies.validation.report.control import Control
 from galaxies.validation.report.realism import Realism
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 def _check_generation(seconds: dict[str, float]) -> dict[str, float]:
@@ -122,7 +134,8 @@ class DistanceChecks(Part):
 class Checkpoint(Part):
     """The checkpoint that a report is about, and what drew its images; its attributes, and their sliders' ends.
 
-    `source` is that of the data it was trained on, None where it is not known.
+    `source` is that of the data it was trained on, None where it is not known; `attribute_definitions` tell those of
+    the attributes that are columns of a user's own.
     """
 
     path: str
@@ -133,10 +146,12 @@ class Checkpoint(Part):
     attributes: list[AttributeName]
     attribute_ranges: list[Interval]
     source: str | None = None
+    attribute_definitions: list[Definition] = field(default_factory=list)
 
     def rows(self) -> tuple[Attribute, ...]:
         """Return the attributes with the ranges that they have in this run."""
-        table = attribute_table(tuple(self.attributes))
+        own = [attribute_defined(line) for line in self.attribute_definitions]
+        table = attribute_table(tuple(self.attributes), own)
         ends = zip(table, self.attribute_ranges, strict=True)
         return tuple(dataclasses.replace(row, low=low, high=high) for row, (low, high) in ends)
 
@@ -221,7 +236,7 @@ class Report(Part):
     def figures(self) -> dict[str, float | None]:
         """Return the figures that runs are compared by, {name: value}; None where one was left out."""
         return {
-            **dict(self.control.attribute_figures()),
+            **dict(self.control.attribute_figures(self.checkpoint.rows())),
             "generation [ms an image]": self.milliseconds_per_image(),
             **dict(self.control.class_figures()),
             **dict(self.realism.figures()),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from config_physics import attribute_table
+from config_physics import Attribute
 from galaxies.validation.report.cells import (
     ALL,
     AttributeName,
@@ -153,11 +153,11 @@ class Control(Part):
     statmorph: StatmorphSets | None = None
     guidance: Guidance | None = None
 
-    def attribute_figures(self) -> Figures:
+    def attribute_figures(self, rows: Sequence[Attribute]) -> Figures:
         """Give what runs are compared by: uniform requests, since those are the same for every run."""
+        units = {row.name: row.unit for row in rows}
         for attribute, readings in self.attributes.uniform.items():
-            (row,) = attribute_table((attribute,))
-            unit = f" [{row.unit}]" if row.unit else ""
+            unit = f" [{told}]" if (told := units.get(attribute)) else ""
             for instrument, groups in readings.items():
                 cell = groups[ALL]
                 read = None if isinstance(cell, LeftOut) else cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from config_physics import attribute_table
+from config_physics import attribute_of, attribute_table
 from galaxies.validation.report.cells import ALL, Instrument, LeftOut
 from galaxies.validation.report.contents import Copies, DistanceChecks, Report
 from galaxies.validation.report.control import Agreement, ClassAccuracy
@@ -69,13 +69,15 @@ def _correlations(report: Report) -> Iterator[Card]:
     """
     like_real = report.data.is_flux
     asked = report.control.attributes.test if like_real else report.control.attributes.uniform
+    own = [row for row in report.checkpoint.rows() if attribute_of(row.name) is None]
+    labels = {row.name: row.label for row in attribute_table(tuple(asked), own)}
     for attribute, readings in asked.items():
         instruments: tuple[Instrument, ...] = ("judge", "photometry")
         for instrument in instruments:
             cell = readings[instrument][ALL] if instrument in readings else None
             if isinstance(cell, Agreement):
                 if (found := cell.spearman.value) is not None:
-                    label = in_words(attribute_table((attribute,))[0].label)
+                    label = in_words(labels[attribute])
                     words = f", requests like {report.data.called} galaxies" if like_real else ""
                     trained_on = instrument == "photometry" and report.photometry_was_trained_on
                     witness = f"{instrument}, which it was trained on" if trained_on else instrument

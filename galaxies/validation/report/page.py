@@ -6,6 +6,7 @@ import base64
 import re
 from collections import Counter
 
+from galaxies.common.attributes import LEAST_R2
 from galaxies.measure.statistics_table import MORPHOLOGY_STATISTICS
 from galaxies.validation.report.cells import ALL
 from galaxies.validation.report.contents import Report
@@ -43,6 +44,7 @@ def build_page(report: Report, plots: dict[str, dict[str, bytes]]) -> str:
         classes=report.data.morphologies(),
         groups=[ALL, *report.data.classes],
         attributes=rows,
+        least_told=LEAST_R2,
         morphology=MORPHOLOGY_STATISTICS,
         statistics=statistics_of(report.data.kind, report.data.bands),
     )

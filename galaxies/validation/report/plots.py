@@ -105,6 +105,10 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
             axis.scatter(requested[rows], measured[rows], s=7, color=color_of(index), alpha=0.65, lw=0, label=name)
         low, high = np.nanmin(requested), np.nanmax(requested)
         axis.plot([low, high], [low, high], color=colors["ink"], lw=1)
+        if attribute.scale != "linear":
+            ends = attribute.softening or 1.0
+            for set_scale in (axis.set_xscale, axis.set_yscale):
+                set_scale("log") if attribute.scale == "log" else set_scale("asinh", linear_width=ends)
         axis.set_title(f"{attribute.label}, by {instrument}")
         axis.set_xlabel(f"requested{f' [{attribute.unit}]' if attribute.unit else ''}")
         axis.set_ylabel("measured")

@@ -109,4 +109,12 @@ def _from_4(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 # {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(plain: dict[str, Any]) -> dict[str, Any]:
+    """Say that there were no attributes but those of the program."""
+    return plain | {"checkpoint": plain["checkpoint"] | {"attribute_definitions": []}}
+
+
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    **{1: _from_1, 2: _from_2, 3: _from_3},
+    **{4: _from_4, 5: _from_5},
+}

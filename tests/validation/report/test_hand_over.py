@@ -68,9 +68,9 @@ def test_the_sentence_says_where(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(changed(("realism", "statistics", "mean", "all"), "dropped")))
     with pytest.raises(UserError, match=r"realism\.statistics\.mean: .*the group 'all' is missing"):
         read_report(tmp_path)
-    plain = changed(("control", "instruments"), {"colour": PLAIN["control"]["instruments"]["size"]})
+    plain = changed(("control", "instruments"), {"col our": PLAIN["control"]["instruments"]["size"]})
     (tmp_path / "report.json").write_text(json.dumps(plain))
-    with pytest.raises(UserError, match=r"control\.instruments\.colour.*this is no attribute"):
+    with pytest.raises(UserError, match=r"control\.instruments\.col our.*this is no attribute"):
         read_report(tmp_path)
 
 
