@@ -442,6 +442,11 @@ class Config:
     )
     dropout: float = setting(0.3, "dropout rate of the predictor's hidden layer", low=0.0, high=0.9)
     condition_mask: bool = setting(True, "tell the networks which attributes are unknown, one more input for each")
+    soft_classes: bool = setting(
+        False,
+        "tell the networks each galaxy's shares of the classes, as the data has them in columns class_share_NAME, "
+        "instead of its one class",
+    )
 
     # Diffusion
     diffusion_steps: int = setting(

@@ -33,6 +33,7 @@ def test_every_setting_but_those_of_the_data_has_an_option():
     flags = {f for action in parser._actions for f in action.option_strings}
     of_data = {"image_size", "kind", "bands", "classes", "softening", "pixel_scale", "psf_fwhm", "attribute_ranges"}
     of_data |= {"wavelengths", "photons", "psf_profile", "psf_pixels", "class_labels", "class_descriptions"}
+    of_data.add("attribute_definitions")
     assert not {f"--{name.replace('_', '-')}" for name in of_data} & flags
     settings = {s.name for s in dataclasses.fields(Config)} - of_data
     assert {f"--{name.replace('_', '-')}" for name in settings} <= flags

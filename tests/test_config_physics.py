@@ -241,6 +241,7 @@ PAPER = {
     "bands": ["r", "g", "b"],
     "classes": ["spiral", "elliptical", "merger", "edge-on"],
     "softening": [],
+    "soft_classes": False,
     "class_labels": [],
     "class_descriptions": [],
     "psf_fwhm": [],

@@ -92,8 +92,9 @@ class DeviceBatches:
         self._pixels = Pixels(config, device)
         self.store = store_images(data.images, rows, device, config.batch_size, self._pixels)
         self.classes = self.classes_cpu.to(device)
+        told = torch.from_numpy(data.class_shares(rows)) if config.soft_classes else self.classes_cpu
         self.condition, self.scaled, self.known = (
-            part.to(device) for part in condition_vector(self.classes_cpu, self.values, config)
+            part.to(device) for part in condition_vector(told, self.values, config)
         )
         numbers = torch.bincount(self.classes_cpu, minlength=len(config.classes)).clamp_min(1)
         self._exposures = data.exposures(rows, config).to(device) if config.observes else None

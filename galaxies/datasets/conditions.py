@@ -1,8 +1,8 @@
 """The condition vector, what a network is told of a galaxy: its one layout, built and taken apart.
 
-In order: the one-hot class, the attributes of the run scaled by `Attribute.to_unit`, 0 where unknown, and with
-`Config.condition_mask` a flag for each attribute, 1 where it is known. `Config.condition_parts` has the lengths; no
-other place knows which entry is what.
+In order: the one-hot class (with `Config.soft_classes` the shares of the classes), the attributes of the run scaled by
+`Attribute.to_unit`, 0 where unknown, and with `Config.condition_mask` a flag for each attribute, 1 where it is known.
+`Config.condition_parts` has the lengths; no other place knows which entry is what.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ConditionParts(NamedTuple):
     Attributes
     ----------
     one_hot : Tensor, (N, K)
-        Of K classes.
+        Of K classes; or their shares, of sum 1.
     scaled : Tensor, (N, A)
         Attributes in the units of the condition vector, 0 where unknown.
     flags : Tensor, (N, A) or (N, 0)
@@ -39,14 +39,15 @@ def condition_vector(classes: Tensor, values: Tensor, config: Config) -> tuple[T
 
     Parameters
     ----------
-    classes : Tensor, (N,), int64
+    classes : Tensor, (N,), int64; or (N, K), float32
+        Class indices, or the shares of the classes, of sum 1.
     values : Tensor, (N, A), float32
         Attributes of `config` in physical units, NaN where unknown.
 
     Returns
     -------
     condition : Tensor, (N, config.condition_dim)
-        One-hot class, scaled values (0 where unknown), and with `condition_mask` the flags of what is known.
+        One-hot class or shares, scaled values (0 where unknown), and with `condition_mask` the flags of what is known.
     scaled : Tensor, (N, A)
         The scaled values alone: the target of the physics loss.
     known : Tensor, (N, A), float32
@@ -56,7 +57,8 @@ def condition_vector(classes: Tensor, values: Tensor, config: Config) -> tuple[T
     scaled = torch.stack([a.to_unit(values[:, i]) for i, a in enumerate(table)], 1)
     scaled = torch.where(known > 0, scaled, torch.zeros_like(scaled))
     flags = known if config.condition_mask else known[:, :0]
-    return torch.cat(ConditionParts(F.one_hot(classes, len(config.classes)).float(), scaled, flags), 1), scaled, known
+    shares = classes.float() if classes.ndim == 2 else F.one_hot(classes, len(config.classes)).float()
+    return torch.cat(ConditionParts(shares, scaled, flags), 1), scaled, known
 
 
 def condition_entries(config: Config) -> list[tuple[str, str]]:

@@ -180,6 +180,8 @@ class DataLayout:
         """Return what the values of a catalogue's column must be above, and may be at most."""
         if own := next((row for row in self.own if row.name == column), None):
             return (0.0 if own.scale == "log" else -LARGEST_VALUE), LARGEST_VALUE
+        if column.startswith(SHARE):
+            return -1e-6, 1.0 + 1e-6
         if self.is_flux:
             if column in ("masked", "flag", "psf"):
                 return -0.5, {"masked": 1.0, "flag": 2.0**31, "psf": 2.0**31}[column]

@@ -38,7 +38,7 @@ from galaxies.common.schema import (
     text,
     whole,
 )
-from galaxies.datasets.layout import DISPLAY, DataLayout
+from galaxies.datasets.layout import DISPLAY, SHARE, DataLayout
 from galaxies.datasets.writing import FORMAT_VERSIONS, PHOTOMETRY, SPLITS
 from galaxies.images.stretch import NOISE_SOFTENING
 from galaxies.measure.flux_model import psf_width, width_by_wings
@@ -176,6 +176,27 @@ class PreparedDataset:
     def classes(self, rows: np.ndarray) -> np.ndarray:
         """Return the class indices (int64) of the given rows."""
         return np.array([self._class_indices[name] for name in self.catalogue["morphology"].iloc[rows]], dtype=np.int64)
+
+    def class_shares(self, rows: np.ndarray) -> np.ndarray:
+        """Return the shares of the classes of the given rows, (len(rows), K) float32, of sum 1.
+
+        Of a galaxy whose shares are unknown, its class has all.
+
+        Raises
+        ------
+        UserError
+            If the dataset has none.
+        """
+        names = [SHARE + name for name in self.layout.classes]
+        if missing := [name for name in names if name not in self.catalogue]:
+            raise UserError(
+                f"{self.path} has no column {missing[0]}, the share of a class, which --soft-classes needs: prepare it "
+                "with --classes and a file of rules that tell shares, or leave out --soft-classes"
+            )
+        shares = np.nan_to_num(self.catalogue[names].iloc[rows].to_numpy(np.float64)).clip(0)
+        total = shares.sum(1, keepdims=True)
+        one_hot = np.eye(len(names))[self.classes(rows)]
+        return np.divide(shares, total, out=one_hot, where=total > 0).astype(np.float32)
 
     @property
     def _class_indices(self) -> dict[str, int]:
@@ -499,7 +520,9 @@ def _read_catalogue(file: Path, layout: DataLayout) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of more cells than the header has
             heads = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-            values = [name for name in heads if name in layout.columns or layout.is_attribute(name)]
+            values = [
+                name for name in heads if name in layout.columns or layout.is_attribute(name) or name.startswith(SHARE)
+            ]
             table = pd.read_csv(
                 file,
                 dtype=dict.fromkeys(_LABELS, str),

@@ -50,6 +50,8 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
             requests = requests_alike(options.morphology, asked.given, attributes, options.seed, count, classes, angle)
     if requests.turned:
         sampler.check_turns()
+    if requests.mixed:
+        sampler.check_mixes()
     in_shards = bool(options.shard_size or asked.shards or len(requests) > SHARD_SIZE or rank.size > 1)
     if in_shards and asked.shards is None and options.format is not None:
         raise UserError(

@@ -42,7 +42,7 @@ def generate_blocks(
         next block while this one is dealt with.
     catalogue : DataFrame, K rows
         seed, morphology, ``requested_<attribute>`` (drawn ones included; empty where unknown), ``set_by_user``,
-        ``requested_position_angle`` (degrees) where one is asked for,
+        ``requested_position_angle`` (degrees) where one is asked for, ``requested_share_<class>`` where mixtures are,
         ``measured_<attribute>`` of what photometry measures (empty where it finds no galaxy, or in flux where the
         value means nothing), of flux also each band's magnitude and what else a catalogue has, measurement ``flag``,
         ``supported``, ``support`` (one of `VERDICTS`), and ``nearest_real``, the distance to the nearest real galaxy of
@@ -55,7 +55,7 @@ def generate_blocks(
 def _begin_block(sampler: GalaxySampler, block: Requests, measure: bool) -> Callable[[], tuple[Tensor, pd.DataFrame]]:
     """Begin to generate and measure a block of requests, and return what waits for its images and catalogue."""
     values = block.values if block.drawn else sampler.complete_all(block.classes, block.values, block.seeds)
-    drawn = sampler.draw(block.classes, values, block.seeds, block.position_angles)
+    drawn = sampler.draw(block.classes, values, block.seeds, block.position_angles, shares=block.shares)
     measured, images = sampler.measure.begin(drawn) if measure else None, to_host(drawn)
 
     def finish() -> tuple[Tensor, pd.DataFrame]:
@@ -81,6 +81,9 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     readings = {} if measured is None else measured.values
     columns: dict[str, Any] = {"seed": np.asarray(requests.seeds, np.int64)}
     columns["morphology"] = names[requests.classes.numpy()]
+    if requests.shares is not None:
+        for name, share in zip(names, requests.shares.T.numpy(), strict=True):
+            columns[f"requested_share_{name}"] = share
     for column, attribute in enumerate(sampler.attributes):
         columns[f"requested_{attribute.name}"] = values[:, column].numpy()
         if attribute.name in readings:

@@ -90,7 +90,8 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None, own: 
         "--morphology",
         action=_Once,
         metavar="NAME",
-        help=f"class: {', '.join(MORPHOLOGY_NAMES)}, or those of the run's own data; of one class it may be left out",
+        help=f"class: {', '.join(MORPHOLOGY_NAMES)}, or those of the run's own data; of one class it may be left out. "
+        "Of a run with --soft-classes also shares of sum 1, such as spiral:0.7,elliptical:0.3",
     )
     group = parser.add_argument_group("attributes", "Those that the checkpoint was trained with; unset ones are drawn.")
     parser.set_defaults(own_attributes=tuple(own))

@@ -16,6 +16,8 @@ from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, MAX_SEED, NUMBER_FORM, WHOLE_FORM
 
 POSITION_ANGLE = "position_angle"  # beside the attributes: no network is told of it
+_SHARE = re.compile(r"\s*(.+?)\s*:\s*([0-9]*\.?[0-9]+)\s*(?:,|$)")  # of a class in a mixture
+_SHARES_OFF = 1e-3  # by which shares may miss 1, as thirds that are rounded do
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 
 
@@ -125,6 +127,41 @@ def class_index(value: Any, classes: Sequence[str] = MORPHOLOGY_NAMES) -> int:
         raise
     except UserError as error:
         raise RequestError(str(error), "morphology", ", ".join(classes)) from None
+
+
+def class_shares(value: Any, classes: Sequence[str] = MORPHOLOGY_NAMES) -> tuple[int, list[float] | None]:
+    """Return the class that is asked for, or the one of the largest share and the shares (K) of a mixture.
+
+    Parameters
+    ----------
+    value : str
+        A class by its name; or classes with their shares, such as ``spiral:0.7,elliptical:0.3``, of sum 1.
+    classes : sequence of str
+
+    Raises
+    ------
+    RequestError
+        If it is neither, a class is there twice, or the shares do not add up to 1.
+    """
+    text = _text("morphology", value)
+    parts = [] if text.strip() in classes else _SHARE.findall(text)
+    if not parts:
+        return class_index(value, classes), None
+    allowed = "shares of the classes that add up to 1"
+    shares = [0.0] * len(classes)
+    seen = set()
+    for name, share in parts:
+        index = class_index(name, classes)
+        if index in seen:
+            raise RequestError(f"morphology {shown(text)} names {classes[index]} twice", "morphology", allowed)
+        seen.add(index)
+        shares[index] = float(share)
+    if _SHARE.sub("", text).strip() or abs(sum(shares) - 1) > _SHARES_OFF:
+        why = "it is no list such as spiral:0.7,elliptical:0.3"
+        if not _SHARE.sub("", text).strip():
+            why = f"its shares add up to {sum(shares):g} and not to 1"
+        raise RequestError(f"morphology {shown(text)}: {why}", "morphology", allowed)
+    return shares.index(max(shares)), [share / sum(shares) for share in shares]
 
 
 def seed_value(value: Any) -> int:

@@ -25,6 +25,7 @@ from galaxies.generation.request_values import (
     attribute_value,
     check_known,
     class_index,
+    class_shares,
     count_value,
     seed_value,
 )
@@ -48,6 +49,11 @@ class RequestSequence(ABC):
     def turned(self) -> bool:
         """Whether a position angle is asked for."""
 
+    @property
+    def mixed(self) -> bool:
+        """Whether shares of classes are asked for."""
+        return False
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -65,7 +71,7 @@ class RequestSequence(ABC):
         digest = hashlib.sha256()
         for block in self.blocks(_BLOCK):
             digest.update(np.asarray(block.seeds, np.int64).tobytes())
-            for part in (block.classes, block.values, block.position_angles):
+            for part in (block.classes, block.values, block.position_angles, block.shares):
                 if part is None:
                     continue
                 digest.update(part.contiguous().numpy().tobytes())
@@ -119,6 +125,8 @@ class Requests(RequestSequence):
         Of the major axes, degrees from +x towards +y, NaN or left out where the seed decides.
     drawn : bool
         Whether the values were drawn together: then nobody set them, and what is NaN stays unknown.
+    shares : Tensor, (N, K), float32, optional
+        Of the classes, of sum 1, where mixtures are asked for; `classes` has that of the largest share.
     """
 
     classes: Tensor
@@ -126,20 +134,37 @@ class Requests(RequestSequence):
     seeds: Sequence[int] | np.ndarray
     position_angles: Tensor | None = None
     drawn: bool = False
+    shares: Tensor | None = None
 
     @classmethod
     def alike(
-        cls, class_index: int, values: Sequence[float], seed: int, count: int, position_angle: float | None = None
+        cls,
+        class_index: int,
+        values: Sequence[float],
+        seed: int,
+        count: int,
+        position_angle: float | None = None,
+        shares: Sequence[float] | None = None,
     ) -> Requests:
-        """Ask for `count` images of one class with the same values (A), of consecutive seeds; takes no memory."""
+        """Ask for `count` images of one class, or of shares (K), with the same values (A); takes no memory.
+
+        Their seeds are consecutive.
+        """
         one = torch.tensor(values, dtype=torch.float32)
         angles = None if position_angle is None else torch.tensor(position_angle).expand(count)
-        return cls(torch.tensor(class_index).expand(count), one.expand(count, -1), range(seed, seed + count), angles)
+        mixed = None if shares is None else torch.tensor(shares, dtype=torch.float32).expand(count, -1)
+        chosen = torch.tensor(class_index).expand(count)
+        return cls(chosen, one.expand(count, -1), range(seed, seed + count), angles, shares=mixed)
 
     @property
     def turned(self) -> bool:
         """Whether a position angle is asked for."""
         return self.position_angles is not None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether shares of classes are asked for."""
+        return self.shares is not None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -148,7 +173,8 @@ class Requests(RequestSequence):
         """Return the requests from `start` to before `stop`."""
         angles = None if self.position_angles is None else self.position_angles[start:stop]
         seeds = self.seeds[start:stop]
-        return Requests(self.classes[start:stop], self.values[start:stop], seeds, angles, self.drawn)
+        shares = None if self.shares is None else self.shares[start:stop]
+        return Requests(self.classes[start:stop], self.values[start:stop], seeds, angles, self.drawn, shares)
 
 
 @dataclass(frozen=True)
@@ -208,7 +234,7 @@ def requests_alike(
     Parameters
     ----------
     morphology : str or None
-        Name of a class; None where there is one class only.
+        Name of a class, or shares of several (see `request_values.class_shares`); None where there is one class only.
     given : mapping of str to float
         Attributes that are set, in physical units; the others are drawn.
     attributes : sequence of str or Attribute
@@ -229,9 +255,9 @@ def requests_alike(
     check_known(list(given), names)
     pairs = zip(names, attributes, strict=True)
     values = [attribute_value(row, given[name]) if name in given else math.nan for name, row in pairs]
-    chosen = _only_class(classes) if morphology is None else class_index(morphology, classes)
+    chosen, shares = (_only_class(classes), None) if morphology is None else class_shares(morphology, classes)
     angle = None if position_angle is None else angle_value(position_angle)
-    return Requests.alike(chosen, values, seed_value(seed), count_value(count), angle)
+    return Requests.alike(chosen, values, seed_value(seed), count_value(count), angle, shares)
 
 
 def requests_together(
@@ -308,10 +334,13 @@ def read_requests(
     if POSITION_ANGLE in table.cells:
         angles, given_angles = np.full(len(table), np.nan, np.float32), number_texts(table, POSITION_ANGLE)
     given_seeds = table.cells["seed"].str.strip() if "seed" in table.cells else [""] * len(table)
+    shares: dict[int, list[float]] = {}
     labels = list(table.cells["morphology"]) if "morphology" in table.cells else [classes_known[0]] * len(table)
     for row, label in enumerate(labels):
         try:
-            classes[row] = class_index(label.strip(), classes_known)
+            classes[row], mixed = class_shares(label.strip(), classes_known)
+            if mixed is not None:
+                shares[row] = mixed
             for place, texts in cells.items():
                 if texts[row]:
                     values[row, place] = attribute_value(attributes[place], texts[row])
@@ -322,7 +351,11 @@ def read_requests(
         except UserError as error:
             raise UserError(f"{path}, row {table.rows[row]}: {error}") from None
     turned = None if angles is None else torch.from_numpy(angles)
-    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds, turned)
+    told = None
+    if shares:
+        told = torch.eye(len(classes_known))[torch.from_numpy(classes)]
+        told[list(shares)] = torch.tensor(list(shares.values()))
+    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds, turned, shares=told)
 
 
 def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:

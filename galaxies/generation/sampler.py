@@ -288,6 +288,22 @@ class GalaxySampler:
                 "left out",
             )
 
+    def check_mixes(self) -> None:
+        """Refuse shares of classes where the generator was told one class a galaxy.
+
+        Raises
+        ------
+        UserError
+            If it was trained without `Config.soft_classes`.
+        """
+        if not self.config.soft_classes:
+            raise RequestError(
+                "morphology is a mixture of classes, and this checkpoint was trained on one class a galaxy (without "
+                "--soft-classes): ask for one",
+                "morphology",
+                ", ".join(self.config.classes),
+            )
+
     def generate(
         self,
         classes: Tensor,
@@ -393,14 +409,17 @@ class GalaxySampler:
         seeds: Sequence[int] | np.ndarray,
         position_angles: Tensor | None = None,
         light: bool = False,
+        shares: Tensor | None = None,
     ) -> Tensor:
         """Do as `generate`, or as `light`, but check no request, and leave the images on the device.
 
-        CUDA may be at work on them.
+        CUDA may be at work on them. With shares (N, K) of the classes, of sum 1, these count instead of `classes`.
         """
         if position_angles is not None:
             self.check_turns()
-        told = condition_vector(classes, values, self.config)
+        if shares is not None:
+            self.check_mixes()
+        told = condition_vector(classes if shares is None else shares, values, self.config)
         numbers = np.asarray(seeds, np.int64)
         with self._alone, exactly(self.network):
             run = self._on_cores if self.engine.device.type == "cpu" else self._on_accelerator

@@ -53,6 +53,8 @@ def fit_to_data(
         raise UserError(
             f"{data.path} has {num_train} for training, and two a process are the least: prepare more galaxies"
         )
+    if config.soft_classes:
+        data.class_shares(data.rows("train")[:1])
     attributes, said = choose_attributes(data, config.attributes, "attributes" in given)
     lines = [f"{said} ({data.path})"] if said else []
     own = {row.name: row for row in config.own_attributes}

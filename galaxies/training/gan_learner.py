@@ -18,7 +18,7 @@ from galaxies.compute.device import Engine
 from galaxies.compute.forward_pass import ForwardPass, Weights
 from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import Batch
-from galaxies.datasets.conditions import with_scaled
+from galaxies.datasets.conditions import take_apart, with_scaled
 from galaxies.generation.build import build_generator
 from galaxies.networks.flux_grain import NoisyGenerator, measure_flux_noise
 from galaxies.networks.grain_measurement import measure_grain
@@ -308,8 +308,9 @@ class GanLearner(Learner):
         return physics_loss(read, wanted.scaled, wanted.known, reliability, self.ranks.mean)
 
     def entropy(self, readings: Tensor, wanted: Batch) -> Tensor:
-        """Return the cross-entropy of the class that the discriminator reads."""
-        return F.cross_entropy(readings[:, len(self.attributes) :].float(), wanted.classes)
+        """Return the cross-entropy of the class that the discriminator reads, or of the shares of the classes."""
+        shares = take_apart(wanted.condition, self.config).one_hot if self.config.soft_classes else wanted.classes
+        return F.cross_entropy(readings[:, len(self.attributes) :].float(), shares)
 
     def _confidence(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """Say how sure the discriminator is, and let the augmentation follow."""

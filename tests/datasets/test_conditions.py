@@ -52,3 +52,13 @@ def test_other_values_change_their_part_alone(mask):
 def test_a_vector_of_other_settings_is_refused():
     with pytest.raises(RuntimeError, match="split"):
         take_apart(torch.zeros(1, 9), Config(attributes=("size", "redshift")))
+
+
+def test_shares_of_classes_stand_where_the_one_hot_class_does():
+    config = Config(attributes=("ellipticity",), soft_classes=True)
+    shares = torch.tensor([[0.7, 0.3, 0, 0], [0, 0, 0, 1.0]])
+    values = torch.tensor([[0.45], [torch.nan]])
+    condition, _, _ = condition_vector(shares, values, config)
+    torch.testing.assert_close(condition, torch.tensor([[0.7, 0.3, 0, 0, 0.5, 1], [0, 0, 0, 1, 0, 0]]))
+    hard, _, _ = condition_vector(torch.tensor([0, 3]), values, config)
+    assert torch.equal(hard[1], condition[1])  # a class is the share of one

@@ -113,3 +113,36 @@ def write_many(out: Path, names: list[str]) -> PreparedDataset:
     with DatasetWriter(out, 64, 0.5, {}, layout=layout) as writer:
         writer.append(images, names, names, {"size": np.full(len(names), 0.1)})
     return PreparedDataset.open(out)
+
+
+# Shares
+
+
+def write_shares(out: Path, shares: dict[str, list[float]], names: list[str]) -> PreparedDataset:
+    classes = [Morphology("S0", "", ""), Morphology("E, round", "", "")]
+    images = np.zeros((len(names), 3, 64, 64), np.uint8)
+    columns = [f"class_share_{name}" for name in shares]
+    with DatasetWriter(out, 64, 0.5, {}, extra_columns=columns, layout=DISPLAY.with_classes(classes)) as writer:
+        values = {f"class_share_{name}": np.array(column) for name, column in shares.items()}
+        writer.append(images, [f"g{k}" for k in range(len(names))], names, values)
+    return PreparedDataset.open(out)
+
+
+def test_shares_add_up_to_one_and_an_unknown_galaxy_is_its_class(tmp_path):
+    shares = {"S0": [0.75, 0.2, np.nan, 0, np.nan], "E, round": [0.25, 0.2, np.nan, 0, 0.5]}
+    data = write_shares(tmp_path / "d", shares, ["S0", "S0", "E, round", "S0", "S0"])
+    found = data.class_shares(np.arange(5))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[0.75, 0.25], [0.5, 0.5], [0, 1], [1, 0], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(data.class_shares(np.array([3, 0])), found[[3, 0]])
+
+
+def test_shares_that_are_not_there(tmp_path):
+    data = write_shares(tmp_path / "d", {"S0": [0.5, 0.5]}, ["S0", "E, round"])
+    with pytest.raises(UserError, match=r"d has no column class_share_E, round, the share of a class, which --soft-cl"):
+        data.class_shares(np.arange(2))
+
+
+def test_a_share_beyond_one_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"class_share_S0 of 'g1' is 1\.5, and no galaxy has any"):
+        write_shares(tmp_path / "d", {"S0": [0.5, 1.5]}, ["S0", "E, round"])

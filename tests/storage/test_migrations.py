@@ -232,6 +232,10 @@ def test_classes_of_version_7_are_called_by_their_names():
     assert [m.label for m in morphologies_of(found["classes"])] == ["Spiral", "SAb"]
 
 
+def test_runs_of_version_8_are_told_one_class_a_galaxy():
+    assert MIGRATIONS[8]({"config": {"classes": ["a", "b"]}})["config"]["soft_classes"] is False
+
+
 def test_generators_of_version_6_draw_profiles_at_half_the_side():
     old = {"config": {"kind": "flux", "diffusion": False, "telescope": "on", "generator": "frame"}}
     assert MIGRATIONS[6](old)["config"]["profiles"] == "coarse"
