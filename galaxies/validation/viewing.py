@@ -66,7 +66,7 @@ class Viewer:
     def of_dataset(cls, data: PreparedDataset) -> Viewer:
         """Return how to look at the images of a dataset, and at those that are compared with them."""
         if not data.layout.is_flux:
-            return DISPLAY_VIEWER
+            return cls(data.layout)
         told = data.settings(())
         return cls(data.layout, told["softening"], told["pixel_scale"], data.seen_widths("train"))
 
