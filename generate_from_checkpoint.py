@@ -27,7 +27,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config_physics import Attribute
-from galaxies.command_line import Parser, add_device_option, add_solver_options, run_script, solver_settings
+from galaxies.command_line import (
+    Parser,
+    add_device_option,
+    add_solver_options,
+    need_packages,
+    run_script,
+    solver_settings,
+)
 from galaxies.generation.request_options import (
     add_request_options,
     attributes_of_user,
@@ -42,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     own = attributes_of_user(words, _parser())
     options = _parser(own).parse_args(with_values(words, own))
     asked = read_request_options(options)
+    if options.spectrum:
+        need_packages("astropy")
     # torch loads only after the options are known to be right
     from galaxies.compute.ranks import Ranks
     from galaxies.generation.answering import answer
@@ -59,6 +68,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser(own: Sequence[Attribute] = ()) -> Parser:
     parser = Parser(description=__doc__)
     add_request_options(parser, Path("generated"), own)
+    parser.add_argument(
+        "--spectrum",
+        action="store_true",
+        help="of runs of flux with a redshift: also write each galaxy's spectrum, a template with its magnitudes, as a "
+        "FITS table in spectra/",
+    )
     add_device_option(parser)
     add_solver_options(parser)
     return parser

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 # What a folder of `galaxies/` may import besides itself, `common` and `config_physics`; DESIGN says it in a table, and
 # CONTRIBUTING.md explains it. "models" are gan_model, diffusion_model and physics_model. A new file needs no entry.
 _BELOW_MODELS = ("images", "measure", "telescope", "networks")
-_BELOW_GENERATION = (*_BELOW_MODELS, "compute", "tables", "storage", "datasets", "models")
+_BELOW_GENERATION = (*_BELOW_MODELS, "compute", "tables", "storage", "datasets", "spectra", "models")
 MAY_IMPORT = {
     "common": (),
     "config_physics": (),
@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "tables": (),
     "storage": ("compute", "models"),
     "telescope": ("compute", "images"),
+    "spectra": ("telescope",),
     "datasets": ("compute", "tables", "images", "measure", "telescope"),
-    "mock_survey": ("compute", "tables", "measure", "telescope", "datasets"),
+    "mock_survey": ("compute", "tables", "measure", "telescope", "spectra", "datasets"),
     "networks": ("images", "measure", "telescope"),
     "models": _BELOW_MODELS,
     "generation": _BELOW_GENERATION,

@@ -208,7 +208,7 @@ PICTURES = Kind(
     "generated galaxies",
     (
         *("grid.png", "catalogue.csv", "images.npz", "observation.json"),
-        *("images/*.png", "images/*.fits"),  # those that the catalogue names
+        *("images/*.png", "images/*.fits", "spectra/*.fits"),  # those that the catalogue names
     ),
     lambda folder: begins_with("file", "seed", "morphology")(folder / "catalogue.csv"),
     _names_in_catalogue,

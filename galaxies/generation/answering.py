@@ -58,6 +58,9 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
             f"--format {options.format} is for up to {SHARD_SIZE:,} images that one process writes without "
             "--shard-size: shards are npy, fits-table or webdataset"
         )
+    spectra = bool(getattr(options, "spectrum", False))  # which observe.py does not ask for
+    if in_shards and spectra:
+        raise UserError("--spectrum is for images of which each has a file of its own: shards have many in one")
     if in_shards and options.names is not None:
         raise UserError("--names is for images of which each has a file of its own: shards have many in one")
     for option, value in (("--catalogue-format", options.catalogue_format), ("--measure", options.measure)):
@@ -73,6 +76,6 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
         done = generate_shards(sampler, requests, options.out, size, checkpoint, rank, inputs, *kinds, measure)
     else:
         few = requests.part(0, len(requests))
-        done = generate_pictures(sampler, few, options.out, asked.formats, inputs, options.names == "requests")
+        done = generate_pictures(sampler, few, options.out, asked.formats, inputs, options.names == "requests", spectra)
     if rank.is_first:
         print(done)

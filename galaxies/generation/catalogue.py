@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.provenance import file_stems, grid_texts, png_texts
 from galaxies.generation.requests import Requests, RequestSequence
 from galaxies.generation.sampler import GalaxySampler
+from galaxies.generation.spectrum_files import SpectrumOf, check_spectra, spectrum_of, warnings_about, write_spectrum
 from galaxies.images.grids import plain_grid, save_picture, to_picture
 from galaxies.measure.statistics_table import PLACES, Measured
 
+Spectra = tuple[Sequence[tuple[float, float]], Sequence[SpectrumOf]]  # edges of the bands, and one a galaxy
 GRID_LIMIT = 256  # images in the grid
 OBSERVATION = "observation.json"  # what a survey observed with
 
@@ -116,19 +119,22 @@ def generate_pictures(
     formats: set[str],
     inputs: Sequence[Path] = (),
     told: bool = False,
+    with_spectra: bool = False,
 ) -> str:
     """Generate a few galaxies, write them (see `write_pictures`), and say in a sentence what was done.
 
-    Files are numbered, or their names are `told` by what was asked for; see `file_stems`.
+    Files are numbered, or their names are `told` by what was asked for; see `file_stems`. `with_spectra` each has the
+    spectrum that its magnitudes and redshift imply, see `spectrum_files`; what these miss is said on standard error.
 
     Raises
     ------
     UserError
-        If the folder holds something else of this program, or cannot be written.
+        If the folder holds something else of this program, or cannot be written; or the run can have no spectra.
     """
     facts = sampler.facts
+    edges = check_spectra(sampler.config) if with_spectra else []
     names = file_stems(requests, sampler.config) if told else numbered_names(len(requests))
-    check_folder(out, PICTURES, file_names(names, formats, facts), inputs)  # before the work
+    check_folder(out, PICTURES, file_names(names, formats, facts, with_spectra), inputs)  # before the work
     images, tables = [], []
     with tqdm(total=len(requests), unit=" images", desc="generating", disable=len(requests) < 64) as bar:
         for block, table in generate_blocks(sampler, requests):
@@ -137,7 +143,12 @@ def generate_pictures(
             bar.update(len(block))
     catalogue = pd.concat(tables, ignore_index=True)
     drawn, pictures = torch.cat(images), sampler.pictures
-    write_pictures(out, formats, drawn, catalogue, sampler.attributes, inputs, pictures, facts, names)
+    spectra: Spectra | None = None
+    if with_spectra:
+        spectra = edges, [spectrum_of(row, facts.bands, edges) for _, row in catalogue.iterrows()]
+        for sentence in warnings_about(spectra[1]):
+            print(f"warning: {sentence}", file=sys.stderr)
+    write_pictures(out, formats, drawn, catalogue, sampler.attributes, inputs, pictures, facts, names, spectra)
     return f"{len(requests)} galaxies in {out} ({sampler.describe()})"
 
 
@@ -147,12 +158,15 @@ def numbered_names(count: int) -> list[str]:
     return [f"galaxy_{k:0{digits}d}" for k in range(count)]
 
 
-def file_names(names: Sequence[str], formats: set[str], facts: ImageFacts | None = None) -> list[str]:
+def file_names(
+    names: Sequence[str], formats: set[str], facts: ImageFacts | None = None, with_spectra: bool = False
+) -> list[str]:
     """Return the files that galaxies of these names are written to, relative to their folder."""
     single = [f"images/{name}.{ending}" for ending in formats - {"npz"} for name in names]
     archive = ["images.npz"] if "npz" in formats else []
     observation = [OBSERVATION] if facts is not None and facts.observation else []
-    return ["grid.png", "catalogue.csv", *archive, *observation, *single]
+    spectra = [f"spectra/{name}.fits" for name in names] if with_spectra else []
+    return ["grid.png", "catalogue.csv", *archive, *observation, *single, *spectra]
 
 
 def write_pictures(
@@ -165,6 +179,7 @@ def write_pictures(
     pictures: Callable[[Tensor], Tensor] = lambda images: images,
     facts: ImageFacts | None = None,
     names: Sequence[str] | None = None,
+    spectra: Spectra | None = None,
 ) -> None:
     """Write a grid, a catalogue, the images in the chosen formats, and what observed them: all of it, or nothing.
 
@@ -188,6 +203,8 @@ def write_pictures(
         Needed of flux.
     names : sequence of str, N, optional
         Of the files, without endings; by default their numbers.
+    spectra : (edges of the bands, spectra), optional
+        As `spectrum_files` makes them, N; a galaxy without a spectrum gets no file.
 
     Raises
     ------
@@ -198,7 +215,7 @@ def write_pictures(
     names = numbered_names(len(catalogue)) if names is None else names
     catalogue.insert(0, "file", list(names))
     said = facts or ImageFacts()
-    where = output_folder(out, PICTURES, file_names(names, formats, facts), inputs)
+    where = output_folder(out, PICTURES, file_names(names, formats, facts, spectra is not None), inputs)
     with where as folder, plain_errors(out):
         if formats - {"npz"}:
             (folder / "images").mkdir()
@@ -211,6 +228,12 @@ def write_pictures(
             if "fits" in formats:
                 with (folder / "images" / f"{name}.fits").open("wb") as file:
                     write_fits(file, images[k], catalogue.iloc[k], attributes, facts)
+        if spectra is not None:
+            (folder / "spectra").mkdir()
+            for k, found in enumerate(spectra[1]):
+                if found.fitted is not None:
+                    with (folder / "spectra" / f"{names[k]}.fits").open("wb") as file:
+                        write_spectrum(file, found, catalogue.iloc[k], attributes, said, spectra[0])
         if "npz" in formats:
             columns: dict[str, Any] = {
                 str(name): column.to_numpy() for name, column in catalogue.items() if column.dtype.kind in "fib"

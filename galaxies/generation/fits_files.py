@@ -111,6 +111,21 @@ def write_fits(
         header["OBJECT"] = ("synthetic galaxy", "nothing on the sky")
         header["BUNIT"] = ("display", "asinh-stretched display value, 0 to 255")
         header["PLANES"] = ("R,G,B", "display colors, no bands of a telescope")
+    describe_galaxy(header, row, attributes, facts, date)
+    if not facts.is_flux:
+        # FITS counts rows from the bottom.
+        write_units(file, fits.HDUList([fits.PrimaryHDU(image.numpy()[:, ::-1], header)]))
+        return
+    units = fits.HDUList([fits.PrimaryHDU(image.numpy().astype(np.float32, copy=False), header)])
+    if facts.psfs is not None:
+        units.append(psf_extension(facts, facts.psfs))
+    write_units(file, units)
+
+
+def describe_galaxy(
+    header: fits.Header, row: pd.Series, attributes: Sequence[Attribute], facts: ImageFacts, date: str = ""
+) -> None:
+    """Say in a header that a galaxy is synthetic, what was asked for, and what was measured on its image."""
     header["SYNTHETI"] = (True, "drawn by a neural network, not observed")
     header["CREATOR"] = (SOFTWARE, "program that wrote this file")
     if date:
@@ -136,17 +151,9 @@ def write_fits(
         header["NEAREST"] = (float(f"{row['nearest_real']:.7g}"), "spreads from the request to a real galaxy")
     describe_origin(header, facts)
     header["COMMENT"] = SYNTHETIC
-    if not facts.is_flux:
-        # FITS counts rows from the bottom.
-        _write(file, fits.HDUList([fits.PrimaryHDU(image.numpy()[:, ::-1], header)]))
-        return
-    units = fits.HDUList([fits.PrimaryHDU(image.numpy().astype(np.float32, copy=False), header)])
-    if facts.psfs is not None:
-        units.append(psf_extension(facts, facts.psfs))
-    _write(file, units)
 
 
-def _write(file: IO[bytes], units: fits.HDUList) -> None:
+def write_units(file: IO[bytes], units: fits.HDUList) -> None:
     """Write a file with checksums, in whose comments no time stands: the same galaxy has the same bytes."""
     units.update_extend()
     for unit in units:

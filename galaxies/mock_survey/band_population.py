@@ -1,9 +1,9 @@
 """The galaxies of the mock survey in any bands: what a telescope finds, and how bright each part is in each band.
 
 Shapes, luminosities, colours at rest, masses and sizes are those of the display survey (`population.py`). Here the
-colours come from spectra (`spectra.py`): each part of a galaxy is a mixture of old and young stars behind dust that
-has the part's colour at rest, so that colours tell the redshift, arms and star-forming knots are blue and dust lanes
-red by as much as the band and the redshift make of it.
+colours come from spectra (`galaxies/spectra/templates.py`): each part of a galaxy is a mixture of old and young stars
+behind dust that has the part's colour at rest, so that colours tell the redshift, arms and star-forming knots are blue
+and dust lanes red by as much as the band and the redshift make of it.
 
 Kept are galaxies that the survey resolves, that fit the frame, and that stand out of the noise. Redshifts are drawn
 evenly as far as there are such galaxies, and not by volume: networks learn most from data that cover a range.
@@ -20,10 +20,11 @@ import numpy as np
 from config_physics import AB_ZERO_POINT
 from galaxies.common.cosmology import arcsec_per_kpc, distance_modulus
 from galaxies.common.errors import UserError
-from galaxies.mock_survey import population, spectra
+from galaxies.mock_survey import population
 from galaxies.mock_survey.classes import Family, mock_class
 from galaxies.mock_survey.galaxy_table import BandExposure, BandTable, Palette, Structure, joined
 from galaxies.mock_survey.structure import normal_within
+from galaxies.spectra import templates as spectra
 from galaxies.telescope.profiles import AIRY
 from galaxies.telescope.surveys import Survey
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from config_physics import MORPHOLOGY_NAMES
-from galaxies.mock_survey import band_population, spectra
+from galaxies.mock_survey import band_population
 from galaxies.mock_survey.band_population import Frame, check_frame, draw_blocks, mixture
 from galaxies.mock_survey.galaxy_table import columns_of
+from galaxies.spectra import templates as spectra
 from galaxies.telescope.surveys import Survey, SurveyBand, find_survey
 
 pytest.importorskip("surveycodex")

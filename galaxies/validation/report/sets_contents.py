@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -97,6 +98,12 @@ class Telescope(Part):
     verdict: Verdict
     remaining: list[tuple[str, float]]
 
+    @property
+    def said(self) -> str:
+        """What the difference is, in words: of what could not be matched nobody can tell."""
+        doubt = self.unknown and self.verdict in ("both", "galaxies")
+        return VERDICTS[self.verdict] + (", or a blur that cannot be told from them" if doubt else "")
+
     @classmethod
     def of(
         cls,
@@ -182,6 +189,11 @@ class SetsReport(Part):
     sets: list[SetCompared]
     seconds: dict[Name, float]
 
+    @property
+    def called(self) -> str:
+        """The reference's folder, for a title."""
+        return PurePath(self.reference.path).name or self.reference.path
+
     def measures(self) -> list[str]:
         """Return the names of the distances that sum the sets up, as far as any set has them."""
         return list(dict.fromkeys(label for found in self.sets for label in found.multiples()))
@@ -208,7 +220,7 @@ def sentence_of(found: SetCompared, known: str) -> str:
     if found.telescope.part is None:
         return text
     away = f"{found.telescope.part:.0%} of the difference goes away with one telescope for both"
-    return f"{text}; {away}: {VERDICTS[found.telescope.verdict]}"
+    return f"{text}; {away}: {found.telescope.said}"
 
 
 _REPORT = TypeAdapter(SetsReport)

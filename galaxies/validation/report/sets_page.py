@@ -14,7 +14,7 @@ from galaxies.validation.report.cells import ALL
 from galaxies.validation.report.drawing import color_of
 from galaxies.validation.report.figures import level_of_multiple
 from galaxies.validation.report.page import Notes
-from galaxies.validation.report.sets_contents import SPACES, VERDICTS, Ends, SetsReport
+from galaxies.validation.report.sets_contents import SPACES, Ends, SetsReport
 from galaxies.validation.report.templates import FOLDER, render
 from galaxies.validation.viewing import statistics_of
 
@@ -57,7 +57,6 @@ def build_sets_page(report: SetsReport, pictures: SetsPictures, plots: dict[str,
         statistics=statistics_of(report.reference.kind, report.reference.bands),
         spaces=SPACES,
         measures=report.measures(),
-        verdicts=VERDICTS,
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from galaxies.mock_survey import spectra
-from galaxies.mock_survey.spectra import OLD, YOUNG, dust_curve, dust_in_bands, rest_ratio, seen_light
+from galaxies.spectra import templates as spectra
+from galaxies.spectra.templates import OLD, YOUNG, dust_curve, dust_in_bands, rest_ratio, seen_light
 from galaxies.telescope.surveys import SurveyBand
 
 FILES = {OLD: "CWW_E_ext.sed", YOUNG: "CWW_Im_ext.sed"}

@@ -23,7 +23,8 @@ OLD, YOUNG = "old", "young"
 REST_R = (552.0, 691.0)  # nanometres: the band in which spectra have unit flux at rest
 REST_G = (400.0, 552.0)
 _RESOLUTION = 4000  # points of the integrals, equally spaced in the logarithm of wavelength
-_RANGE = (120.0, 3500.0)  # nanometres
+RANGE = (120.0, 3500.0)  # nanometres at rest that the templates cover
+RESOLVING_POWER = 100  # wavelength over the width of the finest feature
 # Wavelength in nanometres, flux density a unit of frequency over that at 620 nm.
 # fmt: off
 _SPECTRA: dict[str, tuple[tuple[float, float], ...]] = {
@@ -106,13 +107,33 @@ def _mean(population: str, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return (edges[1] - edges[0]) / width[0] / ((edges[3] - edges[2]) / width[1])
 
 
+def flux_density(population: str, wavelength_nm: np.ndarray) -> np.ndarray:
+    """Return the flux density a unit of frequency of stars at rest over what r sees of them, without dust.
+
+    Parameters
+    ----------
+    population : str
+        `OLD` or `YOUNG`.
+    wavelength_nm : ndarray, any shape, 120 to 3500 nanometres
+    """
+    place, total = _integral(population)
+    edges = np.log(REST_R)
+    in_r = np.diff(np.interp(edges, place, total))[0] / (edges[1] - edges[0])
+    return _density(population, np.log(np.asarray(wavelength_nm, dtype=np.float64))) / in_r
+
+
+def _density(population: str, place: np.ndarray) -> np.ndarray:
+    """Return the flux density of the table at logarithms of wavelength."""
+    wavelength, flux = np.array(_SPECTRA[population]).T
+    # Beyond the last point, the tail of a hot body (Rayleigh & Jeans).
+    wavelength, flux = np.append(wavelength, RANGE[1]), np.append(flux, flux[-1] * (wavelength[-1] / RANGE[1]) ** 2)
+    return np.exp(np.interp(place, np.log(wavelength), np.log(flux)))
+
+
 @cache
 def _integral(population: str) -> tuple[np.ndarray, np.ndarray]:
     """Return logarithms of wavelength, and the integral of the flux density over them from the first on."""
-    wavelength, flux = np.array(_SPECTRA[population]).T
-    # Beyond the last point, the tail of a hot body (Rayleigh & Jeans).
-    wavelength, flux = np.append(wavelength, _RANGE[1]), np.append(flux, flux[-1] * (wavelength[-1] / _RANGE[1]) ** 2)
-    place = np.log(np.geomspace(_RANGE[0], _RANGE[1], _RESOLUTION))
-    density = np.exp(np.interp(place, np.log(wavelength), np.log(flux)))
+    place = np.log(np.geomspace(RANGE[0], RANGE[1], _RESOLUTION))
+    density = _density(population, place)
     steps = np.diff(place) * (density[1:] + density[:-1]) / 2
     return place, np.append(0.0, steps.cumsum())
