@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from config_physics import FLUX_CATALOGUE_ATTRIBUTES, MOST_CLASSES, Morphology, morphologies_of, morphology_index
+from galaxies.common.attributes import Attribute, AttributeOption
 from galaxies.common.errors import UserError, shown
 from galaxies.datasets.class_options import share_columns, sort_rows
+from galaxies.datasets.own_attributes import check_options, own_attribute, read_named
 from galaxies.tables.class_rules import ClassRules, RuleColumns
 from galaxies.tables.classes import names_of_labels
 from galaxies.tables.identifiers import read_ids, refuse_repeated, stripped
@@ -49,6 +51,8 @@ class Catalogue(NamedTuple):
         Which numbers are attributes of galaxies, and which are columns that were asked for and are none.
     unused : int
         Galaxies without a class.
+    own : tuple of Attribute
+        Those of the attributes that are of the user's own.
     """
 
     galaxies: pd.DataFrame
@@ -56,6 +60,7 @@ class Catalogue(NamedTuple):
     attributes: tuple[str, ...]
     extras: tuple[str, ...]
     unused: int
+    own: tuple[Attribute, ...] = ()
 
 
 def column_names(text: str) -> dict[str, str]:
@@ -78,6 +83,7 @@ def read_catalogue(
     measured: Sequence[str] = (),
     rules: ClassRules | None = None,
     allow_empty_class: bool = False,
+    own: Sequence[AttributeOption] = (),
 ) -> Catalogue:
     """Read the galaxies of a table, and more of them from others with the same ids.
 
@@ -97,6 +103,8 @@ def read_catalogue(
         column morphology does.
     allow_empty_class : bool
         Accept that a rule takes no galaxy.
+    own : sequence of AttributeOption
+        Columns that are attributes of the user's own.
 
     Raises
     ------
@@ -109,7 +117,10 @@ def read_catalogue(
         raise UserError(f"--columns {wrong}={columns[wrong]}: {wrong} is measured on the images, so leave it out")
     per_band = [f"{name}_{band}" for name in _PER_BAND for band in bands]
     known = ("object_id", "morphology", *_TEXTS, *FLUX_CATALOGUE_ATTRIBUTES, *_PER_BAND, *per_band)
+    check_options(own)
+    options = {option.name: option for option in own}
     names = {name: name for name in known if name not in measured} | dict(columns)
+    names |= {name: option.column for name, option in options.items()}
     wanted = {column.lower() for column in names.values()} | set(rules.columns if rules else ())
     tables = [read_table(file, wanted) for file in files]
     ids = [_ids_of(table, names["object_id"]) for table in tables]
@@ -120,10 +131,12 @@ def read_catalogue(
         name: next((k for k, table in enumerate(tables) if column.lower() in table.cells), -1)
         for name, column in names.items()
     }
-    for name, column in columns.items():
+    asked_by = {name: f"--columns {name}={column}" for name, column in columns.items()}
+    asked_by |= {name: f"--attribute {name}" for name in options}
+    for name, asked in asked_by.items():
         if where[name] < 0:
             has = "; ".join(f"{table.file} has {listed([*table.cells, *table.others])}" for table in tables)
-            raise UserError(f"no column {column} is there, which --columns {name}={column} names: {has}")
+            raise UserError(f"no column {names[name]} is there, which {asked} names: {has}")
     attributes, extras = [], []
     for name, k in where.items():
         if k < 0 or name in ("object_id", "morphology"):
@@ -132,6 +145,11 @@ def read_catalogue(
         if name in _TEXTS:
             texts = [stripped(text) for text in tables[k].cells[column]]
             rows[name] = [texts[place] if place >= 0 else "" for place in places[k]]
+            continue
+        if name in options:
+            values = np.append(read_named(tables[k], options[name], readers[k]), np.nan)
+            rows[name] = values[places[k]]
+            attributes.append(name)
             continue
         quantity = _quantity(name)
         values = np.append(readers[k].read(column, quantity), np.nan)  # the last for those that are not there
@@ -149,8 +167,8 @@ def read_catalogue(
     unused = 0
     rows["morphology"] = NO_CLASS
     if rules is not None:
-        asked = _columns_of(tables, places, {name: names[name] for name, k in where.items() if k >= 0})
-        rows = rows.drop(columns="morphology").join(sort_rows(rules, asked, allow_empty_class))
+        by_meaning = _columns_of(tables, places, {name: names[name] for name, k in where.items() if k >= 0})
+        rows = rows.drop(columns="morphology").join(sort_rows(rules, by_meaning, allow_empty_class))
         unused = int(rows["morphology"].isna().sum())
         if unused == len(rows):
             raise UserError(f"no galaxy of {files[0]} is of a class of {rules.name}: choose other rules")
@@ -164,7 +182,8 @@ def read_catalogue(
         rows = rows[rows["morphology"] != ""].reset_index(drop=True)
         found, class_names = classes_of(rows["morphology"].tolist(), f"column {column} of {tables[k].file}")
         rows["morphology"], classes = found, morphologies_of(class_names)
-    return Catalogue(rows, classes, tuple(attributes), tuple(extras), unused)
+    told = tuple(own_attribute(option, rows[name].to_numpy(np.float64)) for name, option in options.items())
+    return Catalogue(rows, classes, tuple(attributes), tuple(extras), unused, told)
 
 
 def _columns_of(tables: Sequence[Table], places: Sequence[np.ndarray], meant: Mapping[str, str]) -> RuleColumns:

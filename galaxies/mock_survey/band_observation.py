@@ -33,6 +33,7 @@ from galaxies.mock_survey.light_transforms import half_light_radius, transformed
 from galaxies.mock_survey.observation import BLOCK, stream_of
 from galaxies.mock_survey.population import class_of
 from galaxies.mock_survey.sersic import SersicTransform
+from galaxies.mock_survey.star_formation import luck_of_spectra, spectral_columns
 from galaxies.telescope.fourier import FourierGrid, fft_size
 from galaxies.telescope.observing import Noise, gathered, noisy
 from galaxies.telescope.profiles import AIRY, profile_of
@@ -172,6 +173,7 @@ class BandSurvey:
             for name, values in known.items():
                 columns.setdefault(name, np.empty((len(numbers), *values.shape[1:])))[rows] = values
 
+        luck = luck_of_spectra(self.seed, blocks, BLOCK)
         parts: list[_Part] = []
         drawn = map_on_cores(partial(self._draw, blocks, morphologies), range(len(MORPHOLOGY_NAMES)))
         for morphology, table in zip(MORPHOLOGY_NAMES, drawn, strict=True):
@@ -180,6 +182,7 @@ class BandSurvey:
             known |= {"psf_fwhm": table.exposure.psf_fwhm, "noise": table.exposure.sky_noise}
             known |= {"true_axis_ratio": table.structure.axis_ratio}
             put(known | _orientation(table.structure) | told_structure(table.structure), rows)
+            put(spectral_columns(table, luck[rows]), rows)
             kinds = mock_class(morphology).kinds(table.structure)
             for kind in sorted(set(kinds)):
                 chosen = np.flatnonzero(kinds == kind)

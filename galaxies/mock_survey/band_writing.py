@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from galaxies.measure.flux import flux_attributes, measure_flux
 from galaxies.measure.flux_model import width_by_wings
 from galaxies.mock_survey.band_observation import BandGalaxies, BandSurvey, Frame
 from galaxies.mock_survey.sorting import MockClasses
+from galaxies.mock_survey.star_formation import SPECTRAL_ATTRIBUTES
 from galaxies.mock_survey.writing import blocks_at_once
 from galaxies.tables.class_rules import ClassRules
 from galaxies.telescope.profiles import profile_of
@@ -98,7 +100,8 @@ def write_band_dataset(
         "telescope": _telescope(frame),
         **({} if chosen_by is None else {"chosen_by": _telescope(chosen_by)}),
     }
-    layout, extra = classes.layout(layout_of(frame)), (*truth_columns(frame), *classes.share_columns)
+    layout = dataclasses.replace(classes.layout(layout_of(frame)), own=SPECTRAL_ATTRIBUTES)
+    extra = (*truth_columns(frame), *classes.share_columns)
     # Fewer galaxies than classes cannot hold every class.
     writer = DatasetWriter(
         out, frame.image_size, 1.0, provenance, overwrite, classes.may_be_empty, extra, layout=layout

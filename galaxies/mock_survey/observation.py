@@ -39,6 +39,7 @@ from galaxies.mock_survey.light import (
 )
 from galaxies.mock_survey.light_transforms import half_light_radius, transformed
 from galaxies.mock_survey.sersic import SersicTransform
+from galaxies.mock_survey.star_formation import luck_of_spectra, spectral_columns
 from galaxies.mock_survey.votes import draw_votes
 from galaxies.telescope.fourier import FourierGrid, fft_size
 
@@ -71,7 +72,7 @@ class Galaxies:
         frame), and those that only a simulation knows: true_half_light_radius (arcseconds, of the circle about the
         light's centroid, before seeing), true_axis_ratio (of the disc or the spheroid; in a merger, the primary's)
         and true_flux (nanomaggies in r). arm_count, bar and bulge are those of `told_structure`, NaN where a class has
-        none.
+        none. And what a spectrum would tell, see `spectral_columns`.
     votes : dict of str to ndarray, (N,), int64
         What people would say, see `votes.py`.
     """
@@ -90,7 +91,8 @@ _JUDGED = ("axis_ratio", "bulge_fraction", "bar_fraction", "arm_strength", "num_
 class _Drawn(NamedTuple):
     """What whole blocks hold, N galaxies, of which the first `keep` are wanted.
 
-    `tables` has the rows of each class among the N, and its galaxies; `votes` is of each block.
+    `tables` has the rows of each class among the N, and its galaxies; `votes` is of each block; `luck`, (N, `LUCK`),
+    are the numbers that decide on spectra.
     """
 
     numbers: np.ndarray
@@ -98,6 +100,7 @@ class _Drawn(NamedTuple):
     morphologies: np.ndarray
     tables: dict[str, tuple[np.ndarray, GalaxyTable[np.ndarray]]]
     votes: list[dict[str, np.ndarray]]
+    luck: np.ndarray
 
 
 class _Rendering(NamedTuple):
@@ -179,7 +182,8 @@ class MockSurvey:
             votes.append(
                 draw_votes(morphologies[part], {name: values[part] for name, values in structure.items()}, rng)
             )
-        return _Drawn(numbers, end - first_block * BLOCK, morphologies, tables, votes)
+        luck = luck_of_spectra(self.seed, range(first_block, end_block), BLOCK)
+        return _Drawn(numbers, end - first_block * BLOCK, morphologies, tables, votes, luck)
 
     def _begin(self, drawn: _Drawn) -> list[_Rendering]:
         """Give the device a batch to render, and do not wait for it; a CPU renders each kind on one thread."""
@@ -204,6 +208,7 @@ class MockSurvey:
         for morphology, (rows, table) in drawn.tables.items():
             known = {name: getattr(table, name) for name in _KNOWN}
             known |= told_structure(table.structure)
+            known |= spectral_columns(table, drawn.luck[rows])
             known["frame_scale"] = table.exposure.frame_scale
             known["true_axis_ratio"] = table.structure.axis_ratio.copy()
             known["pixel_scale"] = table.exposure.frame_scale * self.frame_px / self.image_size

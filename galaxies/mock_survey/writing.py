@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure.statistics_table import measure_attributes
 from galaxies.mock_survey.observation import Galaxies, MockSurvey
 from galaxies.mock_survey.sorting import MockClasses
+from galaxies.mock_survey.star_formation import SPECTRAL_ATTRIBUTES
 from galaxies.mock_survey.votes import QUESTIONS, TOTAL_VOTES_RANGE, vote_fractions
 from galaxies.tables.class_rules import ClassRules
 
@@ -123,14 +125,14 @@ def write_dataset(
     classes = MockClasses(rules, count, allow_empty_class)
     provenance = {"source": f"{MOCK_SOURCE} of seed {seed}", "rule": classes.rule, "command_line": command_line}
     extra = (*TRUTH_COLUMNS, *VOTE_COLUMNS, *classes.share_columns)
-    layout = classes.layout(DISPLAY)
+    layout = replace(classes.layout(DISPLAY), own=SPECTRAL_ATTRIBUTES)
     # Fewer galaxies than classes cannot hold every class.
     writer = DatasetWriter(out, image_size, CROP, provenance, overwrite, classes.may_be_empty, extra, layout=layout)
     survey = MockSurvey(seed, image_size, device=device)
     with writer:
         for batch in _with_progress(survey, count):
             known = _known(batch)
-            values = {name: known[name] for name in (*DISPLAY.columns, *extra) if name in known}
+            values = {name: known[name] for name in (*layout.columns, *extra) if name in known}
             values |= measure_attributes(batch.images, device)
             chosen = classes.sort(batch.morphologies, known)
             writer.append(

@@ -169,7 +169,7 @@ def test_classes_take_turns_and_all_columns_are_known(batch):
     assert set(batch.truth) == {
         *("redshift", "absolute_magnitude", "stellar_mass", "petro_r50_kpc", "pixel_scale", "true_axis_ratio"),
         *("true_half_light_radius", "true_magnitude_g", "true_magnitude_r", "true_magnitude_z"),
-        *("true_inclination", "true_position_angle", "arm_count", "bar", "bulge"),
+        *("true_inclination", "true_position_angle", "arm_count", "bar", "bulge", "log_ssfr", "d4000", "halpha_ew"),
     }
     of_discs = ("true_inclination", "arm_count", "bar", "bulge")
     assert all(np.isfinite(values).all() for name, values in batch.truth.items() if name not in of_discs)

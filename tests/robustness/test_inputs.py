@@ -56,6 +56,8 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
      ("files/gz2_hart16.csv.gz", "files/gz2_filename_mapping.csv", "files/images_gz2.zip")),
     ("--images", _LABELLED, ("pictures/0.png", "pictures")),
     ("--labels", _LABELLED, ("labels.csv",)),
+    ("--labels", f"{_LABELLED} --attribute d4000", ("labels.csv",)),
+    ("--catalogue", f"{_FITS} --attribute d4000", ("objects.csv",)),
     ("--classes", f"{_LABELLED} --classes classes.toml", ("classes.toml",)),
     ("--classes", "prepare_data.py gz2 --path files --classes classes.toml --out new", ("classes.toml",)),
     ("--classes", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --classes classes.toml --out new",

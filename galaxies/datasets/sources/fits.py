@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from galaxies.common.parsing import finite_numbers, positive_number, positive_nu
 from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.class_options import add_classes_option
 from galaxies.datasets.layout import DataLayout, FluxBand
+from galaxies.datasets.own_attributes import add_attribute_option
 from galaxies.datasets.preparing import FluxSource
 from galaxies.datasets.science_catalogue import NO_CLASS, Catalogue, column_names, read_catalogue
 from galaxies.datasets.science_cutouts import (
@@ -73,6 +75,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "a further column of numbers (default: columns are called by these names)",
     )
     add_classes_option(parser, "the table's columns", "the names in the column morphology, or one class without it")
+    add_attribute_option(parser, "Columns that no option names are left out.")
     parser.add_argument(
         "--bands",
         type=band_names,
@@ -309,9 +312,12 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         measured = [name for name in layout.attributes if name not in FLUX_CATALOGUE_ATTRIBUTES]
         rules = None if options.classes is None else read_class_rules(options.classes)
         catalogue = read_catalogue(
-            options.catalogue, options.columns, bands, measured, rules, options.allow_empty_class
+            *(options.catalogue, options.columns, bands, measured, rules, options.allow_empty_class),
+            options.attribute or (),
         )
-        layout = layout.with_classes(catalogue.classes)
+        layout = replace(layout.with_classes(catalogue.classes), own=catalogue.own)
+    elif options.attribute:
+        raise UserError("--attribute tells of a table's column: give it with --catalogue")
     elif options.classes is not None:
         raise UserError("--classes makes classes of a table's columns: give it with --catalogue")
     elif options.columns:

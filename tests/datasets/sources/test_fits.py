@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 
 import prepare_data
+from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.datasets import flux_preparing
+from galaxies.datasets.prepared import PreparedDataset
 
 fits = pytest.importorskip("astropy.io.fits")
 slow = pytest.mark.slow
@@ -716,3 +718,28 @@ def test_bands_that_lie_otherwise_on_the_sky(tmp_path, cards, said):
         fits.PrimaryHDU(galaxy(0, band)[0], header).writeto(tmp_path / "in" / f"1_{band}.fits")
     with pytest.raises(UserError, match=said):
         prepare(tmp_path, "--images", tmp_path / "in", "--bands", "g,r")
+
+
+def test_columns_of_the_user_become_attributes(tmp_path):
+    folder = write_cubes(tmp_path / "in", 4)
+    file = table(tmp_path / "t.csv", object_id=range(1, 5), H_ALPHA_EQW=[-1.5, 3, 40, ""], other=range(4))
+    other = table(tmp_path / "u.csv", object_id=[3, 2, 1], sfr=[1, 10, 0.5])
+    tables = ["--images", folder, "--zero-point", 22.5, "--catalogue", file, other]
+    named = ["--attribute", "halpha_ew:column=H_ALPHA_EQW,unit=Angstrom,scale=asinh", "--attribute", "sfr:scale=log"]
+    files = [f"cutout_{k}" for k in range(1, 5)]
+    file.write_text(file.read_text().replace("object_id", "number"))
+    pd.read_csv(file).assign(image=files, object_id=range(1, 5)).to_csv(file, index=False)
+    made = prepare(tmp_path, *tables, *named)
+    assert made.rows["halpha_ew"].tolist()[:3] == [-1.5, 3, 40] and np.isnan(made.rows["halpha_ew"][3])
+    assert made.rows["sfr"].tolist()[:3] == [0.5, 10, 1] and "other" not in made.rows
+    ew, sfr = made.manifest["own_attributes"]
+    assert (ew["unit"], ew["scale"], sfr["scale"]) == ("Angstrom", "asinh", "log")
+    assert made.manifest["units"]["halpha_ew"] == "Angstrom"
+    data = PreparedDataset.open(tmp_path / "out")
+    settings = data.settings(("halpha_ew", "sfr"))
+    assert settings["attribute_ranges"] == (ew["low"], ew["high"], sfr["low"], sfr["high"])
+    assert [row.scale for row in Config(attributes=("halpha_ew", "sfr"), **settings).attribute_rows] == ["asinh", "log"]
+    with pytest.raises(UserError, match=r"no column d4000 is there, which --attribute d4000 names: .*t\.csv has"):
+        prepare(tmp_path, *tables, "--attribute", "d4000")
+    with pytest.raises(UserError, match="--attribute tells of a table's column: give it with --catalogue"):
+        prepare(tmp_path, "--images", folder, "--attribute", "d4000")
