@@ -2,7 +2,7 @@
 // former request that still stands there is marked as such.
 
 import { setText } from "./elements.js";
-import { modelOf, request } from "./state.js";
+import { inSentence, modelOf, request } from "./state.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -189,7 +189,7 @@ export class Frame {
     setText(parts.support, isPreview ? `preview, ${words}` : words);
     const isOne = Object.values(state.values).filter((value) => value !== null).length === 1;
     const values = isOne ? "a value like this" : "values like these together";
-    const verdict = sentence?.(`${label.toLowerCase()} galaxies`, values) ?? "";
+    const verdict = sentence?.(`${inSentence(label)} galaxies`, values) ?? "";
     setText(parts.verdict, verdict || "\u00a0");
     parts.time.classList.toggle("past", Boolean(this.#marked));
     const name = `${label} galaxy, seed ${state.seed}`;

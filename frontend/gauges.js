@@ -1,7 +1,7 @@
 // Class buttons, sliders and their gauges: built from the server's table, one row for each attribute.
 
 import { make, setText } from "./elements.js";
-import { held, isSupported, modelOf, place as placeOf, rangeWords, valueAt, write } from "./state.js";
+import { held, inSentence, isSupported, modelOf, place as placeOf, rangeWords, valueAt, write } from "./state.js";
 
 const place = (attribute, value) => Math.min(1, Math.max(0, placeOf(attribute, value)));
 
@@ -166,7 +166,7 @@ export class Gauges {
     setText(
       parts.range,
       !range
-        ? `Known of no ${label.toLowerCase()} galaxy`
+        ? `Known of no ${inSentence(label)} galaxy`
         : isBeyond
           ? `Beyond most real galaxies, ${ends}`
           : isFree

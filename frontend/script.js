@@ -144,6 +144,8 @@ function render() {
   $("#csv").href = `api/catalogue.csv?${query}`;
 }
 
+const MANY_CLASSES = 20; // more scroll in a field of their own, so that the attributes stay in sight
+
 /** Show the classes of the model; a single one is no choice. */
 function showClasses() {
   const [fieldset, classes] = [$("#classes"), classesOf(catalogue, state.model)];
@@ -151,6 +153,7 @@ function showClasses() {
   if (fieldset.dataset.names !== names) {
     buildChoice(fieldset, classes.map((m) => ({ name: m.name, label: m.label, title: m.description, glyph: `glyph-${m.name}` })));
     fieldset.dataset.names = names;
+    fieldset.classList.toggle("many", classes.length > MANY_CLASSES);
   }
   fieldset.hidden = classes.length < 2;
   renderChoice(fieldset, state.morphology);

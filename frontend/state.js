@@ -202,3 +202,6 @@ function overlay(state, query, catalogue, notes) {
   }
   return next;
 }
+
+/** Return the label of a class as it stands within a sentence: spiral, but SAb and E. */
+export const inSentence = (label) => (/^\p{Lu}(\p{Ll}|[ -])/u.test(label) ? label[0].toLowerCase() + label.slice(1) : label);

@@ -3,7 +3,7 @@
 import { make, setText } from "./elements.js";
 import { isSeen, signed } from "./gauges.js";
 import { getJson, getPicture } from "./requests.js";
-import { modelOf, place, request, write } from "./state.js";
+import { inSentence, modelOf, place, request, write } from "./state.js";
 
 const STEPS = 13;
 const PIXELS = 128; // of a frame
@@ -216,7 +216,7 @@ export class Sweep {
 
   #summary(catalogue) {
     const { readings, attribute, morphology } = this.#film;
-    const label = catalogue.morphologies.find((m) => m.name === morphology).label.toLowerCase();
+    const label = inSentence(catalogue.morphologies.find((m) => m.name === morphology).label);
     if (!attribute.measured) return isSeen(attribute) ? `Photometry does not measure ${attribute.label}: there is no curve.` : `${attribute.label} cannot be measured on a picture: there is no curve.`;
     const inside = readings.filter((r) => r.measured !== null && r.support === "like");
     const which = `real ${label} galaxies`;

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from config_physics import morphologies_of
+from config_physics import Morphology
 from galaxies.common.device_errors import device_failure
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
@@ -400,12 +400,14 @@ class Services:
 
     def facts(self) -> Facts:
         """Return what `/api/model` says: the classes, and each model with its attributes."""
-        classes = dict.fromkeys(name for served in self.served.values() for name in served.classes)
+        classes: dict[str, Morphology] = {}  # of a name in several models, as the first calls it
+        for service in self.by_id.values():
+            for morphology in service.sampler.config.morphologies:
+                classes.setdefault(morphology.name, morphology)
         return Facts(
             default=next(iter(self.by_id)),
             morphologies=[
-                MorphologyFacts(name=m.name, label=m.label, description=m.description)
-                for m in morphologies_of(tuple(classes))
+                MorphologyFacts(name=m.name, label=m.label, description=m.description) for m in classes.values()
             ],
             models=[service.model.facts() for service in self.by_id.values()],
             real=None if self.real is None else self.real.describe(),

@@ -163,6 +163,7 @@ def _dataset(subject: Subject) -> Dataset:
         kind="flux" if layout.is_flux else "display",
         bands=list(layout.band_names),
         classes=list(layout.classes),
+        class_labels=list(layout.class_labels),
     )
 
 

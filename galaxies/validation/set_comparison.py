@@ -215,6 +215,7 @@ def _described(data: PreparedDataset, names: tuple[str, ...], galaxies: int, sca
         kind="flux" if data.layout.is_flux else "display",
         bands=list(names),
         classes=list(data.layout.classes),
+        class_labels=list(data.layout.class_labels),
         galaxies=galaxies,
         image_size=data.image_size,
         pixel_scale=scale if data.layout.is_flux else None,

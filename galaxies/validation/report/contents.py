@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from config_physics import Attribute, Morphology, attribute_table, morphologies_of
+from config_physics import MOST_CLASS_TEXT, Attribute, Morphology, attribute_table, morphologies_of
 from galaxies.common.attributes import attribute_defined
 from galaxies.datasets.layout import MOCK_SOURCE
 from galaxies.validation.report.cells import (
@@ -32,7 +32,7 @@ from galaxies.validation.report.cells import (
 from galaxies.validation.report.control import Control
 from galaxies.validation.report.realism import Realism
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 
 def _check_generation(seconds: dict[str, float]) -> dict[str, float]:
@@ -166,6 +166,7 @@ class Data(Part):
     kind: Literal["display", "flux"]
     bands: list[Name]
     classes: list[Name]
+    class_labels: list[Annotated[str, Field(max_length=MOST_CLASS_TEXT)]]  # none where nothing is told
 
     @property
     def is_flux(self) -> bool:
@@ -184,7 +185,7 @@ class Data(Part):
 
     def morphologies(self) -> tuple[Morphology, ...]:
         """Return the classes."""
-        return morphologies_of(self.classes)
+        return morphologies_of(self.classes, self.class_labels)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,16 @@ def color_of(index: int) -> str:
     return COLORS[index % len(COLORS)]
 
 
+def colors_of(count: int) -> list[str]:
+    """Return a colour for each of so many classes: those of `COLORS`, or where there are more, hues all around."""
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["turbo"](place)) for place in np.linspace(0.05, 0.95, count)]
+
+
 def png_of(figure: Figure) -> bytes:
     """Return a figure as a PNG."""
     buffer = io.BytesIO()

@@ -17,6 +17,7 @@ from galaxies.validation.report.drawing import (
     Line,
     Values,
     color_of,
+    colors_of,
     density,
     draw_distributions,
     draw_multiples,
@@ -41,6 +42,8 @@ _SEEN = (
     ("shape_asymmetry", "shape asymmetry", None),
 )
 _MOST_COLUMNS = 6
+_MOST_NAMED = 10  # classes whose names a plot has room for
+_FEW = 5  # classes whose shares are read at a glance
 _POINTS = 600  # of a scatter plot; more hide each other
 
 Plot = Callable[[Report, "Pictures", dict[str, str]], "Figure | None"]
@@ -65,7 +68,7 @@ def draw_all(report: Report, pictures: Pictures) -> dict[str, dict[str, bytes]]:
 
 def _group_colors(together: str, classes: Sequence[str]) -> dict[str, str]:
     """Return the colour of all galaxies together and of each class."""
-    return {ALL: together} | {name: color_of(index) for index, name in enumerate(classes)}
+    return {ALL: together} | dict(zip(classes, colors_of(len(classes)), strict=True))
 
 
 def plot_samples(report: Report, pictures: Pictures, colors: dict[str, str]) -> Figure | None:
@@ -97,12 +100,13 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
     ]
     if not shown:
         return None
+    names = report.data.classes
     figure, axes = panels(len(shown), 3, (3.7, 3.4), colors)
     for axis, (column, attribute, instrument, measured) in zip(axes, shown, strict=True):
         requested = galaxies.values[:_POINTS, column]
-        for index, name in enumerate(report.data.classes):
+        for index, (name, color) in enumerate(zip(names, colors_of(len(names)), strict=True)):
             rows = np.flatnonzero(galaxies.classes[:_POINTS] == index)
-            axis.scatter(requested[rows], measured[rows], s=7, color=color_of(index), alpha=0.65, lw=0, label=name)
+            axis.scatter(requested[rows], measured[rows], s=7, color=color, alpha=0.65, lw=0, label=name)
         low, high = np.nanmin(requested), np.nanmax(requested)
         axis.plot([low, high], [low, high], color=colors["ink"], lw=1)
         if attribute.scale != "linear":
@@ -112,7 +116,11 @@ def plot_control(report: Report, pictures: Pictures, colors: dict[str, str]) -> 
         axis.set_title(f"{attribute.label}, by {instrument}")
         axis.set_xlabel(f"requested{f' [{attribute.unit}]' if attribute.unit else ''}")
         axis.set_ylabel("measured")
-    legend(axes[0], colors, handletextpad=0.1, markerscale=2)
+    if len(names) <= _MOST_NAMED:
+        legend(axes[0], colors, handletextpad=0.1, markerscale=2)
+    else:  # beside the points, which it would hide
+        said = {"frameon": False, "labelcolor": colors["ink"], "fontsize": 8, "markerscale": 2}
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, **said)
     return figure
 
 
@@ -121,7 +129,9 @@ def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -
     shown = {name: cell for name, cell in report.control.classes.items() if not isinstance(cell, LeftOut)}
     if not shown:
         return None
-    figure, axes = panels(len(shown), 3, (3.7, 3.4), colors)
+    names = report.data.classes
+    side = max(1.0, len(names) / _MOST_NAMED)  # of many classes each has as much room
+    figure, axes = panels(len(shown), 3 if side == 1 else 1, (3.7 * side, 3.4 * side), colors)
     titles = {
         "real": f"{report.data.called} test galaxies",
         "test": "generated, as the test split",
@@ -132,9 +142,11 @@ def plot_confusion(report: Report, pictures: Pictures, colors: dict[str, str]) -
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), share in np.ndenumerate(shares):
             ink = "white" if share > 0.5 else "#1d2129"
-            axis.text(column, row, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
-        axis.set_xticks(range(len(shares)), report.data.classes, rotation=20)
-        axis.set_yticks(range(len(shares)), report.data.classes)
+            if share >= 0.005 or len(names) <= _FEW:
+                size = 9 if len(names) <= _FEW else 7
+                axis.text(column, row, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=size)
+        axis.set_xticks(range(len(shares)), names, rotation=20 if len(names) <= _FEW else 90)
+        axis.set_yticks(range(len(shares)), names)
         axis.set_xlabel("judged")
         axis.set_ylabel("true" if name == "real" else "requested")
         axis.set_title(titles[name])

@@ -108,6 +108,11 @@ def _from_4(plain: dict[str, Any]) -> dict[str, Any]:
     return plain | {"checkpoint": plain["checkpoint"] | {"source": None}}
 
 
+def _from_6(plain: dict[str, Any]) -> dict[str, Any]:
+    """Say that nobody told what classes are called."""
+    return plain | {"data": plain["data"] | {"class_labels": []}}
+
+
 # {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
 def _from_5(plain: dict[str, Any]) -> dict[str, Any]:
     """Say that there were no attributes but those of the program."""
@@ -116,5 +121,5 @@ def _from_5(plain: dict[str, Any]) -> dict[str, Any]:
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     **{1: _from_1, 2: _from_2, 3: _from_3},
-    **{4: _from_4, 5: _from_5},
+    **{4: _from_4, 5: _from_5, 6: _from_6},
 }

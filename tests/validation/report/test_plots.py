@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
 from galaxies.measure.statistics_table import STATISTICS
 from galaxies.validation.report import plots
 from galaxies.validation.report.cells import LeftOut
-from galaxies.validation.report.drawing import COLORS, THEMES
+from galaxies.validation.report.drawing import COLORS, THEMES, colors_of
 from galaxies.validation.report.report_file import from_plain
 from galaxies.validation.viewing import DISPLAY_VIEWER
 from tests.validation.reports import old_plain
@@ -177,3 +178,11 @@ def test_copies_are_distances_and_the_nearest_pairs(report, pictures):
     assert [text.get_text() for text in pairs.get_yticklabels()] == ["generated", "training"]
     assert list(pairs.get_yticks()) == [4, 12]
     assert plots.plot_copies(report, SimpleNamespace(nearest=None), LIGHT) is None
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 64])
+def test_every_class_has_a_colour_of_its_own(count):
+    colors = colors_of(count)
+    assert len(set(colors)) == len(colors) == count
+    assert all(re.fullmatch("#[0-9a-f]{6}", color) for color in colors)
+    assert count > 4 or colors == list(COLORS[:count])
