@@ -336,7 +336,12 @@ class Config:
     # Run
     data: str = setting("", "folder of the prepared dataset (default: the only one under data/)")
     run: str = setting("", "name of the run, a new folder in checkpoints/ and samples/ (default: the next free one)")
-    recipe: str = setting("default", "set of settings to start from", choices=("default", "paper"))
+    recipe: str = setting(
+        "default",
+        "set of settings to start from: that of the machine at hand (default), one for two CPU cores, for a laptop's "
+        "GPU or for a datacenter's, all of what stands here as it stands (full), or the original document's (paper)",
+        choices=("default", "cpu", "laptop", "datacenter", "full", "paper"),
+    )
     attributes: tuple[str, ...] = setting(
         ("size", "brightness", "ellipticity", "redshift"), "attributes to condition on, separated by commas"
     )

@@ -5,8 +5,8 @@
     python galaxy.py --data data/mine --start-from checkpoints/released/gan
 
 Without options it trains on the only dataset under data/; if there is none, it first renders a mock survey there. On
-a GPU that is the full recipe; on a CPU it is a quick setting of narrower networks and few epochs, printed before it
-starts. Ctrl-C saves; resume_training.py goes on. With --start-from the networks begin with trained weights, and only
+the machine at hand it chooses a recipe, whose settings, time and results are printed before it starts (--recipe chooses
+another). Ctrl-C saves; resume_training.py goes on. With --start-from the networks begin with trained weights, and only
 what these lack begins anew. Bands and classes are those of the dataset. On flux, attributes are such as magnitude_r,
 color_g_r, surface_brightness_r, size_arcsec, ellipticity and redshift; which are taken if none are named is printed.
 """
@@ -33,7 +33,7 @@ from galaxies.command_line import (
     run_script,
 )
 from galaxies.common.errors import UserError
-from galaxies.recipes import QUICK
+from galaxies.recipes import MACHINES, machine_recipe, machine_settings
 
 if TYPE_CHECKING:
     from galaxies.datasets.prepared import PreparedDataset
@@ -112,7 +112,8 @@ def run(options: argparse.Namespace, path: Path, start: Start | None = None) -> 
 
 
 def resolve_config(options: argparse.Namespace, data: PreparedDataset, start: Start | None = None) -> Config:
-    """Complete the user's options: what the dataset is and can give, a free name, and on a CPU the quick setting."""
+    """Complete the user's options: what the dataset is and can give, a free name, and what suits the machine."""
+    from galaxies.common import hardware
     from galaxies.compute.device import Engine
     from galaxies.training.fitting import default_attributes, fit_to_data
     from galaxies.training.runs import free_run_name
@@ -133,20 +134,17 @@ def resolve_config(options: argparse.Namespace, data: PreparedDataset, start: St
             of_data["attributes"] = default_attributes(data)
     config = config_from_options(options, taken, **of_data)
     engine = Engine.choose(config.device, config.precision)
-    if engine.device.type == "cpu" and config.recipe == "default":
-        settings, steps_by_arithmetic = QUICK[config.family]
-        quick = {name: value for name, value in settings.items() if name not in taken | given}
-        per_epoch = max(1, num_train // (quick | given)["batch_size"])
-        for name, steps in steps_by_arithmetic[engine.bf16].items():
-            epochs = max(1, round(steps / per_epoch * (64 / image_size) ** 2))
-            if name not in given:
-                quick[name] = min(epochs, getattr(Config, name))
-        config = config_from_options(options, taken, **of_data, **quick)
-        if quick:
-            print(f"no GPU: quick setting {_as_options(quick)}")
-            words = _as_options({n: getattr(Config, n) for n in quick} | given)
-            words += f" --start-from {shlex.quote(str(options.start_from))}" if start else ""
-            print(f"the full recipe is: python galaxy.py {words}")
+    memory_gb = hardware.memory_gb(engine.device)
+    if name := machine_recipe(config.recipe, engine.device.type, memory_gb):
+        chosen = taken | given
+        suited = machine_settings(name, config.family, engine.bf16, num_train, image_size, chosen)
+        config = config_from_options(options, taken, **of_data, **suited)
+        recipe = MACHINES[name]
+        words = f"recipe {name}, for {recipe.machine} and {recipe.duration[config.family]}"
+        print(f"{words}: {_as_options(suited)}" if suited else words)
+        if not chosen.keys() & (recipe.settings[config.family].keys() | {"pretrain_epochs", "epochs"}):
+            print(f"what came of it where it was measured: {recipe.expected[config.family]}")
+        print(f"others: --recipe {', '.join(one for one in (*MACHINES, 'full') if one != name)}")
     config, lines = fit_to_data(config, data, given, start.ranges() if start else {})
     if "attributes" in of_data:
         print(f"conditioned on {', '.join(config.attributes)}: --attributes chooses others")

@@ -82,7 +82,7 @@ def config_from_options(
     `taken` are settings of the run whose weights this one starts from.
     """
     wanted = {**(taken or {}), **given_settings(namespace)}
-    recipe = wanted.get("recipe", Config.recipe)
+    recipe = "paper" if wanted.get("recipe") == "paper" else "default"
     settings = {**fallbacks, **RECIPES[recipe]}
     if wanted.get("diffusion"):
         settings |= DIFFUSION_RECIPES[recipe]

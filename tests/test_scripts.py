@@ -123,15 +123,26 @@ def test_run_name_is_made_from_any_folder_name(dataset_path, tmp_path):
 def test_quick_setting_on_a_cpu_says_what_it_chose(dataset_path, tmp_path):
     options = ["--data", dataset_path, "--device", "cpu", "--dry-run", "--batch-size", 16]
     result = fork_script("galaxy.py", *options, cwd=tmp_path)
-    assert "no GPU: quick setting --width 32 --pretrain-epochs" in result.stdout
-    assert "the full recipe is: python galaxy.py" in result.stdout
+    assert "recipe cpu, for two CPU cores and ten minutes: --width 32 --pretrain-epochs" in result.stdout
+    assert "what came of it where it was measured: ellipticity within" not in result.stdout  # of another batch size
+    assert "others: --recipe laptop, datacenter, full" in result.stdout
+
+
+@pytest.mark.parametrize("recipe", ["full", "laptop"])
+def test_another_recipe_than_that_of_the_machine(dataset_path, tmp_path, recipe):
+    options = ["--data", dataset_path, "--device", "cpu", "--dry-run", "--recipe", recipe, "--batch-size", 16]
+    result = fork_script("galaxy.py", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    epochs = {"full": "epochs=150", "laptop": "epochs=450"}[recipe]  # so few galaxies get three times the defaults
+    assert epochs in result.stdout and "width=64" in result.stdout and f"recipe={recipe}" in result.stdout
+    assert ("recipe laptop, for a GPU of 8 GB" in result.stdout) == (recipe == "laptop")
 
 
 def test_paper_recipe_is_never_shortened(dataset_path, tmp_path):
     options = ["--data", dataset_path, "--device", "cpu", "--recipe", "paper", "--dry-run", "--attributes", "size"]
     options += ["--batch-size", 16]
     result = fork_script("galaxy.py", *options, cwd=tmp_path)
-    assert "quick setting" not in result.stdout
+    assert "--recipe" not in result.stdout
     assert "epochs=150" in result.stdout and "width=64" in result.stdout
 
 

@@ -37,7 +37,7 @@ def describe(device: torch.device, commit: str | None = None) -> dict[str, Any]:
     return {
         "device": device_name(device),
         "device_type": device.type,
-        "memory_gb": _memory_gb(device),
+        "memory_gb": memory_gb(device),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -80,7 +80,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_gb(device: torch.device) -> float | None:
+def memory_gb(device: torch.device) -> float | None:
     """Return the device's memory in units of 1e9 bytes, None where the system does not tell."""
     if device.type == "cuda":
         return round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1)

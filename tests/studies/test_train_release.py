@@ -12,7 +12,7 @@ from galaxies.command_line import Parser, add_config_options, config_from_option
 from galaxies.common.errors import UserError
 from galaxies.compute.device import Engine
 from galaxies.datasets.prepared import PreparedDataset
-from galaxies.recipes import QUICK
+from galaxies.recipes import MACHINES
 from galaxies.storage.checkpoint import save_checkpoint
 from studies import runs as script_runs
 from studies import train_release
@@ -53,9 +53,9 @@ def test_families_are_settings_that_galaxy_py_takes(family, preset):
     recipe = train_release.FAMILIES[family][preset]
     config = config_from_options(parser.parse_args(recipe.options.split()))
     assert config.diffusion == (family == "diffusion")
-    # A CPU's quick setting changes nothing of it.
+    # A machine's recipe changes nothing of it.
     given = {*recipe.options.split(), "--batch-size", "--pretrain-epochs", "--epochs"}
-    assert {f"--{name.replace('_', '-')}" for name in QUICK[config.family][0]} <= given
+    assert {f"--{name.replace('_', '-')}" for name in MACHINES["cpu"].settings[config.family]} <= given
 
 
 def test_each_family_is_trained_validated_and_released(dataset_path, tmp_path, calls, capsys):
