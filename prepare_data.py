@@ -14,7 +14,7 @@ the HDF5 file of Galaxy10; they need the packages pyarrow and h5py.
 `labelled` takes pictures of your own and a CSV file with the columns image (file name) and morphology (spiral,
 elliptical, merger or edge-on). Optional columns: object_id (default: the file name without its ending), pixel_scale
 (arcseconds a pixel of the original picture), and redshift, petro_r50_kpc, absolute_magnitude, stellar_mass, with
-empty cells where unknown.
+empty cells where unknown. Other columns of numbers are kept as attributes of your own; --attribute tells what they are.
 
 `fits` takes FITS cutouts of any instrument and a catalogue with any column names, and makes a dataset of flux, in
 nanojansky a pixel and up to 12 bands; see docs/data.md for what it reads:

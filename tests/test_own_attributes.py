@@ -6,14 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from config_physics import Config, attribute_table, check_own_name
+import generate_from_checkpoint
+import observe
+from config_physics import ATTRIBUTES, Config, attribute_table, check_own_name
 from galaxies.common.attributes import (
     RESERVED,
     attribute_defined,
+    fault_of_name,
     read_attribute_option,
 )
 from galaxies.common.errors import UserError
+from galaxies.datasets.layout import DISPLAY
 from galaxies.datasets.own_attributes import own_attribute
+from galaxies.serving.queries import (
+    ExampleParameters,
+    FileParameters,
+    PictureParameters,
+    SheetParameters,
+    TelescopeParameters,
+)
 
 EW = 'halpha_ew:label="H-alpha EW, rest",unit="Angstrom",scale=asinh,softening=2.5,low=-5.0,high=120.0'
 SFR = 'sfr:label="Star formation",unit="solar masses / yr",scale=log,low=0.01,high=100.0'
@@ -157,3 +168,14 @@ def test_a_range_of_flux_without_a_logarithm_is_refused():
 
 def test_reserved_names_are_names():
     assert all(name == name.lower() and name.isidentifier() for name in RESERVED)
+
+
+def test_no_option_and_no_parameter_of_the_program_can_be_an_attribute():
+    parsers = [generate_from_checkpoint._parser(), observe._galaxies_parser()]
+    known = {row.name for row in ATTRIBUTES.values()} | {"inclination"}
+    taken = {action.dest for parser in parsers for action in parser._actions}
+    kinds = (PictureParameters, FileParameters, TelescopeParameters, SheetParameters, ExampleParameters)
+    taken |= {name for kind in kinds for name in kind.model_fields}
+    taken |= {*DISPLAY.columns, "object_id", "split", "morphology"}
+    free = [name for name in taken - known if fault_of_name(name) is None]
+    assert free == [], "enter them into RESERVED of galaxies/common/attributes.py"

@@ -35,7 +35,19 @@ RESERVED = frozenset(
         *("psf_fwhm", "support", "supported", "nearest_real", "usual_distance", "set_by_user", "position_angle"),
         *("checkpoint", "requests", "set", "count", "seed", "format", "names", "rgb", "shard_size", "out", "help"),
         *("device", "solver", "solver_steps", "guidance", "photometric_guidance", "survey", "bands", "exposure"),
-        *("pixels", "noiseless", "galaxies", "overwrite", "draw", "spectrum", "attribute", "attributes", "classes"),
+        *(
+            "pixels",
+            "noiseless",
+            "galaxies",
+            "overwrite",
+            "draw",
+            "measure",
+            "catalogue_format",
+            "spectrum",
+            "attribute",
+            "attributes",
+            "classes",
+        ),
         *("model", "seeds", "sweep", "steps", "columns", "images", "unit", "class_index", "values", "physics", "all"),
     )
 )
