@@ -1,7 +1,7 @@
 // Class buttons, sliders and their gauges: built from the server's table, one row for each attribute.
 
 import { make, setText } from "./elements.js";
-import { held, inSentence, isSupported, modelOf, place as placeOf, rangeWords, valueAt, write } from "./state.js";
+import { STEP, held, inSentence, isSupported, modelOf, place as placeOf, rangeWords, valueAt, write } from "./state.js";
 
 const place = (attribute, value) => Math.min(1, Math.max(0, placeOf(attribute, value)));
 
@@ -77,7 +77,7 @@ export class Gauges {
         free: make("button", { type: "button", className: "free", ariaLabel: `${a.label} free: drawn from real galaxies` }, "free"),
         slider: make(
           "input",
-          a.scale === "linear" ? { type: "range", id, min: a.low, max: a.high, step: a.step } : { type: "range", id, min: 0, max: 1, step: 0.001 },
+          a.scale === "linear" ? { type: "range", id, min: a.low, max: a.high, step: a.step } : { type: "range", id, min: 0, max: 1, step: STEP },
         ),
         range: make("p", { className: "range", id: `${id}-range` }),
         found: make("p", { className: "found", id: `${id}-found` }),

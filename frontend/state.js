@@ -46,6 +46,9 @@ export const besidesWords = (besides) =>
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(2)}`)
     .join(", ");
 
+/** Part of a slider between two places of its thumb, where its steps are of no unit. */
+export const STEP = 0.001;
+
 /** Value on the scale in whose equal steps a slider goes, and back. */
 const onScale = ({ scale, softening }, value) =>
   scale === "log" ? Math.log10(value) : scale === "asinh" ? Math.asinh(value / softening) : value;
@@ -56,11 +59,13 @@ const offScale = ({ scale, softening }, steps) =>
 export const place = (a, value) => (onScale(a, value) - onScale(a, a.low)) / (onScale(a, a.high) - onScale(a, a.low));
 export const valueAt = (a, part) => offScale(a, onScale(a, a.low) + part * (onScale(a, a.high) - onScale(a, a.low)));
 
-/** Write a value with as many digits as the slider's step has, or three where its steps are not equal. */
-export const write = (attribute, value) =>
-  attribute.scale === "linear"
-    ? value.toFixed(Math.max(0, Math.ceil(-Math.log10(attribute.step) - 1e-9)))
-    : String(Number(value.toPrecision(3)));
+/** Write a value with as many digits as the slider's step has there. */
+export function write(attribute, value) {
+  if (attribute.scale === "linear") return value.toFixed(Math.max(0, Math.ceil(-Math.log10(attribute.step) - 1e-9)));
+  const step = Math.abs(valueAt(attribute, place(attribute, value) + STEP) - value) / Math.abs(value);
+  const digits = step > 0 && step < Infinity ? 1 + Math.ceil(-Math.log10(step)) : 3;
+  return String(Number(value.toPrecision(Math.min(9, Math.max(3, digits)))));
+}
 
 /** What an `input` of type range holds of a value, and the value of what it holds. */
 export const held = (attribute, value) => (attribute.scale === "linear" ? value : Number(place(attribute, value).toFixed(3)));
