@@ -13,8 +13,9 @@ import generate_from_checkpoint
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.datasets.population import Population
+from galaxies.generation.request_tables import read_requests
 from galaxies.generation.request_values import attribute_value, whole_value
-from galaxies.generation.requests import read_requests, requests_alike
+from galaxies.generation.requests import requests_alike
 from galaxies.generation.sampler import GalaxySampler
 
 NAMES = ("size", "brightness", "ellipticity", "redshift")  # of the checkpoints

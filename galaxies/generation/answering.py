@@ -10,7 +10,8 @@ from galaxies.common.errors import UserError
 from galaxies.compute.ranks import Ranks
 from galaxies.generation.catalogue import generate_pictures
 from galaxies.generation.request_options import SHARD_SIZE, Asked
-from galaxies.generation.requests import RequestSequence, read_requests, requests_alike, requests_together
+from galaxies.generation.request_tables import stored_requests
+from galaxies.generation.requests import RequestSequence, requests_alike, requests_together
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.shards import generate_shards
 
@@ -41,7 +42,7 @@ def answer(options: argparse.Namespace, asked: Asked, sampler: GalaxySampler, ch
     attributes, classes = sampler.attributes, sampler.config.classes
     requests: RequestSequence
     if options.requests is not None:
-        requests = read_requests(options.requests, attributes, options.seed, classes)
+        requests = stored_requests(options.requests, attributes, options.seed, classes)
     else:
         count, angle = options.count or 16, options.position_angle
         if options.draw == "copula":

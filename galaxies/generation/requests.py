@@ -7,7 +7,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +14,9 @@ import torch
 from torch import Tensor
 
 from config_physics import MORPHOLOGY_NAMES, Attribute
-from galaxies.common.errors import UserError
 from galaxies.datasets.copula import JointDistribution
 from galaxies.datasets.population import VERDICTS, Population
 from galaxies.generation.request_values import (
-    POSITION_ANGLE,
     RequestError,
     angle_value,
     attribute_value,
@@ -29,8 +26,6 @@ from galaxies.generation.request_values import (
     count_value,
     seed_value,
 )
-from galaxies.tables.numbers import number_texts
-from galaxies.tables.reading import read_table
 
 if TYPE_CHECKING:
     from galaxies.datasets.prepared import PreparedDataset
@@ -251,7 +246,7 @@ def requests_alike(
     UserError
         If the checkpoint does not know an attribute, the class is none, or a value, the seed or the count is none.
     """
-    names = _names(attributes)
+    names = names_of(attributes)
     check_known(list(given), names)
     pairs = zip(names, attributes, strict=True)
     values = [attribute_value(row, given[name]) if name in given else math.nan for name, row in pairs]
@@ -289,73 +284,9 @@ def _only_class(classes: Sequence[str]) -> int:
     return 0
 
 
-def _names(attributes: Sequence[str | Attribute]) -> list[str]:
+def names_of(attributes: Sequence[str | Attribute]) -> list[str]:
+    """Return the names of attributes, some of which may be told by their names alone."""
     return [one if isinstance(one, str) else one.name for one in attributes]
-
-
-def read_requests(
-    path: Path, attributes: Sequence[str | Attribute], seed: int, classes_known: Sequence[str] = MORPHOLOGY_NAMES
-) -> Requests:
-    """Read a table of requests.
-
-    Parameters
-    ----------
-    path : Path
-        Columns ``morphology`` (may be left out where there is one class only), any of `attributes` (physical units,
-        empty: unset), and optionally ``seed`` and ``position_angle`` (degrees); see `read_table`.
-    attributes : sequence of str or Attribute
-        Of the checkpoint.
-    seed : int
-        Row k gets seed + k where the file gives none.
-    classes_known : sequence of str
-        Of the checkpoint.
-
-    Raises
-    ------
-    UserError
-        Naming the file, and where it applies the column and the row.
-    """
-    names = _names(attributes)
-    columns = {name: name.lower() for name in names}  # as tables are read
-    needed = ("morphology",) if len(classes_known) > 1 else ()
-    table = read_table(path, ("morphology", "seed", POSITION_ANGLE, *columns.values()), needed)
-    try:
-        check_known(table.others, names)
-    except RequestError as error:
-        raise UserError(f"{path}, row 1: {error}") from None
-    classes = np.empty(len(table), np.int64)
-    values = np.full((len(table), len(names)), np.nan, np.float32)
-    seeds = list(range(seed, seed + len(table)))
-    wanted = [(place, column) for place, column in enumerate(columns.values()) if column in table.cells]
-    if repeated := [names[place] for place, column in wanted if list(columns.values()).count(column) > 1]:
-        raise UserError(f"{path}: a column may be {' or '.join(repeated)}, which differ by capital letters alone")
-    cells = {place: number_texts(table, column) for place, column in wanted}
-    angles = None
-    if POSITION_ANGLE in table.cells:
-        angles, given_angles = np.full(len(table), np.nan, np.float32), number_texts(table, POSITION_ANGLE)
-    given_seeds = table.cells["seed"].str.strip() if "seed" in table.cells else [""] * len(table)
-    shares: dict[int, list[float]] = {}
-    labels = list(table.cells["morphology"]) if "morphology" in table.cells else [classes_known[0]] * len(table)
-    for row, label in enumerate(labels):
-        try:
-            classes[row], mixed = class_shares(label.strip(), classes_known)
-            if mixed is not None:
-                shares[row] = mixed
-            for place, texts in cells.items():
-                if texts[row]:
-                    values[row, place] = attribute_value(attributes[place], texts[row])
-            if angles is not None and given_angles[row]:
-                angles[row] = angle_value(given_angles[row])
-            if given_seeds[row]:
-                seeds[row] = seed_value(given_seeds[row])
-        except UserError as error:
-            raise UserError(f"{path}, row {table.rows[row]}: {error}") from None
-    turned = None if angles is None else torch.from_numpy(angles)
-    told = None
-    if shares:
-        told = torch.eye(len(classes_known))[torch.from_numpy(classes)]
-        told[list(shares)] = torch.tensor(list(shares.values()))
-    return Requests(torch.from_numpy(classes), torch.from_numpy(values), seeds, turned, shares=told)
 
 
 def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:

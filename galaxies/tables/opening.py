@@ -163,6 +163,8 @@ class TableStream(io.RawIOBase):
     ----------
     file : Path
         Table, plain or packed; see `unpacked`.
+    most_bytes, most_rows : int
+        From which on it is refused, as one that was made to fill the memory; by default what fits in there.
 
     Attributes
     ----------
@@ -177,8 +179,9 @@ class TableStream(io.RawIOBase):
         Also while reading: at a NUL byte, a line without end, or too much of anything (a bomb).
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, most_bytes: int | None = None, most_rows: int | None = None) -> None:
         super().__init__()
+        self._most_bytes, self._most_rows = most_bytes or MAX_TABLE_BYTES, most_rows or MAX_ROWS
         self.size = self.lines = self._line = 0
         self._recoded = b""
         self._file = self._stream = open_regular(file)
@@ -205,7 +208,7 @@ class TableStream(io.RawIOBase):
         self.lines += data.count(b"\n") or data.count(b"\r")
         last = max(data.rfind(b"\n"), data.rfind(b"\r"))
         self._line = self._line + len(data) if last < 0 else len(data) - last - 1
-        if self.size > MAX_TABLE_BYTES or self.lines > MAX_ROWS:
+        if self.size > self._most_bytes or self.lines > self._most_rows:
             raise UntrustedFileError(f"it goes on after {self.size / 1e6:.0f} MB and {self.lines} lines")
         if self._line > MAX_LINE_BYTES:
             raise UntrustedFileError(f"line {self.lines + 1} has more than {MAX_LINE_BYTES} bytes")

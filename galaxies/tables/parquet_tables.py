@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from galaxies.tables.typed_columns import TypedTable, as_text
 
 
 @contextmanager
-def opened_parquet(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
+def opened_parquet(file: Path, wanted: Collection[str], most_rows: int = MAX_ROWS) -> Iterator[TypedTable]:
     """Open the table of a Parquet file.
 
     Yields
@@ -36,14 +36,20 @@ def opened_parquet(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
         with parquet_errors():
             table = parquet_file(file, stream)
             names = [field.name for field in table.schema_arrow if _is_value(field.type)]
-        if table.metadata.num_rows > MAX_ROWS:
+        if table.metadata.num_rows > most_rows:
             raise UntrustedFileError(f"it has {table.metadata.num_rows} rows")
 
-        def text(place: int) -> list[str]:
-            with parquet_errors():
-                return _text_of(table.read(columns=[names[place]]).column(0))
+        def blocks(places: Sequence[int], size: int) -> Iterator[list[list[str]]]:
+            chosen = [names[place] for place in places]
+            batches = table.iter_batches(batch_size=size, columns=chosen, use_threads=False)
+            while True:
+                with parquet_errors():
+                    if (batch := next(batches, None)) is None:
+                        return
+                    columns = [_text_of(batch.column(batch.schema.names.index(name))) for name in chosen]
+                yield columns
 
-        yield TypedTable(names, table.metadata.num_rows, text)
+        yield TypedTable(names, table.metadata.num_rows, blocks)
 
 
 def _text_of(column: Any) -> list[str]:
@@ -54,9 +60,9 @@ def _text_of(column: Any) -> list[str]:
         column = column.cast(column.type.value_type)
     if pa.types.is_integer(column.type):
         # With gaps in it a column of numbers would come out as floats, which hold no id of 18 digits.
-        return as_text(column.fill_null(0).to_numpy(), np.asarray(column.is_null()))
+        return as_text(column.fill_null(0).to_numpy(zero_copy_only=False), np.asarray(column.is_null()))
     if pa.types.is_floating(column.type):
-        return as_text(column.to_numpy())
+        return as_text(column.to_numpy(zero_copy_only=False))
     return ["" if value is None else value for value in column.cast(pa.string()).to_pylist()]
 
 

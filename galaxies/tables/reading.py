@@ -10,7 +10,9 @@ import codecs
 import csv
 import importlib
 import io
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from galaxies.common.errors import UserError, shown
+from galaxies.common.parsing import MAX_IMAGES
 from galaxies.common.reading import MissingError, open_regular
 from galaxies.common.untrusted_files import UntrustedFileError
 from galaxies.tables.opening import BLOCK, UNPACK_ERRORS, TableStream, unpacked
@@ -28,6 +31,7 @@ from galaxies.tables.votable_tables import is_votable
 CURE = "save the table as CSV in UTF-8"
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
 _SNIFFED_LINES = 20
+_MOST_STREAMED_BYTES, _MOST_STREAMED_ROWS = 10**11, MAX_IMAGES  # of a table that is never in memory as a whole
 # First bytes of files whose columns have types, and what opens them: a function of the file and of the wanted columns,
 # loaded when there is one.
 _TYPED = (
@@ -141,23 +145,85 @@ def read_table(
     UserError
         If it cannot be read, has no row, lacks a column, has a column twice, or a row has more cells than the header.
     """
-    try:
+    with _sentences(file, cure):
         first = _first_bytes(file)
-        if opened := next((_opened(where) for mark, where in _TYPED if first.startswith(mark)), None):
+        if opened := _typed(file, first, cure):
             with opened(file, wanted) as typed:
-                return _read_typed(file, typed, wanted, needed, cure, rest)
-        if is_votable(first):
-            with _opened("votable_tables.opened_votable")(file, wanted) as typed:
-                return _read_typed(file, typed, wanted, needed, cure, rest)
-        if stranger := next((kind for mark, kind in _STRANGERS if first.startswith(mark)), None):
-            raise UserError(f"{file} is {stranger}: {cure}")
-        start = _first_block(file)
-        if not start.lstrip(codecs.BOM_UTF8 + b" \t\r\n"):
-            raise UserError(f"{file} is empty: {cure}")
+                (table,) = _typed_blocks(file, typed, wanted, needed, cure, max(1, typed.num_rows), rest)
+                return table
+        start = _first_block(file, cure)
         try:
             return _read_text(file, "utf-8-sig", start, wanted, needed, cure, even, comments, rest)
         except UnicodeDecodeError:
             return _read_text(file, "cp1252", start, wanted, needed, cure, even, comments, rest)
+
+
+def read_blocks(
+    file: Path,
+    wanted: Collection[str],
+    needed: Collection[str] = (),
+    *,
+    size: int = 65_536,
+    cure: str = CURE,
+) -> Iterator[Table]:
+    """Do as `read_table` with a table of any length, of which a block of rows at a time is in memory.
+
+    What is wrong is found when its block is read: a row with too many cells, or that there is none, perhaps at the end.
+
+    Yields
+    ------
+    Table
+        Of up to `size` rows.
+
+    Raises
+    ------
+    UserError
+        As `read_table` does.
+    """
+    with _sentences(file, cure):
+        first = _first_bytes(file)
+        if opened := _typed(file, first, cure):
+            with opened(file, wanted, _MOST_STREAMED_ROWS) as typed:
+                yield from _typed_blocks(file, typed, wanted, needed, cure, size)
+            return
+        start = _first_block(file, cure)
+        encoding = "utf-8-sig" if _is_utf8(file) else "cp1252"
+        form = _form_of(start.decode(encoding, "ignore"), wanted, needed, comments=True)
+        count, rows = 0, None
+        for rows in _blocks_exactly(
+            _streamed(file), encoding, form, wanted, file, even=False, comments=True, size=size
+        ):
+            if count == 0:
+                _check(file, rows.names, len(rows.numbers), wanted, needed, cure)
+            count += len(rows.numbers)
+            if len(rows.numbers):
+                yield _table_of(file, form, rows, wanted)
+        assert rows is not None, "there is a last block"
+        _say_assumed(file, encoding, form, rows)
+
+
+def _streamed(file: Path) -> TableStream:
+    return TableStream(file, _MOST_STREAMED_BYTES, _MOST_STREAMED_ROWS)
+
+
+def _is_utf8(file: Path) -> bool:
+    """Tell whether a text is in UTF-8, which may show at its very end."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    with _streamed(file) as stream:
+        try:
+            while block := stream.read(BLOCK):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+@contextmanager
+def _sentences(file: Path, cure: str) -> Iterator[None]:
+    """Turn what can be wrong with a table's file into a sentence."""
+    try:
+        yield
     except MissingError:
         raise UserError(f"{file} does not exist: name another table") from None
     except UserError:
@@ -169,20 +235,40 @@ def read_table(
         raise UserError(f"{file} cannot be read ({error}): {cure}") from error
 
 
+def _typed(file: Path, first: bytes, cure: str) -> Any:
+    """Return what opens a file whose columns have types, by its first bytes; None of a text.
+
+    Raises
+    ------
+    UserError
+        If it is something else.
+    """
+    if where := next((where for mark, where in _TYPED if first.startswith(mark)), None):
+        return _opened(where)
+    if is_votable(first):
+        return _opened("votable_tables.opened_votable")
+    if stranger := next((kind for mark, kind in _STRANGERS if first.startswith(mark)), None):
+        raise UserError(f"{file} is {stranger}: {cure}")
+    return None
+
+
 def _first_bytes(file: Path) -> bytes:
     """Return the bytes with which a table begins, unpacked, after a mark of UTF-8 and blanks."""
     with open_regular(file) as stream:
         return unpacked(stream).read(BLOCK).lstrip(codecs.BOM_UTF8 + b" \t\r\n")
 
 
-def _first_block(file: Path) -> bytes:
-    """Return the first block of a text; a stream gives less at a time."""
+def _first_block(file: Path, cure: str) -> bytes:
+    """Return the first block of a text, which is not blank; a stream gives less at a time."""
     with TableStream(file) as stream:
         parts, size = [], 0
         while size < BLOCK and (part := stream.read(BLOCK - size)):
             parts.append(part)
             size += len(part)
-        return b"".join(parts)
+        start = b"".join(parts)
+    if not start.lstrip(codecs.BOM_UTF8 + b" \t\r\n"):
+        raise UserError(f"{file} is empty: {cure}")
+    return start
 
 
 def _read_text(
@@ -203,8 +289,17 @@ def _read_text(
     if encoding == "utf-8-sig" and len(start) >= BLOCK and not form.skipped and form.names is None:
         rows = _read_plain(file, form.separator, taken)
     if rows is None:
-        rows = _read_exactly(file, encoding, form, taken, even, comments)
+        (rows,) = _blocks_exactly(TableStream(file), encoding, form, taken, file, even, comments)
     _check(file, rows.names, len(rows.numbers), wanted, needed, cure)
+    _say_assumed(file, encoding, form, rows)
+    return _table_of(file, form, rows, wanted)
+
+
+def _table_of(file: Path, form: Form, rows: _Rows, wanted: Collection[str]) -> Table:
+    return Table(file, rows.cells, rows.numbers, _others(rows.names, wanted), decimal_comma=form.separator != ",")
+
+
+def _say_assumed(file: Path, encoding: str, form: Form, rows: _Rows) -> None:
     notes = []
     if encoding != "utf-8-sig":
         notes.append("its text is not UTF-8 and was read as Windows-1252 (Latin-1)")
@@ -218,7 +313,6 @@ def _read_text(
         notes.append(f"rows passed over since all their cells are empty: {rows.empty}")
     if notes:
         print(f"{file}: {'; '.join(notes)}")
-    return Table(file, rows.cells, rows.numbers, _others(rows.names, wanted), decimal_comma=form.separator != ",")
 
 
 class _Everything(Collection[str]):
@@ -242,15 +336,25 @@ def _opened(where: str) -> Any:
     return getattr(importlib.import_module(f"galaxies.tables.{module}"), name)
 
 
-def _read_typed(
-    file: Path, typed: TypedTable, wanted: Collection[str], needed: Collection[str], cure: str, rest: bool
-) -> Table:
+def _typed_blocks(
+    file: Path,
+    typed: TypedTable,
+    wanted: Collection[str],
+    needed: Collection[str],
+    cure: str,
+    size: int,
+    rest: bool = False,
+) -> Iterator[Table]:
     names = [name.strip().lower() for name in typed.names]
     _check(file, names, typed.num_rows, wanted, needed, cure)
     taken = _Everything(wanted) if rest else wanted
-    columns = {name: typed.text(place) for place, name in enumerate(names) if name in taken}
-    cells = pd.DataFrame(columns, dtype=object, index=range(typed.num_rows))
-    return Table(file, cells, range(1, typed.num_rows + 1), _others(names, wanted))
+    places = {name: place for place, name in enumerate(names) if name in taken}
+    others = _others(names, wanted)
+    blocks = typed.blocks(list(places.values()), size) if places else itertools.repeat([])
+    for start, columns in zip(range(0, typed.num_rows, size), blocks, strict=False):
+        stop = min(start + size, typed.num_rows)
+        cells = pd.DataFrame(dict(zip(places, columns, strict=True)), dtype=object, index=range(stop - start))
+        yield Table(file, cells, range(start + 1, stop + 1), others)
 
 
 def _check(
@@ -359,9 +463,18 @@ class _Rows(NamedTuple):
     empty: int = 0
 
 
-def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str], even: bool, comments: bool) -> _Rows:
-    """Read any text, row by row."""
-    with io.TextIOWrapper(io.BufferedReader(TableStream(file), BLOCK), encoding=encoding, newline="") as text:
+def _blocks_exactly(
+    stream: TableStream,
+    encoding: str,
+    form: Form,
+    wanted: Collection[str],
+    file: Path,
+    even: bool,
+    comments: bool,
+    size: int | None = None,
+) -> Iterator[_Rows]:
+    """Read any text row by row, `size` rows at a time or all; the last block, perhaps empty, counts the oddities."""
+    with io.TextIOWrapper(io.BufferedReader(stream, BLOCK), encoding=encoding, newline="") as text:
         for _ in range(form.skipped):
             next(text)
         reader = _reader(iter(text), form.separator)
@@ -377,9 +490,9 @@ def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str]
                 (place, column.append) for place, column in zip(places, taken, strict=True)
             ]
             numbers: list[int] = []
-            short = remarks = empty = 0
-            wide: list[tuple[int, int]] = []  # rows with more cells than the header, and how many
-            apart = False
+            count = short = remarks = empty = num_wide = 0
+            first_wide = (0, 0)  # a row with more cells than the header, and how many
+            apart: tuple[int, int] | None = None
             for record in reader:
                 number += 1
                 if len(record) != width:
@@ -392,8 +505,10 @@ def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str]
                     empty += 1
                     continue
                 if len(record) > width:
-                    wide.append((number, len(record)))
-                    if apart := any(map(str.strip, record[width:])):
+                    first_wide = first_wide if num_wide else (number, len(record))
+                    num_wide += 1
+                    if any(map(str.strip, record[width:])):
+                        apart = number, len(record)
                         break
                 elif len(record) < width:
                     if even:
@@ -403,19 +518,29 @@ def _read_exactly(file: Path, encoding: str, form: Form, wanted: Collection[str]
                         )
                     short += 1
                     record += [""] * (width - len(record))
+                if len(numbers) == size:
+                    yield _Rows(names, _cells(names, places, taken), numbers)
+                    numbers = []
+                    for column in taken:
+                        column.clear()
                 for place, add in append:
                     add(record[place])
                 numbers.append(number)
+                count += 1
         except csv.Error as error:
             what = "a quote that begins a cell is not closed" if "unexpected end" in str(error) else str(error)
             raise UntrustedFileError(f"row {number + 1} is no row of a table: {what}") from None
     # A comma at the end of every row is a habit of some programs; of some rows, a cell that came apart.
-    if wide and (apart or len(wide) != len(numbers)):
-        row, cells = wide[-1] if apart else wide[0]
+    if apart is not None or num_wide not in (0, count):
+        row, cells = apart or first_wide
         hint = ", and text that holds a comma needs quotes" if form.separator == "," else ""
         raise UserError(f"row {row} of {file} has {cells} cells and its header {width}: every row has as many{hint}")
-    columns = {names[place]: column for place, column in zip(places, taken, strict=True)}
-    return _Rows(names, pd.DataFrame(columns, dtype=object), numbers, short, remarks, empty)
+    yield _Rows(names, _cells(names, places, taken), numbers, short, remarks, empty)
+
+
+def _cells(names: Sequence[str], places: Sequence[int], taken: Sequence[Sequence[str]]) -> pd.DataFrame:
+    chosen = {names[place]: list(column) for place, column in zip(places, taken, strict=True)}
+    return pd.DataFrame(chosen, dtype=object)
 
 
 class _PlainStream(TableStream):
@@ -446,7 +571,7 @@ class _PlainStream(TableStream):
 
 
 def _read_plain(file: Path, separator: str, wanted: Collection[str]) -> _Rows | None:
-    """Read a large text without oddities, five times as fast as `_read_exactly`; None if there are some."""
+    """Read a large text without oddities, five times as fast as `_blocks_exactly`; None if there are some."""
     try:
         with io.BufferedReader(_PlainStream(file, separator), BLOCK) as stream:
             names = [name.lower() for name in _names(stream.readline().decode("utf-8-sig").split(separator))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +16,14 @@ class TypedTable(NamedTuple):
     names : list of str
         Of the columns that have one value a row.
     num_rows : int
-    text : callable
-        Takes a column's place in `names` and returns its values as text, "" where there is none.
+    blocks : callable
+        Takes places of columns in `names` and a number of rows, and yields so many at a time: of each column its values
+        as text, "" where there is none.
     """
 
     names: list[str]
     num_rows: int
-    text: Callable[[int], list[str]]
+    blocks: Callable[[Sequence[int], int], Iterator[list[list[str]]]]
 
 
 def as_text(values: np.ndarray, missing: np.ndarray | None = None) -> list[str]:

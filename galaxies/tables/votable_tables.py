@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def is_votable(start: bytes) -> bool:
 
 
 @contextmanager
-def opened_votable(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
+def opened_votable(file: Path, wanted: Collection[str], most_rows: int = MAX_ROWS) -> Iterator[TypedTable]:
     """Open the table of a VOTable, plain or packed, that has most of the wanted columns.
 
     Yields
@@ -66,7 +66,7 @@ def opened_votable(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
             best = max(range(len(tables)), key=lambda k: (len(names[k] & set(wanted)), len(names[k])))
             table = tables[best]
             array: Any = table.array
-            if len(array) > MAX_ROWS:
+            if len(array) > most_rows:
                 raise UntrustedFileError(f"it has {len(array)} rows")
             columns = [(field.name or field.ID, array[field.ID]) for field in table.fields]
     except (UserError, UntrustedFileError, MemoryError):
@@ -75,12 +75,15 @@ def opened_votable(file: Path, wanted: Collection[str]) -> Iterator[TypedTable]:
         raise UntrustedFileError(f"its VOTable is damaged: {shown(str(error), 200)}") from error
     single = [(name, values) for name, values in columns if values.ndim == 1 and values.dtype.kind in "iufbSUO"]
 
-    def text(place: int) -> list[str]:
-        values = single[place][1]
+    def text(values: Any) -> list[str]:
         missing = np.ma.getmaskarray(values)
         plain = np.ma.getdata(values)
         if plain.dtype.kind == "O":
             return ["" if gone else str(value) for value, gone in zip(plain.tolist(), missing, strict=True)]
         return as_text(plain, missing)
 
-    yield TypedTable([str(name) for name, _ in single], len(array), text)
+    def blocks(places: Sequence[int], size: int) -> Iterator[list[list[str]]]:
+        for start in range(0, len(array), size):
+            yield [text(single[place][1][start : start + size]) for place in places]
+
+    yield TypedTable([str(name) for name, _ in single], len(array), blocks)

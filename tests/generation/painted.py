@@ -16,6 +16,7 @@ from galaxies.compute.device import Engine
 from galaxies.datasets.conditions import take_apart
 from galaxies.datasets.population import Population
 from galaxies.generation.build import build_generator
+from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.stretch import AsinhStretch
 from galaxies.networks.layers import ImageGenerator
@@ -131,3 +132,8 @@ def write_flux_checkpoint(path: Path, psfs: Tensor | None = None, **settings: ob
     path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path, state)
     return path
+
+
+def told(requests: Requests) -> tuple[object, ...]:
+    """Return what `GalaxySampler.generate` takes of requests."""
+    return requests.classes, requests.values, requests.seeds, requests.position_angles

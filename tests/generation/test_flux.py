@@ -17,7 +17,8 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.catalogue import generate_blocks, write_pictures
-from galaxies.generation.requests import read_requests, requests_alike, uniform_requests
+from galaxies.generation.request_tables import read_requests
+from galaxies.generation.requests import requests_alike, uniform_requests
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.composites import LuptonComposite
 from galaxies.measure.flux import measure_flux

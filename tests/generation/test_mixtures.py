@@ -7,8 +7,9 @@ import torch
 
 from galaxies.common.errors import UserError
 from galaxies.generation.catalogue import generate_blocks
+from galaxies.generation.request_tables import read_requests
 from galaxies.generation.request_values import RequestError, class_shares
-from galaxies.generation.requests import read_requests, requests_alike
+from galaxies.generation.requests import requests_alike
 from tests.generation.painted import ATTRIBUTES, FLUX, painting_sampler
 
 CLASSES = ("S0", "Sa: barred", "E, round", "edge-on")

@@ -17,7 +17,7 @@ from galaxies.generation.requests import Requests
 from galaxies.mock_field.painting import shapes_of
 from galaxies.telescope.surveys import find_survey
 from tests.conftest import tree_of
-from tests.generation.painted import GRIZ, light_painting_sampler, write_flux_checkpoint
+from tests.generation.painted import GRIZ, light_painting_sampler, told, write_flux_checkpoint
 
 ASKED = torch.tensor([[19.0, 0.6, 1.0, 0.2], [20.5, 1.1, 0.6, 0.5], [18.5, 0.2, 1.2, 0.1]])
 CLASSES = torch.tensor([0, 1, 0])
@@ -52,7 +52,7 @@ def test_photometry_measures_on_the_survey_s_image_what_was_asked_for():
     sampler = before(find_survey("LSST", ["r"]))
     ((_, table),) = generate_blocks(sampler, requests)
     assert table["measured_magnitude_r"].to_numpy() == pytest.approx(ASKED[:, 0].numpy(), abs=0.05)
-    light = sampler.light(*vars(requests).values())[:, 1].double()
+    light = sampler.light(*told(requests))[:, 1].double()
     sizes = shapes_of(light, torch.full((3,), 0.1).double())["size_arcsec"]
     assert table["measured_size_arcsec"].to_numpy() == pytest.approx(sizes.numpy(), rel=0.1)
     assert table["requested_color_g_r"].to_numpy() == pytest.approx(ASKED[:, 1].numpy())

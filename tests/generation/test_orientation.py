@@ -16,8 +16,9 @@ from galaxies.compute.device import Engine
 from galaxies.datasets.conditions import condition_vector
 from galaxies.datasets.population import Population
 from galaxies.generation.catalogue import generate_blocks, write_pictures
+from galaxies.generation.request_tables import read_requests
 from galaxies.generation.request_values import angle_value
-from galaxies.generation.requests import Requests, read_requests, requests_alike
+from galaxies.generation.requests import Requests, requests_alike
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.stretch import AsinhStretch
 from galaxies.measure.inclination import axis_ratio_of
@@ -25,7 +26,7 @@ from galaxies.networks.galaxy_frame import Pose
 from galaxies.networks.layers import ImageGenerator
 from galaxies.networks.turning import turned_light, upright
 from gan_model import build_gan_generator
-from tests.generation.painted import write_flux_checkpoint
+from tests.generation.painted import told, write_flux_checkpoint
 
 CONFIG = Config(
     kind="flux",
@@ -68,9 +69,7 @@ def asked(count, angles, degrees=60.0):
 
 
 def test_a_position_angle_turns_the_galaxy_and_changes_nothing_else(sampler):
-    first, quarter, half, other, free = sampler.generate(
-        *vars(asked(5, [20.0, 110.0, 200.0, -340.0, math.nan])).values()
-    )
+    first, quarter, half, other, free = sampler.generate(*told(asked(5, [20.0, 110.0, 200.0, -340.0, math.nan])))
     torch.testing.assert_close(quarter, first.rot90(-1, (1, 2)), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(half, first.rot90(2, (1, 2)), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(other, first, rtol=1e-4, atol=1e-3)
@@ -82,12 +81,12 @@ def test_a_position_angle_turns_the_galaxy_and_changes_nothing_else(sampler):
 
 def test_a_position_angle_does_not_depend_on_the_batch(sampler):
     angles = [float(10 * k) for k in range(20)]
-    together = sampler.generate(*vars(asked(20, angles)).values())
-    parts = [sampler.generate(*vars(asked(20, angles).part(k, k + 3)).values()) for k in range(0, 20, 3)]
+    together = sampler.generate(*told(asked(20, angles)))
+    parts = [sampler.generate(*told(asked(20, angles).part(k, k + 3))) for k in range(0, 20, 3)]
     assert torch.equal(together, torch.cat(parts))
     sampler.blocks_ahead, sampler.block = 1, 8  # as on an accelerator
     try:
-        assert torch.equal(sampler.generate(*vars(asked(20, angles)).values()), together)
+        assert torch.equal(sampler.generate(*told(asked(20, angles))), together)
     finally:
         sampler.blocks_ahead, sampler.block = 0, 1024
 
@@ -96,7 +95,7 @@ def test_an_accelerator_is_asked_for_the_same_angles(sampler):
     angles = torch.tensor([float(20 * k) for k in range(20)])
     told = condition_vector(torch.zeros(20, dtype=torch.int64), torch.full((20, 1), 60.0), CONFIG)
     found = sampler._on_accelerator(np.full(20, 3), told, angles, False)
-    assert torch.equal(found, sampler.generate(*vars(asked(20, angles.tolist())).values()))
+    assert torch.equal(found, sampler.generate(*told(asked(20, angles.tolist()))))
 
 
 def test_catalogue_and_files_say_both(sampler, tmp_path):
@@ -214,7 +213,7 @@ def observed(**settings):
 
 def test_light_before_the_telescope_is_turned_exactly():
     sampler = observed()
-    first, quarter, free = sampler.light(*vars(asked(3, [25.0, 115.0, math.nan])).values())
+    first, quarter, free = sampler.light(*told(asked(3, [25.0, 115.0, math.nan])))
     assert (first - free).abs().max() > 0.01 * first.max()
     torch.testing.assert_close(quarter, first.rot90(-1, (1, 2)), rtol=1e-4, atol=1e-5 * float(first.max()))
     assert (quarter - first).abs().max() > 0.01 * first.max()
@@ -224,4 +223,4 @@ def test_generators_that_paint_in_no_frame_take_no_position_angle():
     sampler = observed(generator="residual")
     assert sampler.light(torch.tensor([0]), torch.tensor([[60.0]]), [1]).shape == (1, 2, 128, 128)
     with pytest.raises(UserError, match="does not turn galaxies"):
-        sampler.light(*vars(asked(1, [25.0])).values())
+        sampler.light(*told(asked(1, [25.0])))

@@ -30,7 +30,7 @@ from config_physics import Config
 from galaxies import command_line
 from galaxies.common.errors import UserError
 from galaxies.datasets.sources.labelled import read_labels
-from galaxies.generation.requests import read_requests
+from galaxies.generation.request_tables import read_requests
 from galaxies.training import runs
 from tests.conftest import ROOT, flux_galaxies, render_galaxies
 from tests.generation.painted import GRIZ, write_flux_checkpoint

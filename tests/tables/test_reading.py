@@ -237,7 +237,7 @@ def test_the_fast_reader_reads_what_the_exact_one_does(tmp_path_factory, rows, s
 
 
 def test_large_plain_tables_take_the_fast_reader(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_read_exactly", None)
+    monkeypatch.setattr(reading, "_blocks_exactly", None)
     assert len(read(tmp_path, "image,morphology\n" + "1.jpg,spiral\r\n" * 20_000)) == 20_000
 
 
