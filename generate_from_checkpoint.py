@@ -5,7 +5,7 @@
     python generate_from_checkpoint.py --checkpoint checkpoints/flux/latest.pt --set magnitude_r=20.5 \
         --set color_g_r=0.7 --format fits
     torchrun --nproc_per_node 8 generate_from_checkpoint.py --checkpoint checkpoints/first/latest.pt \
-        --morphology spiral --count 1000000 --out mock
+        --draw copula --count 1000000 --format fits-table --out mock
 
 Attributes that are not set are drawn from real galaxies of the class. Image k depends on the checkpoint, on its
 condition and on seed + k alone. The output folder gets grid.png, images/, images.npz and catalogue.csv, which
@@ -16,8 +16,9 @@ png a picture for people (Lupton et al. 2004), the first row below as FITS viewe
 
 More than 10,000 images are written in shards: images_00000.npy (uint8, N x 3 x S x S, of flux float32, N x B x S x S;
 numpy.load(FILE, mmap_mode="r") reads it) with catalogue_00000.csv, and so on. The same command goes on where it was
-stopped. Under torchrun each process writes its part of the shards; what is in them is the same for any number of
-processes.
+stopped. --format fits-table and webdataset, and --catalogue-format parquet, write what other programs load; --draw
+copula draws classes and attributes together, as real galaxies have them. Under torchrun each process writes its part of
+the shards; what is in them is the same for any number of processes.
 """
 
 from __future__ import annotations

@@ -134,7 +134,10 @@ def add_request_options(parser: argparse.ArgumentParser, out: Path | None, own: 
         "--seed", type=seed_value, action=_Once, default=0, metavar="N", help="seed of the first image (default: 0)"
     )
     parser.add_argument(
-        "--requests", type=Path, metavar="CSV", help="one image a row: morphology, attributes and optionally seed"
+        "--requests",
+        type=Path,
+        metavar="FILE",
+        help="table of any length, an image a row: morphology, attributes and optionally seed; CSV, Parquet or FITS",
     )
     parser.add_argument(
         "--format",
