@@ -93,8 +93,8 @@ def test_a_position_angle_does_not_depend_on_the_batch(sampler):
 
 def test_an_accelerator_is_asked_for_the_same_angles(sampler):
     angles = torch.tensor([float(20 * k) for k in range(20)])
-    told = condition_vector(torch.zeros(20, dtype=torch.int64), torch.full((20, 1), 60.0), CONFIG)
-    found = sampler._on_accelerator(np.full(20, 3), told, angles, False)
+    condition = condition_vector(torch.zeros(20, dtype=torch.int64), torch.full((20, 1), 60.0), CONFIG)
+    found = sampler._on_accelerator(np.full(20, 3), condition, angles, False)
     assert torch.equal(found, sampler.generate(*told(asked(20, angles.tolist()))))
 
 
