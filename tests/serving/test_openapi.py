@@ -25,7 +25,7 @@ def parameters_of(path: str) -> list[dict]:
 
 
 def test_every_route_is_described_and_every_description_is_a_route():
-    files = {"/", "/learn"} | {f"/{path.name}" for path in (ROOT / "frontend").glob("*")}
+    files = {"/", "/learn", "/learn/"} | {f"/{path.name}" for path in (ROOT / "frontend").glob("*")}
     files |= {f"/languages/{path.name}" for path in (ROOT / "frontend" / "languages").glob("*")}
     routes = {str(rule) for rule in create_app().url_map.iter_rules()} - files
     assert routes == set(DOCUMENT["paths"])
