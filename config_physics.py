@@ -599,6 +599,16 @@ class Config:
         high=1.0,
         family="GAN",
     )
+    free_requests: float = setting(
+        0.0,
+        "part of the images that the generator draws by requests of their own, made up of what galaxies of the class "
+        "have, and of which the discriminator is told the class alone (0: none)",
+        low=0.0,
+        high=0.9,
+        off=0.0,
+        family="GAN",
+        needs={"condition_mask": (True,)},
+    )
     perceptual_weight: float = setting(
         0.0, "weight of the distance between features of generated and real images (0: none)", high=1e6, family="GAN"
     )

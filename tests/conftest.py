@@ -49,6 +49,7 @@ MODERN = {
     "class_weight": 0.5,
     "augment_discriminator": "adaptive",
     "label_jitter": 0.05,
+    "free_requests": 0.25,
     "perceptual_weight": 0.1,
 }
 

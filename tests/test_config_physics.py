@@ -103,6 +103,7 @@ def test_paper_recipe_is_the_document():
         "class_weight": 0.0,
         "augment_discriminator": "none",
         "label_jitter": 0.0,
+        "free_requests": 0.0,
         "perceptual_weight": 0.0,
     }
     assert {name: getattr(config, name) for name in document} == document
@@ -178,6 +179,7 @@ GAN_SETTINGS = {
     "class_weight": 1.0,
     "augment_discriminator": "adaptive",
     "label_jitter": 0.1,
+    "free_requests": 0.5,
     "perceptual_weight": 1.0,
 }
 
@@ -303,6 +305,7 @@ PAPER = {
     "class_weight": 0.0,
     "augment_discriminator": "none",
     "label_jitter": 0.0,
+    "free_requests": 0.0,
     "perceptual_weight": 0.0,
     "perceptual": "predictor",
     "vgg_weights": "",

@@ -198,7 +198,9 @@ def _to_6(content: Content) -> Content:
 
 
 def _to_7(content: Content) -> Content:
-    return add_setting(content, "profiles", "coarse")
+    for name, value in (("profiles", "coarse"), ("free_requests", 0.0)):
+        content = add_setting(content, name, value)
+    return content
 
 
 def _to_8(content: Content) -> Content:

@@ -26,6 +26,7 @@ from galaxies.networks.observed_generator import ObservedGenerator
 from galaxies.networks.sky_grain import GrainyGenerator
 from galaxies.telescope.exposure import Exposure
 from galaxies.training.discriminator_augmentation import NUM_DRAWS, DiscriminatorAugmentation
+from galaxies.training.free_requests import FreeRequests
 from galaxies.training.learner import PHYSICS_TERMS, Drawn, Learner, StepResult, Variant
 from galaxies.training.loss_terms import ADVERSARIAL, PHYSICS, PROBABILITY, LossTerm, Shown
 from galaxies.training.perceptual import Vgg16, perceptual_loss
@@ -48,7 +49,7 @@ class Discriminated:
     """What the discriminator's losses are computed from: a batch, generated images, and what it says of both."""
 
     batch: Batch
-    asked: Batch  # with the values that both networks are told, which may be jittered
+    asked: Batch  # with the values that the generator is told
     real: Tensor  # (N, B, S, S), as it saw them
     fake: Tensor
     real_logits: Tensor  # (N,)
@@ -144,6 +145,7 @@ class GanLearner(Learner):
         # Slider ranges in the units of the condition vector.
         ranges = [a.high - a.low if a.raw else 1.0 for a in self.attributes]
         self._jitter = config.label_jitter * torch.tensor(ranges, device=engine.device)
+        self._requests: FreeRequests | None = None
         self.augmentation = None
         if config.augment_discriminator != "none":
             self.augmentation = DiscriminatorAugmentation(config.augment_discriminator == "adaptive").to(engine.device)
@@ -166,6 +168,11 @@ class GanLearner(Learner):
             noise = measure_flux_noise(images, self.config.softening)
             for other in noisy:
                 other.grain.learn(noise)
+
+    def learn_requests(self, classes: Tensor, scaled: Tensor, known: Tensor) -> None:
+        """Take over what galaxies of each class have, which free requests are made of; see `Learner`."""
+        if self.config.free_requests:
+            self._requests = FreeRequests.of(classes, scaled, known, self.config)
 
     def errors(self, phase: str) -> tuple[str, ...]:
         """Return the names of the errors that a phase's steps return, with those of the discriminator's readings."""
@@ -191,12 +198,12 @@ class GanLearner(Learner):
 
     def _generator_step(self, batch: Batch, variant: Variant) -> StepResult:
         """Update the discriminator, then the generator, on one batch."""
-        asked = self._asked(batch)
+        asked, told = self._asked(batch)
         fake = self._drawn(asked)  # (N, B, S, S)
-        real, terms, d_errors = self._update_discriminator(batch, asked, fake.detach(), variant)
+        real, terms, d_errors = self._update_discriminator(batch, asked, told, fake.detach(), variant)
         # The discriminator's own gradients would be thrown away, so none are computed.
         self.discriminator.requires_grad_(False)
-        seen = self._see_generated(asked, fake, real)
+        seen = self._see_generated(asked, told, fake, real)
         total, g_terms = self._loss("generator", seen, variant)
         terms |= g_terms | {"g_grad_norm": self._update("generator", total)}
         squared_errors, counts = (torch.cat(parts) for parts in zip(seen.physics[1:], *d_errors, strict=True))
@@ -213,7 +220,7 @@ class GanLearner(Learner):
         return generator.stretched(light, asked.exposure, self._draw(*generator.white))
 
     def _update_discriminator(
-        self, batch: Batch, asked: Batch, fake: Tensor, variant: Variant
+        self, batch: Batch, asked: Batch, told: Tensor, fake: Tensor, variant: Variant
     ) -> tuple[Tensor, dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
         """Update the discriminator; return the real images as it saw them, terms, and the errors of its readings."""
         config = self.config
@@ -221,7 +228,7 @@ class GanLearner(Learner):
         # Penalties are taken at the images that it sees: turning them changes no norm but by interpolation.
         real = self._shown(batch.images).requires_grad_("r1" in variant.due)
         fake = self._shown(fake).requires_grad_("r2" in variant.due)
-        (real_logits, real_readings), (fake_logits, fake_readings) = self._assess_both(real, fake, asked.condition)
+        (real_logits, real_readings), (fake_logits, fake_readings) = self._assess_both(real, fake, told)
         if self._pairs:
             adversarial: tuple[Tensor, ...] = (relativistic_loss(real_logits, fake_logits),)
         else:
@@ -247,14 +254,14 @@ class GanLearner(Learner):
         terms["d_grad_norm"] = self._update("discriminator", total)
         return real.detach(), terms, [regression[1:]] if regression else []
 
-    def _see_generated(self, asked: Batch, fake: Tensor, real: Tensor) -> Generated:
+    def _see_generated(self, asked: Batch, told: Tensor, fake: Tensor, real: Tensor) -> Generated:
         """Let discriminator and predictor look at generated images."""
         (weights,) = self._judge.weights()
-        logits, readings = self._assess(self._shown(fake), asked.condition, weights)
+        logits, readings = self._assess(self._shown(fake), told, weights)
         if self._pairs:
             # Anew, since the discriminator has moved; by itself, since it takes no gradient.
             with torch.no_grad():
-                opposite, _ = self._assess(real, asked.condition, weights)
+                opposite, _ = self._assess(real, told, weights)
             adversarial = relativistic_loss(logits, opposite)
         else:
             adversarial = generator_loss(logits)
@@ -262,12 +269,17 @@ class GanLearner(Learner):
         maps = None if self._maps is None else self._maps_of(fake, asked.images)
         return Generated(fake, asked, asked.known, reliability, physics, adversarial, readings, maps)
 
-    def _asked(self, batch: Batch) -> Batch:
-        """Return the batch with what both networks are told: jittered attributes, if labels are jittered."""
-        if not self.config.label_jitter:
-            return batch
-        scaled = batch.scaled + self._draw(len(self.attributes)) * self._jitter * batch.known
-        return dataclasses.replace(batch, condition=with_scaled(batch.condition, scaled, self.config), scaled=scaled)
+    def _asked(self, batch: Batch) -> tuple[Batch, Tensor]:
+        """Return the batch with what is asked of the generator, and the conditions (N, C) that the other is told.
+
+        They differ in free requests, where the discriminator is told the class alone. Both may be jittered.
+        """
+        if self.config.label_jitter:
+            scaled = batch.scaled + self._draw(len(self.attributes)) * self._jitter * batch.known
+            batch = dataclasses.replace(batch, condition=with_scaled(batch.condition, scaled, self.config), scaled=scaled)
+        if self._requests is None:
+            return batch, batch.condition
+        return self._requests.ask(batch, self._draw(self._requests.num_draws, uniform=True))
 
     def _shown(self, images: Tensor) -> Tensor:
         """Return images as the discriminator gets to see them."""

@@ -167,7 +167,7 @@ def test_readings_are_compared_with_the_truth_and_with_what_was_asked(data, tmp_
     assert errors.shape == counts.shape == (2 * num_attributes,)
 
     learner.noise.set_state(state)
-    asked = learner._asked(batch)
+    asked, _ = learner._asked(batch)
     with torch.no_grad():
         _, read = learner.discriminator.assess(batch.images, asked.condition)
     squared = (read[:, :num_attributes] - batch.scaled).square() * batch.known  # not asked.scaled
@@ -235,7 +235,7 @@ def test_jitter_has_the_standard_deviation_that_was_asked_for():
     learner = GanLearner(config, Engine.choose("cpu"))
     scaled = torch.full((64, 2), 0.5)
     batch = Batch(torch.zeros(64, 3, 64, 64), torch.zeros(64), torch.zeros(64, 8), scaled, torch.ones(64, 2))
-    moves = torch.cat([learner._asked(batch).scaled - scaled for _ in range(50)])
+    moves = torch.cat([learner._asked(batch)[0].scaled - scaled for _ in range(50)])
     assert moves.mean(0).abs().max() < 0.01
     assert moves[:, 0].std().item() == pytest.approx(0.1, rel=0.06)
     assert moves[:, 1].std().item() == pytest.approx(0.07, rel=0.06)
