@@ -198,9 +198,7 @@ def _to_6(content: Content) -> Content:
 
 
 def _to_7(content: Content) -> Content:
-    for name, value in (("profiles", "coarse"), ("free_requests", 0.0)):
-        content = add_setting(content, name, value)
-    return content
+    return add_setting(content, "profiles", "coarse")
 
 
 def _to_8(content: Content) -> Content:
@@ -210,7 +208,9 @@ def _to_8(content: Content) -> Content:
 
 
 def _to_9(content: Content) -> Content:
-    return add_setting(content, "soft_classes", False)
+    for name, value in (("soft_classes", False), ("free_requests", 0.0)):
+        content = add_setting(content, name, value)
+    return content
 
 
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {
