@@ -170,7 +170,15 @@ class GanLearner(Learner):
                 other.grain.learn(noise)
 
     def learn_requests(self, classes: Tensor, scaled: Tensor, known: Tensor) -> None:
-        """Take over what galaxies of each class have, which free requests are made of; see `Learner`."""
+        """Take over what galaxies have, which free requests are made of.
+
+        Parameters
+        ----------
+        classes : Tensor, (M,)
+            Of all training galaxies.
+        scaled, known : Tensor, (M, A)
+            Their attributes in the units of the condition vector, and 1 where known.
+        """
         if self.config.free_requests:
             self._requests = FreeRequests.of(classes, scaled, known, self.config)
 
@@ -276,7 +284,9 @@ class GanLearner(Learner):
         """
         if self.config.label_jitter:
             scaled = batch.scaled + self._draw(len(self.attributes)) * self._jitter * batch.known
-            batch = dataclasses.replace(batch, condition=with_scaled(batch.condition, scaled, self.config), scaled=scaled)
+            batch = dataclasses.replace(
+                batch, condition=with_scaled(batch.condition, scaled, self.config), scaled=scaled
+            )
         if self._requests is None:
             return batch, batch.condition
         return self._requests.ask(batch, self._draw(self._requests.num_draws, uniform=True))

@@ -211,9 +211,6 @@ class Learner(ABC):
         for telescope in telescopes:
             telescope.learn(exposures, photons)
 
-    def learn_requests(self, classes: Tensor, scaled: Tensor, known: Tensor) -> None:
-        """Take over what galaxies of each class have: classes (N,), scaled attributes and known-flags (N, A)."""
-
     def slowed(self, name: str) -> tuple[Sequence[nn.Parameter], float]:
         """Return which parameters of a network take smaller steps than its others, and what share of them."""
         return (), 1.0

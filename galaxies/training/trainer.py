@@ -121,7 +121,8 @@ class Trainer:
         compiled = config.compile == "on" or (config.compile == "auto" and pays(self.engine.device, num_steps))
         self.engine = dataclasses.replace(self.engine, compiled=compiled)
         self.learner = build_learner(config, self.engine, self.ranks)
-        self.learner.learn_requests(self.batches.classes, self.batches.scaled, self.batches.known)
+        if isinstance(self.learner, GanLearner):
+            self.learner.learn_requests(self.batches.classes, self.batches.scaled, self.batches.known)
         self.start_phase("predictor")  # which sets epoch and step, those of the phase that are done
         self.log = MetricsLog(self.checkpoints / "metrics.jsonl")
         self.history: list[dict[str, Any]] = []  # every test and check so far, and each epoch's means
