@@ -71,8 +71,8 @@ PRESETS = ("cpu", "gpu")
 # By family and preset. All that a CPU's quick setting would choose is given, so that a preset means one thing anywhere.
 FAMILIES: dict[str, dict[str, Recipe]] = {
     "gan": {
-        "cpu": Recipe(1_440, 20_000, 32, "--width 32 --balanced --free-requests 0.25"),
-        "gpu": Recipe(2_400, 36_000, 64, "--width 64 --balanced --free-requests 0.25"),
+        "cpu": Recipe(1_440, 20_000, 32, "--width 32 --balanced"),
+        "gpu": Recipe(2_400, 36_000, 64, "--width 64 --balanced"),
     },
     "diffusion": {
         "cpu": Recipe(2_584, 9_044, 16, "--diffusion --width 16 --unet-blocks 1 --balanced"),
