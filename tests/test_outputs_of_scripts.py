@@ -27,6 +27,7 @@ from galaxies.common.outputs import (
     REPORT,
     RUN,
     SAMPLE_GRIDS,
+    SETS,
     SHARDS,
     Kind,
 )
@@ -47,6 +48,7 @@ TELLS = {
     SAMPLE_GRIDS: {"epoch_0001.png": "PNG"},
     RELEASE: {"generator.json": '{"config": {}, "attributes": [], "provenance": {}}'},
     REPORT: {"report.json": '{"format_version": 2, "checkpoint": {}, "data": {}}'},
+    SETS: {"sets.json": '{"format_version": 1, "reference": {}, "sets": []}'},
     FIELD_EVALUATION: {"evaluation.json": '{"format_version": 1, "survey": "LSST", "of_folder": {}}'},
     PICTURES: {"catalogue.csv": "file,seed,morphology\n"},
     SHARDS: {"request.json": '{"count": 1, "shard_size": 1, "requests": ""}'},
@@ -113,6 +115,7 @@ FOLDERS = {
         ("field.json", "r.fits", "truth.fits"),
     ),
     "report": Writer(evaluate.main, "report --checkpoint {c} --data {d} --out {out}", REPORT, REPORT.files),
+    "sets": Writer(evaluate.main, "sets --reference {d} --compare {d} --out {out}", SETS, ("sets.json",)),
     "field": Writer(evaluate.main, "field {f} --most 2 --out {out}", FIELD_EVALUATION, ("evaluation.json",)),
     "release": Writer(
         release_checkpoint.main,

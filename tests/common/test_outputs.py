@@ -63,6 +63,8 @@ def test_each_kind_is_told_by_what_stands_in_it(dataset, pictures, trained, tmp_
     (tmp_path / "sky/field.json").write_text('{"survey": "", "reference_band": "r", "faintest_magnitude": 25}')
     (tmp_path / "report").mkdir()
     (tmp_path / "report/report.json").write_text('{"format_version": 2, "checkpoint": {}, "data": {}}')
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets/sets.json").write_text('{"format_version": 1, "reference": {}, "sets": []}')
     (tmp_path / "field").mkdir()
     (tmp_path / "field/evaluation.json").write_text('{"format_version": 1, "survey": "LSST", "of_folder": {}}')
     (tmp_path / "survey").mkdir()
@@ -75,6 +77,7 @@ def test_each_kind_is_told_by_what_stands_in_it(dataset, pictures, trained, tmp_
         outputs.SAMPLE_GRIDS: trained / "samples/tiny",
         outputs.SHARDS: tmp_path / "shards",
         REPORT: tmp_path / "report",
+        outputs.SETS: tmp_path / "sets",
         outputs.FIELD_EVALUATION: tmp_path / "field",
         outputs.GALAXY_ZOO: tmp_path / "survey",
         outputs.RELEASE: release,

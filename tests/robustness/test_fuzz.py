@@ -102,6 +102,7 @@ def test_options_that_are_written_about_exist(file):
     known = {flag for parser in PARSERS.values() for action in parser._actions for flag in action.option_strings}
     text = (ROOT / file).read_text(encoding="utf-8")
     known |= {"--nproc_per_node", "--compile"}  # of torchrun; the one that the guide says does not exist
+    known |= {"--halpha-ew", "--d4000"}  # of a checkpoint that knows such columns of a user's own
     for path in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "studies").glob("*.py")):
         known |= set(re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8")))
     if file.endswith(".py"):
@@ -166,7 +167,7 @@ def light_work(sandbox, monkeypatch):
     def stop(*_, **__):
         raise UserError("here the work would begin")
 
-    def write_mock(out, count, seed, image_size, device, command, overwrite=False):
+    def write_mock(out, count, seed, image_size, device, command, overwrite=False, *_):
         with DatasetWriter(out, 64, 0.5, {"command_line": command}, overwrite) as writer:
             kill_jobs.append_grey_images(writer, 7)
         return writer
@@ -240,6 +241,7 @@ RIGHT = {
     ("evaluate.py", "validate"): "--data data/only",
     ("evaluate.py", "augmentation"): "--checkpoint good.pt --data data/only",
     ("evaluate.py", "field"): "files --out new",
+    ("evaluate.py", "sets"): "--reference data/only --compare data/only --out new",
 }
 
 

@@ -89,6 +89,9 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("--data", "evaluate.py report --checkpoint run/latest.pt --data data --out new --count 20", _DATASET),
     ("runs", "evaluate.py compare report report2/report.json", ("report2/report.json", "report/report.json")),
     ("images", "evaluate.py measure pictures/0.png --out new/table.csv", ("pictures/0.png",)),
+    ("--reference", "evaluate.py sets --reference data --compare pictures --out new", _DATASET),
+    ("--compare", "evaluate.py sets --reference data --compare pictures --out new", ("pictures",)),
+    ("--psf", "evaluate.py sets --reference data --compare cutouts --psf psf.fits --out new", ()),  # as of `fits`
     ("--data", "evaluate.py validate --data data", _DATASET),
     (
         "--counts",

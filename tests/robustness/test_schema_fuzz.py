@@ -61,7 +61,7 @@ HARMLESS = re.compile(
     config\.(data|run|device|vgg_weights):\ .*
     |config\.\w+:\ (zero|half|true|minus\ one)  # where Config says that it may be so
     |config\.({_IDLE}):\ (huge.*|.*text|control.*)  # the same, and of the family that it is not of
-    |attributes\.\d+\.(label|source|description|plausible).*:\ .* |attributes\.\d+:\ more
+    |attributes\.\d+\.(label|source|description|plausible|scale|softening|r2).*:\ .* |attributes\.\d+:\ more
     |(random\.cpu|random\.noise|batches\.generator):\ tensor\ .*  # other numbers
     |tensors\..*:\ (parameter|with\ a\ gradient|expanded)  # of which safetensors writes the values alone
     |(tensors|networks)\..*\.num_batches_tracked:\ tensor\ 100  # a count as good as any
