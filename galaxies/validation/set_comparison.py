@@ -45,7 +45,7 @@ from galaxies.validation.report.sets_contents import (
     Unreadable,
     multiples_of,
 )
-from galaxies.validation.set_reading import FitsOptions, ReadSet, Wanted, read_set
+from galaxies.validation.set_reading import FitsOptions, ReadSet, Wanted, check_set, read_set
 from galaxies.validation.subject import Galaxies, choose_spaces, load_judge, real_sample
 from galaxies.validation.telescope_matching import Matched, Observed, match_flux, match_pictures
 from galaxies.validation.viewing import Viewer
@@ -124,6 +124,8 @@ def compare_sets(
         If a set or the reference cannot be used, they have no band in common, or there are too few galaxies.
     """
     clock = Clock()
+    for path in paths:
+        check_set(path)
     data = PreparedDataset.open(reference)
     rows = real_sample(data, "test", count, seed)
     if len(rows) < 2 * FEWEST:

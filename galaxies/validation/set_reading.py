@@ -24,7 +24,7 @@ from tqdm import tqdm
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import usable_cores
 from galaxies.common.outputs import PICTURES, SHARDS
-from galaxies.common.reading import read_json, read_text
+from galaxies.common.reading import check_regular, read_json, read_text
 from galaxies.datasets.cutout_blocks import read_cutouts
 from galaxies.datasets.cutouts import CutoutSource
 from galaxies.datasets.layout import DISPLAY, DataLayout, FluxBand
@@ -158,19 +158,35 @@ class ReadSet:
         )
 
 
+_WANTED = (
+    "name a prepared dataset, a folder of generate_from_checkpoint.py, a folder or zip file of pictures, or a folder of "
+    "FITS files"
+)
+
+
+def check_set(path: Path) -> None:
+    """Refuse what can be no set, before anything that takes long.
+
+    Raises
+    ------
+    UserError
+        If there is no such path, or it is neither a folder nor a file.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist: {_WANTED}")
+    if not path.is_dir():
+        check_regular(path, _WANTED)
+
+
 def read_set(path: Path, wanted: Wanted) -> ReadSet:
     """Read a set of any kind.
 
     Raises
     ------
     UserError
-        If there is no such path, it holds no galaxies or those of another kind, or they are coarser than wanted.
+        As `check_set` does, or if it holds no galaxies or those of another kind, or they are coarser than wanted.
     """
-    if not path.exists():
-        raise UserError(
-            f"{path} does not exist: name a prepared dataset, a folder of generate_from_checkpoint.py, a folder or zip "
-            "file of pictures, or a folder of FITS files"
-        )
+    check_set(path)
     read = next(read for fits, read in _READERS if fits(path))
     found = read(path, wanted)
     if not len(found.names):
