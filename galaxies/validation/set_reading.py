@@ -159,8 +159,8 @@ class ReadSet:
 
 
 _WANTED = (
-    "name a prepared dataset, a folder of generate_from_checkpoint.py, a folder or zip file of pictures, or a folder of "
-    "FITS files"
+    "name a prepared dataset, a folder of generate_from_checkpoint.py, a folder or zip file of pictures, or a folder "
+    "of FITS files"
 )
 
 
