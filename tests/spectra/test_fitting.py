@@ -56,6 +56,14 @@ def test_colors_that_no_stars_have_are_reached_by_a_smooth_change():
     assert steps.max() < 0.02  # no edge was put into it
 
 
+def test_the_order_of_the_bands_changes_nothing():
+    magnitudes = photometry(*made(0.3, 0.1, 0.3), EDGES) + np.array([0.15, -0.15, 0.12, -0.1])
+    order = [2, 0, 3, 1]
+    found = fit_spectrum(magnitudes[order], [EDGES[k] for k in order], 0.3)
+    np.testing.assert_allclose(found.flux_njy, fit_spectrum(magnitudes, EDGES, 0.3).flux_njy, rtol=1e-9)
+    np.testing.assert_allclose(found.residuals, fit_spectrum(magnitudes, EDGES, 0.3).residuals[order], atol=1e-9)
+
+
 def test_what_cannot_be_reached_says_by_how_much():
     wavelength, flux = made(0.3, 0.1, 0.3)
     magnitudes = photometry(wavelength, flux, EDGES) + np.array([0.0, 3.0, 0.0, 0.0])
@@ -94,6 +102,7 @@ def test_unknown_magnitudes_and_bands_out_of_reach_are_left_out():
     assert np.isnan(found.residuals).tolist() == [False, False, True, False]
     assert found.worst < CLOSE
     assert reached([(330.0, 400.0), (400.0, 552.0)], 2.0).tolist() == [False, True]
+    assert reached([(3000.0, 3600.0), (3000.0, 3400.0)], 0.0).tolist() == [False, True]
     with pytest.raises(ValueError, match="1 magnitudes, where 2 are needed"):
         fit_spectrum(np.array([20.0, np.nan, np.nan, np.nan]), EDGES, 0.2)
     with pytest.raises(ValueError, match="a redshift of nan"):

@@ -50,6 +50,13 @@ def test_a_power_law_has_its_closed_form(monkeypatch):
     assert seen == pytest.approx(1.5 * means[0] / 1.5 / means[1], rel=1e-3)
 
 
+@pytest.mark.parametrize("population", [OLD, YOUNG])
+def test_flux_densities_are_counted_in_that_of_r(population):
+    wavelength = np.geomspace(*spectra.REST_R, 4001)
+    steps = (wavelength[1:] * wavelength[:-1]) ** 0.5  # equal in the logarithm
+    assert spectra.flux_density(population, steps).mean() == pytest.approx(1, abs=2e-3)
+
+
 def test_colors_of_nearby_galaxies():
     # Fukugita, Shimasaku & Ichikawa (1995), Table 3: g'-r' and r'-i' of ellipticals; irregulars are bluest.
     sdss = [band(*edges) for edges in ((400, 552), (552, 691), (691, 818))]

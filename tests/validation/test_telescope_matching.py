@@ -46,6 +46,8 @@ def test_pictures_get_one_grain():
     waves = torch.fft.rfft2(soft.float()) * torch.exp(-2 * (np.pi * 0.9) ** 2 * frequency)
     soft = torch.fft.irfft2(waves, s=(64, 64)).round().clamp(0, 255).to(torch.uint8)
     matched = match_pictures(sharp, soft, seed=0)
+    assert matched.done[0].startswith("the compared set smoothed by a Gaussian of ")
+    assert match_pictures(soft, sharp, seed=0).done[0].startswith("the reference smoothed by a Gaussian of ")
     before, after = ([measure_noise(part.float() / 255) for part in pair] for pair in ((sharp, soft), matched.images))
     gaps = [abs(float(a.correlation.median() - b.correlation.median())) for a, b in (before, after)]
     assert gaps[1] < 0.2 * gaps[0]
