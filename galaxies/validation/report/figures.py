@@ -99,7 +99,8 @@ def _reached(report: Report, attribute: str, instrument: Instrument) -> float:
 
 def in_words(label: str) -> str:
     """Return a label within a sentence; the name of a band keeps its capitals."""
-    return label[0].lower() + label[1:]
+    # H-alpha and M20 begin with a symbol, which no sentence changes.
+    return label[0].lower() + label[1:] if label[1:2].islower() else label
 
 
 def _classes(report: Report) -> Iterator[Card]:

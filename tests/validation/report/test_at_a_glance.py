@@ -12,7 +12,7 @@ import pytest
 from galaxies.validation.report import plots
 from galaxies.validation.report.cells import Estimate, LeftOut, Share
 from galaxies.validation.report.contents import Copies, SuspectedCopies
-from galaxies.validation.report.figures import headline, level_of_multiple, verdict
+from galaxies.validation.report.figures import headline, in_words, level_of_multiple, verdict
 from galaxies.validation.report.page import Notes, build_page
 from galaxies.validation.report.realism import ARMS, Morphology, Rates, RealOrFake, Seen
 from galaxies.validation.report.report_file import from_plain, to_plain
@@ -203,3 +203,17 @@ def test_plots_call_mock_galaxies_so(report):
         assert power.get_ylabel() == f"power, generated / {word}"
         assert f"of generated from {word}, over that of {word} from {word}" in multiples.get_xlabel()
         assert classes[0].get_title() == f"{word} test galaxies"
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("Half-light radius", "half-light radius"),
+        ("Magnitude K", "magnitude K"),
+        ("H-alpha equivalent width", "H-alpha equivalent width"),
+        ("M20", "M20"),
+        ("z", "z"),
+    ],
+)
+def test_a_label_within_a_sentence_keeps_its_symbols(label, words):
+    assert in_words(label) == words
