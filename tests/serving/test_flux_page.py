@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from urllib.request import urlopen
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from galaxies.serving.application import create_app
 from galaxies.serving.models import ServedModel
 from tests.generation.painted import painting_sampler
+from tests.serving.browsing import opened, serving
 
 page_tests = pytest.importorskip("tests.serving.test_page", reason="playwright is not installed")
 pytestmark = page_tests.pytestmark
@@ -20,28 +20,15 @@ browser, expect = page_tests.browser, page_tests.expect
 @pytest.fixture(scope="module")
 def address():
     """Address of a server in this process, whose generator paints what it is told."""
-    from werkzeug.serving import make_server
-
-    server = make_server("127.0.0.1", 0, create_app([ServedModel(painting_sampler(), "painted/latest.pt", 7)]), True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(create_app([ServedModel(painting_sampler(), "painted/latest.pt", 7)])) as address:
+        yield address
 
 
 @pytest.fixture
 def page(browser, address):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, faults = context.new_page(), []
-    page.set_default_timeout(page_tests.PATIENCE)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(f"{address}?morphology=disc&magnitude_r=19.5&color_g_r=0.7&size_arcsec=1.28&redshift=0.4&seed=7")
-    page.wait_for_selector(page_tests.PICTURE)
-    yield page
-    context.close()
-    assert faults == []
+    url = f"{address}?morphology=disc&magnitude_r=19.5&color_g_r=0.7&size_arcsec=1.28&redshift=0.4&seed=7"
+    with opened(browser, url, page_tests.PICTURE, page_tests.PATIENCE) as page:
+        yield page
 
 
 def test_sliders_classes_and_readings_are_those_of_the_run(page, address):

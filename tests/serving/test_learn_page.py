@@ -15,6 +15,7 @@ from PIL import Image
 from galaxies.serving.application import create_app
 from galaxies.serving.models import load_models
 from tests.conftest import ROOT
+from tests.serving.browsing import serving
 
 page_tests = pytest.importorskip("tests.serving.test_page", reason="playwright is not installed")
 pytestmark = page_tests.pytestmark
@@ -32,15 +33,8 @@ USUAL = {"size": 0.16, "brightness": 0.3, "ellipticity": 0.3, "redshift": 0.05} 
 @pytest.fixture(scope="module")
 def address(untrained):
     """Address of a server in this process, of a GAN that draws noise at once."""
-    from werkzeug.serving import make_server
-
-    server = make_server("127.0.0.1", 0, create_app(load_models([untrained["gan"]], "cpu")), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(create_app(load_models([untrained["gan"]], "cpu"))) as address:
+        yield address
 
 
 def measured(query: dict[str, str]) -> dict:

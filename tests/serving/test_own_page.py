@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 
 import pytest
 
@@ -11,6 +10,7 @@ from benchmarks.serving import write_untrained
 from config_physics import Config
 from galaxies.serving.application import create_app
 from galaxies.serving.models import ServedModel
+from tests.serving.browsing import opened, serving
 
 page_tests = pytest.importorskip("tests.serving.test_page", reason="playwright is not installed")
 pytestmark = page_tests.pytestmark
@@ -25,33 +25,20 @@ LINES = (
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Address of a server in this process, of a network that was never trained."""
-    from werkzeug.serving import make_server
-
     path = tmp_path_factory.mktemp("own") / "latest.pt"
     names = ("size", "halpha_ew", "sfr", "redshift")
     write_untrained(path, Config(width=4, latent_dim=8, attributes=names, attribute_definitions=LINES))
     sampler = ServedModel.load(path, "cpu").sampler
     model = ServedModel(sampler, "own/latest.pt", 7, told={"halpha_ew": 0.62, "sfr": 0.03})
-    server = make_server("127.0.0.1", 0, create_app([model]), True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(create_app([model])) as address:
+        yield address
 
 
 @pytest.fixture
 def page(browser, address):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, faults = context.new_page(), []
-    page.set_default_timeout(page_tests.PATIENCE)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(f"{address}?morphology=spiral&size=0.15&halpha_ew=3&sfr=1&redshift=0.1&seed=7")
-    page.wait_for_selector(page_tests.PICTURE)
-    yield page
-    context.close()
-    assert faults == []
+    url = f"{address}?morphology=spiral&size=0.15&halpha_ew=3&sfr=1&redshift=0.1&seed=7"
+    with opened(browser, url, page_tests.PICTURE, page_tests.PATIENCE) as page:
+        yield page
 
 
 def test_a_slider_goes_in_equal_steps_of_its_scale(page):
