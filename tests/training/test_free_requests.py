@@ -63,6 +63,8 @@ def test_values_are_those_of_the_class(galaxies):
         low, high = torch.quantile(own, torch.tensor([0.01, 0.99]))
         kept = torch.isin(made, own)
         assert (made[~kept] >= low - 1e-6).all() and (made[~kept] <= high + 1e-6).all()
+        # Both ends are reached.
+        assert made[~kept].min() < torch.quantile(own, 0.05) and made[~kept].max() > torch.quantile(own, 0.95)
     # No elliptical knows a redshift, so that none is asked for one.
     assert (asked.known[galaxies.classes == 1, 1] == 0).all() and (asked.scaled[galaxies.classes == 1, 1] == 0).all()
     spirals = free & (galaxies.classes == 0)
