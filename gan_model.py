@@ -17,12 +17,14 @@ from galaxies.networks.flux_grain import NoisyGenerator
 from galaxies.networks.frame_generator import FrameGenerator
 from galaxies.networks.galaxy_frame import DiscInclination
 from galaxies.networks.layers import (
+    BASE_SIDE,
     ImageGenerator,
     PaddedConv2d,
     PaddedConvTranspose2d,
     ThinConv2d,
     begin_as_sky,
     coarse_to_fine,
+    doublings,
     init_dcgan,
     init_linear,
     style_network,
@@ -248,6 +250,9 @@ class ProjectionDiscriminator(ImageDiscriminator):
     num_readings : int
         Values that it also reads off an image by itself, as a predictor does; the condition is then projected alone,
         since beside the image they could be read off it.
+    detail_stages : bool
+        Above 64 pixels, look at the image as at one of 64, and add what a few thin convolutions make of the whole one.
+        They begin with nothing.
 
     References
     ----------
@@ -263,10 +268,14 @@ class ProjectionDiscriminator(ImageDiscriminator):
         image_size: int = 64,
         num_readings: int = 0,
         num_bands: int = len(BANDS),
+        detail_stages: bool = False,
     ) -> None:
         super().__init__()
         self.sees_condition = num_readings == 0
-        channels = [num_bands + condition_dim * self.sees_condition, *reversed(coarse_to_fine(width, image_size))]
+        num_planes = num_bands + condition_dim * self.sees_condition
+        sides = doublings(BASE_SIDE, image_size) if detail_stages else []
+        image_size = BASE_SIDE if sides else image_size
+        channels = [num_planes, *reversed(coarse_to_fine(width, image_size))]
         self.downsample = nn.ModuleList(
             PaddedConv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in pairwise(channels)
         )
@@ -278,6 +287,15 @@ class ProjectionDiscriminator(ImageDiscriminator):
         nn.init.normal_(self.classify.weight, 0.0, 0.01)
         nn.init.zeros_(self.classify.bias)
         self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
+        fine = [num_planes, *(max(1, width * BASE_SIDE // side) for side in reversed(sides)), width]
+        self.fine = nn.ModuleList(
+            PaddedConv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in (pairwise(fine) if sides else ())
+        )
+        for conv in self.fine:
+            nn.init.kaiming_normal_(conv.weight, a=0.2)
+            zero_bias(conv)
+        if sides:
+            nn.init.zeros_(self.fine[-1].weight)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the logits (N,): as `Discriminator.forward`."""
@@ -286,11 +304,22 @@ class ProjectionDiscriminator(ImageDiscriminator):
     def assess(self, images: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits and what is read off the images (N, num_readings), None if that is nothing."""
         features = _with_planes(images, condition) if self.sees_condition else images
-        for conv in self.downsample:
-            features = F.leaky_relu(conv(features), 0.2, inplace=True)
+        features = self._first_maps(features)
+        for conv in self.downsample[1:]:
+            features = conv(F.leaky_relu(features, 0.2, inplace=True))
+        features = F.leaky_relu(features, 0.2, inplace=True)
         projected = (self.project(condition) * features.mean((2, 3))).sum(1)
         flat = features.flatten(1)
         return self.classify(flat)[:, 0] + projected, None if self.read is None else self.read(flat)
+
+    def _first_maps(self, images: Tensor) -> Tensor:
+        """Return the first convolution's maps (N, width, H, H) of images and conditions (N, P, S, S)."""
+        if not self.fine:
+            return self.downsample[0](images)
+        small = F.avg_pool2d(images, images.shape[-1] // BASE_SIDE)
+        for conv in self.fine[:-1]:
+            images = F.leaky_relu(conv(images), 0.2, inplace=True)
+        return self.downsample[0](small) + self.fine[-1](images)
 
 
 class ResidualDiscriminator(ImageDiscriminator):
@@ -392,7 +421,13 @@ def _with_planes(images: Tensor, condition: Tensor) -> Tensor:
 # Generators by the name that the setting `generator` chooses, each with what builds it on the CPU, without grain.
 GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
     "frame": lambda config: FrameGenerator(
-        *_generator_shape(config), config.batch_norm, *_planes(config), _inclination(config), config.profiles == "fine"
+        *_generator_shape(config),
+        config.batch_norm,
+        *_planes(config),
+        _inclination(config),
+        config.profiles == "fine",
+        # Light, which is painted at twice the images' pixels, keeps maps as wide as it.
+        config.detail_stages and not config.observes,
     ),
     "residual": lambda config: ResidualGenerator(*_generator_shape(config), *_planes(config)),
     "resize": lambda config: Generator(*_generator_shape(config), "resize", *_planes(config)),
@@ -400,7 +435,9 @@ GENERATORS: dict[str, Callable[[Config], ImageGenerator]] = {
 }
 # The same for the setting `discriminator`; each has `assess`.
 DISCRIMINATORS: dict[str, Callable[[Config], ImageDiscriminator]] = {
-    "projection": lambda config: ProjectionDiscriminator(*_reading_shape(config), config.num_bands),
+    "projection": lambda config: ProjectionDiscriminator(
+        *_reading_shape(config), config.num_bands, config.detail_stages
+    ),
     "residual": lambda config: ResidualDiscriminator(*_reading_shape(config), config.num_bands),
     "dcgan": lambda config: Discriminator(*_discriminator_shape(config), config.num_bands),
 }

@@ -15,7 +15,7 @@ from galaxies.images.stretch import LIMITS, NOISE_SOFTENING, AsinhStretch
 from galaxies.measure import photometry
 from galaxies.measure.flux import FluxPhotometry, measure_flux
 from galaxies.measure.flux_model import psf_width, width_by_wings
-from galaxies.networks.layers import PaddedConv2d
+from galaxies.networks.layers import BASE_SIDE, PaddedConv2d
 from galaxies.telescope.exposure import Exposure
 from galaxies.telescope.profiles import profile_of
 
@@ -50,6 +50,8 @@ class PhysicsPredictor(nn.Module):
         gradient back into the features, so that the prediction itself is the same without them.
     num_bands : int
         Planes B of an image.
+    reduction : int
+        How many times smaller images are made, by the means of squares of pixels, before it looks at them.
     """
 
     prior_variance: Tensor
@@ -61,8 +63,10 @@ class PhysicsPredictor(nn.Module):
         dropout: float = 0.3,
         uncertainty: bool = False,
         num_bands: int = len(BANDS),
+        reduction: int = 1,
     ) -> None:
         super().__init__()
+        self.reduction = reduction
         layers: list[nn.Module] = []
         for c_in, c_out in ((num_bands, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [
@@ -88,23 +92,26 @@ class PhysicsPredictor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return attributes (N, A), scaled as in the condition vector, of images (N, B, S, S)."""
-        return self.regress(self.features(images))
+        return self.regress(self.features(self._reduced(images)))
 
     def distribution(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the attributes as `forward` and the logarithm of their variance (N, A), None without `uncertainty`."""
-        features = self.features(images)
+        features = self.features(self._reduced(images))
         if self.doubt is None:
             return self.regress(features), None
         return self.regress(features), self.doubt(features.detach()).float().clamp(*_LOG_VARIANCE)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return the rectified maps of each convolution, of images as in `forward`."""
-        found = []
+        found, images = [], self._reduced(images)
         for layer in self.features[:-2]:
             images = layer(images)
             if isinstance(layer, nn.ReLU):
                 found.append(images)
         return found
+
+    def _reduced(self, images: Tensor) -> Tensor:
+        return F.avg_pool2d(images, self.reduction) if self.reduction > 1 else images
 
     def reliability(self, log_variance: Tensor | None) -> Tensor | None:
         """Return the part (N, A), 0 to 1, of each attribute's variance that the picture tells; without a gradient.
@@ -338,4 +345,7 @@ def photometric_loss(
 
 def build_predictor(config: Config) -> PhysicsPredictor:
     """Return a new predictor of the settings' shape, on the CPU."""
-    return PhysicsPredictor(len(config.attributes), config.width, config.dropout, config.uncertainty, config.num_bands)
+    reduction = config.image_size // BASE_SIDE if config.detail_stages else 1
+    return PhysicsPredictor(
+        len(config.attributes), config.width, config.dropout, config.uncertainty, config.num_bands, max(1, reduction)
+    )

@@ -173,17 +173,41 @@ class GalaxyFrame(nn.Module):
             )
             return torch.stack(shape, 1)
 
-    def forward(self, shape: Tensor, pose: Pose) -> Tensor:
-        """Return the planes (N, num_planes, S, S), float32, of what galaxies look like (N, 10), see `shape`."""
+    def forward(self, shape: Tensor, pose: Pose, axes: Tensor | None = None) -> Tensor:
+        """Return the planes (N, num_planes, H, H), float32, of what galaxies look like (N, 10), see `shape`.
+
+        They are drawn at pixels `axes` (2, H, H), and at the frame's own where there are none.
+        """
         constants = _Constants(*(getattr(self, name) for name in _Constants._fields))
+        axes = self.axes if axes is None else axes
         with torch.autocast(shape.device.type, enabled=False):
-            return cast(Tensor, _Patterns.apply(shape, pose.cosine, pose.sine, pose.hand, self.axes, *constants))
+            return cast(Tensor, _Patterns.apply(shape, pose.cosine, pose.sine, pose.hand, axes, *constants))
+
+    def weighed(self, shape: Tensor, pose: Pose, axes: Tensor, weights: Tensor) -> Tensor:
+        """Return the sums (N, B, H, H), float32, of the planes at pixels `axes` that weights (N, B num_planes) make.
+
+        A processor draws a few galaxies at a time, so that their planes stay in its cache.
+        """
+        values = self.num_planes * axes[0].numel()
+        count = max(1, _CACHED_VALUES // values) if shape.device.type == "cpu" else len(shape)
+        parts = zip(*(part.split(count) for part in (shape, weights, pose.cosine, pose.sine, pose.hand)), strict=True)
+        sums = [weighed_sum(self(given, Pose(*lying), axes), weight) for given, weight, *lying in parts]
+        return sums[0] if len(sums) == 1 else torch.cat(sums)
 
     def profiles(self, shape: Tensor, pose: Pose, axes: Tensor) -> Tensor:
         """Return the planes of radial profiles alone (N, num_profiles, H, H), float32, at pixels `axes` (2, H, H)."""
         with torch.autocast(shape.device.type, enabled=False):
             at = _Coordinates.make(_Shape(*(_per_image(column) for column in shape.unbind(1))), pose, axes)
             return at.profiles(self.slopes, self.companion_slopes)
+
+
+_CACHED_VALUES = 2**21  # of planes that are drawn together on a processor
+
+
+def weighed_sum(planes: Tensor, weights: Tensor) -> Tensor:
+    """Return the sums (N, B, H, H), float32, of planes (N, K, H, H) that weights (N, B K) make."""
+    by_band = weights.float().unflatten(1, (-1, planes.shape[1]))
+    return (by_band @ planes.flatten(2)).unflatten(2, planes.shape[2:])
 
 
 class _Shape(NamedTuple):

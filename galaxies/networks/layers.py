@@ -51,6 +51,14 @@ def coarse_to_fine(width: int, image_size: int) -> list[int]:
     return [width * min(4, 2**level) for level in reversed(range(num_levels))]
 
 
+BASE_SIDE = 64  # pixels of the image to which detail stages add
+
+
+def doublings(side: int, whole_side: int) -> list[int]:
+    """Return the sides after each doubling of one side until the whole one: 128 and 256 for 64 and 256."""
+    return [side << level for level in range(1, (whole_side // side).bit_length())]
+
+
 def begin_as_sky(last: nn.Module) -> None:
     """Let a generator of stretched flux begin with images of the sky, which is -1."""
     if isinstance(bias := last.bias, Tensor):

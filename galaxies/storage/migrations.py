@@ -32,7 +32,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 
 Content = dict[str, Any]
 
@@ -213,7 +213,11 @@ def _to_9(content: Content) -> Content:
     return content
 
 
+def _to_10(content: Content) -> Content:
+    return add_setting(content, "detail_stages", False)
+
+
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {
     **{1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5},
-    **{5: _to_6, 6: _to_7, 7: _to_8, 8: _to_9},
+    **{5: _to_6, 6: _to_7, 7: _to_8, 8: _to_9, 9: _to_10},
 }

@@ -18,6 +18,7 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.conditions import condition_entries, reading_entries
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.generation.build import config_of, generator_weights
+from galaxies.networks.layers import BASE_SIDE
 from galaxies.storage.checkpoint import LATEST
 from galaxies.storage.release import WEIGHTS, load_state
 from galaxies.training.learner import Learner
@@ -40,7 +41,7 @@ _OF_CONDITION: dict[str, tuple[tuple[str, int, str], ...]] = {
         (r"(style\.0|project)\.weight", 1, "noise"),
         (r"grain\.trend", 0, ""),
         (r"unet\.embed_condition\.0\.weight", 1, ""),
-        (r"paint\.(weight|bias)|mean", 0, "plane"),
+        (r"(stages\.\d+\.)?paint\.(weight|bias)|mean", 0, "plane"),
         (r"unet\.leave\.2\.(weight|bias)", 0, "patch"),
         (r"unet\.paint\.(weight|bias)", 0, "plane"),
         (r"unet\.embed_told\.weight", 1, "exposure"),
@@ -48,7 +49,7 @@ _OF_CONDITION: dict[str, tuple[tuple[str, int, str], ...]] = {
     ),
     "discriminator": (
         (r"project\.weight", 1, ""),
-        (r"downsample\.0\.weight", 1, "band"),
+        (r"(downsample|fine)\.0\.weight", 1, "band"),
         (r"stem\.weight", 1, "plane"),
         (r"read\.(weight|bias)", 0, "reading"),
     ),
@@ -133,6 +134,8 @@ class Start:
                 raise UserError(f"--{option} does not fit {self.path}, which {what}: leave it out")
         own = [f.name for f in dataclasses.fields(Config) if f.metadata.get("family") in (None, self.config.family)]
         taken = {name: getattr(self.config, name) for name in _TAKEN if name in own and name not in given}
+        if self.config.image_size > BASE_SIDE and "detail_stages" not in given:  # no choice at 64 pixels
+            taken["detail_stages"] = self.config.detail_stages
         if "attributes" in taken:
             there = () if data is None else [row.name for row in data.layout.own]
             lacking = {row.name for row in self.config.own_attributes}.difference(there)
