@@ -438,9 +438,9 @@ class Config:
     )
     detail_stages: bool = setting(
         True,
-        "above 64 pixels a side, let the generator in the galaxy's frame and the projection discriminator be those of 64 "
-        "pixels, with thin layers that add detail at every doubling, and the predictor look at 64 pixels; else all maps "
-        "are larger, at four times the cost for twice the side",
+        "above 64 pixels a side, make the generator in the galaxy's frame and the projection discriminator those of 64 "
+        "pixels with thin layers that add detail at every doubling, and let the predictor look at 64 pixels; else all "
+        "maps are larger",
     )
     pixel_noise: bool = setting(
         True, "add grain to the generator's images, measured on the sky of the training images", family="GAN"

@@ -288,14 +288,13 @@ class ProjectionDiscriminator(ImageDiscriminator):
         nn.init.zeros_(self.classify.bias)
         self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
         fine = [num_planes, *(max(1, width * BASE_SIDE // side) for side in reversed(sides)), width]
-        self.fine = nn.ModuleList(
-            PaddedConv2d(c_in, c_out, 4, stride=2, padding=1) for c_in, c_out in (pairwise(fine) if sides else ())
-        )
-        for conv in self.fine:
+        convs = [PaddedConv2d(*pair, 4, stride=2, padding=1) for pair in (pairwise(fine) if sides else ())]
+        for conv in convs:
             nn.init.kaiming_normal_(conv.weight, a=0.2)
             zero_bias(conv)
-        if sides:
-            nn.init.zeros_(self.fine[-1].weight)
+        for conv in convs[-1:]:
+            nn.init.zeros_(conv.weight)
+        self.fine = nn.ModuleList(convs)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """Return the logits (N,): as `Discriminator.forward`."""

@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --recipe paper --precision bf16 --images 240000
+    python benchmarks/training_step.py --recipe cpu --image-px 128
 
 Prints one JSON object. A row is a phase: the median time of a step (ms), images/s, how many times faster it is than a
 step of the plain eager reference of the same batch in the same process (at the default width, which is its own), and
@@ -12,6 +13,7 @@ to for the whole recipe on 240,000 images. Options that are not listed are those
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import peaks, roofline, timing
 from benchmarks.eager_reference import PlainTraining
 from benchmarks.training_access import TOTAL_STEPS, made_data, make_trainer
-from config_physics import Config
+from config_physics import IMAGE_SIZES, Config
 from galaxies.command_line import Parser, add_config_options, config_from_options, run_script
 from galaxies.common import hardware
 from galaxies.common.errors import UserError
@@ -42,6 +44,7 @@ CONFIG_OPTIONS = (
     "generator",
     "batch_norm",
     "pixel_noise",
+    "detail_stages",
     "discriminator",
     "adversarial",
     "r2_weight",
@@ -57,8 +60,8 @@ _PERIOD = roofline.PENALTY_EVERY  # steps after which the gradient penalty comes
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the script; see the module's docstring."""
     options = _parser().parse_args(argv)
-    config = config_from_options(options)
-    data = made_data(max(options.images, config.batch_size))
+    config = dataclasses.replace(config_from_options(options), image_size=options.image_px)
+    data = made_data(max(options.images, config.batch_size), options.image_px)
     num_steps = _PERIOD * options.periods
     with tempfile.TemporaryDirectory(prefix="galaxy-") as folder:
         trainer = make_trainer(config, data, Path(folder))
@@ -106,6 +109,13 @@ def _parser() -> Parser:
         help="images of the dataset, at least a batch (default: 2048)",
     )
     parser.add_argument(
+        "--image-px",
+        type=int,
+        choices=IMAGE_SIZES,
+        default=64,
+        help="pixels a side of the images (default: 64, that of the plain reference)",
+    )
+    parser.add_argument(
         "--periods",
         type=timing.at_least(1),
         default=12,
@@ -129,7 +139,8 @@ def _repeat(step: Callable[[], None], count: int) -> None:
 
 def has_reference(config: Config, options: argparse.Namespace) -> bool:
     """Tell whether to time the plain reference: it is wanted, and its networks are about as large as ours."""
-    return not options.no_reference and config.width == Config.width
+    same = config.width == Config.width and config.image_size == Config.image_size
+    return not options.no_reference and same
 
 
 def describe_config(config: Config, bf16: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "fp32",
         "generator": "transposed",
         "pixel_noise": False,
+        "detail_stages": False,
         "discriminator": "dcgan",
         "condition_mask": False,
         "pretrain_learning_rate": 1.5e-4,
@@ -198,7 +200,7 @@ def machine_settings(
     num_train : int
         Training galaxies: as many epochs are chosen as have the recipe's steps.
     image_size : int
-        Pixels a side; the time of a step goes with its square.
+        Pixels a side. A doubling makes a step four times as long, and three times where detail is added by stages.
     given : dict
         Settings that the user has chosen.
     """
@@ -206,8 +208,10 @@ def machine_settings(
     settings = {key: value for key, value in recipe.settings[family].items() if key not in given}
     batch_size = (settings | given).get("batch_size", Config.batch_size)
     per_epoch = max(1, num_train // batch_size)
+    staged = family == "GAN" and given.get("detail_stages", Config.detail_stages)
+    longer = (3 if staged else 4) ** math.log2(image_size / 64)
     for key, steps in recipe.steps[family][bf16].items():
         if key not in given:
-            epochs = max(1, round(steps / per_epoch * (64 / image_size) ** 2))
+            epochs = max(1, round(steps / per_epoch / longer))
             settings[key] = min(epochs, recipe.most * getattr(Config, key))
     return settings

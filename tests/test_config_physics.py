@@ -263,6 +263,7 @@ PAPER = {
     "batch_norm": True,
     "profiles": "coarse",
     "pixel_noise": False,
+    "detail_stages": False,
     "discriminator": "dcgan",
     "dropout": 0.3,
     "condition_mask": False,

@@ -49,7 +49,10 @@ def test_what_was_given_stays_and_few_galaxies_are_not_learned_by_heart():
     assert "width" not in machine_settings("cpu", "GAN", True, 5170, 64, {"width": 8})
     halved = machine_settings("cpu", "GAN", True, 5170, 64, {"batch_size": 64})
     assert (halved["epochs"], "batch_size" in halved) == (38, False)
-    assert machine_settings("cpu", "GAN", True, 5170, 128, {})["epochs"] == 5  # four times the pixels
+    assert machine_settings("cpu", "GAN", True, 5170, 128, {})["epochs"] == 6  # steps are three times as long
+    assert machine_settings("cpu", "GAN", True, 5170, 128, {"detail_stages": False})["epochs"] == 5  # four times
+    assert machine_settings("cpu", "diffusion", True, 51_700, 64, {})["epochs"] == 2
+    assert machine_settings("cpu", "diffusion", True, 5170, 128, {})["epochs"] == 5
     assert machine_settings("cpu", "GAN", True, 100, 64, {})["epochs"] == Config.epochs
     assert machine_settings("datacenter", "GAN", True, 100, 64, {})["epochs"] == 3 * Config.epochs
     assert machine_settings("datacenter", "GAN", True, 5170, 64, {})["epochs"] == 450

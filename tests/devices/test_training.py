@@ -118,6 +118,17 @@ def test_every_step_is_recorded(few, tmp_path, gpu, monkeypatch, vgg_weights, th
     assert means["generator"]  # no step of them that was not finite
 
 
+@pytest.mark.parametrize("settings", [{}, {"regression_weight": 0.0}], ids=["reading", "shown the condition"])
+def test_every_step_at_128_pixels_is_recorded(tmp_path, gpu, monkeypatch, settings):
+    times = warm_up(gpu, monkeypatch)
+    data = PreparedDataset.open(write_dataset(tmp_path / "rendered", 24, side=128))
+    trainer = make_trainer(data, tmp_path, device="cuda", image_size=128, **TINY, **settings)
+    assert len(trainer.learner.discriminator.fine) == 2
+    means, recorded = take_every_variant(trainer, gpu, times)
+    assert all(graphs == variants for graphs, variants in recorded.values())
+    assert means["predictor"] and means["generator"]
+
+
 @pytest.fixture(scope="module")
 def few_of_flux(tmp_path_factory):
     """The same in two bands."""

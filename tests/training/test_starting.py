@@ -181,7 +181,7 @@ def test_a_release_starts_a_run_and_the_discriminator_is_new(starts, data, tmp_p
 @pytest.mark.parametrize(
     ("settings", "old", "new"),
     [
-        ({"generator": "frame"}, "coarse.0.conv.weight", "coarse.1.conv.weight"),
+        ({"generator": "frame", "detail_stages": False}, "coarse.0.conv.weight", "coarse.1.conv.weight"),
         ({"generator": "residual"}, "blocks.0.first.weight", "blocks.1.first.weight"),
         ({"generator": "resize"}, "upsample.1.weight", "upsample.5.weight"),
         ({"generator": "transposed"}, "upsample.0.weight", "upsample.3.weight"),
