@@ -12,7 +12,6 @@ References
 ----------
 Petrosian (1976), ApJ 209, L1; Blanton et al. (2001), AJ 121, 2358: the Petrosian radius and its aperture.
 Graham et al. (2005), AJ 130, 1535: the light beyond it.
-Bernstein & Jarvis (2002), AJ 123, 583: moments under a Gaussian that fits the galaxy.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ from galaxies.measure.flux_model import (
     zero_possible,
     zero_variance,
 )
+from galaxies.measure.flux_moments import adaptive_moments, stretch_of, weighted_moments
 from galaxies.measure.flux_neighbours import close_neighbours
 from galaxies.measure.flux_sky import (
     FluxSky,
@@ -82,8 +82,6 @@ _SIGNIFICANT = 5.0  # signal-to-noise ratio of the fitted profile, from which on
 _CENTRE = 0.1  # frame widths, where a band has to have values
 _WIDER = 3.0  # of the weight for moments of bright galaxies, in variance
 _LEAST_SIZE = 0.3  # of the model's half-light radius
-_LEAST_MOMENT = 0.1  # pixels²
-_ROUNDS = 10  # of fitting the Gaussian that weighs the moments
 _MEDIAN_LOSS = math.pi / 2  # variance of a median over that of a mean
 
 
@@ -276,10 +274,10 @@ def measure_flux(
     mixtures = sersic_mixtures(side, images.dtype, images.device)
     blank = corner_mask(side, images.device) & usable & ~source.mask
     light = (clean * weights[..., None, None]).sum(1)
-    seen = _adaptive_moments(light, source, grain)
+    seen = adaptive_moments(light, source, grain)
     with torch.no_grad():
         grain = aperture_noise(detection, good, seen.moments)
-        ellipse = Ellipse(seen.centre.detach(), _first_stretch(seen.moments, psf.variances[:, 0]))
+        ellipse = Ellipse(seen.centre.detach(), stretch_of(seen.moments, psf.variances[:, 0]))
         core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
         drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
         brighter, ring_error = _border(detection, usable, grain)
@@ -291,7 +289,7 @@ def measure_flux(
         # The brighter the galaxy, the more of its disc shall speak for its shape, and not the bulge or bar alone.
         ratio = (model.significance / BELIEVED_SNR).square()
         weight = seen.moments * (1 + _WIDER * ratio / (1 + ratio))[:, None]
-    seen = _weighted(light, seen.centre.detach(), weight, grain)
+    seen = weighted_moments(light, seen.centre.detach(), weight, grain)
     stretch, stretch_error = fit_stretch(
         seen.weighted, seen.weight, ellipse.stretch, model.light.clamp_min(0), mixtures.variances, psf, seen.error
     )
@@ -489,95 +487,6 @@ def _find(detection: Tensor, good: Tensor) -> tuple[Source, Tensor, Tensor]:
     return source, good & ~neighbours, grain
 
 
-class _Moments(NamedTuple):
-    """Moments of N galaxies under Gaussian weights that are fitted to them.
-
-    Attributes
-    ----------
-    centre : Tensor, (N, 2)
-        x and y, pixels from the frame's centre.
-    moments : Tensor, (N, 3)
-        Second moments xx, yy, xy, pixels², that a Gaussian galaxy would have without the weight.
-    weighted, weight : Tensor, (N, 3)
-        What was measured, and the weight's own; the latter without a gradient.
-    error : Tensor, (N, 2)
-        Standard deviations of the distortion (xx - yy, 2 xy) / (xx + yy) of the measured ones, along its own direction
-        and across, by the noise.
-    """
-
-    centre: Tensor
-    moments: Tensor
-    weighted: Tensor
-    weight: Tensor
-    error: Tensor
-
-
-def _adaptive_moments(light: Tensor, source: Source, grain: Tensor) -> _Moments:
-    """Measure moments under a weight that leaves noise and neighbours far out without a say (Bernstein & Jarvis 2002).
-
-    The weight's own part in them is taken off, 1/moment = 1/weighted - 1/weight in matrices, and gives the next weight.
-    """
-    side = light.shape[-1]
-    with torch.no_grad():
-        peak = torch.stack([source.peak % side, source.peak // side], 1).to(light.dtype) - (side - 1) / 2
-        spread = source.mask.sum((1, 2)).clamp_min(9).to(light.dtype) / (4 * math.pi)
-        seen = _weighted(light, peak, torch.stack([spread, spread, torch.zeros_like(spread)], 1), grain)
-        for _ in range(_ROUNDS):
-            seen = _weighted(light, seen.centre, seen.moments, grain)
-    return _weighted(light, seen.centre, seen.moments, grain)
-
-
-def _weighted(light: Tensor, centre: Tensor, weight: Tensor, grain: Tensor) -> _Moments:
-    """Measure under the Gaussian of this centre (N, 2) and of moments `weight` (N, 3)."""
-    side = light.shape[-1]
-    x, y = pixel_grid(side, light)
-    dx, dy = x - centre[:, 0, None, None], y - centre[:, 1, None, None]
-    inverse = _inverse(weight)
-    w_xx, w_yy, w_xy = (part[:, None, None] for part in inverse.unbind(1))
-    window = torch.exp(-0.5 * (w_xx * dx.square() + w_yy * dy.square() + 2 * w_xy * dx * dy))
-    weighed = light * window
-    total = weighed.sum((1, 2)).clamp_min(1e-3)
-    mx, my = ((weighed * d).sum((1, 2)) / total for d in (dx, dy))
-    products = ((dx.square(), mx.square()), (dy.square(), my.square()), (dx * dy, mx * my))
-    raw = torch.stack([(weighed * product).sum((1, 2)) / total - mean for product, mean in products], 1)
-    raw = _bounded(raw, weight, 0.1, 0.95)
-    moments = _bounded(_inverse(_inverse(raw) - inverse), weight, 0.25, 4.0)
-    # The centroid under a weight lies half way from the weight's centre to the galaxy's.
-    centre = (centre + 2 * torch.stack([mx, my], 1)).clamp(-side / 4, side / 4)
-    with torch.no_grad():
-        sums = raw[:, 0] + raw[:, 1]
-        turned = torch.stack([raw[:, 0] - raw[:, 1], 2 * raw[:, 2]], 1) / sums[:, None]
-        length = (turned.square().sum(1) + 1e-12).sqrt()
-        cosine, sine = (each[:, None, None] for each in (turned / length[:, None]).unbind(1))
-        across, diagonal, squared = dx.square() - dy.square(), 2 * dx * dy, dx.square() + dy.square()
-        # What a pixel's light does to the distortion's length, and to what is across.
-        effects = (
-            across * cosine + diagonal * sine - length[:, None, None] * squared,
-            diagonal * cosine - across * sine,
-        )
-        error = torch.stack([(window * effect).square().sum((1, 2)).sqrt() for effect in effects], 1)
-        error = error * (grain / (total * sums))[:, None]
-    return _Moments(centre, moments, raw, weight, error)
-
-
-def _inverse(moments: Tensor) -> Tensor:
-    xx, yy, xy = moments.unbind(1)
-    determinant = (xx * yy - xy.square()).clamp_min(1e-12)
-    return torch.stack([yy, xx, -xy], 1) / determinant[:, None]
-
-
-def _bounded(moments: Tensor, weight: Tensor, low: float, high: float) -> Tensor:
-    """Keep moments (N, 3) between multiples of the weight's, as noise alone would not, in the weight's own axes."""
-    xx, yy, xy = moments.unbind(1)
-    centre, arm = (xx + yy) / 2, (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
-    mean = weight[:, :2].mean(1)
-    major = (centre + arm).minimum(2 * high * mean).maximum(low * mean).clamp_min(_LEAST_MOMENT)
-    minor = (centre - arm).minimum(major).maximum(0.01 * major)
-    shrink = (major - minor) / (2 * arm)
-    middle, cross = (major + minor) / 2, (xx - yy) / 2 * shrink
-    return torch.stack([middle + cross, middle - cross, xy * shrink], 1)
-
-
 def _blurs(psf_fwhm: Tensor | None, noise: Tensor, scale: Tensor) -> Tensor:
     """Return the standard deviation (N, B), pixels, of the PSFs; 0 where unknown."""
     if psf_fwhm is None:
@@ -589,13 +498,3 @@ def _mean_blur(blurs: Tensor, noise: Tensor) -> Tensor:
     """Return the standard deviation (N,), pixels, of the detection image's PSF, without bands where it is unknown."""
     parts = (noise.amin(1, keepdim=True) / noise).square() * (blurs > 0)
     return ((parts * blurs.square()).sum(1) / parts.sum(1).clamp_min(1e-12)).sqrt()
-
-
-def _first_stretch(moments: Tensor, blur: Tensor) -> Tensor:
-    """Return the stretch (N, 2) of a Gaussian galaxy of these moments, less the PSF's variance `blur` (N,), pixels²."""
-    xx, yy, xy = moments.unbind(1)
-    arm = (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
-    centre = (xx + yy) / 2
-    minor = (centre - arm - blur).maximum(0.1 * (centre - arm))
-    major = (centre + arm - blur).maximum(minor)
-    return torch.stack([(xx - yy) / 2, xy], 1) * ((major / minor).log() / 2 / arm)[:, None]
