@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from config_physics import IMAGE_SIZES
 from galaxies.command_line import Parser, run_script
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
@@ -52,7 +53,7 @@ PAIRS = {  # ours to statmorph's
 
 _CANVAS = 192  # pixels of the frame without a border that truth is read from; holds 98 % of the widest wings here
 _MOFFAT_BETA = 3.0  # close to the wings of the survey's PSF
-_PSF_REACH = 10.0  # pixels; about the radius of a source mask, beyond which the PSF's wings do not count
+_PSF_REACH = 10.0  # 64ths of the frame; about the radius of a source mask, beyond which the PSF's wings do not count
 _SKY = 0.1
 _BATCH = 64
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(options.count, options.real_count) < 2:
         raise UserError("at least two galaxies are needed")
     torch.set_num_threads(1)
-    images, truth = render_galaxies(options.count, options.seed)
+    images, truth = render_galaxies(options.count, options.seed, side=options.side)
     print_accuracy(measure_all(images, truth["psf_sigma"]), truth)
     if options.real is not None:
         data = PreparedDataset.open(options.real)
@@ -76,6 +77,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--count", type=int, default=1000, metavar="N", help="galaxies that GalSim renders (default: 1000)"
     )
+    parser.add_argument(
+        "--side",
+        type=int,
+        choices=IMAGE_SIZES,
+        default=SIDE,
+        help="pixels a side of the galaxies that GalSim renders (default: 64)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random draw (default: 0)")
     parser.add_argument(
         "--real", type=Path, metavar="DIR", help="prepared dataset of real galaxies, to compare with statmorph on"
@@ -87,7 +95,7 @@ def _parser() -> Parser:
 
 
 def render_galaxies(
-    count: int, seed: int, indices: tuple[float, float] = (0.5, 4.0)
+    count: int, seed: int, indices: tuple[float, float] = (0.5, 4.0), side: int = SIDE
 ) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
     """Render Sersic galaxies in noise with GalSim.
 
@@ -97,20 +105,24 @@ def render_galaxies(
     seed : int
     indices : (float, float)
         Range of the Sersic index.
+    side : int
+        Pixels S of an image, a multiple of 64. The galaxies, their blur and the depth are the same for all.
 
     Returns
     -------
-    images : Tensor, (N, 3, 64, 64), float32
+    images : Tensor, (N, 3, S, S), float32
         Linear in the light, three planes of independent noise.
     truth : dict of str to ndarray, (N,)
-        ``sersic_n``, ``ellipticity`` (1 - b/a before the blur), ``position_angle`` (degrees), ``x`` and ``y``
-        (pixels from the frame's centre), ``half_light_radius`` (pixels, of the blurred image), ``psf_sigma`` (frame
-        widths), ``signal_to_noise`` (a pixel of the mean plane, 5 to 50).
+        ``sersic_n``, ``ellipticity`` (1 - b/a before the blur), ``position_angle`` (degrees), ``x`` and ``y`` (64ths of
+        the frame's width, from its centre), ``half_light_radius`` (64ths, of the blurred image), ``psf_sigma`` (frame
+        widths), ``signal_to_noise`` (of a 64th's square in the mean plane, 5 to 50).
     """
     galsim = _import("galsim")
     rng = np.random.default_rng(seed)
-    axis = np.arange(_CANVAS) - (_CANVAS - 1) / 2
-    first = (_CANVAS - SIDE) // 2
+    zoom = side // SIDE
+    canvas, scale = _CANVAS * zoom, 1 / zoom
+    axis = (np.arange(canvas) - (canvas - 1) / 2) * scale
+    first = (canvas - side) // 2
     images, rows = [], []
     for _ in tqdm(range(count), "rendering", unit=" galaxies", leave=False, disable=None):
         sersic_n, radius, axis_ratio = rng.uniform(*indices), rng.uniform(3, 8), rng.uniform(0.2, 1)
@@ -121,14 +133,14 @@ def render_galaxies(
             q=axis_ratio, beta=angle * galsim.degrees
         )
         blurred = galsim.Convolve(galaxy.shift(x, y), psf, gsparams=galsim.GSParams(maximum_fft_size=16384))
-        light = blurred.drawImage(nx=_CANVAS, ny=_CANVAS, scale=1).array.astype(np.float64)
+        light = blurred.drawImage(nx=canvas, ny=canvas, scale=scale).array.astype(np.float64)
         half_light = _half_light_radius(light, axis - x, axis - y)
-        frame = light[first : first + SIDE, first : first + SIDE]
+        frame = light[first : first + side, first : first + side]
         frame = frame * rng.uniform(0.2, 0.7) / frame.max()
-        signal = frame.max() / light.max() * 0.5 / (np.pi * half_light**2)
-        noise = rng.normal(0, np.sqrt(3) * signal / signal_to_noise, (3, SIDE, SIDE))
+        signal = frame.max() / light.max() * 0.5 / (np.pi * half_light**2 * zoom**2)
+        noise = rng.normal(0, np.sqrt(3) * zoom * signal / signal_to_noise, (3, side, side))
         images.append((frame + noise + _SKY).astype(np.float32))
-        point = psf.drawImage(nx=_CANVAS, ny=_CANVAS, scale=1).array.astype(np.float64)
+        point = psf.drawImage(nx=canvas, ny=canvas, scale=scale).array.astype(np.float64)
         square = axis**2 + axis[:, None] ** 2
         near = point * (square < _PSF_REACH**2)
         psf_sigma = np.sqrt((near * square).sum() / near.sum() / 2) / SIDE
@@ -141,9 +153,9 @@ def render_galaxies(
 
 
 def _half_light_radius(light: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the radius of the circle about (0, 0) that holds half of the unit of light in all, pixels."""
+    """Return the radius of the circle about (0, 0) that holds half of the unit of light in all."""
     # Fine enough for a radius of 2 pixels: each pixel counts as 25 points.
-    offsets = (np.arange(5) - 2) / 5
+    offsets = (np.arange(5) - 2) / 5 * (x[1] - x[0])
     x, y = ((v[:, None] + offsets).ravel() for v in (x, y))
     near_x, near_y = np.abs(x) < SIDE / 2, np.abs(y) < SIDE / 2
     radius = np.hypot(x[near_x], y[near_y, None]).ravel()
@@ -165,7 +177,7 @@ def measure_all(images: torch.Tensor, psf_sigma: np.ndarray | None = None) -> di
 
 
 def errors(values: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what is wrong with each galaxy: ellipticity, the relative error of both radii, and offsets in pixels."""
+    """Return what is wrong: ellipticity, the relative error of both radii, and offsets in 64ths of the frame."""
     return {
         "ellipticity": values["ellipticity"] - truth["ellipticity"],
         "half_light_radius": values["half_light_radius"] * SIDE / truth["half_light_radius"] - 1,
@@ -244,7 +256,7 @@ def compare_with_statmorph(images: torch.Tensor) -> None:
     print(f"\n{len(images)} real galaxies, {good.sum()} with neither flag\n")
     print(f"{'photometry':<26}{'statmorph':<24}{'rank correlation':>18}{'medians':>20}")
     for name, other in PAIRS.items():
-        pixels = SIDE if name in ("size", "r50", "petrosian_radius") else 1
+        pixels = images.shape[-1] if name in ("size", "r50", "petrosian_radius") else 1
         a, b = ours[name][good] * pixels, theirs[other][good]
         medians = f"{np.median(a):.3f} / {np.median(b):.3f}"
         print(f"{name:<26}{other:<24}{rank_correlation(a, b):>18.4f}{medians:>20}")

@@ -410,9 +410,10 @@ def test_gradients_are_finite_everywhere():
 # Other instruments
 
 
-def test_accuracy_on_galaxies_by_galsim():
+@pytest.mark.parametrize("side", [64, 128])
+def test_accuracy_on_galaxies_by_galsim(side):
     pytest.importorskip("galsim")
-    images, truth = render_galaxies(80, seed=5)
+    images, truth = render_galaxies(80 if side == 64 else 30, seed=5, side=side)
     values = measure_all(images, truth["psf_sigma"])
     good = values["flag"] == 0
     assert good.mean() > 0.9
