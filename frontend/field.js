@@ -1,16 +1,15 @@
-// The page of a sky that can be moved about: what is in sight is asked for square by square, laid down and clicked.
+// The page of a sky that can be moved about: the server draws it tile by tile, here they are laid down and clicked.
 
 import { make, setText } from "./elements.js";
-import { TILE, galaxiesOf, mixed, tilesIn } from "./field_layout.js";
-import { backdropOf, drawTile, stampOf } from "./field_pixels.js";
 import { Failure, getJson, getPicture } from "./requests.js";
 
-const PICTURE = 64; // pixels a side at which galaxies are asked for
-const KEPT = 60; // squares
+const KEPT = 60; // tiles out of sight
+const AT_ONCE = 2; // tiles that are asked for
 const ZOOMS = [1, 2, 4];
 const STEP = 80; // CSS pixels that an arrow key moves the sky by
 const DRAG = 4; // CSS pixels from which a press is a drag
-const LEAST_TARGET = 26; // CSS pixels of the smallest galaxy's button
+const LEAST_TARGET = 24; // CSS pixels of the smallest galaxy's button
+const RADII = 4; // half-light radii that a galaxy's button is wide
 
 const $ = (selector) => document.querySelector(selector);
 const view = $("#view");
@@ -19,12 +18,12 @@ const buttons = $("#galaxies");
 const message = $("#message");
 const zoomButtons = document.querySelectorAll("[data-zoom]");
 
-const squares = new Map(); // by place: {column, row, galaxies, image}
+const tiles = new Map(); // by place: {column, row, picture, galaxies, buttons}
 let catalogue = null;
 let model = null;
+let survey = null; // through which the sky of a model of light is seen: {name, label, pixel_scale}
 let place = { sky: 1, x: 0, y: 0, zoom: 1 }; // x, y: the middle of the window, pixels of the sky
-let backdrop = null;
-let loading = false;
+let loading = 0; // requests under way
 let awaited = 0; // timer of the next try
 let chosen = null;
 let painting = 0;
@@ -32,6 +31,8 @@ let laidAt = 1; // magnification at which the buttons lie
 
 const keyOf = (column, row) => `${column},${row}`;
 const labelOf = (name) => catalogue.morphologies.find((m) => m.name === name).label;
+const surveysOf = ({ telescopes }) => telescopes.filter(({ refused }) => refused === null);
+const usualSurvey = (of) => surveysOf(of).find(({ name }) => name === "LSST") ?? surveysOf(of)[0] ?? null;
 
 // Place and address
 
@@ -39,11 +40,20 @@ function readAddress() {
   const query = new URLSearchParams(location.search);
   const whole = (name, otherwise) => {
     const number = Number(query.get(name) ?? NaN);
-    return Number.isSafeInteger(number) && Math.abs(number) < 2 ** 31 ? number : otherwise;
+    return Number.isSafeInteger(number) ? number : otherwise;
   };
-  place = { sky: whole("sky", 1), x: whole("x", 0), y: whole("y", 0), zoom: whole("zoom", 1) };
+  place = { sky: whole("sky", 1), ...inside(whole("x", 0), whole("y", 0)), zoom: whole("zoom", 1) };
+  if (!(place.sky >= 0 && place.sky <= catalogue.sky.most)) place.sky = 1;
   if (!ZOOMS.includes(place.zoom)) place.zoom = 1;
   model = catalogue.models.find(({ id }) => id === query.get("model")) ?? catalogue.models.find(({ id }) => id === catalogue.default);
+  survey = surveysOf(model).find(({ name }) => name === query.get("survey")) ?? usualSurvey(model);
+}
+
+/** The nearest place that the sky has. */
+function inside(x, y) {
+  const { first, last, pixels } = catalogue.sky;
+  const clamped = (value) => Math.min((last + 1) * pixels - 1, Math.max(first * pixels, value));
+  return { x: clamped(x), y: clamped(y) };
 }
 
 let written = 0;
@@ -51,12 +61,14 @@ function writeAddress() {
   clearTimeout(written);
   written = setTimeout(() => {
     const { sky, x, y, zoom } = place;
-    history.replaceState(null, "", `?${new URLSearchParams({ sky, x: Math.round(x), y: Math.round(y), zoom, model: model.id })}`);
+    const seen = survey ? { survey: survey.name } : {};
+    history.replaceState(null, "", `?${new URLSearchParams({ sky, x: Math.round(x), y: Math.round(y), zoom, ...seen, model: model.id })}`);
   }, 250);
 }
 
 function moveTo(change) {
   Object.assign(place, change);
+  Object.assign(place, inside(place.x, place.y));
   for (const button of zoomButtons) button.ariaPressed = String(Number(button.dataset.zoom) === place.zoom);
   writeAddress();
   paintSoon();
@@ -68,98 +80,86 @@ function inSight(margin = 0) {
   return { left: place.x - width, right: place.x + width, top: place.y - height, bottom: place.y + height };
 }
 
-// Squares
+/** Columns and rows of the tiles that are in sight, the nearest to the middle first. */
+function tilesInSight() {
+  const { first, last, pixels } = catalogue.sky;
+  const { left, right, top, bottom } = inSight();
+  const found = [];
+  for (let row = Math.max(first, Math.floor(top / pixels)); row <= last && row * pixels < bottom; row += 1) {
+    for (let column = Math.max(first, Math.floor(left / pixels)); column <= last && column * pixels < right; column += 1) found.push([column, row]);
+  }
+  const away = ([column, row]) => Math.hypot((column + 0.5) * pixels - place.x, (row + 0.5) * pixels - place.y);
+  return found.sort((a, b) => away(a) - away(b));
+}
+
+// Tiles
+
+const asked = new Set(); // keys of the tiles that are under way
 
 async function load() {
-  if (loading || awaited) return;
-  loading = true;
+  while (loading < AT_ONCE && !awaited) {
+    const all = tilesInSight();
+    const lacking = all.filter(([column, row]) => !tiles.has(keyOf(column, row)));
+    const wanted = lacking.find(([column, row]) => !asked.has(keyOf(column, row)));
+    setText(message, lacking.length ? `Drawing the sky: ${all.length - lacking.length} of ${all.length} tiles are there …` : "");
+    if (!wanted) return;
+    loading += 1;
+    loadTile(...wanted).finally(() => {
+      loading -= 1;
+      load();
+    });
+  }
+}
+
+async function loadTile(column, row) {
+  const key = keyOf(column, row);
+  const [sky, of, through] = [place.sky, model, survey];
+  const query = new URLSearchParams({ sky, x: column, y: row, model: of.id, ...(through ? { survey: through.name } : {}) });
+  const sameSky = () => sky === place.sky && of === model && through === survey;
+  asked.add(key);
   try {
-    backdrop ??= backdropOf(await stampsOf(model.classes[0], 0, Array(16).fill(1)));
-    for (;;) {
-      // Galaxies of the squares beside reach into sight by half a picture at most.
-      const wanted = tilesIn(inSight(PICTURE)).filter(([column, row]) => !squares.has(keyOf(column, row)));
-      if (!wanted.length) break;
-      const all = tilesIn(inSight(PICTURE)).length;
-      setText(message, `Drawing square ${all - wanted.length + 1} of ${all} …`);
-      await loadSquare(...wanted[0], place.sky, model);
-    }
-    setText(message, "");
+    const [picture, { galaxies }] = await Promise.all([getPicture(`api/sky.png?${query}`), getJson(`api/sky.json?${query}`)]);
+    if (!sameSky()) return;
+    const { pixels } = catalogue.sky;
+    for (const galaxy of galaxies) Object.assign(galaxy, { x: galaxy.x + column * pixels, y: galaxy.y + row * pixels });
+    const tile = { column, row, picture, galaxies, buttons: galaxies.map(buttonOf) };
+    tiles.set(key, tile);
+    buttons.append(...tile.buttons);
+    forgetFar();
+    paintSoon();
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    const wait = error.wait ?? 4;
-    const again = error.kind === "refused" ? "" : ` Trying again in ${wait} s.`;
-    setText(message, error.message + again);
-    if (again) {
-      awaited = setTimeout(() => {
-        awaited = 0;
-        load();
-      }, 1000 * wait);
-    }
+    if (!sameSky()) return;
+    const wait = error.kind === "refused" ? 60 : error.wait ?? 4;
+    setText(message, error.kind === "refused" ? error.message : `${error.message} Trying again in ${wait} s.`);
+    awaited ||= setTimeout(() => {
+      awaited = 0;
+      load();
+    }, 1000 * wait);
   } finally {
-    loading = false;
+    asked.delete(key);
   }
-}
-
-async function loadSquare(column, row, sky, of) {
-  const galaxies = galaxiesOf(sky, column, row, model.classes);
-  const groups = Map.groupBy(galaxies, ({ morphology }) => morphology);
-  await Promise.all([...groups].map(async ([morphology, group]) => {
-    const stamps = await stampsOf(morphology, group[0].seed, group.map(({ scale }) => scale));
-    group.forEach((galaxy, k) => { galaxy.stamp = stamps[k]; });
-  }));
-  if (sky !== place.sky || of !== model) return; // meanwhile another sky
-  const square = { column, row, galaxies, image: null, buttons: galaxies.map(buttonOf) };
-  squares.set(keyOf(column, row), square);
-  buttons.append(...square.buttons);
-  for (const other of squares.values()) {
-    if (Math.abs(other.column - column) <= 1 && Math.abs(other.row - row) <= 1) other.image = null;
-  }
-  forgetFar();
-  paintSoon();
-}
-
-/** Galaxies of one class and consecutive seeds, cut out, at their magnifications. */
-async function stampsOf(morphology, seed, scales) {
-  const count = Math.max(2, scales.length); // fewer are no sheet
-  const query = new URLSearchParams({ morphology, seed, seeds: count, columns: count, pixels: PICTURE, model: model.id });
-  const sheet = await getPicture(`api/sheet.png?${query}`);
-  return scales.map((scale, k) => {
-    const side = Math.round(PICTURE * scale);
-    const small = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
-    small.imageSmoothingQuality = "high";
-    small.drawImage(sheet, k * PICTURE, 0, PICTURE, PICTURE, 0, 0, side, side);
-    return stampOf(small.getImageData(0, 0, side, side));
-  });
 }
 
 function forgetFar() {
-  const far = ({ column, row }) => Math.hypot((column + 0.5) * TILE - place.x, (row + 0.5) * TILE - place.y);
-  const sorted = [...squares.values()].sort((a, b) => far(a) - far(b));
-  for (const square of sorted.slice(KEPT)) {
-    square.buttons.forEach((button) => button.remove());
-    squares.delete(keyOf(square.column, square.row));
+  const { pixels } = catalogue.sky;
+  const far = ({ column, row }) => Math.hypot((column + 0.5) * pixels - place.x, (row + 0.5) * pixels - place.y);
+  const sorted = [...tiles.values()].sort((a, b) => far(a) - far(b));
+  for (const tile of sorted.slice(tilesInSight().length + KEPT)) {
+    tile.buttons.forEach((button) => button.remove());
+    tile.picture.close();
+    tiles.delete(keyOf(tile.column, tile.row));
   }
 }
 
+/** Forget the sky that is shown, and ask for another one at once. */
 function forgetAll() {
-  squares.clear();
+  tiles.clear();
+  asked.clear();
+  clearTimeout(awaited);
+  awaited = 0;
   buttons.replaceChildren();
   choose(null);
-}
-
-/** Draw a square anew of its galaxies and those beside it. */
-function drawn(square) {
-  if (square.image) return square.image;
-  const near = [];
-  for (const { column, row, galaxies } of squares.values()) {
-    if (Math.abs(column - square.column) > 1 || Math.abs(row - square.row) > 1) continue;
-    for (const { x, y, stamp } of galaxies) near.push({ x: x - square.column * TILE, y: y - square.row * TILE, stamp });
-  }
-  const pixels = new ImageData(TILE, TILE);
-  drawTile(pixels, near, backdrop, mixed(place.sky, square.column, square.row, 7));
-  square.image = new OffscreenCanvas(TILE, TILE);
-  square.image.getContext("2d").putImageData(pixels, 0, 0);
-  return square.image;
 }
 
 // Painting
@@ -178,23 +178,24 @@ function paint() {
   }
   const context = canvas.getContext("2d");
   const sight = inSight();
+  const { pixels } = catalogue.sky;
   context.setTransform(1, 0, 0, 1, 0, 0);
-  context.fillStyle = backdrop ? `rgb(${backdrop.sky.join(" ")})` : "#04060d";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  // Whole device pixels, for squares to meet without a seam.
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = "high";
+  // Whole device pixels, for tiles to meet without a seam.
   const factor = scale * place.zoom;
   const at = (pixel, from) => Math.round((pixel - from) * factor);
-  for (const [column, row] of tilesIn(sight)) {
-    const square = squares.get(keyOf(column, row));
-    if (!square) continue;
-    const [left, top] = [at(column * TILE, sight.left), at(row * TILE, sight.top)];
-    const [right, bottom] = [at((column + 1) * TILE, sight.left), at((row + 1) * TILE, sight.top)];
-    context.drawImage(drawn(square), left, top, right - left, bottom - top);
+  for (const [column, row] of tilesInSight()) {
+    const tile = tiles.get(keyOf(column, row));
+    if (!tile) continue;
+    const [left, top] = [at(column * pixels, sight.left), at(row * pixels, sight.top)];
+    const [right, bottom] = [at((column + 1) * pixels, sight.left), at((row + 1) * pixels, sight.top)];
+    context.drawImage(tile.picture, left, top, right - left, bottom - top);
   }
   buttons.style.transform = `translate(${-sight.left * place.zoom}px, ${-sight.top * place.zoom}px)`;
   if (laidAt !== place.zoom) {
     laidAt = place.zoom;
-    for (const { galaxies, buttons: own } of squares.values()) own.forEach((button, k) => lay(button, galaxies[k]));
+    for (const { galaxies, buttons: own } of tiles.values()) own.forEach((button, k) => lay(button, galaxies[k]));
   }
 }
 
@@ -205,14 +206,14 @@ function buttonOf(galaxy) {
   lay(button, galaxy);
   button.addEventListener("click", () => dragged || choose(button, galaxy));
   button.addEventListener("focus", () => {
-    const { left, right, top, bottom } = inSight(-0.3 * PICTURE);
+    const { left, right, top, bottom } = inSight(-20);
     if (galaxy.x < left || galaxy.x > right || galaxy.y < top || galaxy.y > bottom) moveTo({ x: galaxy.x, y: galaxy.y });
   });
   return button;
 }
 
-function lay(button, { x, y, scale }) {
-  const side = Math.max(LEAST_TARGET, 0.6 * PICTURE * scale * place.zoom);
+function lay(button, { x, y, radius }) {
+  const side = Math.max(LEAST_TARGET, RADII * radius * place.zoom);
   Object.assign(button.style, { left: `${x * place.zoom - side / 2}px`, top: `${y * place.zoom - side / 2}px`, width: `${side}px`, height: `${side}px` });
 }
 
@@ -223,23 +224,24 @@ async function choose(button, galaxy) {
   card.hidden = !button;
   if (!button) return;
   button.ariaPressed = "true";
-  const query = new URLSearchParams({ morphology: galaxy.morphology, seed: galaxy.seed, model: model.id });
+  const query = new URLSearchParams({ morphology: galaxy.morphology, ...galaxy.values, seed: galaxy.seed, model: model.id });
   const name = labelOf(galaxy.morphology);
   setText(card.querySelector("h2"), `${name}, seed ${galaxy.seed}`);
   Object.assign(card.querySelector("img"), { src: `api/image.png?${query}&pixels=256`, alt: `${name} galaxy, invented` });
   card.querySelector("a").href = `./?${query}`;
   const list = card.querySelector("dl");
-  list.replaceChildren(make("dt", {}, "measuring …"));
+  const say = (words) => list.replaceChildren(make("dt", {}, "Measured"), make("dd", {}, words));
+  say("…");
   try {
     const { attributes } = await getJson(`api/measure?${query}`);
     if (chosen !== button) return;
     const rows = model.attributes.filter((a) => (attributes[a.name]?.measured ?? null) !== null);
     const words = (a) => `${Number(attributes[a.name].measured.toPrecision(3))}${a.unit ? ` ${a.unit}` : ""}`;
     list.replaceChildren(...rows.flatMap((a) => [make("dt", {}, a.label), make("dd", {}, words(a))]));
-    if (!rows.length) list.replaceChildren(make("dt", {}, "nothing that could be measured"));
+    if (!rows.length) say("nothing");
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    if (chosen === button) list.replaceChildren(make("dt", {}, error.message));
+    if (chosen === button) say(error.message);
   }
 }
 
@@ -309,9 +311,29 @@ function showModels() {
     button.addEventListener("click", () => {
       model = catalogue.models.find((one) => one.id === id);
       for (const other of group.querySelectorAll("button")) other.ariaPressed = String(other === button);
-      backdrop = null;
+      survey = usualSurvey(model);
+      showSurveys();
       forgetAll();
       moveTo({});
+    });
+    return button;
+  }));
+}
+
+function showSurveys() {
+  const group = $("#surveys");
+  const able = surveysOf(model);
+  group.hidden = able.length < 2;
+  for (const button of group.querySelectorAll("button")) button.remove();
+  group.append(...able.map((one) => {
+    const button = make("button", { type: "button", ariaPressed: String(one === survey) }, one.label);
+    button.addEventListener("click", () => {
+      const ratio = survey.pixel_scale / one.pixel_scale; // the same part of the sky stays in the middle
+      survey = one;
+      showSurveys();
+      forgetAll();
+      moveTo({ x: place.x * ratio, y: place.y * ratio });
+      [...group.querySelectorAll("button")].find((other) => other.ariaPressed === "true").focus();
     });
     return button;
   }));
@@ -327,6 +349,7 @@ async function start() {
   }
   readAddress();
   showModels();
+  showSurveys();
   for (const button of zoomButtons) {
     button.addEventListener("click", () => moveTo({ zoom: Number(button.dataset.zoom) }));
   }

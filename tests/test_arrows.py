@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "training": (*_BELOW_GENERATION, "generation"),  # never validation: it would be trained to please its judge
     "mock_field": ("compute", "images", "measure", "telescope", "tables", "mock_survey", "generation"),
     "validation": (*_BELOW_GENERATION, "generation", "mock_field"),  # never training
-    "serving": ("images", "measure", "telescope", "storage", "generation"),
+    "serving": ("images", "measure", "telescope", "storage", "generation", "mock_field"),
 }
 MODELS = ("gan_model", "diffusion_model", "physics_model")
 FREE = ("scripts", "studies", "benchmarks", "tests")  # may import anything, and nothing imports them

@@ -334,7 +334,12 @@ def _save_preview(files: FieldFiles, path: Path) -> None:
 def limits(facts: FieldFacts) -> Iterable[str]:
     """Say of each band how faint a star is that stands out five times of the sky's noise."""
     for band in facts.bands:
-        # A Gaussian PSF's effective area is 4 pi sigma^2.
-        area = 4 * math.pi * (band.psf_fwhm / 2.355 / facts.pixel_scale) ** 2
-        depth = AB_ZERO_POINT - 2.5 * math.log10(5 * band.sky_noise * math.sqrt(area))
+        depth = limit_of(facts, band)
         yield f"{band.name}: {band.exposure_s:g} s, a star of {depth:.2f} has five times the noise"
+
+
+def limit_of(facts: FieldFacts, band: FieldBand) -> float:
+    """Return the AB magnitude of a star that stands out five times of the sky's noise in a band."""
+    # A Gaussian PSF's effective area is 4 pi sigma^2.
+    area = 4 * math.pi * (band.psf_fwhm / 2.355 / facts.pixel_scale) ** 2
+    return AB_ZERO_POINT - 2.5 * math.log10(5 * band.sky_noise * math.sqrt(area))

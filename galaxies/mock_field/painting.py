@@ -8,6 +8,7 @@ rendered together, in an order of their own, and its picture reaches beyond it a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,23 +103,34 @@ def catalogue_of(sky: Sky, cell: tuple[int, int]) -> np.ndarray:
     Ids count from 1. The magnitude in the reference band, size and redshift are what is asked for; painting replaces
     them by what was drawn, and fills in the rest.
     """
-    facts = sky.facts
+    return sources_in(cell, sky.facts, sky.counts, sky.source.parts, sky.stars_per_arcmin2, sky.clusters)
+
+
+def sources_in(
+    cell: tuple[int, int],
+    facts: FieldFacts,
+    counts: DeepCounts | CatalogueCounts,
+    parts: Mapping[str, float],
+    stars_per_arcmin2: float = 0.0,
+    clusters: Clusters | None = None,
+) -> np.ndarray:
+    """Do as `catalogue_of`, of a sky that is told by its parts; `parts` are those of `LightSource`."""
     rng = np.random.default_rng([facts.seed, *cell])
     area = CELL_ARCSEC**2 / 3600
-    numbers = [rng.poisson(rate * area) for rate in (sky.counts.per_arcmin2, sky.stars_per_arcmin2)]
+    numbers = [rng.poisson(rate * area) for rate in (counts.per_arcmin2, stars_per_arcmin2)]
     clustered = None
-    if sky.clusters is not None:
-        clustered = sky.clusters.places(facts.seed, cell, CELL_ARCSEC, rng)
+    if clusters is not None:
+        clustered = clusters.places(facts.seed, cell, CELL_ARCSEC, rng)
         numbers[0] = len(clustered)
     rows = np.zeros(sum(numbers), truth_dtype(facts.band_names))
-    drawn = sky.counts.draw(numbers[0], rng)
+    drawn = counts.draw(numbers[0], rng)
     galaxies, stars = slice(0, numbers[0]), slice(numbers[0], None)
     name = f"magnitude_{facts.reference_band}"
     rows["kind"][galaxies], rows["kind"][stars] = GALAXY, STAR
-    rows["morphology"][galaxies] = draw_classes(sky.source.parts, numbers[0], rng)
+    rows["morphology"][galaxies] = draw_classes(parts, numbers[0], rng)
     rows[name][galaxies], rows["size_arcsec"][galaxies] = drawn.magnitude, drawn.radius
     rows["redshift"][galaxies], rows["redshift"][stars] = drawn.redshift, np.nan
-    rows[name][stars] = star_magnitudes(numbers[1], sky.counts.faintest, rng)
+    rows[name][stars] = star_magnitudes(numbers[1], counts.faintest, rng)
     corner = np.array([cell[1], cell[0]])
     place = (rng.random((len(rows), 2)) + corner) * CELL_ARCSEC
     if clustered is not None:
@@ -146,8 +158,7 @@ def paint(sky: Sky, cell: tuple[int, int]) -> Picture:
     """Paint a cell."""
     truth = catalogue_of(sky, cell)
     replaced = sky.source.replaced(wanted_of(sky, truth[truth["kind"] == GALAXY.encode()]))
-    stamps = [*_galaxies(sky, truth), *_stars(sky, truth)]
-    stamps.sort(key=lambda stamp: stamp[0])
+    stamps = stamps_of(sky, truth)
     low = np.array([stamp[1:3] for stamp in stamps] or [(0, 0)]).min(0)
     high = np.array([(r + s.shape[-1], c + s.shape[-1]) for _, r, c, s in stamps] or [(0, 0)]).max(0)
     low, high = np.maximum(low, 0), np.minimum(high, sky.facts.shape)
@@ -170,6 +181,14 @@ def paint(sky: Sky, cell: tuple[int, int]) -> Picture:
         brightest[here] = np.where(more, part[sky.reference], brightest[here])
         owner[here] = np.where(more, truth["id"][index], owner[here])
     return Picture(int(low[0]), int(low[1]), light, brightest, owner, truth, replaced)
+
+
+def stamps_of(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
+    """Return what a telescope sees of the sources of a table that `catalogue_of` made, which is filled in.
+
+    Of each, in order: its place in the table, the field's row and column of its stamp's first pixel, and the stamp.
+    """
+    return sorted([*_galaxies(sky, truth), *_stars(sky, truth)], key=lambda stamp: stamp[0])
 
 
 def _galaxies(sky: Sky, truth: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
@@ -214,7 +233,7 @@ def _stamps(
 ) -> list[tuple[int, int, int, np.ndarray]]:
     """Return for each source its index, the field's row and column of its stamp's first pixel, and the stamp."""
     scale, psf = sky.facts.pixel_scale, sky.psf()
-    wings, highest = _reach(sky, light.sum((2, 3))), passband(psf)
+    wings, highest = reach(sky, light.sum((2, 3))), passband(psf)
     needed = (light.shape[-1] * light_scale.double().numpy() + 2 * wings) / scale + 2
     found: list[tuple[int, int, int, np.ndarray]] = []
     sides = np.array([next((s for s in _STAMPS if s >= n), _STAMPS[-1]) for n in needed])
@@ -239,7 +258,7 @@ def _stamps(
     return found
 
 
-def _reach(sky: Sky, flux: Tensor) -> np.ndarray:
+def reach(sky: Sky, flux: Tensor) -> np.ndarray:
     """Return how far beyond its light a source of a flux (N, B) is painted, (N,), arcseconds: no edge is to be seen."""
     bands = sky.facts.bands
     width = torch.tensor([band.psf_fwhm for band in bands]).double()

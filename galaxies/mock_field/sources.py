@@ -81,6 +81,10 @@ class LightSource(Protocol):
         """Count galaxies that are drawn otherwise than asked for, by what is said of them: 'of redshift 2 ...'."""
         ...
 
+    def frames(self, wanted: Requests) -> np.ndarray:
+        """Return how wide the light of each galaxy is at most, (N,), arcseconds, without drawing it."""
+        ...
+
     def draw(self, wanted: Requests) -> Iterable[GroupOfLight]:
         """Draw galaxies: the same for the same requests, whatever else is drawn before."""
         ...
@@ -122,6 +126,10 @@ class MockLight:
             f"of redshift above {_MOST_REDSHIFT:g}, of which nothing is known to draw them by: they are drawn at it"
         )
         return {sentence: int((wanted.redshift >= _MOST_REDSHIFT).sum())}
+
+    def frames(self, wanted: Requests) -> np.ndarray:
+        """Return how wide their light is; see `LightSource`."""
+        return RADII * wanted.radius
 
     def draw(self, wanted: Requests) -> list[GroupOfLight]:
         """Draw galaxies; see `LightSource`."""

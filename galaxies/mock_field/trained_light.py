@@ -33,27 +33,20 @@ _FADING = 0.8  # of half a frame, from where on light fades to none at its borde
 _INVENTED = 2  # place in `population.VERDICTS`
 
 
-class TrainedLight:
-    """The galaxies of a checkpoint before any telescope, in the bands of a survey.
+class GeneratorLight:
+    """The galaxies of a generator that paints light, before any telescope, in the bands of a survey.
 
     Magnitude, half-light radius and redshift are asked for where the generator knows such attributes: the magnitude in
     its band that is nearest to the survey's, and of each the nearest value that the training data support. All else
     follows from the seed. Flux and pixel scale are then multiplied by what is left of magnitude and radius. Light is
     cut off at six half-light radii, as that of the mock survey is.
 
-    It holds no network: each process that it is sent to loads the checkpoint once.
-
     Parameters
     ----------
-    checkpoint : Path
-        Of a run, or a release.
+    sampler : GalaxySampler
     survey : Survey
     reference : int
         The place of the band of the magnitudes.
-    device : str
-        That the generator draws on, see `Engine.choose`.
-    **solver
-        Fields of a diffusion model's solver.
 
     Attributes
     ----------
@@ -64,16 +57,16 @@ class TrainedLight:
     Raises
     ------
     UserError
-        If the checkpoint cannot be used or paints no light, a filter sees what its bands do not tell of, or the
-        survey's pixels are finer than those of its light.
+        If the generator paints no light, a filter sees what its bands do not tell of, or the survey's pixels are finer
+        than those of its light.
     """
 
-    def __init__(self, checkpoint: Path, survey: Survey, reference: int, device: str = "auto", **solver: Any) -> None:
-        self._checkpoint, self._how = checkpoint, (checkpoint, device, tuple(sorted(solver.items())))
-        _loaded.cache_clear()  # the file may be another one than it was
-        sampler, self._sha256 = _loaded(*self._how)
+    def __init__(self, sampler: GalaxySampler, survey: Survey, reference: int) -> None:
+        self._held: GalaxySampler | None = sampler
+        self._name = str(sampler.config.run)
         self._filters: list[list[float]] = filters_for(sampler, survey).tolist()
         self._reference, self._scale = reference, sampler.light_pixel_scale
+        self._whole = sampler.config.image_size * sampler.config.oversampling  # pixels of light a side
         self._labels = _labels(sampler.config.classes)
         members = [len(sampler.population.members(index)) for index in range(len(self._labels))]
         self.parts: Mapping[str, float] = {c: n for c, n in zip(self._labels, members, strict=True) if n}
@@ -99,9 +92,9 @@ class TrainedLight:
         return said + (f" ({sampler.origin['credit']})" if "credit" in sampler.origin else "")
 
     def settings(self) -> dict[str, str]:
-        """Return what decides the light; see `LightSource`."""
+        """Return what decides the light besides the weights; see `LightSource`."""
         sampler = self._sampler()
-        return {"checkpoint": self._sha256, "device": sampler.kind_of_device, "solver": sampler.describe()}
+        return {"device": sampler.kind_of_device, "solver": sampler.describe()}
 
     def notes(self) -> tuple[str, ...]:
         """Say what holds for all of its galaxies; see `LightSource`."""
@@ -146,17 +139,26 @@ class TrainedLight:
             rows = np.arange(first, min(first + _TOGETHER, len(wanted.seed)))
             yield from self._draw(wanted.of(rows), rows)
 
+    def frames(self, wanted: Requests) -> np.ndarray:
+        """Return how wide their light is at most; see `LightSource`."""
+        return self._whole * self._pixel_scales(*self._nearest(wanted, self._classes(wanted)))
+
+    def told(self, wanted: Requests) -> tuple[np.ndarray, Tensor]:
+        """Return which galaxies the generator draws for those that are wanted.
+
+        Classes (N,), int64, by their place, and values (N, A), float32, NaN for what follows from the seed.
+        """
+        classes = self._classes(wanted)
+        return classes, self._values(self._nearest(wanted, classes)[1])
+
     def _draw(self, wanted: Requests, rows: np.ndarray) -> Iterator[GroupOfLight]:
-        sampler, classes = self._sampler(), self._classes(wanted)
+        classes = self._classes(wanted)
         asked, nearest = self._nearest(wanted, classes)
-        told = torch.from_numpy(classes)
-        values = sampler.complete_all(told, self._values(nearest), wanted.seed)
-        light = sampler.light(told, values, wanted.seed)
-        if not sampler.network.turns:
+        light = self._light(torch.from_numpy(classes), self._values(nearest), wanted.seed)
+        if not self._sampler().network.turns:
             light = _turned(light, wanted.seed)
         light = self._in_filters(light) * _window(light.shape[-1])
-        size, far = asked[:, self._place(_SIZE)] / nearest[:, self._place(_SIZE)], nearest[:, self._place(_REDSHIFT)]
-        scale = self._scale * np.where(np.isfinite(size), size, 1.0)
+        scale, far = self._pixel_scales(asked, nearest), nearest[:, self._place(_REDSHIFT)]
         flux = 10 ** (0.4 * (AB_ZERO_POINT - wanted.magnitude))
         whole = light.shape[-1]
         sides = np.array([_side(RADII * radius, whole) for radius in _half_light(light[:, self._reference]).tolist()])
@@ -165,15 +167,23 @@ class TrainedLight:
             some = light[here, :, margin : margin + side, margin : margin + side]
             total = some[:, self._reference].double().sum((1, 2))
             if not (total > 0).all():
-                raise UserError(f"{self._checkpoint} paints galaxies without light: use another checkpoint")
+                raise UserError(f"{self._name} paints galaxies without light: use another checkpoint")
             some = some * (torch.from_numpy(flux[here]) / total).float()[:, None, None, None]
             yield GroupOfLight(rows[here], some, torch.from_numpy(scale[here]).float(), far[here])
 
+    def _light(self, classes: Tensor, values: Tensor, seeds: np.ndarray) -> Tensor:
+        """Return light (N, B, L, L) of classes (N,), values (N, A), NaN for what is drawn, and seeds (N,)."""
+        sampler = self._sampler()
+        return sampler.light(classes, sampler.complete_all(classes, values, seeds), seeds)
+
     def _sampler(self) -> GalaxySampler:
-        sampler, sha256 = _loaded(*self._how)
-        if sha256 != self._sha256:
-            raise UserError(f"{self._checkpoint} is not what it was when the field was begun: give a copy of it")
-        return sampler
+        assert self._held is not None
+        return self._held
+
+    def _pixel_scales(self, asked: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+        """Return arcseconds a pixel of light (N,), which is stretched by what is left of the radius."""
+        size = asked[:, self._place(_SIZE)] / nearest[:, self._place(_SIZE)]
+        return self._scale * np.where(np.isfinite(size), size, 1.0)
 
     def _in_filters(self, light: Tensor) -> Tensor:
         """Return the light (N, F, L, L) of the survey's filters, of that of the generator's bands (N, B, L, L)."""
@@ -204,6 +214,47 @@ class TrainedLight:
         for column, place in enumerate(self._columns.values()):
             values[:, place] = torch.from_numpy(nearest[:, column]).float()
         return values
+
+
+class TrainedLight(GeneratorLight):
+    """The galaxies of a checkpoint; see `GeneratorLight`.
+
+    It holds no network: each process that it is sent to loads the checkpoint once.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Of a run, or a release.
+    survey : Survey
+    reference : int
+        The place of the band of the magnitudes.
+    device : str
+        That the generator draws on, see `Engine.choose`.
+    **solver
+        Fields of a diffusion model's solver.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint cannot be used, or as `GeneratorLight` does.
+    """
+
+    def __init__(self, checkpoint: Path, survey: Survey, reference: int, device: str = "auto", **solver: Any) -> None:
+        self._checkpoint, self._how = checkpoint, (checkpoint, device, tuple(sorted(solver.items())))
+        _loaded.cache_clear()  # the file may be another one than it was
+        sampler, self._sha256 = _loaded(*self._how)
+        super().__init__(sampler, survey, reference)
+        self._held, self._name = None, str(checkpoint)
+
+    def settings(self) -> dict[str, str]:
+        """Return what decides the light; see `LightSource`."""
+        return {"checkpoint": self._sha256, **super().settings()}
+
+    def _sampler(self) -> GalaxySampler:
+        sampler, sha256 = _loaded(*self._how)
+        if sha256 != self._sha256:
+            raise UserError(f"{self._checkpoint} is not what it was when the field was begun: give a copy of it")
+        return sampler
 
 
 @lru_cache(maxsize=1)

@@ -136,6 +136,37 @@ class Neighbours(Answer):
     galaxies: list[NeighbourFacts]
 
 
+class SkyFacts(Answer):
+    """How the sky of a model is cut into tiles."""
+
+    pixels: int = Field(description="Of a tile, a side.")
+    first: int = Field(description="Column and row of the first tile.")
+    last: int = Field(description="Column and row of the last tile.")
+    most: int = Field(description="Highest number of a sky.")
+
+
+class SkyGalaxy(Answer):
+    """A galaxy of a sky."""
+
+    x: float = Field(description="Place in its tile, pixels from the upper left corner.")
+    y: float
+    radius: float = Field(description="Half-light radius as the sky counts it, pixels.")
+    magnitude: float = Field(description="AB, as the sky counts it; by that of pictures only their numbers and sizes.")
+    morphology: str
+    seed: int
+    values: dict[str, float] = Field(
+        description="Attributes that the model was asked for; with class and seed they are the request for the galaxy."
+    )
+
+
+class SkyTile(Answer):
+    """The galaxies whose middle lies in a tile of a sky, the brightest first."""
+
+    survey: str | None = Field(description="That sees the sky; null of a model of pictures.")
+    pixel_scale: float = Field(description="Arcsec a pixel.")
+    galaxies: list[SkyGalaxy]
+
+
 class Facts(Answer):
     """What can be asked for."""
 
@@ -145,6 +176,7 @@ class Facts(Answer):
     real: RealFacts | None = Field(description="Real galaxies for /api/nearest; null without --real.")
     pixels: list[int]
     max_seed: int
+    sky: SkyFacts
 
 
 class AttributeReport(Answer):

@@ -19,6 +19,7 @@ from galaxies.serving.real_galaxies import RealGalaxies
 from galaxies.serving.routes import answer, file_answer, routes
 from galaxies.serving.security import HEADERS, is_own_host
 from galaxies.serving.service import GalaxyService, Services
+from galaxies.serving.sky import add_sky
 
 _FRONTEND = Path(__file__).resolve().parents[2] / "frontend"
 _TYPES = {
@@ -84,6 +85,7 @@ def create_app(
             app.add_url_rule(place, place, partial(file_answer, model.card, _TYPES[".md"]))
     app.extensions["galaxies"] = Services([GalaxyService(model, most_requests) for model in models], real)
     add_class_mode(app, _FRONTEND)
+    add_sky(app)
     app.register_blueprint(routes)
     return app
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from galaxies.serving.answers import Answer, Error
-from galaxies.serving.queries import GalaxyParameters, parameters_of
+from galaxies.serving.queries import GalaxyParameters, SkyParameters, parameters_of
 
 _INFO = {
     "title": "Galaxies with the physics that you asked for",
@@ -33,7 +33,7 @@ class Route:
         Model of what is answered in JSON, or the media type of anything else.
     said : str
         What the answer is.
-    parameters : type of GalaxyParameters, or None
+    parameters : type of GalaxyParameters or SkyParameters, or None
         Model of what a request may say; None if it says nothing.
     headers : mapping of str to str
         Headers that this answer has besides those of every answer, and what they are.
@@ -46,7 +46,7 @@ class Route:
     summary: str
     answer: type[Answer] | str
     said: str
-    parameters: type[GalaxyParameters] | None = None
+    parameters: type[GalaxyParameters] | type[SkyParameters] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     needs_model: bool = True
 

@@ -39,6 +39,7 @@ from galaxies.generation.request_values import (
     seed_value,
     whole_value,
 )
+from galaxies.mock_field.tiles import FIRST, LAST, MOST_SKY, TILE_PX
 
 Pixels = Literal[64, 128, 256, 512]
 TilePixels = Literal[64, 128, 256]
@@ -73,6 +74,8 @@ class GalaxyQuery:
         Of a preview by a diffusion model; None for the picture itself.
     seen_by : tuple of str and int or None, or None
         Name of a survey that observes it, and for how many seconds, None for its own; None for what the model draws.
+    as_light : bool
+        Whether its light is wanted, as it is before any telescope.
     """
 
     model: str
@@ -82,6 +85,7 @@ class GalaxyQuery:
     others: tuple[float | None, ...] | None = None
     solver_steps: int | None = None
     seen_by: tuple[str, int | None] | None = None
+    as_light: bool = False
 
     @property
     def wanted(self) -> list[float]:
@@ -126,7 +130,7 @@ def _choice(text: Any) -> int:
     return int(text)
 
 
-Parameters = TypeVar("Parameters", bound="GalaxyParameters")
+Parameters = TypeVar("Parameters", bound="GalaxyParameters | SkyParameters")
 
 
 class Served(NamedTuple):
@@ -165,6 +169,8 @@ def _fields(attributes: Iterable[Attribute]) -> dict[str, Any]:
 
 def kind_for(kind: type[Parameters], models: Models) -> type[Parameters]:
     """Return a kind of request with the attributes and classes of models beside those of the tables."""
+    if not issubclass(kind, GalaxyParameters):
+        return kind
     others = _others(models)
     classes = list(dict.fromkeys(name for served in models.values() for name in served.classes))
     if not others and set(classes) <= set(MORPHOLOGY_NAMES):
@@ -342,6 +348,43 @@ class ExampleParameters(GalaxyParameters):
     )
 
 
+class SkyParameters(BaseModel):
+    """What a request for a tile of a model's sky may say: which sky, which tile, and through what it is seen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sky: Annotated[int, Field(ge=0, le=MOST_SKY), _whole("sky", (0, MOST_SKY))] = Field(
+        default=1, description="Number of the sky: of each other galaxies.", examples=[3]
+    )
+    x: Annotated[int, Field(ge=FIRST, le=LAST), _whole("x", (FIRST, LAST))] = Field(
+        default=0,
+        description=f"Column of the tile, {TILE_PX} pixels wide; 0 is right of the sky's middle.",
+        examples=[-2],
+    )
+    y: Annotated[int, Field(ge=FIRST, le=LAST), _whole("y", (FIRST, LAST))] = Field(
+        default=0, description="Row of the tile; 0 is below the sky's middle.", examples=[1]
+    )
+    survey: Literal["SDSS", "LSST", "Euclid_VIS", "COSMOS"] | None = Field(
+        default=None,
+        description="Survey that sees the sky of a model of light, by default LSST, or the first that can; /api/model "
+        "says which can. A model of pictures has none.",
+        examples=["LSST"],
+    )
+    model: str = Field(
+        default="",  # `read_query` puts the first one in its place
+        description="Model that draws the galaxies; by default the first one of /api/model.",
+        examples=["gan"],
+        json_schema_extra={"enum": list(FAMILIES)},
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_a_model(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if not isinstance(given["model"], list) and given.keys() <= cls.model_fields.keys():
+            _choose("model", given["model"], tuple(info.context or {}))
+        return given
+
+
 # Reading and refusing
 
 
@@ -365,9 +408,11 @@ def read_query(kind: type[Parameters], query: str, models: Models) -> Parameters
     """
     given = _split(query)
     try:
-        return kind.model_validate({"model": next(iter(models)), **given}, context=models)
+        found: Any = kind.model_validate({"model": next(iter(models)), **given}, context=models)
     except ValidationError as error:
         raise _refusal(kind, given, error, _others(models)) from None
+    read: Parameters = found
+    return read
 
 
 def _split(query: str) -> dict[str, str | list[str]]:
@@ -399,7 +444,7 @@ def _decode(text: str, parameter: str) -> str:
 
 
 def _refusal(
-    kind: type[GalaxyParameters],
+    kind: type[BaseModel],
     given: Mapping[str, str | list[str]],
     error: ValidationError,
     others: Mapping[str, Attribute],
@@ -442,7 +487,7 @@ def _choose(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 @cache
-def parameters_of(kind: type[GalaxyParameters]) -> dict[str, dict[str, Any]]:
+def parameters_of(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
     """Return what requests of a kind may say, by name, as parameters in the words of OpenAPI 3.1."""
     whole = kind.model_json_schema()
     found = {}
@@ -455,7 +500,7 @@ def parameters_of(kind: type[GalaxyParameters]) -> dict[str, dict[str, Any]]:
         found[name] = {
             "name": name,
             "in": "query",
-            "required": name in whole["required"],
+            "required": name in whole.get("required", ()),
             "description": schema.pop("description"),
             "schema": schema,
             "example": schema.pop("examples")[0],

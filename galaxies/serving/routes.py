@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
@@ -160,7 +161,7 @@ def model() -> Response:
 def image(service: GalaxyService, asked: PictureParameters) -> Response:
     """Answer with one galaxy."""
     query = service.previewed(asked.galaxy(service.served), asked.solver_steps)
-    response = _picture(
+    response = picture_answer(
         service, (query, asked.pixels), lambda: service.sheet(_draw(service, [query], measured=False), asked.pixels)
     )
     response.headers.update(_support_headers(service, query))
@@ -178,7 +179,7 @@ def image(service: GalaxyService, asked: PictureParameters) -> Response:
 def telescope(service: GalaxyService, asked: TelescopeParameters) -> Response:
     """Answer with one galaxy as a survey sees it."""
     query = service.observed(asked.galaxy(service.served), asked.survey, asked.exposure)
-    return _picture(service, (query,), lambda: service.seen(query, _draw(service, [query], measured=False)[0]))
+    return picture_answer(service, (query,), lambda: service.seen(query, _draw(service, [query], measured=False)[0]))
 
 
 @get_galaxies(
@@ -221,7 +222,7 @@ def sheet_picture(service: GalaxyService, asked: SheetParameters) -> Response:
     """Answer with a picture of many galaxies."""
     columns = asked.columns or asked.count
     about = (asked.galaxy(service.served), asked.count, asked.sweep, columns, asked.pixels)
-    return _picture(
+    return picture_answer(
         service,
         about,
         lambda: service.sheet(_draw(service, service.tiles(asked), measured=False), asked.pixels, columns),
@@ -332,8 +333,16 @@ def _support_headers(service: GalaxyService, query: GalaxyQuery) -> dict[str, st
     return {"Galaxy-Support": verdict} | ({} if nearest is None else {"Galaxy-Nearest": f"{nearest:g}"})
 
 
-def _picture(service: GalaxyService, about: tuple[object, ...], make: Callable[[], bytes]) -> Response:
-    """Answer with a PNG file that is a function of the model and of what was asked."""
+def picture_answer(
+    service: GalaxyService,
+    about: tuple[object, ...],
+    make: Callable[[], bytes],
+    place: Callable[[], AbstractContextManager[None]] | None = None,
+) -> Response:
+    """Answer with a PNG file that is a function of the model and of what was asked.
+
+    It is made in one of the places for requests that `place` holds, by default one of the service's.
+    """
     told = repr((_FORMAT_VERSION, pillow_version, service.fingerprint, request.path, about))
     tag = hashlib.sha256(told.encode()).hexdigest()[:32]
     headers = {"Content-Type": "image/png", "ETag": f'"{tag}"', "Cache-Control": f"public, max-age={_FRESH_S}"}
@@ -342,7 +351,7 @@ def _picture(service: GalaxyService, about: tuple[object, ...], make: Callable[[
     kept = _services().pictures
     content = kept.get(tag)
     if content is None:
-        with service.queue.place():
+        with (place or service.queue.place)():
             content = make()
         kept.put(tag, content, len(content))
     return answer(content, headers=headers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -32,12 +33,14 @@ from galaxies.images.grids import text_chunks, to_picture
 from galaxies.measure import photometry
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.statistics_table import PLACES, Measured
+from galaxies.mock_field.tiles import FIRST, LAST, MOST_SKY, TILE_PX
 from galaxies.serving.answers import (
     VERDICTS,
     AttributeReport,
     EllipseFacts,
     Facts,
     MorphologyFacts,
+    SkyFacts,
     Tile,
     Verdict,
 )
@@ -86,6 +89,24 @@ class Galaxy:
     image: Tensor
     values: Tensor
     measured: Measured = field(default_factory=lambda: Measured({}, np.zeros(0, np.int64)))
+
+
+@contextmanager
+def said_of_devices() -> Iterator[None]:
+    """Say in a sentence what a device, or a model, fails at.
+
+    Raises
+    ------
+    DeviceFailureError
+        If memory runs out, a GPU fails, or what is drawn are no pictures.
+    """
+    try:
+        yield
+    except Exception as error:
+        sentence = str(error) if isinstance(error, UserError) else device_failure(error)
+        if sentence is None:
+            raise
+        raise DeviceFailureError(sentence) from error
 
 
 class Support(NamedTuple):
@@ -162,20 +183,9 @@ class GalaxyService:
         return {query: galaxy for query, galaxy in kept.items() if galaxy is not None}
 
     def _work(self, items: list[tuple[GalaxyQuery, bool]]) -> list[Galaxy]:
-        """Draw and measure what is not there yet; each galaxy once, however often a batch asks for it.
-
-        Raises
-        ------
-        DeviceFailureError
-            If memory runs out, a GPU fails, or what is drawn are no pictures.
-        """
-        try:
+        """Draw and measure what is not there yet; each galaxy once, however often a batch asks for it."""
+        with said_of_devices():
             return self._drawn(items)
-        except Exception as error:
-            sentence = str(error) if isinstance(error, UserError) else device_failure(error)
-            if sentence is None:
-                raise
-            raise DeviceFailureError(sentence) from error
 
     def _drawn(self, items: list[tuple[GalaxyQuery, bool]]) -> list[Galaxy]:
         torch.set_num_threads(self._threads)  # a thread that starts while another model draws would keep one core
@@ -186,7 +196,7 @@ class GalaxyService:
             wanted = torch.tensor([q.wanted for q in missing])
             complete = torch.tensor([[q.others is not None] for q in missing])
             values = torch.where(complete, wanted, self.sampler.complete_all(classes, wanted, seeds))
-            pictures = self._images(classes, values, seeds, [(q.solver_steps, q.seen_by) for q in missing])
+            pictures = self._images(classes, values, seeds, [(q.solver_steps, q.seen_by, q.as_light) for q in missing])
             # Copies: a galaxy that is kept must not keep all of its batch.
             drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(pictures, values, strict=True)]
             galaxies |= dict(zip(missing, drawn, strict=True))
@@ -196,7 +206,8 @@ class GalaxyService:
             for row, query in enumerate(unmeasured):
                 galaxies[query] = replace(galaxies[query], measured=table.of(row))
         for query, galaxy in galaxies.items():
-            self._kept.put(query, galaxy, galaxy.image.nbytes + 4096)
+            if not query.as_light:  # which is large, and of use to one tile of a sky
+                self._kept.put(query, galaxy, galaxy.image.nbytes + 4096)
         return [galaxies[query] for query, _ in items]
 
     def previewed(self, query: GalaxyQuery, steps: int | None) -> GalaxyQuery:
@@ -237,18 +248,19 @@ class GalaxyService:
         classes: Tensor,
         values: Tensor,
         seeds: list[int],
-        ways: Sequence[tuple[int | None, tuple[str, int | None] | None]],
+        ways: Sequence[tuple[int | None, tuple[str, int | None] | None, bool]],
     ) -> list[Tensor]:
-        """Draw images, those of previews in their number of steps, and what surveys see through their telescopes."""
+        """Draw images: of previews in their number of steps, what surveys see through their telescopes, or light."""
         images: dict[int, Tensor] = {}
         for way in dict.fromkeys(ways):
             rows = [row for row, wanted in enumerate(ways) if wanted == way]
-            number, seen_by = way
+            number, seen_by, as_light = way
             sampler = self.sampler if seen_by is None else self._telescope(seen_by)
             if number is not None:
                 sampler = copy(self.sampler)
                 sampler.solver = replace(sampler.solver, name="ddim", num_steps=number)
-            drawn = sampler.generate(classes[rows], values[rows], [seeds[row] for row in rows])
+            draw = sampler.light if as_light else sampler.generate
+            drawn = draw(classes[rows], values[rows], [seeds[row] for row in rows])
             images |= dict(zip(rows, drawn, strict=True))
         return [images[row] for row in range(len(ways))]
 
@@ -413,6 +425,7 @@ class Services:
             real=None if self.real is None else self.real.describe(),
             pixels=list(PIXELS),
             max_seed=MAX_SEED,
+            sky=SkyFacts(pixels=TILE_PX, first=FIRST, last=LAST, most=MOST_SKY),
         )
 
 

@@ -167,7 +167,7 @@ def test_wings_are_painted_until_they_are_below_the_noise():
     facts = facts_of(find_survey("Euclid_VIS"), 0.1, 1, 25.0, "", "", "")
     sky = painting.Sky(facts, "airy", 0.36, None, DeepCounts(25.0), 0.0)
     flux = torch.tensor([[1.0], [1e5], [8e5]])
-    reach = painting._reach(sky, flux)
+    reach = painting.reach(sky, flux)
     assert reach[0] == pytest.approx(8 * 0.17) and reach[2] == pytest.approx(2 * reach[1])
     edge = 1e5 * airy.cusp * 0.17 * 0.01 / (4 * math.pi**2 * reach[1] ** 3)  # nJy in a pixel of 0.1 arcseconds
     assert edge == pytest.approx(0.1 * facts.bands[0].sky_noise, rel=1e-4)

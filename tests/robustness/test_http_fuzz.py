@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from galaxies.mock_field.tiles import FIRST, LAST, MOST_SKY
 from galaxies.serving.queries import MAX_SEED, PIXELS, SEEDS, STEPS, TILE_PIXELS
 from galaxies.serving.security import HEADERS
 from tests.serving.test_app import ask
@@ -37,6 +38,9 @@ RIGHT = {
     "steps": one_of([STEPS[0], 4, 5]),
     "columns": one_of([1, 2, 3, 64]),
     "sweep": one_of(KNOWN),
+    "sky": one_of([0, 1, MOST_SKY]),
+    "x": one_of([FIRST, -1, 0, LAST]),
+    "y": one_of([FIRST, 0, 7, LAST]),
     **{name: number_between(ATTRIBUTES[name].low, ATTRIBUTES[name].high) for name in KNOWN},
 }
 WRONG = st.one_of(
