@@ -1,6 +1,7 @@
 // The activities on the page: each shows a task, takes the answer, and says at once what there was to see.
 
 import { make, setText } from "./elements.js";
+import { DISTANCES, growthOf, pixelsOf } from "./learn-growth.js";
 import { agrees, compare, halfLightRadius, scaleOf, shownSide, sizeOrder } from "./learn-lesson.js";
 
 const LETTERS = "ABCDEFGH";
@@ -98,6 +99,34 @@ export function typeTask(stage, task, tools) {
   };
 }
 
+/** A table of how the light of galaxies grows outwards: the task of sizes for who does not see the pictures. */
+function growthTable(tools, examples, buttons) {
+  const percent = (value) => `${value} %`;
+  const cells = examples.map(() => DISTANCES.map(() => make("td", {}, "…")));
+  const head = [make("th", { scope: "col" }, tools.text("sizes_table_galaxy")), ...DISTANCES.map((d) => make("th", { scope: "col" }, percent(Math.round(100 * d))))];
+  const table = make(
+    "table",
+    {},
+    make("caption", {}, tools.text("sizes_table_caption")),
+    make("thead", {}, make("tr", {}, ...head)),
+    make("tbody", {}, ...examples.map((_, k) => make("tr", {}, make("th", { scope: "row" }, LETTERS[k]), ...cells[k]))),
+  );
+  examples.forEach(async (example, k) => {
+    const radius = halfLightRadius(example);
+    if (!radius) return;
+    try {
+      const pixels = await pixelsOf(await tools.load(`api/image.png?${queryOf(example, { pixels: 256 })}`));
+      const growth = growthOf(pixels, example.ellipse, radius).map(Math.round);
+      cells[k].forEach((cell, place) => setText(cell, percent(growth[place])));
+      const steps = growth.map((part, place) => tools.text("sizes_table_step", { part, distance: Math.round(100 * DISTANCES[place]) }));
+      buttons[k].setAttribute("aria-description", tools.text("sizes_table_words", { steps: steps.join("; ") }));
+    } catch {
+      // which the page has said
+    }
+  });
+  return make("details", { className: "numbers" }, make("summary", {}, tools.text("sizes_table_show")), make("div", { className: "scrolling", tabIndex: 0, role: "region", ariaLabel: tools.text("sizes_table_show") }, table));
+}
+
 /** Put these by size. */
 export function sizesTask(stage, task, tools) {
   const { examples } = task;
@@ -159,6 +188,7 @@ export function sizesTask(stage, task, tools) {
     make("p", { className: "how" }, tools.text("sizes_how")),
     make("div", { className: "galaxies", role: "group", ariaLabel: tools.text("question_sizes") }, ...buttons),
     clear,
+    growthTable(tools, examples, buttons),
   );
   render();
   return { hint: () => tools.text("hint_sizes") };

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import threading
 from urllib.parse import parse_qsl, urlsplit
@@ -226,6 +227,58 @@ def test_sizes_are_judged_by_the_radius_of_half_the_light(open_page):
     right = ", ".join("ABCD"[index] for index in reversed(wrong))
     expect(page.locator("#feedback")).to_contain_text(EN["sizes_wrong"].format(order=right))
     expect(page.locator("#score")).to_have_text("Right so far: 1")
+
+
+def test_sizes_can_be_told_without_seeing_the_pictures(open_page):
+    """By names, roles and keys alone: half of the light is reached further out in a larger galaxy."""
+    page = open_page()
+    start(page, "sizes")
+    page.get_by_text(EN["sizes_table_show"]).focus()
+    page.keyboard.press("Enter")
+    table = page.get_by_role("table", name=EN["sizes_table_caption"])
+    expect(table.get_by_role("columnheader")).to_have_text(
+        [EN["sizes_table_galaxy"], *(f"{d} %" for d in (4, 8, 12, 16, 20, 25, 30))]
+    )
+    expect(table.get_by_text("…")).to_have_count(0)
+    distances, half = (4, 8, 12, 16, 20, 25, 30), {}
+    for row in table.get_by_role("row").all()[1:]:
+        letter = row.get_by_role("rowheader").inner_text()
+        parts = [int(cell.inner_text().removesuffix(" %")) for cell in row.get_by_role("cell").all()]
+        assert parts == sorted(parts) and parts[0] >= 0 and parts[-1] <= 100
+        half[letter] = next(d - p / 1000 for d, p in zip(distances, parts, strict=True) if p >= 50)
+        steps = "; ".join(
+            EN["sizes_table_step"].format(part=p, distance=d) for p, d in zip(parts, distances, strict=True)
+        )
+        galaxy = page.get_by_role("button", name=re.compile(f"^Galaxy {letter},"))
+        expect(galaxy).to_have_attribute("aria-description", EN["sizes_table_words"].format(steps=steps))
+    assert faults_of(page) == []
+    for letter in sorted(half, key=half.__getitem__)[:3]:
+        page.get_by_role("button", name=re.compile(f"^Galaxy {letter},")).focus()
+        page.keyboard.press("Enter")
+    expect(page.locator("#feedback")).to_contain_text(EN["sizes_right"])
+
+
+def test_the_growth_of_the_light_is_that_of_a_known_galaxy(open_page):
+    """A Gaussian of width s has 1 - exp(-r^2 / 2 s^2) of its light within r; other galaxies keep their half."""
+    page = open_page()
+    script = """async ([radius, width, middle]) => {
+        const { growthOf } = await import("./learn-growth.js");
+        const data = new Uint8ClampedArray(4 * 256 * 256);
+        for (let place = 0; place < 256 * 256; place += 1) {
+            const x = (place % 256) + 0.5 - 256 * middle[0], y = Math.floor(place / 256) + 0.5 - 256 * middle[1];
+            const away = (x * x + y * y) / (2 * 256 * 256 * width * width);
+            data.fill(20 + 200 * Math.exp(-away), 4 * place, 4 * place + 3);
+        }
+        return growthOf({ width: 256, data }, { x: middle[0], y: middle[1] }, radius, [0.02, 0.05, 0.1, 0.15, 0.2]);
+    }"""
+    width = 0.08
+    half = width * math.sqrt(2 * math.log(2))
+    found = page.evaluate(script, [half, width, [0.47, 0.52]])
+    expected = [100 * (1 - math.exp(-(r**2) / (2 * width**2))) for r in (0.02, 0.05, 0.1, 0.15, 0.2)]
+    assert found == pytest.approx(expected, abs=1.5)
+    larger = page.evaluate(script, [0.12, width, [0.5, 0.5]])  # as photometry says that sees fainter light
+    assert larger[2] <= 50 <= larger[3] and larger == sorted(larger)
+    assert page.evaluate(script, [0.12, 1e-9, [0.5, 0.5]]) == [0, 0, 0, 100, 100]  # nothing to see
 
 
 def test_the_way_to_make_a_galaxy_is_shown_to_who_asks(open_page):
