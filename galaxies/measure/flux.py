@@ -50,6 +50,7 @@ from galaxies.measure.flux_sky import (
     clipped_median,
     darker_corners,
     estimate_flux_sky,
+    level_beside,
     smoothed_noise,
     without_slope,
 )
@@ -82,6 +83,7 @@ _SIGNIFICANT = 5.0  # signal-to-noise ratio of the fitted profile, from which on
 _CENTRE = 0.1  # frame widths, where a band has to have values
 _WIDER = 3.0  # of the weight for moments of bright galaxies, in variance
 _LEAST_SIZE = 0.3  # of the model's half-light radius
+_RING_BRIGHTER = 3.0  # standard deviations by which the ring inside the corners is brighter, from which on it is no sky
 _MEDIAN_LOSS = math.pi / 2  # variance of a median over that of a mean
 
 
@@ -262,6 +264,17 @@ def measure_flux(
     zero = (sky.level * weights).sum(1)
     with torch.no_grad():
         source, usable, grain = _find(detection, good)
+        brighter, ring_error = _border(detection, usable, grain)
+        corner_error = grain * (_MEDIAN_LOSS / sky.used.clamp_min(1)).sqrt()
+        darker = zero + darker_corners(detection, usable)
+        possible = zero_possible(zero, darker, brighter, torch.hypot(ring_error, corner_error))
+    # Sources are known now, whose light in the corners is no sky.
+    level, blank = level_beside(images, good, source.mask | ~usable, brighter < _RING_BRIGHTER * ring_error)
+    planes = (images - level[..., None, None]).where(good[:, None], 0)
+    sky = sky._replace(level=level, used=blank.sum((1, 2)))
+    detection, weights = _detection(planes, weighing)
+    zero = (sky.level * weights).sum(1)
+    of_level = _MEDIAN_LOSS / sky.used.clamp_min(1)
     # What neighbours and bad pixels hide is as on the galaxy's other side.
     other_side = half_turned(torch.cat([planes, usable.to(planes.dtype)[:, None]], 1), source.peak)
     clean = torch.where(usable[:, None], planes, other_side[:, :-1] * other_side[:, -1:])
@@ -272,7 +285,6 @@ def measure_flux(
     blurs = torch.where(blurs > 0, blurs, blur[:, None])  # a band of unknown width is as sharp as the others
     psf = psf_of_width(blur)
     mixtures = sersic_mixtures(side, images.dtype, images.device)
-    blank = corner_mask(side, images.device) & usable & ~source.mask
     light = (clean * weights[..., None, None]).sum(1)
     seen = adaptive_moments(light, source, grain)
     with torch.no_grad():
@@ -280,12 +292,8 @@ def measure_flux(
         ellipse = Ellipse(seen.centre.detach(), stretch_of(seen.moments, psf.variances[:, 0]))
         core = Psf(torch.ones_like(psf.parts[:, :1]), psf.variances[:, :1])  # will do for a first look
         drawings = drawn(mixtures.variances, ellipse, core, side)[:, 0]
-        brighter, ring_error = _border(detection, usable, grain)
-        corner_error = grain * (_MEDIAN_LOSS / sky.used.clamp_min(1)).sqrt()
-        darker = zero + darker_corners(detection, usable)
-        possible = zero_possible(zero, darker, brighter, torch.hypot(ring_error, corner_error))
         level = level_in(blank, drawings)
-        model = fit_profiles(detection, usable, drawings, level, zero, possible, mixtures, grain)
+        model = fit_profiles(detection, usable, drawings, level, zero, possible, mixtures, grain, of_level)
         # The brighter the galaxy, the more of its disc shall speak for its shape, and not the bulge or bar alone.
         ratio = (model.significance / BELIEVED_SNR).square()
         weight = seen.moments * (1 + _WIDER * ratio / (1 + ratio))[:, None]
@@ -301,13 +309,13 @@ def measure_flux(
         level = level * part[:, None]
         weights_of_pixels = trusted(model, usable, drawings, ellipse, grain)
     significance = model.significance
-    model = fit_profiles(detection, weights_of_pixels, drawings, level, zero, possible, mixtures, grain)
+    model = fit_profiles(detection, weights_of_pixels, drawings, level, zero, possible, mixtures, grain, of_level)
     # What part of the level in the corners is the sky's: all of it, or none where the file's zero is.
     taken = 1 - model.of_zero.detach()
     of_profiles, level = level, level * taken[:, None]
     above_level, detection = detection, detection + ((1 - taken) * zero)[:, None, None]
     planes = planes + (1 - taken)[:, None, None, None] * sky.level[..., None, None]
-    refined = refine(model, detection, usable, drawings, level, ellipse, grain)
+    refined = refine(model, detection, usable, drawings, level, ellipse, grain, of_level)
     model = refined.model
     smooth_light = torch.bmm(model.light[:, None], drawings).view_as(detection)
     smooth_shown = smooth_light - (model.light * level).sum(1)[:, None, None]
@@ -319,8 +327,8 @@ def measure_flux(
         observed = smooth_light + belief * (detection - smooth_shown)
         reach = FLUX_APERTURE * petrosian_radius(measure_rings(observed, everywhere, distance))[0]
         belief = belief * (reach[:, None, None] - distance + 0.5).clamp(0, 1)
-        # The level of the sky is a median in the corners, or the zero of the file.
-        of_level = taken.square() * _MEDIAN_LOSS / sky.used.clamp_min(1)
+        # The level of the sky is a median outside the middle, or the zero of the file.
+        of_level = taken.square() * of_level
         of_level = of_level + model.of_zero.square() * zero_variance(usable.sum((1, 2)))
         fitted = Fitted(
             model, refined, above_level, drawings, of_profiles, zero, mixtures, belief, of_level, grain, psf_error

@@ -198,6 +198,7 @@ def fit_profiles(
     possible: Tensor,
     mixtures: Mixtures,
     grain: Tensor,
+    of_level: Tensor,
 ) -> Model:
     """Fit all profiles of a table to the pixels of galaxies, and take the mean over them.
 
@@ -222,6 +223,8 @@ def fit_profiles(
     mixtures : Mixtures
     grain : Tensor, (N,)
         By how much the noise of smoothed images is larger than that of white noise: 1, more for drizzled images.
+    of_level : Tensor, (N,)
+        Variance of the sky that was taken off, in units of a pixel's: over it is integrated.
     """
     weights = weights.flatten(1).to(light.dtype)
     shown = drawings * weights[:, None]
@@ -233,13 +236,18 @@ def fit_profiles(
     cross = sums[:, :, None] * level[:, None]
     products = raw - cross - cross.mT + count[..., None] * level[:, :, None] * level[:, None]
     found = matches - level * whole
+    # That level has an error.
+    loose = _variance_left(count, of_level[:, None])
+    above = sums - level * count
+    products = products - loose[..., None] * above[:, :, None] * above[:, None]
+    found = found - loose * whole * above
     # With the file's zero, and a small level beside it, over which is integrated.
     freed = zero_variance(count)
     zero = zero[:, None]
     products_0 = raw - freed[..., None] * sums[:, :, None] * sums[:, None]
     all_0 = whole + zero * count
     found_0 = matches + zero * sums - freed * all_0 * sums
-    lost = 2 * zero * whole + zero.square() * count - freed * all_0.square()
+    lost = 2 * zero * whole + zero.square() * count - freed * all_0.square() + loose * whole.square()
 
     parts = mixtures.parts
     tries = []
@@ -295,11 +303,23 @@ def zero_possible(zero: Tensor, darker: Tensor, brighter: Tensor, error: Tensor)
 
 def zero_variance(count: Tensor) -> Tensor:
     """Return the variance of the sky about a file's zero, when `count` pixels without a galaxy show it."""
-    return 1 / (count + 1 / _ZERO_ERROR**2)
+    return _variance_left(count, _ZERO_ERROR**2)
+
+
+def _variance_left(count: Tensor, before: Tensor | float) -> Tensor:
+    """Return the variance of a level of the variance `before`, when `count` pixels without a galaxy show it as well."""
+    return 1 / (count + 1 / before)
 
 
 def refine(
-    model: Model, light: Tensor, usable: Tensor, drawings: Tensor, level: Tensor, ellipse: Ellipse, grain: Tensor
+    model: Model,
+    light: Tensor,
+    usable: Tensor,
+    drawings: Tensor,
+    level: Tensor,
+    ellipse: Ellipse,
+    grain: Tensor,
+    of_level: Tensor,
 ) -> Refined:
     """Let the light of each Gaussian follow the pixels, as far as they tell it: few galaxies are Sersic profiles.
 
@@ -311,9 +331,8 @@ def refine(
     Parameters
     ----------
     model : Model
-    light, usable, drawings, level, ellipse, grain
+    light, usable, drawings, level, ellipse, grain, of_level
         As in `fit_profiles`; light and level are those above the sky that is believed.
-
     """
     with torch.no_grad():
         known = model.light.clamp_min(0)
@@ -328,6 +347,7 @@ def refine(
         # A small level of sky, over which is integrated.
         sums, count = weighed.sum(2), weights.sum(1)[:, None]
         freed = model.of_zero[:, None] * zero_variance(count)
+        freed = freed + (1 - model.of_zero[:, None]) * _variance_left(count, (grain.square() * of_level)[:, None])
         products = products - freed[..., None] * sums[:, :, None] * sums[:, None]
         one = torch.eye(free.shape[1], dtype=free.dtype, device=free.device)
         both = free[:, :, None] * free[:, None]

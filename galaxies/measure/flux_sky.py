@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.frame import corner_mask, corner_pixels, kept, pixel_grid, smooth
+from galaxies.measure.frame import corner_mask, corner_pixels, kept, outer_pixels, pixel_grid, ring_mask, smooth
 from galaxies.measure.sky import DETECTION_SMOOTHING, rising
 
 _BACKGROUND_SMOOTHING = 3.0 / 64  # frame widths; what is smoother than this is background and no noise
@@ -28,6 +28,7 @@ _MEDIAN_ERROR = math.sqrt(math.pi / 2)  # of a median over that of a mean
 _SLOPE_SIGNIFICANT = 5.0  # standard deviations of the corners' differences, from which on a sky slopes
 _TWIST_SIGNIFICANT = 3.0  # of the difference of the diagonals, from which on it is no plane that the corners show
 _TWIST = 0.1  # of the slope's differences; a steep plane need not be an exact one
+_LEAST_BLANK = 0.15  # part of corners and ring that the sky is learned from
 _LEAST = 1e-18  # nJy a pixel; a frame without light still gets finite ratios
 
 
@@ -126,6 +127,32 @@ def estimate_flux_sky(images: Tensor, good: Tensor) -> FluxSky:
         brightest = _brightest(images - level[..., None, None])
         noise = noise.maximum(_NOISE_OF_LIGHT * brightest).clamp_min(_LEAST)
     return FluxSky(level, noise, shared, count[:, 0])
+
+
+def level_beside(images: Tensor, good: Tensor, light: Tensor, ring: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the level (N, B) of the sky beside sources that are known, and the pixels (N, S, S), bool, that show it.
+
+    It is the clipped median of corners without the light that was detected in them, which is no sky. Where that leaves
+    little, all of the corners count.
+
+    Parameters
+    ----------
+    images : Tensor, (N, B, S, S)
+        Finite.
+    good, light : Tensor, (N, S, S), bool
+        Pixels that have values, and those in which light was detected.
+    ring : Tensor, (N,), bool
+        Whether there is nothing but sky in the ring just inside the corners as well, which then tells the level too.
+    """
+    side, device = images.shape[-1], images.device
+    corners = corner_mask(side, device)
+    outer = corners | (ring_mask(side, device) & ring[:, None, None])
+    blank = good & outer & ~light
+    few = blank.sum((1, 2)) < _LEAST_BLANK * outer.sum((1, 2))
+    blank = torch.where(few[:, None, None], good & corners, blank)
+    pixels = outer_pixels(side, device)
+    valid = blank.flatten(1)[:, pixels][:, None].expand(-1, images.shape[1], -1)
+    return clipped_median(images.flatten(2)[..., pixels], valid)[0], blank
 
 
 def shared_noise(images: Tensor, good: Tensor, level: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:

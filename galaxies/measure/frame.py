@@ -76,12 +76,23 @@ def corner_pixels(side: int, device: torch.device) -> Tensor:
     return corner_mask(side, device).flatten().nonzero()[:, 0]
 
 
-@kept
-def ring_pixels(side: int, device: torch.device) -> Tensor:
-    """Return the row-major numbers, int64, of the pixels in a ring just inside the corners, 0.4 to 0.5 frame widths."""
+def ring_mask(side: int, device: torch.device) -> Tensor:
+    """Return which pixels (S, S), bool, lie in a ring just inside the corners, 0.4 to 0.5 frame widths."""
     x, y = pixel_grid(side, torch.empty(0, device=device))
     radius = (x.square() + y.square()).sqrt()
-    return ((radius > 0.4 * side) & (radius <= 0.5 * side)).flatten().nonzero()[:, 0]
+    return (radius > 0.4 * side) & (radius <= 0.5 * side)
+
+
+@kept
+def ring_pixels(side: int, device: torch.device) -> Tensor:
+    """Return the row-major numbers, int64, of the pixels of `ring_mask`."""
+    return ring_mask(side, device).flatten().nonzero()[:, 0]
+
+
+@kept
+def outer_pixels(side: int, device: torch.device) -> Tensor:
+    """Return the row-major numbers, int64, of the pixels of corners and ring."""
+    return (corner_mask(side, device) | ring_mask(side, device)).flatten().nonzero()[:, 0]
 
 
 def corner_patches(images: Tensor, side: int) -> Tensor:

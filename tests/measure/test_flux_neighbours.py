@@ -64,3 +64,17 @@ def test_a_peak_whose_opposite_lies_beyond_the_frame_is_no_neighbour_by_that():
     light = disc(x=7, light=60_000, scale_length=6) + disc(x=38, y=0, light=150, scale_length=1.2)
     found, right = measured(light), measured(disc(x=7, light=60_000, scale_length=6))
     torch.testing.assert_close(found.petrosian_half_light_arcsec, right.petrosian_half_light_arcsec, rtol=0.03, atol=0)
+
+
+def test_faint_sources_all_around_are_no_sky():
+    """A size is the same where the zero of the file says how dark it is between them, and where a sky was left in."""
+    random = torch.Generator().manual_seed(8)
+    changes = []
+    for seed in range(6):
+        light = disc(light=900, scale_length=3)
+        for x, y, part in (torch.rand(60, 3, generator=random, dtype=torch.float64) - 0.5).tolist():
+            if math.hypot(x, y) > 0.32:
+                light = light + disc(x * SIDE, y * SIDE, 60 + 120 * part, 1.5)
+        plain, with_sky = (measured(light + sky, seed).petrosian_half_light_arcsec.item() for sky in (0, 300))
+        changes.append(abs(with_sky / plain - 1))
+    assert max(changes) < 0.06

@@ -14,6 +14,7 @@ from galaxies.measure.flux_sky import (
     clipped_median,
     darker_corners,
     estimate_flux_sky,
+    level_beside,
     smoothed_noise,
     without_slope,
 )
@@ -131,6 +132,28 @@ def test_an_image_without_noise_has_a_ten_thousandth_of_its_light_for_noise():
     image = 300 * torch.exp(-0.5 * (AXIS.square() + AXIS[:, None].square()) / 0.1**2)[None, None]
     found = estimate_flux_sky(image, GOOD)
     assert found.noise.item() == pytest.approx(300e-4, rel=0.03)
+
+
+def test_the_level_beside_light_that_is_known_is_that_of_the_sky():
+    """Faint light in three corners, and none in the ring inside them: the median of all corners is above the sky."""
+    corners = corner_mask(SIDE, torch.device("cpu"))
+    light = corners & ~((AXIS < 0) & (AXIS[:, None] < 0))
+    ring = (torch.hypot(AXIS, AXIS[:, None]) > 0.8) & ~corners
+    image = 7 + torch.cat([noise(1.0, seed=12), noise(3.0, seed=13)], 1) + 2 * light
+    no, yes = torch.zeros(1, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    assert (estimate_flux_sky(image, GOOD).level > 8).all()
+    level, blank = level_beside(image, GOOD, light[None], no)
+    assert torch.equal(blank[0], corners & ~light)
+    torch.testing.assert_close(level, torch.full_like(level, 7), rtol=0, atol=0.35)
+    level, blank = level_beside(image, GOOD, light[None], yes)
+    assert torch.equal(blank[0], (corners & ~light) | ring)
+    torch.testing.assert_close(level, torch.full_like(level, 7), rtol=0, atol=0.2)
+    # Of bad pixels nothing is learned, and where light hides all, the corners have to do.
+    half = GOOD.clone()
+    half[:, :, :32] = False
+    assert torch.equal(level_beside(image, half, light[None], yes)[1][0], ((corners & ~light) | ring) & half[0])
+    level, blank = level_beside(image, half, GOOD, yes)
+    assert torch.equal(blank[0], corners & half[0]) and (level > 8.5).all()
 
 
 def test_frames_without_a_good_pixel_have_the_level_0():
