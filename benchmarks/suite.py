@@ -89,6 +89,7 @@ PARTS = {
         Part("preparation, many", 45, "preparation.py --images 8192 --no-reference --repeats 1", has_device=False),
         Part("default, batch 256", 45, "training_step.py --batch-size 256"),
         Part("epoch, default", 60, "epoch.py --images 64000 --repeats 1 --compile off"),
+        Part("128 pixels", 45, "training_step.py --image-px 128 --images 1024 --compile off --phases generator"),
         Part("generation, paper", 30, "generation.py --recipe paper --images 4096"),
         Part("paper fp32", 40, "training_step.py --recipe paper"),
         Part("paper bf16, eager", 40, "training_step.py --recipe paper --precision bf16 --engine eager --periods 6"),
@@ -110,6 +111,11 @@ PARTS = {
             "default, as on a CPU",
             _PATIENCE_S,
             "training_step.py --width 32 --batch-size 32 --images 128 --periods 2 --warm-up 4 --repeats 5",
+        ),
+        Part(
+            "128 pixels, as on a CPU",
+            _PATIENCE_S,
+            "training_step.py --width 32 --batch-size 32 --image-px 128 --images 64 --periods 2 --warm-up 4",
         ),
         Part(
             "epoch, default, as on a CPU", _PATIENCE_S, "epoch.py --width 32 --batch-size 32 --images 640 --repeats 1"

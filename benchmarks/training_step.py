@@ -148,6 +148,8 @@ def describe_config(config: Config, bf16: bool) -> str:
     words = [f"{config.recipe} recipe", "bf16" if bf16 else "fp32", f"batch {config.batch_size}"]
     if config.width != Config.width:
         words.append(f"width {config.width}")
+    if config.image_size != Config.image_size:
+        words.append(f"{config.image_size} px")
     if config.engine != "auto":
         words.append(config.engine)
     if config.compile == "on":

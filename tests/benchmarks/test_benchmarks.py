@@ -89,6 +89,31 @@ def test_training_step(capsys):
     assert result["facts"]["recipe_hours"] == pytest.approx(hours, rel=1e-3)
 
 
+def test_training_step_of_larger_images(capsys):
+    options = (
+        "--image-px",
+        128,
+        "--images",
+        8,
+        "--periods",
+        1,
+        "--warm-up",
+        0,
+        "--repeats",
+        1,
+        "--phases",
+        "generator",
+    )
+    found = {}
+    for stages in ((), ("--no-detail-stages",)):
+        result = run(training_step, capsys, *TINY_RUN, *options, *stages)
+        (row,) = result["rows"]
+        assert row["what"] == "generator step, default recipe, fp32, batch 4, width 4, 128 px"
+        assert result["sizes"]["image_px"] == 128
+        found[stages] = row["gflop"]
+    assert found[()] < 0.75 * found["--no-detail-stages",]
+
+
 def test_training_step_that_was_not_compiled_as_asked_is_a_failure(monkeypatch, capsys):
     def refuse(*_):
         raise RuntimeError("no compiler here")
