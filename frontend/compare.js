@@ -2,7 +2,7 @@
 
 import { make } from "./elements.js";
 import { getGalaxy, getJson } from "./requests.js";
-import { halfLight, modelOf, otherState, request, write } from "./state.js";
+import { halfLight, modelOf, otherState, print, request } from "./state.js";
 
 export class Comparison {
   #measured = null; // {query, attributes, ellipse} of B
@@ -68,7 +68,7 @@ function cells(attribute, side, readings) {
   const reading = readings?.[attribute.name];
   const asked = set ?? reading?.requested ?? null;
   const found = reading?.measured ?? null;
-  const text = (value) => (value === null ? "–" : write(attribute, value));
+  const text = (value) => (value === null ? "–" : print(attribute, value));
   return [
     make("td", { className: "asked" }, knows && set === null ? ["free", asked === null ? "" : text(asked)].join(" ").trim() : text(asked)),
     make("td", { className: "found" }, text(found)),

@@ -4,6 +4,8 @@
 // cube = {side, planes: [Float32Array, ...], names: ["g", ...], unit: "nJy", noise: [10, ...], pixelScale: 0.2}
 // The first row of a plane is the uppermost of the picture; noise and pixelScale (arcsec) are of flux, null of a display.
 
+import { inPrint } from "./elements.js";
+
 const BLOCK = 2880; // bytes, of FITS
 const CARD = 80;
 const ZERO_POINT = 31.4; // AB magnitude of 1 nJy
@@ -102,7 +104,7 @@ export function levels(cube, planes, part) {
 export function pixelWords(cube, column, row) {
   const n = row * cube.side + column;
   const digits = cube.noise ? 1 : 0;
-  const values = cube.names.map((name, k) => `${name} ${cube.planes[k][n].toFixed(digits).replace("-", "−")}`);
+  const values = cube.names.map((name, k) => `${name} ${inPrint(cube.planes[k][n].toFixed(digits))}`);
   return `x ${column + 1}, y ${cube.side - row}: ${values.join(", ")} ${cube.unit}`;
 }
 

@@ -11,6 +11,9 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A number as it is printed for people, with a minus sign and not a hyphen. */
+export const inPrint = (number) => String(number).replaceAll("-", "−");
+
 /** Write a text; writing the same one again would have the browser paint it again. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -1,6 +1,6 @@
 // The page of a sky that can be moved about: the server draws it tile by tile, here they are laid down and clicked.
 
-import { make, setText } from "./elements.js";
+import { inPrint, make, setText } from "./elements.js";
 import { Failure, getJson, getPicture } from "./requests.js";
 
 const KEPT = 60; // tiles out of sight
@@ -236,7 +236,7 @@ async function choose(button, galaxy) {
     const { attributes } = await getJson(`api/measure?${query}`);
     if (chosen !== button) return;
     const rows = model.attributes.filter((a) => (attributes[a.name]?.measured ?? null) !== null);
-    const words = (a) => `${Number(attributes[a.name].measured.toPrecision(3))}${a.unit ? ` ${a.unit}` : ""}`;
+    const words = (a) => `${inPrint(Number(attributes[a.name].measured.toPrecision(3)))}${a.unit ? ` ${a.unit}` : ""}`;
     list.replaceChildren(...rows.flatMap((a) => [make("dt", {}, a.label), make("dd", {}, words(a))]));
     if (!rows.length) say("nothing");
   } catch (error) {

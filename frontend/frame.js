@@ -2,7 +2,7 @@
 // former request that still stands there is marked as such.
 
 import { setText } from "./elements.js";
-import { inSentence, modelOf, request } from "./state.js";
+import { inSentence, modelOf, originOf, request } from "./state.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -15,9 +15,9 @@ const GLOW = 16; // pixels of the glow's canvas
 
 /** The server's verdicts on a request: in a word or two, and in a sentence about galaxies and their values. */
 const VERDICTS = {
-  like: ["like real galaxies", (galaxies, values) => `Real ${galaxies} have ${values}.`],
-  unusual: ["unusual", (galaxies, values) => `Few real ${galaxies} have ${values}.`],
-  invented: ["invented", (galaxies, values) => `No real ${galaxies} have ${values}: the network makes this one up.`],
+  like: [(origin) => `like ${origin} galaxies`, (galaxies, values) => `${galaxies[0].toUpperCase()}${galaxies.slice(1)} have ${values}.`],
+  unusual: [() => "unusual", (galaxies, values) => `Few ${galaxies} have ${values}.`],
+  invented: [() => "invented", (galaxies, values) => `No ${galaxies} have ${values}: the network makes this one up.`],
 };
 const MARKS = { drawing: "drawing…", failed: "not drawn" };
 
@@ -184,12 +184,14 @@ export class Frame {
     const isOneOfTwo = this.#wanted.state.other !== null && catalogue.models.length > 1;
     setText(parts.class, isOneOfTwo ? `${label}, ${family}` : label);
     if (parts.seed) setText(parts.seed, `seed ${state.seed}`);
-    const [words, sentence] = this.#marked ? [MARKS[this.#marked]] : (VERDICTS[support] ?? [""]);
+    const origin = originOf(modelOf(catalogue, state.model));
+    const [say, sentence] = VERDICTS[support] ?? [() => ""];
+    const words = this.#marked ? MARKS[this.#marked] : say(origin);
     parts.support.dataset.verdict = this.#marked || support || "";
     setText(parts.support, isPreview ? `preview, ${words}` : words);
     const isOne = Object.values(state.values).filter((value) => value !== null).length === 1;
     const values = isOne ? "a value like this" : "values like these together";
-    const verdict = sentence?.(`${inSentence(label)} galaxies`, values) ?? "";
+    const verdict = (!this.#marked && sentence?.(`${origin} ${inSentence(label)} galaxies`, values)) || "";
     setText(parts.verdict, verdict || "\u00a0");
     parts.time.classList.toggle("past", Boolean(this.#marked));
     const name = `${label} galaxy, seed ${state.seed}`;

@@ -1,7 +1,7 @@
 // Class buttons, sliders and their gauges: built from the server's table, one row for each attribute.
 
-import { make, setText } from "./elements.js";
-import { STEP, held, inSentence, isSupported, modelOf, place as placeOf, rangeWords, valueAt, write } from "./state.js";
+import { inPrint, make, setText } from "./elements.js";
+import { STEP, held, inSentence, isSupported, modelOf, originOf, place as placeOf, print, rangeWords, valueAt, write } from "./state.js";
 
 const place = (attribute, value) => Math.min(1, Math.max(0, placeOf(attribute, value)));
 
@@ -13,8 +13,8 @@ const toldWords = (a) =>
   a.told === null
     ? ""
     : a.is_told
-      ? `A picture tells of it: a network reads it with an R² of ${a.told.toFixed(2)}.`
-      : `A picture tells nothing of it: a network reads it with an R² of ${a.told.toFixed(2)}.`;
+      ? `A picture tells of it: a network reads it with an R² of ${inPrint(a.told.toFixed(2))}.`
+      : `A picture tells nothing of it: a network reads it with an R² of ${inPrint(a.told.toFixed(2))}.`;
 
 /** Build one button for each choice into a fieldset. */
 export function buildChoice(fieldset, choices) {
@@ -74,7 +74,7 @@ export class Gauges {
       const id = `slider-${a.name}`;
       const parts = {
         value: make("input", { className: "value", inputMode: "decimal", autocomplete: "off", spellcheck: false, ariaLabel: `Value of ${a.label}` }),
-        free: make("button", { type: "button", className: "free", ariaLabel: `${a.label} free: drawn from real galaxies` }, "free"),
+        free: make("button", { type: "button", className: "free", ariaLabel: `${a.label} free: drawn from ${originOf(model)} galaxies` }, "free"),
         slider: make(
           "input",
           a.scale === "linear" ? { type: "range", id, min: a.low, max: a.high, step: a.step } : { type: "range", id, min: 0, max: 1, step: STEP },
@@ -139,6 +139,7 @@ export class Gauges {
     const isFree = set === null;
     const value = set ?? reading?.requested ?? null;
     const label = catalogue.morphologies.find((m) => m.name === state.morphology).label;
+    const origin = originOf(modelOf(catalogue, state.model));
 
     parts.row.classList.toggle("is-free", isFree);
     parts.row.classList.toggle("is-unknown", value === null);
@@ -151,7 +152,7 @@ export class Gauges {
     if (Number(parts.slider.value) !== shown) parts.slider.value = shown;
     parts.slider.setAttribute(
       "aria-valuetext",
-      value === null ? "free, unknown" : `${write(a, value)} ${a.unit}${isFree ? ", drawn from real galaxies" : ""}`,
+      value === null ? "free, unknown" : `${print(a, value)} ${a.unit}${isFree ? `, drawn from ${origin} galaxies` : ""}`,
     );
 
     const range = a.supported[state.morphology];
@@ -168,9 +169,9 @@ export class Gauges {
       !range
         ? `Known of no ${inSentence(label)} galaxy`
         : isBeyond
-          ? `Beyond most real galaxies, ${ends}`
+          ? `Beyond most ${origin} galaxies, ${ends}`
           : isFree
-            ? `Drawn from real ones, ${ends}`
+            ? `Drawn from ${origin} ones, ${ends}`
             : `${label} galaxies: ${ends}`,
     );
 
@@ -195,10 +196,10 @@ export class Gauges {
             ? "measuring…"
           : found === null
             ? "no galaxy to measure"
-            : `measured ${write(a, found)}${hasBoth ? ` (${signed(a, found - value)})` : ""}`,
+            : `measured ${print(a, found)}${hasBoth ? ` (${signed(a, found - value)})` : ""}`,
     );
   }
 }
 
 /** Write a difference with its sign. */
-export const signed = (attribute, value) => `${value < 0 ? "−" : "+"}${write(attribute, Math.abs(value))}`;
+export const signed = (attribute, value) => `${value < 0 ? "−" : "+"}${print(attribute, Math.abs(value))}`;

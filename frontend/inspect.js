@@ -1,7 +1,7 @@
 // The astronomer's look: native pixels with their values, stretches, single planes, and the light profile.
 
 import { STRETCHES, compositeOf, levels, pixelWords, profile, readCube, scaleBar, stretched, surfaceBrightness } from "./cube.js";
-import { make, setText } from "./elements.js";
+import { inPrint, make, setText } from "./elements.js";
 import { Failure, get } from "./requests.js";
 import { isSameKind } from "./frame.js";
 import { modelOf, request } from "./state.js";
@@ -165,8 +165,8 @@ export class Inspection {
     curve.setAttribute("d", known.map(([radius, value], k) => `${k ? "L" : "M"}${((1000 * radius) / width).toFixed(1)} ${(1000 * (1 - up(value))).toFixed(1)}`).join(""));
     const unit = isFlux ? "mag/arcsec²" : "grey levels";
     const digits = isFlux ? 1 : 0;
-    setText(high, `${(isFlux ? least : most).toFixed(digits)} ${unit}`);
-    setText(low, (isFlux ? most : least).toFixed(digits));
+    setText(high, `${inPrint((isFlux ? least : most).toFixed(digits))} ${unit}`);
+    setText(low, inPrint((isFlux ? most : least).toFixed(digits)));
     setText(far, isFlux ? `${(width * cube.pixelScale).toFixed(1)}″` : `${width} pixels`);
     const half = 2 * semi_major * width;
     const plane = this.parts.plane.selectedOptions[0]?.textContent;

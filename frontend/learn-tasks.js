@@ -1,6 +1,6 @@
 // The activities on the page: each shows a task, takes the answer, and says at once what there was to see.
 
-import { make, setText } from "./elements.js";
+import { inPrint, make, setText } from "./elements.js";
 import { DISTANCES, growthOf, pixelsOf } from "./learn-growth.js";
 import { agrees, compare, halfLightRadius, scaleOf, shownSide, sizeOrder } from "./learn-lesson.js";
 
@@ -239,7 +239,7 @@ export function makeTask(stage, task, tools) {
     return { control, input, state, row };
   });
   function shown(id, value) {
-    return value === null || value === undefined ? "–" : scales[id].shown(value).toFixed(scales[id].digits);
+    return value === null || value === undefined ? "–" : inPrint(scales[id].shown(value).toFixed(scales[id].digits));
   }
   const giveUp = make("button", { type: "button", className: "quiet" }, tools.text("make_show"));
   giveUp.addEventListener("click", () => {

@@ -211,8 +211,9 @@ function showHome(isFocused = true) {
   current = null;
   setText($("home-title"), isLinked ? text("lesson_title", { number: lesson.number }) : text("home_title"));
   setText($("intro"), text(isLinked ? "lesson_intro" : "home_intro"));
-  const count = model().training_data.count;
-  setText($("about"), count ? text("about_invented", { count: count.toLocaleString(lesson.language) }) : text("about_invented_uncounted"));
+  const { count, are_mock } = model().training_data;
+  const name = `about_invented${are_mock ? "_mock" : ""}`;
+  setText($("about"), count ? text(name, { count: count.toLocaleString(lesson.language) }) : text(`${name}_uncounted`));
   $("cards").replaceChildren(...lesson.activities.map(card));
   $("words-choice").hidden = isLinked;
   show("home", isFocused ? $("home-title") : null);

@@ -2,7 +2,7 @@
 
 import { make, setText } from "./elements.js";
 import { getJson } from "./requests.js";
-import { modelOf, request, write } from "./state.js";
+import { modelOf, print, request } from "./state.js";
 
 export class Nearest {
   #shown = null; // query
@@ -41,7 +41,7 @@ export class Nearest {
     this.tiles.replaceChildren(
       ...galaxies.map(({ object_id, distance, values, picture }) => {
         const known = model.attributes.filter((a) => (values[a.name] ?? null) !== null);
-        const words = known.map((a) => `${a.label} ${write(a, values[a.name])}`).join(", ");
+        const words = known.map((a) => `${a.label} ${print(a, values[a.name])}`).join(", ");
         const alt = `${are_mock ? "Mock" : "Real"} galaxy ${object_id}: ${words}`;
         return make("figure", { title: alt }, make("img", { src: picture, alt }), make("figcaption", {}, `${distance.toFixed(2)} off`));
       }),

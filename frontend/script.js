@@ -11,8 +11,8 @@ import { Failure, Lane, getFile, getGalaxy, getJson } from "./requests.js";
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
-  address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, otherState, pinned, readAddress,
-  released, request, typical, valueAt, withModel, withMorphology, write,
+  address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, originOf, otherState, pinned, print, readAddress,
+  released, request, typical, valueAt, withModel, withMorphology,
 } from "./state.js";
 import { Sweep, filmOf } from "./sweep.js";
 import { guardSliders } from "./touch.js";
@@ -130,6 +130,7 @@ function render() {
   const rival = catalogue.models.find((m) => m.id !== state.model);
   const versus = $("[data-action=versus]");
   versus.hidden = !rival;
+  setText($("[data-origin]"), `${originOf(model)} galaxies`);
   if (rival) setText(versus, `Against ${rival.family}`);
   versus.setAttribute("aria-pressed", String(state.other === `model=${rival?.id}`));
   $("[data-action=rings]").setAttribute("aria-pressed", String(state.rings));
@@ -275,7 +276,7 @@ function tell() {
 function sentence() {
   const readings = modelOf(catalogue, state.model).attributes.map((a) => {
     const { requested, measured: found } = measured.attributes[a.name];
-    const parts = [requested === null ? "" : `asked ${write(a, requested)}`, found === null ? "" : `measured ${write(a, found)}`];
+    const parts = [requested === null ? "" : `asked ${print(a, requested)}`, found === null ? "" : `measured ${print(a, found)}`];
     return `${a.label} ${parts.filter(Boolean).join(", ") || "unknown"}`;
   });
   const whole = [frame.canvas.getAttribute("aria-label"), ...readings, measured.note];
@@ -405,7 +406,7 @@ function typeValue(name, text) {
   const value = words === "" ? NaN : Number(words);
   const isFree = words === "free";
   const isBeyond = value < attribute.low || value > attribute.high;
-  const ends = `${write(attribute, attribute.low)} to ${write(attribute, attribute.high)}`;
+  const ends = `${print(attribute, attribute.low)} to ${print(attribute, attribute.high)}`;
   const complaint = isFree || words === "" ? "" : Number.isNaN(value)
     ? `${attribute.label} is a number from ${ends}, or free.`
     : isBeyond ? `${attribute.label} goes from ${ends}: its end is taken.` : "";

@@ -9,6 +9,8 @@
 //   inspect: false,  native pixels and what they hold
 // }
 
+import { inPrint } from "./elements.js";
+
 /** Model of the server's table that the state names. */
 export const modelOf = (catalogue, id) => catalogue.models.find((model) => model.id === id);
 
@@ -43,7 +45,7 @@ export function halfLight(model, values, near, fresh) {
 export const besidesWords = (besides) =>
   Object.entries(besides ?? {})
     .filter(([, value]) => value !== null)
-    .map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(2)}`)
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${inPrint(value.toFixed(2))}`)
     .join(", ");
 
 /** Part of a slider between two places of its thumb, where its steps are of no unit. */
@@ -67,13 +69,19 @@ export function write(attribute, value) {
   return String(Number(value.toPrecision(Math.min(9, Math.max(3, digits)))));
 }
 
+/** The same for people to read: a field or an address holds a hyphen, a text a minus sign. */
+export const print = (attribute, value) => inPrint(write(attribute, value));
+
+/** What a model's training data are called: galaxies of the sky, or of a mock survey. */
+export const originOf = ({ training_data }) => (training_data.are_mock ? "mock" : "real");
+
 /** What an `input` of type range holds of a value, and the value of what it holds. */
 export const held = (attribute, value) => (attribute.scale === "linear" ? value : Number(place(attribute, value).toFixed(3)));
 export const released = (attribute, number) => (attribute.scale === "linear" ? number : onSlider(attribute, valueAt(attribute, number)));
 
 /** Supported range of an attribute for a class as words, or null where nothing is known. */
 export const rangeWords = (attribute, morphology) =>
-  attribute.supported[morphology]?.map((end) => write(attribute, end)).join(" to ") ?? null;
+  attribute.supported[morphology]?.map((end) => print(attribute, end)).join(" to ") ?? null;
 
 /** Tell whether a value lies among the real galaxies of a class. */
 export function isSupported(attribute, morphology, value) {

@@ -3,7 +3,7 @@
 import { make, setText } from "./elements.js";
 import { isSeen, signed } from "./gauges.js";
 import { getJson, getPicture } from "./requests.js";
-import { inSentence, modelOf, place, request, write } from "./state.js";
+import { inSentence, modelOf, originOf, place, print, request } from "./state.js";
 
 const STEPS = 13;
 const PIXELS = 128; // of a frame
@@ -108,7 +108,7 @@ export class Sweep {
       show: ([sheet, { tiles }]) => {
         const readings = tiles.map((tile) => ({ ...tile.attributes[state.sweep], support: tile.support }));
         const isOther = this.#film?.attribute.name !== attribute.name;
-        this.#film = { key: query, of, sheet, readings, attribute, morphology: state.morphology };
+        this.#film = { key: query, of, sheet, readings, attribute, morphology: state.morphology, model: state.model };
         if (isOther && !this.#clock) this.#position = this.#nearest(state.values[state.sweep]);
         this.root.classList.remove("stale");
         this.#show(catalogue);
@@ -178,7 +178,7 @@ export class Sweep {
     const marks = readings.map(({ support }) => make("i", { className: support }));
     Object.assign(parts.strip, { width: sheet.width, height: sheet.height }).getContext("2d").drawImage(sheet, 0, 0);
     parts.marks.replaceChildren(...marks);
-    parts.ticks.replaceChildren(...readings.map(({ requested }) => make("span", {}, write(attribute, requested))));
+    parts.ticks.replaceChildren(...readings.map(({ requested }) => make("span", {}, print(attribute, requested))));
     this.#plot(catalogue);
     this.#draw();
   }
@@ -206,8 +206,8 @@ export class Sweep {
     const points = readings.filter((r) => r.measured !== null).map((r) => [x(r.requested), y(r.measured)]);
     draw(".found", line(points));
     draw(".dots", points.map(([px, py]) => `M${px.toFixed(1)} ${py.toFixed(1)}h.01`).join(""));
-    parts.low.textContent = write(attribute, low);
-    parts.high.textContent = write(attribute, high);
+    parts.low.textContent = print(attribute, low);
+    parts.high.textContent = print(attribute, high);
     const unit = attribute.unit && `, ${attribute.unit}`;
     setText(parts.across, `${attribute.label} asked${unit}`);
     setText(parts.up, attribute.measured ? `measured${unit}` : "not measured");
@@ -219,13 +219,13 @@ export class Sweep {
     const label = inSentence(catalogue.morphologies.find((m) => m.name === morphology).label);
     if (!attribute.measured) return isSeen(attribute) ? `Photometry does not measure ${attribute.label}: there is no curve.` : `${attribute.label} cannot be measured on a picture: there is no curve.`;
     const inside = readings.filter((r) => r.measured !== null && r.support === "like");
-    const which = `real ${label} galaxies`;
+    const which = `${originOf(modelOf(catalogue, this.#film.model))} ${label} galaxies`;
     if (inside.length === 0) return `No frame is like ${which} and shows a galaxy to measure.`;
     const off = inside.map((r) => r.measured - r.requested);
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
     return (
       `In the ${inside.length} of ${STEPS} frames that are like ${which} the pictures miss what was asked by ` +
-      `${write(attribute, mean(off.map(Math.abs)))} ${attribute.unit} on average, with a bias of ${signed(attribute, mean(off))}.`
+      `${print(attribute, mean(off.map(Math.abs)))} ${attribute.unit} on average, with a bias of ${signed(attribute, mean(off))}.`
     ).replace(/ +/g, " ");
   }
 
@@ -246,8 +246,8 @@ export class Sweep {
 
     const nearest = Math.round(this.#position);
     const { requested, measured } = readings[nearest];
-    const found = measured === null ? "" : `, measured ${write(attribute, measured)}`;
-    parts.reading.textContent = `asked ${write(attribute, requested)}${found}`;
+    const found = measured === null ? "" : `, measured ${print(attribute, measured)}`;
+    parts.reading.textContent = `asked ${print(attribute, requested)}${found}`;
     parts.canvas.setAttribute("aria-label", `Frame ${nearest + 1} of ${STEPS}: ${parts.reading.textContent}`);
     parts.frame.value = nearest;
     parts.frame.setAttribute("aria-valuetext", parts.reading.textContent);

@@ -71,6 +71,7 @@ class TrainingData(Answer):
     count: int | None = Field(description="In the dataset, with those of its judge and test split.")
     trained_on: int = Field(description="In the split that it was trained on.")
     credit: str | None = Field(description="Whom the data are owed to.")
+    are_mock: bool = Field(description="Whether a mock survey drew them, and no telescope saw them.")
 
 
 class TelescopeBandFacts(Answer):

@@ -20,6 +20,7 @@ from galaxies.common.attributes import LEAST_R2
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.generation.flux_measuring import is_measured
+from galaxies.generation.provenance import is_mock_source
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.composites import LuptonComposite
 from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
@@ -148,6 +149,7 @@ class ServedModel:
             count=self.provenance.get("count"),
             trained_on=len(self.sampler.population.classes),
             credit=credit or None,
+            are_mock=is_mock_source(source),
         )
 
     def _attribute_facts(self, index: int, attribute: Attribute) -> AttributeFacts:

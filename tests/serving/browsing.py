@@ -18,10 +18,12 @@ def serving(app: Flask) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.port}/"
+    finally:  # or the thread would outlive the tests
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextmanager
@@ -31,8 +33,10 @@ def opened(browser: Any, url: str, picture: str, patience_ms: float) -> Iterator
     page, faults = context.new_page(), []
     page.set_default_timeout(patience_ms)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector(picture)
-    yield page
-    context.close()
+    try:
+        page.goto(url)
+        page.wait_for_selector(picture)
+        yield page
+    finally:
+        context.close()
     assert faults == []

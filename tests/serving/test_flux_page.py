@@ -6,7 +6,10 @@ import re
 from urllib.request import urlopen
 
 import pytest
+import torch
 
+from galaxies.datasets.population import Population
+from galaxies.generation.sampler import GalaxySampler
 from galaxies.serving.application import create_app
 from galaxies.serving.models import ServedModel
 from tests.generation.painted import painting_sampler
@@ -77,3 +80,28 @@ def test_one_class_is_no_choice(page):
     page.reload()
     page.wait_for_selector(page_tests.PICTURE)
     assert page.locator("#classes").is_hidden() and page.locator(".gauge").count() == 4
+
+
+def test_numbers_have_minus_signs_and_a_mock_survey_is_not_called_real(browser):
+    told = {"source": "mock survey of seed 11 as LSST sees it", "count": 400}
+    sampler = painting_sampler(attribute_ranges=(18.0, 22.0, -1.0, 1.5, 0.4, 2.0, 0.0, 1.0))
+    population = sampler.population
+    colors = population.values * torch.tensor([1.0, 0.5, 1.0, 1.0]) - torch.tensor([0.0, 0.6, 0.0, 0.0])
+    population = Population(population.classes, colors, sampler.attributes)
+    sampler = GalaxySampler(sampler.network, sampler.config, population, sampler.engine)
+    with serving(create_app([ServedModel(sampler, "painted/latest.pt", 7, told)])) as address:
+        url = f"{address}?morphology=disc&magnitude_r=19.5&color_g_r=-0.40&size_arcsec=1.28&seed=7&inspect=1"
+        with opened(browser, url, page_tests.PICTURE, page_tests.PATIENCE) as page:
+            expect(page.locator("#slider-color_g_r-found")).to_contain_text(re.compile(r"measured −0\.[34]"))
+            expect(page.locator("#slider-color_g_r-range")).to_contain_text("−0.")
+            assert page.locator("#slider-color_g_r").get_attribute("aria-valuetext").startswith("−0.40 mag")
+            assert page.get_by_label("Value of Color g - r").input_value() == "-0.40"  # as it can be typed
+            assert "color_g_r=-0.40" in page.url
+            page.locator("#sweep-attribute").select_option("color_g_r")
+            page.locator("#sweep").scroll_into_view_if_needed()
+            expect(page.locator("#sweep-words")).to_contain_text("like mock disc galaxies")
+            words = page.evaluate("document.body.innerText")
+            assert re.findall(r"(?<![\w.])-\d\S*", words) == []
+            assert (
+                re.findall(r"(?i)\breal\b", words.replace("Real or generated?", "")) == [] and "mock galaxies" in words
+            )

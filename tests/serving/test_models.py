@@ -143,6 +143,7 @@ def test_folders_of_the_disk_are_not_shown(untrained, tmp_path, source, shown):
     facts = ServedModel.load(tmp_path / "latest.pt", "cpu").facts()
     assert (facts.training_data.source, facts.training_data.count) == (shown, 5)
     assert facts.training_data.trained_on == len(state["population"]["classes"])
+    assert facts.training_data.are_mock == (source == "mock survey of seed 1")
 
 
 def test_the_card_beside_a_release_is_there_to_read(untrained, tmp_path):
