@@ -120,13 +120,13 @@ export function scaleBar(cube) {
  * Mean light in elliptical rings about a centre.
  *
  * @param plane  @param ellipse {x, y, semi_major, semi_minor, angle} in widths of the picture, degrees, see the server's
- * @returns list of {radius, value}: semi-major axis in pixels, mean of the pixels whose middles lie in the ring
+ * @returns list of {radius, value, error}: semi-major axis in pixels, mean of the pixels whose middles lie in the ring, its error
  */
 export function profile(plane, side, { x, y, semi_major, semi_minor, angle }) {
   const [cosine, sine] = [Math.cos((angle * Math.PI) / 180), Math.sin((angle * Math.PI) / 180)];
   const ratio = semi_minor / semi_major;
   const most = side * Math.min(x, y, 1 - x, 1 - y);
-  const rings = Array.from({ length: Math.max(0, Math.floor(most)) }, () => ({ radii: 0, sum: 0, count: 0 }));
+  const rings = Array.from({ length: Math.max(0, Math.floor(most)) }, () => ({ radii: 0, sum: 0, squares: 0, count: 0 }));
   plane.forEach((value, n) => {
     const [dx, dy] = [(n % side) + 0.5 - side * x, Math.floor(n / side) + 0.5 - side * y];
     const radius = Math.hypot(dx * cosine + dy * sine, (dy * cosine - dx * sine) / ratio);
@@ -134,9 +134,13 @@ export function profile(plane, side, { x, y, semi_major, semi_minor, angle }) {
     if (!ring) return;
     ring.radii += radius;
     ring.sum += value;
+    ring.squares += value * value;
     ring.count += 1;
   });
-  return rings.filter(({ count }) => count).map(({ radii, sum, count }) => ({ radius: radii / count, value: sum / count }));
+  return rings.filter(({ count }) => count).map(({ radii, sum, squares, count }) => {
+    const value = sum / count;
+    return { radius: radii / count, value, error: Math.sqrt(Math.max(0, squares / count - value ** 2) / count) };
+  });
 }
 
 /** Surface brightness, AB magnitudes a square arcsecond, of flux in nJy a pixel; null where there is no light. */

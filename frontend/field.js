@@ -1,7 +1,7 @@
 // The page of a sky that can be moved about: the server draws it tile by tile, here they are laid down and clicked.
 
 import { inPrint, make, setText } from "./elements.js";
-import { Failure, getJson, getPicture } from "./requests.js";
+import { Failure, getCatalogue, getJson, getPicture } from "./requests.js";
 
 const KEPT = 60; // tiles out of sight
 const AT_ONCE = 2; // tiles that are asked for
@@ -341,7 +341,7 @@ function showSurveys() {
 
 async function start() {
   try {
-    catalogue = await getJson("api/model");
+    catalogue = await getCatalogue();
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     setText(message, `${error.message}${error.hint ? ` ${error.hint}` : ""}`);

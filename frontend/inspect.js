@@ -6,6 +6,7 @@ import { Failure, get } from "./requests.js";
 import { isSameKind } from "./frame.js";
 import { modelOf, request } from "./state.js";
 
+const SURE = 2; // errors of a ring's mean, below which there is no light to see
 const COLOR = "color";
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -155,7 +156,8 @@ export class Inspection {
     const rings = profile(mean, cube.side, this.#ellipse);
     // Of flux in magnitudes a square arcsecond, as far as there is light; of a display in its grey levels.
     const isFlux = cube.noise !== null;
-    const points = rings.map(({ radius, value }) => [radius, isFlux ? surfaceBrightness(value, cube.pixelScale) : value]);
+    const isLight = ({ value, error }) => value > SURE * error;
+    const points = rings.map((ring) => [ring.radius, isFlux ? (isLight(ring) ? surfaceBrightness(ring.value, cube.pixelScale) : null) : ring.value]);
     const end = points.findIndex(([, value]) => value === null);
     const known = end < 0 ? points : points.slice(0, end);
     const values = known.map(([, value]) => value);

@@ -35,6 +35,13 @@ export async function getFile(path) {
 
 export const getJson = async (path, signal) => whole((await get(path, signal)).json());
 
+/** What can be asked for, see /api/model; a colour such as g - r is written with a minus sign. */
+export async function getCatalogue() {
+  const catalogue = await getJson("api/model");
+  for (const attribute of catalogue.models.flatMap(({ attributes }) => attributes)) attribute.label = attribute.label.replaceAll(" - ", " − ");
+  return catalogue;
+}
+
 /** Wait for the body of an answer, which may break off after a good beginning. */
 async function whole(body) {
   try {

@@ -7,7 +7,7 @@ import { Frame, isSameKind } from "./frame.js";
 import { Gauges, buildChoice, renderChoice } from "./gauges.js";
 import { listen } from "./keyboard.js";
 import { Nearest } from "./nearest.js";
-import { Failure, Lane, getFile, getGalaxy, getJson } from "./requests.js";
+import { Failure, Lane, getCatalogue, getFile, getGalaxy, getJson } from "./requests.js";
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
@@ -452,7 +452,7 @@ let looking = 0;
 async function load() {
   clearTimeout(looking);
   try {
-    catalogue = await getJson("api/model");
+    catalogue = await getCatalogue();
     catalogue.max_seed = Math.min(catalogue.max_seed, Number.MAX_SAFE_INTEGER); // a browser rounds larger ones
   } catch (failure) {
     sayAbsent(failure);

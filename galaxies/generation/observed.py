@@ -51,7 +51,7 @@ def filters_for(sampler: GalaxySampler, survey: Survey) -> Tensor:
     if not survey.pixel_scale > scale * (1 - 1e-5):
         raise UserError(
             f"{survey.name} has pixels of {survey.pixel_scale:g} arcseconds, finer than the {scale:g} of the light "
-            f"that {sampler.config.run} paints: choose a survey whose pixels are at least as large"
+            f"that the run {sampler.config.run} paints: choose a survey whose pixels are at least as large"
         )
     return weights
 

@@ -38,7 +38,7 @@ def test_sliders_classes_and_readings_are_those_of_the_run(page, address):
     expect(page.locator("#remark")).to_contain_text("Also measured: magnitude g 20.")
     assert page.locator(".gauge label").all_text_contents() == [
         "Magnitude r",
-        "Color g - r",
+        "Color g − r",
         "Half-light radius",
         "Redshift",
     ]
@@ -95,7 +95,7 @@ def test_numbers_have_minus_signs_and_a_mock_survey_is_not_called_real(browser):
             expect(page.locator("#slider-color_g_r-found")).to_contain_text(re.compile(r"measured −0\.[34]"))
             expect(page.locator("#slider-color_g_r-range")).to_contain_text("−0.")
             assert page.locator("#slider-color_g_r").get_attribute("aria-valuetext").startswith("−0.40 mag")
-            assert page.get_by_label("Value of Color g - r").input_value() == "-0.40"  # as it can be typed
+            assert page.get_by_label("Value of Color g − r").input_value() == "-0.40"  # as it can be typed
             assert "color_g_r=-0.40" in page.url
             page.locator("#sweep-attribute").select_option("color_g_r")
             page.locator("#sweep").scroll_into_view_if_needed()

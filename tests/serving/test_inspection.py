@@ -85,6 +85,11 @@ def test_the_light_profile_is_that_of_an_exponential_disc(page):
     assert len(rings) == 30  # up to the nearest edge, 0.47 of 64 pixels
     radius, value = np.array([[ring["radius"], ring["value"]] for ring in rings]).T
     np.testing.assert_allclose(value, 100 * np.exp(-radius / 6), rtol=0.02)
+    # Noise of 5 leaves an error of 5 / sqrt(pixels in the ring), of which there are about pi r.
+    noise = np.random.default_rng(1).normal(0, 5, (side, side))
+    rings = ask(page, "profile", noise.ravel().tolist(), side, ellipse)
+    far = [(ring["radius"], ring["error"]) for ring in rings if 10 < ring["radius"] < 28]
+    assert np.mean([error * np.sqrt(np.pi * radius) for radius, error in far]) == pytest.approx(5, rel=0.1)
     # 1000 nJy a pixel of 0.04 square arcseconds: AB is -2.5 log10(f / 3631 Jy).
     brightness = ask(page, "surfaceBrightness", 1000, 0.2)
     assert brightness == pytest.approx(-2.5 * np.log10(1000e-9 / 0.04 / 3631), abs=0.002)
