@@ -17,9 +17,11 @@ from PIL import Image
 
 import prepare_data
 from config_physics import ATTRIBUTES, PHOTOMETRIC_ATTRIBUTES
+from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError
 from galaxies.datasets.cutouts import decode_cutout
 from galaxies.datasets.joining import merge_duplicates
+from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources import SOURCES
 from galaxies.datasets.sources import galaxy_zoo as gz
@@ -320,6 +322,44 @@ def test_what_duplicates_fill_in():
     np.testing.assert_array_equal(merged.rows["pixel_scale"], [np.nan, 0.8])  # of another image, of the same
     assert merged.filled == {"redshift": 1, "pixel_scale": 1}
     assert first["redshift"].isna().tolist() == [True, False]
+
+
+def test_shares_of_the_classes_are_filled_in_from_the_same_class_alone():
+    shares = {"class_share_spiral": [np.nan, np.nan, 0.6]}
+    first = catalogue_of(["a", "b", "c"], ["spiral", "merger", "spiral"], **shares)
+    second = catalogue_of(["a", "b", "c"], ["spiral"] * 3, class_share_spiral=[0.9, 0.8, 0.7])
+    merged = merge_duplicates([first, second], [[b"1", b"2", b"3"], [b"4", b"5", b"6"]])
+    np.testing.assert_array_equal(merged.rows["class_share_spiral"], [0.9, np.nan, 0.6])
+    assert merged.filled == {"class_share_spiral": 1} and merged.class_conflicts == 1
+
+
+def test_join_keeps_own_attributes_and_shares_and_says_what_it_leaves_out(tmp_path, capsys):
+    rules = "".join(
+        f'[[class]]\nname = "{name}"\nshare = "{column}"\n' for name, column in (("disc", "f"), ("smooth", "s"))
+    )
+    (tmp_path / "c.toml").write_text(rules)
+    for name, seeds in (("one", range(100, 108)), ("two", range(104, 112))):
+        share = [0.25 if k % 2 else 0.75 for k in range(8)]
+        folder = make_labelled(tmp_path / f"{name} files", seeds, f=share, s=[1 - x for x in share], ew=np.arange(8.0))
+        run_labelled(folder, tmp_path / name, "--classes", str(tmp_path / "c.toml"), "--attribute", "ew:low=0,high=9")
+    table = pd.read_csv(tmp_path / "two" / "catalogue.csv").assign(comment="fine")
+    table.drop(columns=[c for c in table if c.startswith("class_share")]).to_csv(
+        tmp_path / "two" / "catalogue.csv", index=False
+    )
+    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sha256"]["catalogue.csv"] = sha256_of(tmp_path / "two" / "catalogue.csv")
+    (tmp_path / "two" / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    inputs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    prepare_data.main(["join", "--inputs", *inputs, "--out", str(tmp_path / "all")])
+    said = capsys.readouterr().out
+    assert "left out, since a joined dataset has no such columns: comment" in said
+    assert f"{tmp_path / 'two'} tells no shares of the classes" in said
+    data = PreparedDataset.open(tmp_path / "all")
+    np.testing.assert_array_equal(data.catalogue["ew"], [*range(8), *range(4, 8)])
+    assert data.catalogue["class_share_disc"].tolist()[:8] == [0.75, 0.25] * 4
+    assert data.catalogue["class_share_disc"].isna().tolist() == [False] * 8 + [True] * 4
+    np.testing.assert_array_equal(data.class_shares(np.array([0, 1, 8])), [[0.75, 0.25], [0.25, 0.75], [1, 0]])
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from tqdm import tqdm
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
 from galaxies.common.outputs import DATASET, check_folder
+from galaxies.datasets.layout import SHARE
 from galaxies.datasets.own_attributes import together
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
+from galaxies.tables.reading import listed
 
 _BLOCK = 64  # images copied at a time
 # Measured on the image that is kept, so never taken from another one.
@@ -87,7 +89,10 @@ def join(
     if inputs[0].layout.is_flux:
         provenance["photometry"] = min(data.photometry for data in inputs)
     layout = replace(inputs[0].layout, own=own)
-    columns = [name for name in layout.columns if name != "psf"]  # places in the file of each input
+    shares = _share_columns(inputs)
+    columns = [name for name in (*layout.columns, *shares) if name != "psf"]  # places in the file of each input
+    if left_out := _left_out(inputs, columns):
+        print(f"left out, since a joined dataset has no such columns: {listed(left_out)}")
     with DatasetWriter(
         out,
         inputs[0].image_size,
@@ -95,6 +100,7 @@ def join(
         provenance,
         overwrite,
         allow_empty_class,
+        shares,
         inputs=paths,
         layout=layout,
     ) as writer:
@@ -113,6 +119,24 @@ def join(
     if merged.filled:
         print("filled in from duplicates: " + ", ".join(f"{n} {name}" for name, n in merged.filled.items()))
     return writer
+
+
+def _share_columns(inputs: Sequence[PreparedDataset]) -> list[str]:
+    """Return the columns of the shares of the classes, in the order of the classes, if any dataset has them."""
+    names = [SHARE + name for name in inputs[0].layout.classes]
+    known = {name for data in inputs for name in data.catalogue}
+    without = [str(data.path) for data in inputs if names[0] not in data.catalogue]
+    if not known.intersection(names):
+        return []
+    if without:
+        print(f"{', '.join(without)} tells no shares of the classes: they stay unknown for galaxies of it alone")
+    return names
+
+
+def _left_out(inputs: Sequence[PreparedDataset], columns: Sequence[str]) -> list[str]:
+    """Return the columns of the catalogues that a joined one has no place for."""
+    names = dict.fromkeys(str(name) for data in inputs for name in data.catalogue)
+    return [name for name in names if name not in {*columns, "object_id", "morphology", "split", "psf"}]
 
 
 def _image_hashes(images: np.ndarray) -> list[bytes]:
@@ -165,7 +189,8 @@ def merge_duplicates(
 
     Notes
     -----
-    A pixel_scale belongs to the image, so it is filled in only from a row with identical pixels.
+    A pixel_scale belongs to the image, so it is filled in only from a row with identical pixels; shares of the classes
+    belong to the class, and are filled in only from a row of the same one.
     """
     rows = pd.concat(
         [table.assign(input=i, row=np.arange(len(table))) for i, table in enumerate(catalogues)],
@@ -177,7 +202,8 @@ def merge_duplicates(
     reasons: dict[int, str] = {}
     class_conflicts = 0
     filled: dict[str, int] = {}
-    fillable = [name for name in (*_FILLED_ATTRIBUTES, *own, "pixel_scale") if name in rows]
+    shares = [str(name) for name in rows if str(name).startswith(SHARE)]
+    fillable = [name for name in (*_FILLED_ATTRIBUTES, *own, "pixel_scale", *shares) if name in rows]
     values = rows[fillable].to_numpy(dtype=np.float64, copy=True)
     classes = rows["morphology"].tolist()
     for place, (kept, object_id) in enumerate(zip(kept_by, rows["object_id"], strict=True)):
@@ -185,9 +211,13 @@ def merge_duplicates(
             reasons[place] = "same object id" if object_id in seen_ids else "same pixels"
             class_conflicts += classes[place] != classes[kept]
             for column in np.flatnonzero(np.isnan(values[kept]) & ~np.isnan(values[place])):
-                if fillable[column] != "pixel_scale" or pixels[place] == pixels[kept]:
-                    values[kept, column] = values[place, column]
-                    filled[fillable[column]] = filled.get(fillable[column], 0) + 1
+                name = fillable[column]
+                if name == "pixel_scale" and pixels[place] != pixels[kept]:
+                    continue
+                if name in shares and classes[place] != classes[kept]:
+                    continue
+                values[kept, column] = values[place, column]
+                filled[name] = filled.get(name, 0) + 1
         seen_ids.add(object_id)
     rows[fillable] = values
     dropped = rows.loc[list(reasons), ["input", "row", "object_id"]].assign(reason=list(reasons.values()))

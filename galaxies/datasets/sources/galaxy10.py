@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from config_physics import MORPHOLOGIES, Morphology, morphologies_of
 from galaxies.common.errors import UserError
 from galaxies.common.reading import open_regular
+from galaxies.datasets.class_options import add_classes_option, sort_rows
 from galaxies.datasets.cutouts import PictureStore
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.images.opening import MAX_CUTOUT_SIDE_PX
+from galaxies.tables.class_rules import RuleColumns, read_class_rules
+from galaxies.tables.classes import LABELS
 from galaxies.tables.numbers import PIXEL_SCALE, NumberReader, Quantity
 from galaxies.tables.opening import MAX_ROWS
 from galaxies.tables.reading import Table
@@ -28,6 +33,7 @@ from galaxies.tables.typed_columns import as_text
 
 _BLOCK_BYTES = 256 << 20  # images that are unpacked together, at most
 _FEWEST_TOGETHER = 64
+_UNKNOWN = -9000.0  # what is not above it, -9999 mostly, stands for an unknown value
 
 
 class _Edition(NamedTuple):
@@ -37,6 +43,8 @@ class _Edition(NamedTuple):
     ----------
     name : str
         Stands before a galaxy's number in its id.
+    answers : tuple of str
+        What its authors call each class.
     classes : tuple of str or None
         Our class of each of theirs, None for none: discs without arms are no spirals, and disturbed galaxies are not
         all mergers.
@@ -45,6 +53,7 @@ class _Edition(NamedTuple):
     """
 
     name: str
+    answers: tuple[str, ...]
     classes: tuple[str | None, ...]
     crop: float
 
@@ -53,11 +62,35 @@ class _Edition(NamedTuple):
 EDITIONS = {
     69: _Edition(
         "galaxy10-sdss",
+        (
+            "Disk, Face-on, No Spiral",
+            "Smooth, Completely round",
+            "Smooth, in-between round",
+            "Smooth, Cigar shaped",
+            "Disk, Edge-on, Rounded Bulge",
+            "Disk, Edge-on, Boxy Bulge",
+            "Disk, Edge-on, No Bulge",
+            "Disk, Face-on, Tight Spiral",
+            "Disk, Face-on, Medium Spiral",
+            "Disk, Face-on, Loose Spiral",
+        ),
         (None, "elliptical", "elliptical", "elliptical", "edge-on", "edge-on", "edge-on", "spiral", "spiral", "spiral"),
         1.0,
     ),
     256: _Edition(
         "galaxy10-decals",
+        (
+            "Disturbed",
+            "Merging",
+            "Round Smooth",
+            "In-between Round Smooth",
+            "Cigar Shaped Smooth",
+            "Barred Spiral",
+            "Unbarred Tight Spiral",
+            "Unbarred Loose Spiral",
+            "Edge-on without Bulge",
+            "Edge-on with Bulge",
+        ),
         (None, "merger", "elliptical", "elliptical", "elliptical", "spiral", "spiral", "spiral", "edge-on", "edge-on"),
         0.5,
     ),
@@ -111,6 +144,15 @@ class Galaxy10Pictures(PictureStore):
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"{name} of {self.path} cannot be read ({error}): download the file again") from None
 
+    def columns(self) -> list[str]:
+        """Return the names of the arrays that hold one number a picture."""
+        import h5py
+
+        arrays = ((name, self._file.get(name)) for name in self._file)
+        return [
+            name for name, array in arrays if isinstance(array, h5py.Dataset) and array.ndim == 1 and name.islower()
+        ]
+
     def find(self, name: str) -> bytes:
         """Return a picture as a PNG file.
 
@@ -163,19 +205,30 @@ def _array(file: Any, path: Path, name: str, dimensions: int) -> Any:
     raise UserError(f"{path} holds no {name} as Galaxy10 has: it is another file, or damaged")
 
 
-def read_galaxy10(path: Path) -> Pictures:
+def read_galaxy10(path: Path, classes: str | None = None, allow_empty_class: bool = False) -> Pictures:
     """Read the classes and attributes of a Galaxy10 file.
+
+    Parameters
+    ----------
+    path : Path
+    classes : str, optional
+        Which classes there are: by default those of the program; "labels", the file's own by the names that its
+        authors gave them; or a file of rules, see `galaxies.tables.class_rules`, which may look at ans (the number of
+        the file's class), answer (its name) and other arrays with one number a picture, such as redshift.
+    allow_empty_class : bool
+        Accept that a rule takes no galaxy.
 
     Returns
     -------
     Pictures
-        Of the galaxies that one of our classes fits; redshift and pixel scale where the file has them.
+        Of the galaxies that have a class; redshift and pixel scale where the file has them.
 
     Raises
     ------
     UserError
         If h5py is not installed, or it is not such a file.
     """
+    rules = None if classes in (None, LABELS) else read_class_rules(str(classes))
     pictures = Galaxy10Pictures(path)
     try:
         side = pictures.images.shape[1]
@@ -191,10 +244,9 @@ def read_galaxy10(path: Path) -> Pictures:
         if not np.isin(answers, known).all():
             wrong = int(np.flatnonzero(~np.isin(answers, known))[0])
             raise UserError(f"ans of {path} is {answers[wrong]} for image {wrong}: Galaxy10 has the classes 0 to 9")
-        classes = np.array(edition.classes, dtype=object)[answers.astype(int)]
-        ids = [f"{edition.name}-{number:05d}" for number in range(len(classes))]
-        galaxies = pd.DataFrame({"object_id": ids, "image": [str(number) for number in range(len(classes))]})
-        galaxies["morphology"] = classes
+        named = np.array(edition.answers, dtype=object)[answers.astype(int)]
+        ids = [f"{edition.name}-{number:05d}" for number in range(len(answers))]
+        galaxies = pd.DataFrame({"object_id": ids, "image": [str(number) for number in range(len(answers))]})
         measured = {name: values for name in ("redshift", "pxscale") if (values := pictures.column(name)) is not None}
         cells = {name: as_text(values) for name, values in measured.items()}
         table = Table(path, pd.DataFrame(cells, dtype=object, index=galaxies.index), range(len(galaxies)))
@@ -206,25 +258,57 @@ def read_galaxy10(path: Path) -> Pictures:
             if theirs in measured:
                 galaxies[ours] = numbers.read(theirs, quantity)
         numbers.say()
+        morphologies: Sequence[Morphology] = MORPHOLOGIES
+        if rules is not None:
+            galaxies = galaxies.join(sort_rows(rules, _columns(pictures, named), allow_empty_class))
+            morphologies = rules.morphologies
+        elif classes == LABELS:
+            galaxies["morphology"] = named
+            morphologies = morphologies_of([name for name in edition.answers if name in set(named)])
+        else:
+            galaxies["morphology"] = np.array(edition.classes, dtype=object)[answers.astype(int)]
     except BaseException:
         pictures.close()
         raise
     used = galaxies["morphology"].notna()
     if not used.any():
         pictures.close()
-        raise UserError(f"{path} has no galaxy of one of our classes")
-    provenance = {"source": f"Galaxy10 in {path}", "rule": "classes of Galaxy10"}
-    return Pictures(pictures, galaxies[used].reset_index(drop=True), provenance, int((~used).sum()), edition.crop)
+        raise UserError(f"{path} has no galaxy of one of {f'the classes of {classes}' if rules else 'our classes'}")
+    provenance = {"source": f"Galaxy10 in {path}", "rule": classes or "classes of Galaxy10"}
+    chosen = galaxies[used].reset_index(drop=True)
+    return Pictures(pictures, chosen, provenance, int((~used).sum()), edition.crop, classes=morphologies)
+
+
+def _columns(pictures: Galaxy10Pictures, named: np.ndarray) -> RuleColumns:
+    """Return what rules can ask of the file: its arrays with one number a picture, and the names of its classes."""
+
+    def numbers(name: str) -> np.ndarray:
+        values = None if name == "answer" else pictures.column(name)
+        if values is None:
+            raise UserError(f"answer of {pictures.path} holds names, such as {named[0]}: compare it with text")
+        return np.where(values > _UNKNOWN, values, np.nan).astype(np.float64)
+
+    def texts(name: str) -> np.ndarray:
+        values = None if name == "answer" else pictures.column(name)
+        return named if values is None else np.array(as_text(values), object)
+
+    return RuleColumns(str(pictures.path), len(named), [*pictures.columns(), "answer"], numbers, texts)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--path", type=Path, required=True, metavar="H5", help="Galaxy10.h5 or Galaxy10_DECals.h5, as downloaded"
     )
+    add_classes_option(
+        parser,
+        "ans (the number of the file's class), answer (its name) and the file's other columns",
+        "spiral, elliptical, merger, edge-on, where they fit",
+        "; or labels, the file's own ten classes",
+    )
 
 
 def _read(options: argparse.Namespace) -> Pictures:
-    return read_galaxy10(options.path)
+    return read_galaxy10(options.path, options.classes, options.allow_empty_class)
 
 
 SOURCE = Source("prepare Galaxy10, of SDSS or of DECaLS (needs h5py)", _add_options, _read)

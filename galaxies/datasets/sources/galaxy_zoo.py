@@ -17,15 +17,17 @@ import numpy as np
 import pandas as pd
 
 from config_physics import ATTRIBUTES, CATALOGUE_ATTRIBUTES, Morphology
+from galaxies.common.attributes import Attribute, AttributeOption
 from galaxies.common.errors import UserError
 from galaxies.datasets.class_options import add_classes_option, chosen_rule, share_columns, sorted_columns
+from galaxies.datasets.own_attributes import add_attribute_option, check_options, own_attribute, read_named
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources import vote_structure
 from galaxies.tables.class_rules import RuleColumns, read_class_rules
 from galaxies.tables.identifiers import read_ids
 from galaxies.tables.numbers import NumberReader, Quantity
 from galaxies.tables.opening import hold_the_same
-from galaxies.tables.reading import Table, read_table
+from galaxies.tables.reading import Table, listed, read_table
 
 FOLDER = "data/galaxy_zoo_2"  # where downloaded files go by default
 VOTES_FILE = "gz2_hart16.csv"
@@ -70,8 +72,8 @@ class Catalogue(NamedTuple):
     ----------
     galaxies : DataFrame
         One row a galaxy in the order of the votes file: object_id, asset_id and image (text), morphology,
-        the attributes of the catalogue, of the votes and of `structure_attributes` (float64, NaN where unknown), and
-        frame_scale, the arcseconds of a pixel of the original picture.
+        the attributes of the catalogue, of the votes, of `structure_attributes` and of the user's own (float64, NaN
+        where unknown), and frame_scale, the arcseconds of a pixel of the original picture.
     counts : dict of str to int
         Galaxies of each class.
     unused : int
@@ -80,6 +82,8 @@ class Catalogue(NamedTuple):
         Galaxies with a class and without a picture of their own in the mapping.
     classes : tuple of Morphology
         In the order of the rule's file.
+    own : tuple of Attribute
+        What the attributes of the user's own are.
     """
 
     galaxies: pd.DataFrame
@@ -87,10 +91,15 @@ class Catalogue(NamedTuple):
     unused: int
     unmapped: int
     classes: tuple[Morphology, ...]
+    own: tuple[Attribute, ...] = ()
 
 
 def read_catalogue(
-    path: Path | str, rule: str = "gated", fractions: str = "debiased", allow_empty_class: bool = False
+    path: Path | str,
+    rule: str = "gated",
+    fractions: str = "debiased",
+    allow_empty_class: bool = False,
+    attributes: Sequence[AttributeOption] = (),
 ) -> Catalogue:
     """Read and join the tables of Galaxy Zoo 2 and give every galaxy its class and attributes.
 
@@ -106,6 +115,8 @@ def read_catalogue(
         Which vote fractions decide.
     allow_empty_class : bool
         Accept that a class has no galaxy.
+    attributes : sequence of AttributeOption
+        Attributes of the user's own: columns of `gz2_hart16.csv` or, if it has none of that name, of `gz2sample.csv`.
 
     Returns
     -------
@@ -117,8 +128,10 @@ def read_catalogue(
         If a file or column is missing or damaged, object ids are repeated or were rounded, the tables do not
         belong together, or a class is empty.
     """
+    check_options(attributes)
     folder = Path(path)
     suffix = FRACTIONS[fractions]
+    own_names = [option.column for option in attributes]
     rules = read_class_rules(rule)
     # Called without the ending of the kind of fraction, in which they are needed.
     answers = [name for name in rules.columns if _ANSWER.fullmatch(name) and not name.endswith(_ENDINGS)]
@@ -127,7 +140,7 @@ def read_catalogue(
     numbers = {"total_votes": _VOTES} | {answer + suffix: _FRACTION for answer in (*of_attributes, *answers)}
     seen = {answer: [answer + each for each in (_AS_GIVEN, suffix)] for answer in vote_structure.ANSWERS}
     optional = {column: _FRACTION for columns in seen.values() for column in columns if column not in numbers}
-    table, votes = _read_table(votes_file, ["dr7objid"], numbers, optional, rules.columns)
+    table, votes = _read_table(votes_file, ["dr7objid"], numbers, optional, [*rules.columns, *own_names])
     repeated = votes["dr7objid"].duplicated()
     if repeated.any():
         raise UserError(
@@ -137,7 +150,8 @@ def read_catalogue(
     there = {answer: next((name for name in names if name in votes), None) for answer, names in seen.items()}
     structure = pd.DataFrame({answer: votes[name] for answer, name in there.items() if name is not None})
     votes = votes.rename(columns={"dr7objid": "object_id"} | {a + suffix: a for a in (*of_attributes, *answers)})
-    sample = _sample_attributes(folder, votes["object_id"])
+    sample_table, sample_ids, sample = _sample_attributes(folder, votes["object_id"], own_names)
+    own = _own_values(attributes, folder, (table, votes["object_id"]), (sample_table, sample_ids))
     columns = columns_of_votes(table, votes.join(sample.drop(columns="petro_r90_arcsec")))
     found = rules.sort(columns)
     if not allow_empty_class:
@@ -166,7 +180,9 @@ def read_catalogue(
     result = pd.concat([galaxies[kept], vote_attributes(galaxies)], axis=1)
     result = result.join(sample.set_axis(votes["object_id"]).reindex(result["object_id"]).set_axis(result.index))
     result["frame_scale"] = FRAME_SCALE_R90 * result.pop("petro_r90_arcsec")
-    return Catalogue(result, counts, unused, len(used) - len(galaxies), rules.morphologies)
+    result = result.join(own.reindex(result["object_id"]).set_axis(result.index))
+    rows = tuple(own_attribute(option, result[option.name].to_numpy(np.float64)) for option in attributes)
+    return Catalogue(result, counts, unused, len(used) - len(galaxies), rules.morphologies, rows)
 
 
 def columns_of_votes(table: Table, known: pd.DataFrame) -> RuleColumns:
@@ -249,18 +265,56 @@ def random_redshift(object_id: str) -> float:
     return 0.5 * (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def _sample_attributes(folder: Path, object_ids: pd.Series) -> pd.DataFrame:
-    """Look up the attributes of `SAMPLE_COLUMNS` for each object; NaN without file, column, row or value."""
+def _sample_attributes(
+    folder: Path, object_ids: pd.Series, others: Sequence[str]
+) -> tuple[Table | None, pd.Series, pd.DataFrame]:
+    """Look up the attributes of `SAMPLE_COLUMNS` for each object; NaN without file, column, row or value.
+
+    Before them are the table, None where there is none, which also has the `others` that are there, and its ids.
+    """
     unknown = pd.DataFrame(np.nan, index=object_ids.index, columns=list(SAMPLE_COLUMNS))
     if (file := _find(folder, SAMPLE_FILE)) is None:
-        return unknown
+        return None, pd.Series(dtype=object), unknown
     quantities = {column: Quantity.of(name) if name in ATTRIBUTES else _R90 for name, column in SAMPLE_COLUMNS.items()}
-    _, sample = _read_table(file, ["objid"], {}, quantities)
+    table, sample = _read_table(file, ["objid"], {}, quantities, others)
+    ids = sample["objid"]
     sample = sample.drop_duplicates("objid").set_index("objid").reindex(object_ids)
     for name, column in SAMPLE_COLUMNS.items():
         if column in sample:
             unknown[name] = sample[column].to_numpy()
-    return unknown
+    return table, ids, unknown
+
+
+def _own_values(
+    options: Sequence[AttributeOption],
+    folder: Path,
+    votes: tuple[Table, pd.Series],
+    sample: tuple[Table | None, pd.Series],
+) -> pd.DataFrame:
+    """Return attributes of the user's own by object id, of the votes or else of what the SDSS measured.
+
+    `votes` and `sample` are each a table and the ids of its rows.
+    """
+    found = pd.DataFrame(index=pd.Index(votes[1]))
+    of_votes = [option for option in options if option.column in votes[0].cells]
+    of_sample = [option for option in options if option not in of_votes]
+    known = votes[0].cells if sample[0] is None else sample[0].cells
+    if lost := next((option for option in of_sample if option.column not in known), None):
+        last = sample[0] or votes[0]
+        other = f"and {folder / SAMPLE_FILE} is missing" if sample[0] is None else f"or in {last.file}"
+        raise UserError(
+            f"there is no column {lost.column} in {votes[0].file}, which --attribute {lost.name} names, {other}: the "
+            f"last has {listed([*last.cells, *last.others])}"
+        )
+    for (table, ids), wanted in ((votes, of_votes), (sample, of_sample)):
+        if table is None or not wanted:
+            continue
+        numbers = NumberReader(table, published=True)
+        first = ~ids.duplicated().to_numpy()
+        for option in wanted:
+            found[option.name] = pd.Series(read_named(table, option, numbers)[first], ids[first])
+        numbers.say()
+    return found[[option.name for option in options]]
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -316,6 +370,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="class rule; 'paper' is the original recipe's, where one vote can decide (default: gated)",
     )
     add_classes_option(parser, "the columns of the votes", "those of --rule")
+    add_attribute_option(
+        parser, f"It is looked for in {VOTES_FILE}, then in {SAMPLE_FILE}; columns that no option names are left out."
+    )
     parser.add_argument(
         "--fractions",
         choices=tuple(FRACTIONS),
@@ -336,7 +393,8 @@ def _read(options: argparse.Namespace) -> Pictures | None:
     elif options.path is None or options.only_catalogue:
         raise UserError("gz2 needs --path, the folder of the files, or --download with or without --only-catalogue")
     rule = chosen_rule(options)
-    catalogue = read_catalogue(options.path, rule, options.fractions, options.allow_empty_class)
+    own = options.attribute or ()
+    catalogue = read_catalogue(options.path, rule, options.fractions, options.allow_empty_class, own)
     galaxies = catalogue.galaxies
     print(
         f"{len(galaxies)} galaxies have a class and a picture's name; {catalogue.unused} fit no class; "
@@ -356,7 +414,7 @@ def _read(options: argparse.Namespace) -> Pictures | None:
         "fractions": options.fractions,
         "unmapped": catalogue.unmapped,
     }
-    return Pictures(options.path, galaxies, provenance, catalogue.unused, classes=catalogue.classes)
+    return Pictures(options.path, galaxies, provenance, catalogue.unused, own=catalogue.own, classes=catalogue.classes)
 
 
 SOURCE = Source("prepare the files of Galaxy Zoo 2", _add_options, _read, needs_out=False)

@@ -19,8 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from galaxies.common.attributes import AttributeOption
 from galaxies.common.errors import UserError
 from galaxies.datasets.class_options import add_classes_option, chosen_rule, sorted_columns
+from galaxies.datasets.own_attributes import add_attribute_option, check_options, own_attribute, read_named
 from galaxies.datasets.preparing import Pictures, Source
 from galaxies.datasets.sources import vote_structure
 from galaxies.datasets.sources.galaxy_zoo import (
@@ -88,8 +90,8 @@ class VoteTable(NamedTuple):
     Attributes
     ----------
     galaxies : DataFrame
-        object_id, image, morphology (None for none), redshift where the table has it, and the attributes of the votes
-        and of `structure_attributes`.
+        object_id, image, morphology (None for none), redshift where the table has it, and the attributes of the votes,
+        of `structure_attributes` and of the user's own.
     campaigns : dict of str to int
         Galaxies whose votes are of each campaign; "" where the table does not name it.
     rules : ClassRules
@@ -101,7 +103,9 @@ class VoteTable(NamedTuple):
     rules: ClassRules
 
 
-def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> VoteTable:
+def read_votes(
+    file: Path, rule: str = "gated", fractions: str = "debiased", own: Sequence[AttributeOption] = ()
+) -> VoteTable:
     """Read the classes of galaxies from a table of votes.
 
     Parameters
@@ -114,6 +118,8 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
         so that no gate stands before that answer; the gate before edge-on is the same.
     fractions : {"debiased", "fraction"}
         Which fractions decide, where the table has both; a table of counts gives its own fractions.
+    own : sequence of AttributeOption
+        Columns that are attributes of the user's own.
 
     Raises
     ------
@@ -135,6 +141,7 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     votes = [name for name in names if name.partition("_")[0] in questions]
     picture_names = [name for name in _NAMES if name in names][:1]
     wanted = [id_column, *picture_names, *votes, *({"redshift"} & set(names)), *rules.columns]
+    wanted += [option.column for option in own]
     table = read_table(file, list(dict.fromkeys(wanted)), [id_column])
     numbers = NumberReader(table, published=True)
     ids = read_ids(table, id_column)
@@ -168,6 +175,8 @@ def read_votes(file: Path, rule: str = "gated", fractions: str = "debiased") -> 
     galaxies = galaxies.join(attributes).join(told)
     if "redshift" in names:
         galaxies["redshift"] = numbers.read("redshift", Quantity.of("redshift"))
+    for option in own:
+        galaxies[option.name] = read_named(table, option, numbers)
     numbers.say()
     counts = Counter(campaigns[place].lstrip("-") for place in chosen[chosen >= 0].tolist())
     return VoteTable(galaxies, dict(counts), rules)
@@ -249,6 +258,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rule", choices=RULES, help="class rule, as for gz2 (default: gated)")
     add_classes_option(parser, "the tables' columns and the answers as Galaxy Zoo 2 calls them", "those of --rule")
+    add_attribute_option(parser, "Columns that no option names are left out.")
     parser.add_argument(
         "--fractions",
         choices=tuple(_SUFFIXES),
@@ -265,8 +275,10 @@ def _read(options: argparse.Namespace) -> Pictures:
         where = options.table[columns.index(None)]
         raise UserError(f"{where} holds no pictures: name their folder or zip file with --images")
     rule = chosen_rule(options)
+    attributes = options.attribute or ()
+    check_options(attributes)
     for place, file in enumerate(options.table):
-        votes = read_votes(file, rule, options.fractions)
+        votes = read_votes(file, rule, options.fractions, attributes)
         campaigns.update(votes.campaigns)
         if options.images is None:
             rows = range(len(votes.galaxies))
@@ -292,8 +304,9 @@ def _read(options: argparse.Namespace) -> Pictures:
         "fractions": options.fractions,
     }
     chosen = galaxies[used].reset_index(drop=True)
+    own = tuple(own_attribute(option, chosen[option.name].to_numpy(np.float64)) for option in attributes)
     where = ParquetPictures(options.table) if options.images is None else options.images
-    return Pictures(where, chosen, provenance, int((~used).sum()), classes=votes.rules.morphologies)
+    return Pictures(where, chosen, provenance, int((~used).sum()), own=own, classes=votes.rules.morphologies)
 
 
 SOURCE = Source("prepare tables of Galaxy Zoo DECaLS, DESI or Evo with their pictures", _add_options, _read)

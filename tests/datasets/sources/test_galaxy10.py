@@ -60,6 +60,64 @@ def test_classes_of_sdss(tmp_path):
     assert pictures.crop == 1.0
 
 
+# https://astronn.readthedocs.io/en/latest/galaxy10.html, in the order of the numbers.
+DECALS = [
+    "Disturbed",
+    "Merging",
+    "Round Smooth",
+    "In-between Round Smooth",
+    "Cigar Shaped Smooth",
+    "Barred Spiral",
+    "Unbarred Tight Spiral",
+    "Unbarred Loose Spiral",
+    "Edge-on without Bulge",
+    "Edge-on with Bulge",
+]
+
+
+def test_its_own_classes_by_name(tmp_path):
+    answers = [9, 0, 5, 5, 3]
+    path = write_galaxy10(tmp_path / "g.h5", 256, answers)
+    pictures = read_galaxy10(path, "labels")
+    pictures.folder.close()
+    assert pictures.galaxies["morphology"].tolist() == [DECALS[k] for k in answers]
+    # In the file's order, those that are there.
+    assert [row.name for row in pictures.classes] == [DECALS[k] for k in (0, 3, 5, 9)]
+    assert pictures.unused == 0 and pictures.provenance["rule"] == "labels"
+    sdss = read_galaxy10(write_galaxy10(tmp_path / "s.h5", 69, [1, 4]), "labels")
+    sdss.folder.close()
+    assert [row.name for row in sdss.classes] == ["Smooth, Completely round", "Disk, Edge-on, Rounded Bulge"]
+
+
+RULES = """
+[[class]]
+name = "barred"
+where = "answer == 'Barred Spiral'"
+[[class]]
+name = "near disc"
+where = "ans >= 5 and redshift < 0.05"
+"""
+
+
+def test_rules_look_at_the_columns_of_the_file(tmp_path):
+    redshift = np.array([0.01, 0.01, -9999.0, 0.2, 0.02, 0.01])
+    path = write_galaxy10(tmp_path / "g.h5", 256, [5, 6, 7, 8, 9, 1], redshift=redshift)
+    (tmp_path / "c.toml").write_text(RULES)
+    pictures = read_galaxy10(path, str(tmp_path / "c.toml"))
+    pictures.folder.close()
+    # One of unknown redshift is not near.
+    assert pictures.galaxies["morphology"].tolist() == ["barred", "near disc", "near disc"]
+    assert pictures.unused == 3 and [row.name for row in pictures.classes] == ["barred", "near disc"]
+    for change, message in (
+        (("answer == 'Barred Spiral'", "answer > 5"), "answer of .* holds names, such as Barred Spiral"),
+        (("redshift <", "size <"), "line 7.*: there is no column 'size' in .*g.h5; it has ans, redshift, answer"),
+        (("ans >= 5", "ans > 9"), "class near disc .* takes none of the 6 galaxies"),
+    ):
+        (tmp_path / "c.toml").write_text(RULES.replace(*change))
+        with pytest.raises(UserError, match=message):
+            read_galaxy10(path, str(tmp_path / "c.toml"))
+
+
 def test_pictures_are_read_to_the_bit_in_any_order(tmp_path, monkeypatch):
     import io
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from config_physics import PAPER_ATTRIBUTES
+from galaxies.common.attributes import read_attribute_option
 from galaxies.common.errors import UserError
 from galaxies.datasets.sources import galaxy_zoo as gz
 from galaxies.tables import opening
@@ -377,3 +378,58 @@ def test_real_galaxies(rule, counts, unused):
     assert galaxies.redshift.between(0.013, 0.058).sum() == galaxies.redshift.notna().sum() > 100
     for name, low, high in zip(PAPER_ATTRIBUTES, (0.3, 0.2, 0, 0), (1, 1, 0.9, 0.5), strict=True):
         assert galaxies[name].dropna().between(low, high).all()
+
+
+# Columns of the tables that are attributes of a user's own
+
+
+def own_folder(tmp_path, **columns):
+    """Votes with a column of their own, and a sample whose rows stand in another order, one of them twice."""
+    votes = votes_table().assign(ra=[10.0 + k for k in range(7)], stellar=[f"{k}.5" for k in range(7)])
+    sample = sample_table().assign(**{"PETROTHETA": ["3", "-9999", "5.5", "7"], "STELLAR": "9"} | columns)
+    sample = pd.concat([sample[::-1], sample[:1].assign(PETROTHETA="99")])
+    return write_folder(tmp_path, votes=votes, sample=sample)
+
+
+def test_named_columns_of_either_table_are_attributes(tmp_path, capsys):
+    options = [read_attribute_option(text) for text in ("theta:column=petroTheta,unit=arcsec,scale=log", "stellar")]
+    catalogue = gz.read_catalogue(own_folder(tmp_path), attributes=options)
+    found = catalogue.galaxies.set_index("object_id")
+    ids = [i for i, row in GALAXIES.items() if row[1]]
+    # theta is of the sample, of which the first row with an id counts; stellar is of both, and the votes' counts.
+    np.testing.assert_array_equal(found.loc[ids, "theta"], [3, np.nan, 5.5, 7, np.nan, np.nan])
+    np.testing.assert_array_equal(found.loc[ids, "stellar"], [0.5, 1.5, 2.5, 3.5, 4.5, 5.5])
+    theta, stellar = catalogue.own
+    assert (theta.name, theta.unit, theta.scale, theta.low) == ("theta", "arcsec", "log", 3.0)
+    assert stellar.low <= 0.53 and stellar.high >= 5.47  # of the galaxies that are used; the last one has no class
+    assert "-9999" in capsys.readouterr().out
+
+
+def test_columns_that_are_not_named_are_left_out(tmp_path):
+    catalogue = gz.read_catalogue(own_folder(tmp_path))
+    assert catalogue.own == () and not {"ra", "stellar", "petrotheta"} & set(catalogue.galaxies)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "width",
+            r"no column width in .*hart16.csv, which --attribute width names, or in .*gz2sample.csv: .*petroth",
+        ),
+        ("letters:column=gz2_class", r"column gz2_class of .*hart16.csv, row 2 holds 'Er'"),
+        ("same:column=petror90_r,low=1,high=2", None),
+        ("redshift", "redshift is an attribute that the program knows"),
+    ],
+)
+def test_columns_that_cannot_be_attributes(tmp_path, option, message):
+    if message is None:
+        assert gz.read_catalogue(own_folder(tmp_path), attributes=[read_attribute_option(option)]).own[0].high == 2
+        return
+    with pytest.raises(UserError, match=message):
+        gz.read_catalogue(own_folder(tmp_path), attributes=[read_attribute_option(option)])
+
+
+def test_without_the_sample_its_columns_are_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"no column petrotheta in .*, and .*gz2sample.csv is missing: .*dr7objid"):
+        gz.read_catalogue(write_folder(tmp_path), attributes=[read_attribute_option("petrotheta")])

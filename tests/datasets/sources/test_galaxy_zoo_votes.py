@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 import prepare_data
+from galaxies.common.attributes import read_attribute_option
 from galaxies.common.errors import UserError
 from galaxies.datasets.sources.galaxy_zoo_votes import read_votes
 from galaxies.datasets.sources.parquet_pictures import ParquetPictures, picture_column
@@ -271,3 +274,24 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match="python -m pip install pyarrow"):
         read_votes(path)
+
+
+def test_named_columns_are_attributes_of_all_tables_together(tmp_path):
+    images, _ = render_galaxies(5, side=128)
+    (tmp_path / "i").mkdir()
+    parts = []
+    for part, name in enumerate("ab"):
+        values = pa.array([1.0 + 10 * part, 2.0, None, 4.0, 900.0])  # the last galaxy has no class
+        names = [f"{name}{k}" for k in range(5)]
+        table = decals(iauname=names, png_loc=[f"{name}.png" for name in names]).append_column("sersic_N", values)
+        parts.append(str(written(table, tmp_path / f"{name}.parquet")))
+        for name, image in zip(names, images, strict=True):
+            (tmp_path / "i" / f"{name}.png").write_bytes(png(image))
+    out = ["--out", str(tmp_path / "out"), "--images", str(tmp_path / "i")]
+    prepare_data.main(["galaxy-zoo", "--table", *parts, *out, "--attribute", "sersic:column=sersic_n,label=Index"])
+    catalogue = pd.read_csv(tmp_path / "out" / "catalogue.csv")
+    np.testing.assert_array_equal(catalogue["sersic"], [1, 2, np.nan, 4, 11, 2, np.nan, 4])
+    row = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["own_attributes"][0]
+    assert row["label"] == "Index" and 10 < row["high"] < 20
+    with pytest.raises(UserError, match=r"a.parquet has no column width, which --attribute width names"):
+        read_votes(Path(parts[0]), own=[read_attribute_option("width")])
