@@ -2,11 +2,13 @@
 
     python benchmarks/generation.py
     python benchmarks/generation.py --recipe paper --images 16384 --few 1 4 16 64 256 --shards 50000
+    python benchmarks/generation.py --shards 2000 --formats npy fits fits-table webdataset
     python benchmarks/generation.py --diffusion --width 32
 
 Prints one JSON object. What is timed is `GalaxySampler.generate`, from classes, attributes and seeds to 8-bit images in
 the processor's memory, in which image k depends on its own seed alone; and with --shards the whole of a mock catalogue:
-drawn, measured, and written to the disk. The reference is the plain eager generator in batches of 64, followed by the
+drawn, measured, and written to the disk, in shards of any format or as a FITS file a galaxy, whose megabytes stand
+under facts. The reference is the plain eager generator in batches of 64, followed by the
 same conversion; a diffusion model has none.
 """
 
@@ -19,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,10 +37,13 @@ from galaxies.compute.ranks import Ranks
 from galaxies.datasets.population import Population
 from galaxies.datasets.prepared import to_uint8
 from galaxies.generation.build import build_generator
+from galaxies.generation.catalogue import generate_pictures
 from galaxies.generation.requests import Requests
 from galaxies.generation.sampler import GalaxySampler
-from galaxies.generation.shard_formats import NpyFormat
-from galaxies.generation.shards import ShardFolder, write_shards
+from galaxies.generation.shard_formats import attributes_described
+from galaxies.generation.shards import ShardFolder, format_of, write_shards
+
+FORMATS = ("npy", "fits", "fits-table", "webdataset")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes, values = _requests(config, options.images)
     sampler = GalaxySampler(engine.prepare(build_generator(config)), config, Population(classes, values), engine)
     plain = PlainGenerator().to(device).eval()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
     few = [(count, 3 * options.repeats) for count in options.few if count <= options.images]
     for count, repeats in ((options.images, options.repeats), *few):
         seeds = list(range(count))
@@ -65,11 +72,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         limit = roofline.generation(config, count), peak
         rows.append(timing.row(what, seconds["ours"], count, reference=seconds.get("plain"), limit=limit))
     if options.shards:
-        _write_shards(sampler, min(1024, options.shards))  # untimed: until graphs are recorded, and files open
-        what = f"{options.shards} images, measured and written in shards, {_drawn_by(config)}"
-        rows.append(timing.row(what, [_write_shards(sampler, options.shards)], options.shards))
+        for name in options.formats:
+            _write(sampler, min(1024, options.shards), name)  # untimed: until graphs are recorded, and files open
+            spent, size = _write(sampler, options.shards, name)
+            how = {"npy": "in shards", "fits": "as a FITS file each"}.get(name, f"in shards, {name}")
+            what = f"{options.shards} images, measured and written {how}, {_drawn_by(config)}"
+            rows.append(timing.row(what, [spent], options.shards))
+            facts[f"{name}_mb"] = size / 1e6
     sizes = {"recipe": config.recipe, "width": config.width, "images": options.images, "image_px": config.image_size}
-    timing.print_result("generation", machine, sizes, rows)
+    timing.print_result("generation", machine, sizes, rows, facts)
 
 
 def _parser() -> Parser:
@@ -86,6 +97,13 @@ def _parser() -> Parser:
     parser.add_argument(
         "--shards", type=int, default=0, metavar="N", help="images measured and written in shards (default: none)"
     )
+    parser.add_argument(
+        "--formats",
+        choices=FORMATS,
+        nargs="+",
+        default=["npy"],
+        help="in which --shards are written, and fits, a file a galaxy (default: npy)",
+    )
     return parser
 
 
@@ -95,14 +113,20 @@ def _drawn_by(config: Config) -> str:
     return f"{config.recipe} recipe"
 
 
-def _write_shards(sampler: GalaxySampler, count: int) -> float:
-    """Return the seconds in which a mock catalogue is drawn, measured and written in shards of 10,000."""
+def _write(sampler: GalaxySampler, count: int, name: str) -> tuple[float, int]:
+    """Return the seconds in which a mock catalogue is drawn, measured and written, shards of 10,000, and its bytes."""
     requests = Requests.alike(0, [math.nan] * len(sampler.attributes), 0, count)
     with tempfile.TemporaryDirectory() as folder:
-        shards = ShardFolder(Path(folder) / "mock", requests, 10_000, NpyFormat(sampler.image_shape), {})
+        out = Path(folder) / "mock"
         started = time.perf_counter()
-        write_shards(shards, sampler, Ranks())
-        return time.perf_counter() - started
+        if name == "fits":
+            generate_pictures(sampler, requests, out, {"fits"})
+        else:
+            described = attributes_described(sampler.attributes)
+            write_shards(ShardFolder(out, requests, 10_000, format_of(name, sampler, described), {}), sampler, Ranks())
+        seconds = time.perf_counter() - started
+        files = [file for file in out.rglob("*") if file.is_file() and file.name != "grid.png"]
+        return seconds, sum(file.stat().st_size for file in files)
 
 
 def _requests(config: Config, count: int) -> tuple[torch.Tensor, torch.Tensor]:

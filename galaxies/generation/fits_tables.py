@@ -11,11 +11,12 @@ checksums.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,11 @@ from galaxies.common.version import SOFTWARE, SYNTHETIC
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.fits_files import ImageFacts, describe_bands, describe_origin, psf_extension
 from galaxies.generation.shard_formats import ShardFile, ShardFormat, column_facts
+from galaxies.images.fits_checksums import DataSum, sealed
 from galaxies.images.fits_images import header_text
+
+if TYPE_CHECKING:
+    from astropy.io import fits as astropy_fits
 
 _UNIT_BYTES = 2880  # of which a FITS file is a multiple
 _CODES = {"i8": "K", "f4": "E", "u1": "B", "b1": "L"}  # of numpy's types without their order
@@ -34,7 +39,7 @@ _FIXED_BYTES, _CELL_BYTES = 100, 8  # of a row beside its image, at most about: 
 
 
 class FitsTableFormat(ShardFormat):
-    """A FITS table, see the module.
+    """A FITS table, see the module. Every unit has CHECKSUM and DATASUM.
 
     Parameters
     ----------
@@ -92,6 +97,9 @@ class _FitsFile(ShardFile):
         self._format, self._file, self._rows = format, file, rows
         self._next = rows.start
         self._layout: np.dtype[np.void] | None = None
+        self._data = DataSum()
+        self._header: astropy_fits.Header | None = None
+        self._header_at = 0
 
     def append(self, images: Tensor, table: pd.DataFrame) -> None:
         table = table.copy(deep=False)
@@ -99,7 +107,9 @@ class _FitsFile(ShardFile):
         self._next += len(table)
         if self._layout is None:
             self._layout = self._layout_of(table)
-            self._file.write(self._primary() + self._header(table))
+            self._file.write(self._primary())
+            self._header, self._header_at = self._header_of(table), self._file.tell()
+            self._file.write(sealed(self._header, self._data))  # whose sums are those of no row yet
         rows = np.empty(len(table), self._layout)
         for name in map(str, table.columns):
             values, kind = table[name].to_numpy(), self._layout[name]
@@ -110,15 +120,23 @@ class _FitsFile(ShardFile):
             else:
                 rows[name] = values
         rows["image"] = images.numpy()
-        self._file.write(rows.tobytes())
+        self._write_data(rows.tobytes())
+
+    def _write_data(self, content: bytes) -> None:
+        self._file.write(content)
+        self._data.add(content)
 
     def finish(self) -> None:
-        assert self._layout is not None, "a shard has a galaxy"
-        self._file.write(_padding(self._layout.itemsize * len(self._rows)))
+        assert self._layout is not None and self._header is not None, "a shard has a galaxy"
+        self._write_data(_padding(self._layout.itemsize * len(self._rows)))
+        self._file.seek(self._header_at)
+        self._file.write(sealed(self._header, self._data))
+        self._file.seek(0, io.SEEK_END)
         if self._format.facts.psfs is not None:
             unit = psf_extension(self._format.facts, self._format.facts.psfs)
             content = unit.data.astype(">f4").tobytes()
-            self._file.write(unit.header.tostring().encode() + content + _padding(len(content)))
+            content += _padding(len(content))
+            self._file.write(sealed(unit.header, DataSum(content)) + content)
 
     def _layout_of(self, table: pd.DataFrame) -> np.dtype[np.void]:
         """Return the types of a row, in the order of the bytes that FITS has."""
@@ -141,9 +159,9 @@ class _FitsFile(ShardFile):
         header["CREATOR"] = (SOFTWARE, "program that wrote this file")
         header["SYNTHETI"] = (True, "drawn by a neural network, not observed")
         header["COMMENT"] = SYNTHETIC
-        return header.tostring().encode()
+        return sealed(header, DataSum())
 
-    def _header(self, table: pd.DataFrame) -> bytes:
+    def _header_of(self, table: pd.DataFrame) -> astropy_fits.Header:
         from astropy.io import fits
 
         assert self._layout is not None, "it is known by now"
@@ -166,7 +184,7 @@ class _FitsFile(ShardFile):
             header["PLANES"] = ("R,G,B", "display colors, no bands of a telescope")
             header["COMMENT"] = "Pixels are asinh-stretched display values, 0 to 255; the first row is the top one."
         describe_origin(header, facts)
-        return header.tostring().encode()
+        return header
 
     def _unit(self, name: str) -> str:
         if name == "image":

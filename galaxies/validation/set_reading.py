@@ -24,7 +24,7 @@ from tqdm import tqdm
 from galaxies.common.errors import UserError
 from galaxies.common.hardware import usable_cores
 from galaxies.common.outputs import PICTURES, SHARDS
-from galaxies.common.reading import check_regular, read_json, read_text
+from galaxies.common.reading import check_regular, read_text
 from galaxies.datasets.cutout_blocks import read_cutouts
 from galaxies.datasets.cutouts import CutoutSource
 from galaxies.datasets.layout import DISPLAY, DataLayout, FluxBand
@@ -34,6 +34,7 @@ from galaxies.datasets.science_folders import science_files
 from galaxies.datasets.sources import fits as fits_source
 from galaxies.images.area_resampling import shares
 from galaxies.images.reading import read_picture
+from galaxies.validation.shard_reading import Shards
 
 _SAME_SCALE = 0.05  # relative difference up to which two pixel scales are one
 _SAME_BAND = 0.03  # relative difference of the wavelengths of two bands of one name, from which on it is said
@@ -289,23 +290,13 @@ def _of_archive(
 
 
 def _read_shards(path: Path, wanted: Wanted) -> ReadSet:
-    told = read_json(path / "request.json")
-    names, classes, places = [], [], []
-    files = sorted(path.glob("images_[0-9]*.npy"))
-    for number, file in enumerate(files):
-        table = _table(path / file.name.replace("images_", "catalogue_").replace(".npy", ".csv"))
-        names += [f"{file.stem}/{row.get('row', k)}".rjust(40) for k, row in enumerate(table)]
-        classes += [row.get("morphology", "") for row in table]
-        places += [(number, k) for k in range(len(table))]
-    rows = _chosen(names, wanted)
-    if not len(rows):
-        raise UserError(f"{path} holds no complete shard: let generate_from_checkpoint.py go on")
-    maps = [np.load(file, mmap_mode="r") for file in files]
-    images = np.stack([maps[places[row][0]][places[row][1]] for row in rows])
-    bands = tuple(told["bands"]) if "bands" in told else None
-    origin = f"galaxies that this program generated, {len(names)} in all"
-    chosen = [names[row].strip() for row in rows], [classes[row] for row in rows]
-    return _of_arrays(path, origin, images, bands, float(told.get("pixel_scale", 0.0)), *chosen, wanted)
+    shards = Shards(path)
+    rows = _chosen(shards.names, wanted)
+    bands = tuple(shards.told["bands"]) if "bands" in shards.told else None
+    scale = float(shards.told.get("pixel_scale", 0.0))
+    origin = f"galaxies that this program generated, {len(shards.names)} in all"
+    chosen = [shards.names[row] for row in rows], [shards.classes[row] for row in rows]
+    return _of_arrays(path, origin, shards.images(rows), bands, scale, *chosen, wanted)
 
 
 def _of_arrays(

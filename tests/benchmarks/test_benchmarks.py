@@ -153,6 +153,24 @@ def test_generation_of_few_and_into_shards(capsys):
     assert result["rows"][-1]["what"] == "7 images, measured and written in shards, default recipe"
 
 
+def test_generation_in_each_format_says_its_size(capsys):
+    sizes = ["--images", 3, "--shards", 40, "--repeats", 1, "--formats", *generation.FORMATS]
+    result = run(generation, capsys, *sizes, "--device", "cpu", "--width", 4, "--no-reference")
+    whats = [row["what"] for row in result["rows"][2:]]
+    assert [what.split(", ")[1] for what in whats] == [
+        "measured and written in shards",
+        "measured and written as a FITS file each",
+        "measured and written in shards",
+        "measured and written in shards",
+    ]
+    assert all(row["images_per_s"] > 0 and row["images"] == 40 for row in result["rows"][2:])
+    pixels = 40 * 3 * 64 * 64 / 1e6
+    megabytes = [result["facts"][f"{name}_mb"] for name in generation.FORMATS]
+    # An array; files of a header and pixels in whole blocks of 2880 bytes; a table; pictures, which are packed.
+    assert pixels < megabytes[0] < pixels * 1.2 and megabytes[1] > 40 * (1 + 5) * 2880 / 1e6
+    assert pixels < megabytes[2] < pixels * 1.2 and megabytes[3] > 0
+
+
 def test_generation_by_a_diffusion_model(capsys):
     sizes = ["--images", 2, "--repeats", 1, "--width", 4, "--unet-blocks", 1, "--solver-steps", 3]
     result = run(generation, capsys, "--diffusion", *sizes, "--device", "cpu")

@@ -131,6 +131,36 @@ def test_what_is_a_multiple_of_another_attribute_stays_one():
     assert np.abs(sample[:, 1] - 2 * sample[:, 0]).max() < 0.5  # of 80
 
 
+def test_of_equal_values_each_has_the_mean_of_their_numbers():
+    """Ten different values of twelve are no steps."""
+    known = np.concatenate([np.arange(10.0), [4.0, 4.0]])  # 12 values, 10 different ones
+    marginal = Marginal.of(known)
+    assert marginal.bounds is None
+    quantiles = stats.norm.ppf((np.arange(12) + 0.5) / 12)
+    found = marginal.scores_of(np.array([4.0, 0.0, math.nan, 9.0]))
+    assert found[[0, 1, 3]] == pytest.approx([quantiles[4:7].mean(), quantiles[0], quantiles[11]], abs=1e-12)
+    assert math.isnan(found[2])
+
+
+def test_a_step_stands_at_the_middle_of_its_rank():
+    steps = Marginal.of(np.array([0.0] * 3 + [2.0] * 5 + [7.0] * 2))
+    assert steps.scores == pytest.approx(stats.norm.ppf([0.15, 0.55, 0.9]), abs=1e-12)
+    assert steps.bounds == pytest.approx(stats.norm.ppf([0.3, 0.8]), abs=1e-12)
+    assert steps.scores_of(np.array([7.0, 0.0])) == pytest.approx(stats.norm.ppf([0.9, 0.15]), abs=1e-12)
+
+
+def test_what_the_galaxy_of_the_lot_does_not_know_stays_unknown_in_a_fit_of_the_whole_class():
+    """Few know the third attribute, so that all are fitted together, and that fit can draw all three."""
+    numbers = normal(150)
+    numbers[:60, 2] = math.nan  # neither kind has the hundred of a fit of its own
+    numbers[60:120, 1] = math.nan
+    some = joint(np.zeros(150, int), numbers)
+    _, sample = some.draw(range(2000))
+    unknown = sample.isnan().numpy()
+    assert not unknown[:, 0].any() and not (unknown[:, 1] & unknown[:, 2]).any()
+    assert unknown[:, 2].mean() == pytest.approx(0.4, abs=0.04) and unknown[:, 1].mean() == pytest.approx(0.4, abs=0.04)
+
+
 # The draw
 
 

@@ -10,6 +10,8 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.stats import median_abs_deviation
 
+from config_physics import attribute_table
+from galaxies.common.attributes import attribute_defined
 from galaxies.datasets import population as module
 from galaxies.datasets.population import VERDICTS, Population
 from galaxies.storage.release import load_state
@@ -223,3 +225,20 @@ def test_the_verdicts_are_those_that_are_described():
     from galaxies.serving import answers
 
     assert answers.VERDICTS == VERDICTS
+
+
+# What requests are filled from
+
+
+def test_what_resembles_a_request_is_told_on_the_scale_of_the_attribute():
+    """Of values 1e-4 to 1e4 in equal steps of the logarithm, those nearest to 1e-2 lie on both sides of it."""
+    lit = attribute_table(["sfr", "size"], [attribute_defined("sfr:scale=log,low=1e-4,high=1e4")])
+    steps = np.linspace(-4, 4, 401)
+    values = torch.from_numpy(np.stack([10**steps, np.arange(401.0)], 1)).float()
+    some = Population(torch.zeros(401, dtype=torch.int64), values, lit)
+    asked = torch.tensor([[10**-2.0, UNSET]]).repeat(400, 1)
+    drawn = some.draw(torch.zeros(400, dtype=torch.int64), asked, range(400))
+    # The eight nearest in steps of 0.02 dex; by the values all below 0.01 would be as near as nothing.
+    found = sorted(set(drawn[:, 1].tolist()))
+    assert found[0] >= 96 and found[-1] <= 104 and len(found) == 8
+    assert torch.equal(drawn[:, 0], asked[:, 0])

@@ -26,6 +26,7 @@ from PIL import Image
 import generate_from_checkpoint
 from galaxies.common.errors import UserError
 from galaxies.generation import shards
+from galaxies.validation.shard_reading import Shards
 from tests import kill_jobs
 from tests.conftest import tree_of
 from tests.generation.painted import ATTRIBUTES, GRIZ, write_flux_checkpoint
@@ -114,6 +115,24 @@ def test_fits_tables_hold_the_galaxies_and_pass_the_standard(request, kind):
             assert len(units) == 2 + (kind == "flux")
         start = rows.stop
     assert start == COUNT
+
+
+@pytest.mark.parametrize("kind", ["written", "flux"])
+def test_fits_tables_have_the_sums_that_astropy_finds(request, tmp_path, kind):
+    path = request.getfixturevalue(kind) / "fits-table" / "galaxies_00002.fits"  # of a part of a shard
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with fits.open(path, checksum=True) as units:
+            assert all({"CHECKSUM", "DATASUM"} <= set(unit.header) for unit in units)
+            assert all(unit.verify_checksum() == 1 == unit.verify_datasum() for unit in units)
+            place = units["GALAXIES"].fileinfo()["datLoc"] + 5
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    (tmp_path / "bad.fits").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which it says of the sums
+        with fits.open(tmp_path / "bad.fits", checksum=True) as units:
+            assert units["GALAXIES"].verify_datasum() == 0 == units["GALAXIES"].verify_checksum()
 
 
 def test_fits_tables_say_units_and_what_columns_are(flux):
@@ -364,3 +383,39 @@ def test_a_package_that_is_not_there_is_named(generate, tmp_path, monkeypatch, p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
     with pytest.raises(UserError, match=f"needs the package {package}: python -m pip install {package}"):
         generate(tmp_path / "mock", "--draw", "copula", "--count", 3, *options)
+
+
+# Read as sets that are compared
+
+
+@pytest.mark.parametrize("kind", ["written", "flux"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_shards_of_any_format_hold_the_same_galaxies_to_the_bit(request, kind, name):
+    folder = request.getfixturevalue(kind)
+    shards = Shards(folder / name)
+    assert shards.names == [f"{number:09d}" for number in range(COUNT)]
+    assert shards.classes == catalogue_of(folder / "npy")["morphology"].tolist()
+    rows = np.array([21, 0, 8, 7, 3, 16])  # of all three files, in no order
+    found, wanted = shards.images(rows), images_of(folder / "npy")[rows]
+    assert found.dtype == wanted.dtype and found.tobytes() == wanted.tobytes()
+
+
+def test_shards_with_a_catalogue_in_parquet_are_read(generate, tmp_path, written):
+    out = generate(tmp_path / "out", *REQUEST, "--format", "npy", *PARQUET)
+    assert Shards(out).classes == Shards(written / "npy").classes
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_shard_is_one_sentence_and_an_incomplete_folder_is_read_as_far_as_it_goes(written, tmp_path, name):
+    out = tmp_path / name
+    shutil.copytree(written / name, out)
+    (out / ENDINGS[name].format(2)).unlink()
+    assert len(Shards(out).names) == 2 * SIZE
+    path = out / ENDINGS[name].format(1)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(UserError, match=f"{re.escape(str(path))} is damaged or none of this program"):
+        Shards(out).images(np.arange(2 * SIZE))
+    for number in range(2):
+        (out / ENDINGS[name].format(number)).unlink()
+    with pytest.raises(UserError, match="holds no complete shard"):
+        Shards(out)
