@@ -75,6 +75,20 @@ def test_scatter_is_as_large_as_it_is_said_and_independent(tables):
     assert (found["d4000"] - 1.25 - 0.6 * old).std() == pytest.approx(0.05, rel=0.05)
 
 
+def test_each_random_number_scatters_what_it_is_for(tables):
+    """The second moves the break alone, the third the line by a factor, the fourth its width by 0.5 Angstrom."""
+    table = tables["spiral"]
+    size = len(table.redshift)
+    exact = columns(table)
+    moved = [columns(table, np.eye(LUCK)[[place]].repeat(size, 0)) for place in range(LUCK)]
+    differs = [[name for name in NAMES if not np.allclose(found[name], exact[name])] for found in moved]
+    assert differs == [list(NAMES), ["d4000"], ["halpha_ew"], ["halpha_ew"]]
+    assert np.allclose(moved[3]["halpha_ew"] - exact["halpha_ew"], 0.5)
+    old = 1 / (1 + np.exp((exact["log_ssfr"] + 10.8) / 0.35))
+    absorbed = 1.0 * old  # Angstrom, of old stars
+    assert np.allclose((moved[2]["halpha_ew"] + absorbed) / (exact["halpha_ew"] + absorbed), 10**0.15)
+
+
 def test_a_galaxy_has_its_values_whatever_the_batch_and_the_size_of_the_survey():
     one = next(iter(MockSurvey(5).batches(70, 2))).truth
     parts = [batch.truth for batch in MockSurvey(5).batches(70)]

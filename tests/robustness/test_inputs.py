@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.io import fits
 from PIL import Image
@@ -52,6 +53,8 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("--vgg-weights", "resume_training.py --run tiny --epochs 3 --vgg-weights vgg.pt", ()),  # its run has none
     ("--checkpoint", f"{_GENERATE} --morphology spiral", ("run/latest.pt",)),
     ("--requests", f"{_GENERATE.replace('--count 2 ', '')} --requests requests.csv", ("requests.csv",)),
+    ("--requests", f"{_GENERATE.replace('--count 2 ', '')} --requests requests.parquet", ("requests.parquet",)),
+    ("--requests", f"{_GENERATE.replace('--count 2 ', '')} --requests requests.fits", ("requests.fits",)),
     ("--path", "prepare_data.py gz2 --path files --out new --workers 1",
      ("files/gz2_hart16.csv.gz", "files/gz2_filename_mapping.csv", "files/images_gz2.zip")),
     ("--images", _LABELLED, ("pictures/0.png", "pictures")),
@@ -66,6 +69,7 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("--classes", f"{_FIELD} --catalogue objects.csv --classes classes.toml", ("classes.toml",)),
     ("--classes", "prepare_data.py simulated --count 4 --classes classes.toml --out new", ("classes.toml",)),
     ("--path", "prepare_data.py galaxy10 --path galaxy10.h5 --out new", ("galaxy10.h5",)),
+    ("--classes", "prepare_data.py galaxy10 --path galaxy10.h5 --classes classes.toml --out new", ("classes.toml",)),
     ("--table", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --out new", ("votes.csv",)),
     ("--images", "prepare_data.py galaxy-zoo --table votes.csv --images pictures --out new", ()),  # as of labelled
     ("--images", _FITS, ("cutouts/0.fits", "cutouts")),
@@ -155,6 +159,10 @@ def whole(trained, dataset_path, tmp_path_factory):
     (folder / "classes.toml").write_text('[[class]]\nname = "a"\nwhere = "morphology == \\"spiral\\""\n')
     (folder / "counts.csv").write_text("magnitude,size\n20.5,0.7\n21.5,0.5\n")
     (folder / "requests.csv").write_text("morphology,size\nspiral,0.12\n")
+    table = pd.DataFrame({"morphology": ["spiral"], "size": [0.12]})
+    table.to_parquet(folder / "requests.parquet")
+    columns = [fits.Column("morphology", "8A", array=["spiral"]), fits.Column("size", "E", array=[0.12])]
+    fits.BinTableHDU.from_columns(columns).writeto(folder / "requests.fits")
     for name in ("vgg.pt", "galaxy10.h5", "votes.csv"):
         (folder / name).write_bytes(b"")
     make_gz2(folder / "files")

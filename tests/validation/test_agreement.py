@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,19 @@ def test_uniform_requests_are_supported_balanced_and_uncorrelated(sampler):
     assert torch.equal(requests.values, again.values) and requests.seeds == again.seeds
     beyond = type(requests)(requests.classes, requests.values + 10, requests.seeds)
     assert unsupported_share(sampler, beyond) == 1
+
+
+def test_uniform_requests_are_uniform_on_the_scale_of_each_attribute(sampler):
+    lit = dataclasses.replace(sampler.attributes[0], scale="log", low=1e-3, high=1e3)
+
+    class Lit:
+        config, population = sampler.config, sampler.population
+        attributes = (lit,)
+        supported = tuple((((1e-2, 1e2),)) for _ in sampler.supported)
+
+    values = uniform_requests(Lit, 800, 5).values[:, 0].numpy()
+    # A quarter in each decade from 1e-2 to 1e2; uniform in value, 99 of 100 were above 1.
+    assert np.histogram(np.log10(values), [-2, -1, 0, 1, 2])[0] / 800 == pytest.approx([0.25] * 4, abs=0.06)
 
 
 def test_r2_on_a_scale_is_that_of_what_is_on_it():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from galaxies.common.attributes import attribute_defined
 from galaxies.common.errors import UserError
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -133,6 +134,22 @@ def test_it_reads_the_structure_that_enough_galaxies_know(tmp_path, monkeypatch)
     assert after["attributes"] == [*before["attributes"], "bulge"]
     Judge.of_dataset(told, "cpu")  # one of before such attributes were read is trained again
     assert len(trainings) == 2
+
+
+def test_attributes_are_learned_on_their_scales(survey):
+    """Of values over six decades the judge's standard is that of their logarithms."""
+    lit = attribute_defined("sfr:scale=log,low=1e-3,high=1e3")
+    values = 10 ** np.linspace(-3, 3, len(survey.catalogue))
+    layout = dataclasses.replace(survey.layout, own=(lit,))
+    catalogue = survey.catalogue.assign(sfr=values)
+    some = dataclasses.replace(survey, catalogue=catalogue, layout=layout)
+    state = train_judge(some, CPU, epochs=1)
+    place = list(state["attributes"]).index("sfr")
+    known = np.log10(values[survey.rows("judge")])
+    decades = lit.steps_of(np.array([1.0, 10.0]))  # of the scale a decade is so long
+    decade = float(decades[1] - decades[0])
+    assert float(state["spread"][place]) / decade == pytest.approx(known.std(), rel=0.1)
+    assert float(state["centre"][place] - decades[0]) / decade == pytest.approx(known.mean(), abs=0.3)
 
 
 def test_a_judge_that_cannot_be_stored_still_judges(tmp_path, monkeypatch, capsys):
