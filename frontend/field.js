@@ -207,7 +207,8 @@ function buttonOf(galaxy) {
   button.addEventListener("click", () => dragged || choose(button, galaxy));
   button.addEventListener("focus", () => {
     const { left, right, top, bottom } = inSight(-20);
-    if (galaxy.x < left || galaxy.x > right || galaxy.y < top || galaxy.y > bottom) moveTo({ x: galaxy.x, y: galaxy.y });
+    const covered = $("header").getBoundingClientRect().bottom / place.zoom; // by what lies on the sky
+    if (galaxy.x < left || galaxy.x > right || galaxy.y < top + covered || galaxy.y > bottom) moveTo({ x: galaxy.x, y: galaxy.y });
   });
   return button;
 }

@@ -59,6 +59,23 @@ def test_a_galaxy_can_be_chosen_and_changed_by_the_keyboard_alone(tab, address):
     assert set(page_tests.query_shown(tab)) == {"morphology", "seed", "model"}  # the rest is drawn as there
 
 
+def test_a_galaxy_with_the_focus_is_never_covered(tab, address):
+    tab.goto(address + PLACE)
+    settled(tab)
+    tab.locator("#view").focus()
+    lowest = tab.locator("header").evaluate("header => header.getBoundingClientRect().bottom")
+    middle = """() => {
+        const { x, y, width, height } = document.activeElement.getBoundingClientRect();
+        return [x + width / 2, y + height / 2];
+    }"""
+    for _ in range(6):
+        tab.keyboard.press("Tab")
+        settled(tab)
+        tab.wait_for_timeout(100)
+        x, y = tab.evaluate(middle)
+        assert 0 < x < 500 and lowest <= y < 400
+
+
 def test_dragging_moves_the_sky_and_the_link_brings_it_back(tab, address):
     tab.goto(address + PLACE)
     settled(tab)
