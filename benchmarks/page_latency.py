@@ -80,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         page.wait_for_selector("#figure-a .picture[data-query]")
         page.wait_for_load_state("networkidle")
         latencies, pictures = _drag(page, options.slider, options.drags)
-        size = {"width": options.width, "height": options.height}
-        visits = [_first_picture(browser, address, size) for _ in range(options.visits)]
+        visits = [_first_picture(browser, address, options.width, options.height) for _ in range(options.visits)]
         version = browser.version
         browser.close()
     if not latencies:
@@ -139,9 +138,9 @@ def _server(checkpoint: Path | None) -> Iterator[str]:
         server.stdout.close()
 
 
-def _first_picture(browser: Browser, address: str, size: dict[str, int]) -> float:
+def _first_picture(browser: Browser, address: str, width: int, height: int) -> float:
     """Visit the page as somebody who comes first; return milliseconds to its first picture."""
-    context = browser.new_context(viewport=size)
+    context = browser.new_context(viewport={"width": width, "height": height})
     context.add_init_script(_FIRST)
     page = context.new_page()
     page.goto(address, wait_until="commit")
