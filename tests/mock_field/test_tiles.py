@@ -106,6 +106,16 @@ def test_another_survey_sees_the_same_sky():
         np.testing.assert_allclose(*places, atol=0.15)
 
 
+def test_a_shallow_survey_is_not_asked_for_what_it_cannot_see():
+    """SDSS sees stars to i = 21.3 at 95 % completeness (York et al. 2000), LSST far beyond 25."""
+    faintest = {}
+    for survey in ("SDSS", "LSST"):
+        tiles = light_tiles(survey, faintest=25.0)
+        rows = np.concatenate([tiles.sources(2, Tile(column, 0)) for column in range(10)])
+        faintest[survey] = tiles.magnitudes(rows).max()
+    assert 21.3 < faintest["SDSS"] < 23.5 and 24.8 < faintest["LSST"] <= 25
+
+
 def test_the_ends_of_the_sky_can_be_drawn():
     tiles = light_tiles("Euclid_VIS", None, 21.0)
     for place in (FIRST, LAST):

@@ -248,7 +248,7 @@ def test_every_text_that_the_page_asks_for_is_there_and_every_text_is_used(relea
     english = json.loads((FRONTEND / "languages" / "en.json").read_text(encoding="utf-8"))
     sources = "".join(path.read_text(encoding="utf-8") for path in [*SCRIPTS, FRONTEND / "learn.html"])
     assert set(re.findall(r'data-text="(\w+)"', sources)) <= set(english)
-    assert set(re.findall(r'text\("(\w+)"', sources)) <= set(english)
+    assert set(re.findall(r'\btext\("(\w+)"', sources)) <= set(english)
     beginnings = set(re.findall(r"`(\w+_)\$\{", sources))  # of those that are made of parts
     beginnings |= {f"{part}_" for part in ("low", "high", "make_below", "make_above") if f'"{part}"' in sources}
     plain = set(re.findall(r"[\"'](\w+)[\"']", sources)) | set(re.findall(r'data-text="(\w+)"', sources))
