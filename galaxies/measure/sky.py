@@ -160,6 +160,22 @@ def measure_noise(images: Tensor) -> Noise:
     return Noise(deviations[:, :3], correlation, covariances / (red * green + green * blue + blue * red))
 
 
+def plane_correlations(images: Tensor) -> Tensor:
+    """Measure how far two planes share their noise in images (N, 3, S, S), floating point in [0, 1].
+
+    Returns
+    -------
+    Tensor, (N, 3)
+        Correlation of the noise in R and G, G and B, B and R, by that of their sums; -1 to 1.
+    """
+    planes = _noise(images)[0][:, :3]
+    others = planes.roll(-1, 1)
+    deviations = _clipped_std(planes)
+    products = deviations * deviations.roll(-1, 1)
+    sums = _clipped_std(planes + others).square() - deviations.square() - deviations.roll(-1, 1).square()
+    return (sums / (2 * products)).clamp(-1, 1)
+
+
 def _noise(images: Tensor) -> tuple[Tensor, Tensor]:
     """Take the local background off the sky in the corners, and make up for the noise that goes with it.
 

@@ -2,10 +2,10 @@
 
 Of flux whose point-spread functions are known, each galaxy is convolved to the width that the galaxy of its rank in the
 other set has, where that is broader, and gets noise until it is as noisy, and white: matched are distributions, not
-medians. Pictures do not say what blurred them. What can be measured is the grain of their sky: its strength, and how
-far neighbouring pixels share it, which shows a blur that came after the noise (a resampling, a compression, a smoothed
-copy). The blur of a telescope comes before the noise, and leaves no trace in the grain: of pictures it stays with the
-galaxies here, and nobody can tell it from galaxies that are smooth.
+medians. Pictures do not say what blurred them. What can be measured is the grain of their sky: its strength in each
+plane, how far planes share it, and how far neighbouring pixels do, which shows a blur that came after the noise (a
+resampling, a compression, a smoothed copy). The blur of a telescope comes before the noise, and leaves no trace in the
+grain: of pictures it stays with the galaxies here, and nobody can tell it from galaxies that are smooth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from galaxies.datasets.flux_preparing import sky_noise
-from galaxies.measure.sky import measure_noise, sky_level
+from galaxies.measure.sky import measure_noise, plane_correlations, sky_level
 from galaxies.telescope.profiles import GAUSSIAN, profile_of
 
 _TINY = 1e-12
@@ -166,7 +166,9 @@ def match_pictures(one: Tensor, other: Tensor, seed: int) -> Matched:
     """Bring two sets of display pictures to one grain: its blur, the level of the sky, and its strength.
 
     The set whose grain is shared less by neighbouring pixels is smoothed by the Gaussian that makes up for it; then
-    each picture's sky is raised, and noise added, to what the picture of its rank in the other set has.
+    each picture's sky is raised to what the picture of its rank in the other set has, and noise added: with the part
+    above zero of the difference of the covariance matrices of the grain in the three planes, of the pictures of a rank.
+    Both sets then have one covariance, the least that either can be brought to in such a way.
 
     Parameters
     ----------
@@ -196,25 +198,24 @@ def match_pictures(one: Tensor, other: Tensor, seed: int) -> Matched:
     made = []
     for place in (0, 1):
         own, there = grains[place], grains[1 - place]
-        level, sky = (
-            np.stack([at_least(a, b) for a, b in zip(mine.T, theirs.T, strict=True)], 1)
-            for mine, theirs in ((own.level, there.level), (own.sky, there.sky))
-        )
+        sky = np.stack([at_least(a, b) for a, b in zip(own.sky.T, there.sky.T, strict=True)], 1)
         model = max(own, there, key=lambda grain: float(np.median(grain.level)))
-        lacks = np.sqrt(np.maximum(level**2 - own.level**2, 0))
-        made.append(_with_grain(sets[place], sky - own.sky, lacks, model, seed + place))
-    done.append("the sky raised, and grain added, to the brighter and the grainier picture of each rank")
+        made.append(_with_grain(sets[place], sky - own.sky, _lacking(own, there), model, seed + place))
+    done.append(
+        "the sky raised, and grain added, to the brighter and the grainier picture of each rank, in each plane and as "
+        "the planes share it"
+    )
     return Matched((made[0], made[1]), done, unknown)
 
 
 @dataclass(frozen=True)
 class _Grain:
-    """Of N pictures: level and sky (N, 3), display units; correlation of neighbours and of planes (N,)."""
+    """Of N pictures: level and sky (N, 3), display units; correlation of neighbours (N,), and of planes, (3, 3)."""
 
     level: np.ndarray
     sky: np.ndarray
     correlation: np.ndarray
-    grayness: np.ndarray
+    planes: np.ndarray
 
 
 @torch.inference_mode()
@@ -223,9 +224,24 @@ def _grain(images: Tensor) -> _Grain:
     for block in images.split(_BLOCK):
         shades = block.float() / 255
         noise = measure_noise(shades)
-        parts.append((noise.level, sky_level(shades), noise.correlation, noise.grayness))
-    level, sky, correlation, grayness = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
-    return _Grain(level, sky, correlation, grayness)
+        parts.append((noise.level, sky_level(shades), noise.correlation, plane_correlations(shades)))
+    level, sky, correlation, shared = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+    # Of the whole set, since that of one picture is known to a tenth.
+    (red_green, green_blue, blue_red), planes = np.median(shared, 0), np.eye(3)
+    planes[[0, 1, 2], [1, 2, 0]] = planes[[1, 2, 0], [0, 1, 2]] = red_green, green_blue, blue_red
+    return _Grain(level, sky, correlation, planes)
+
+
+def _lacking(own: _Grain, there: _Grain) -> np.ndarray:
+    """Return what turns three independent standard normal numbers into the grain that pictures lack, (N, 3, 3)."""
+    rank = (own.level.argsort(0, kind="stable").argsort(0, kind="stable") + 0.5) / len(own.level)
+    goal = np.stack([np.quantile(level, place) for level, place in zip(there.level.T, rank.T, strict=True)], 1)
+    has, wants = (
+        level[:, :, None] * planes * level[:, None, :]
+        for level, planes in ((own.level, own.planes), (goal, there.planes))
+    )
+    sizes, axes = np.linalg.eigh(wants - has)
+    return axes * np.sqrt(np.maximum(sizes, 0.0))[:, None, :]
 
 
 def _width_for(images: Tensor, correlation: float) -> float:
@@ -263,22 +279,18 @@ def _blurred(images: Tensor, width: float) -> Tensor:
 
 
 def _with_grain(images: Tensor, raised: np.ndarray, lacks: np.ndarray, like: _Grain, seed: int) -> Tensor:
-    """Return pictures with the sky raised and noise added, (N, 3) each, whose grain is like that of a set."""
+    """Return pictures with the sky raised (N, 3), and noise added (see `_lacking`) as sharp as the grain of a set."""
     generator = torch.Generator().manual_seed(seed)
-    correlation, grayness = (float(np.clip(np.median(part), 0, 0.95)) for part in (like.correlation, like.grayness))
+    correlation = float(np.clip(np.median(like.correlation), 0, 0.95))
     # Neighbours of white noise that a Gaussian of s pixels smoothed are correlated by exp(-1 / 4 s^2).
     width = math.sqrt(-1 / (4 * math.log(correlation))) if correlation > 0.02 else 0.0
     smooth = _smoothing(width) if width > 0.1 else lambda noise: noise
     parts = []
     for start in range(0, len(images), _BLOCK):
         block = images[start : start + _BLOCK]
-        own, common = (
-            torch.randn((len(block), planes, *block.shape[2:]), generator=generator) for planes in (block.shape[1], 1)
-        )
-        noise = smooth(math.sqrt(1 - grayness) * own + math.sqrt(grayness) * common)
-        noise = noise / noise.std(dim=(1, 2, 3), keepdim=True)
-        sky, strength = (
-            255 * torch.from_numpy(part[start : start + _BLOCK]).float()[..., None, None] for part in (raised, lacks)
-        )
-        parts.append((block.float() + sky + strength * noise).round().clamp(0, 255).to(torch.uint8))
+        noise = smooth(torch.randn(block.shape, generator=generator))
+        noise = noise / noise.std(dim=(2, 3), keepdim=True)
+        sky, mixing = (255 * torch.from_numpy(part[start : start + _BLOCK]).float() for part in (raised, lacks))
+        added = sky[..., None, None] + torch.einsum("nij,njkl->nikl", mixing, noise)
+        parts.append((block.float() + added).round().clamp(0, 255).to(torch.uint8))
     return torch.cat(parts)

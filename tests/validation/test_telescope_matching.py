@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from galaxies.measure.sky import measure_noise
+from galaxies.measure.sky import measure_noise, plane_correlations
 from galaxies.validation.telescope_matching import Observed, at_least, match_flux, match_pictures
 from tests.conftest import render_galaxies
 from tests.validation.flux_sets import SCALE, light
@@ -55,3 +55,48 @@ def test_pictures_get_one_grain():
     assert gaps[1] < 0.2 * gaps[0]
     levels = [float(part.level.median()) for part in after]
     assert levels[0] == pytest.approx(levels[1], rel=0.1)
+
+
+def with_grain(seed: int, covariance: np.ndarray) -> torch.Tensor:
+    """Galaxies whose grain has a covariance of the planes (3, 3), grey levels squared."""
+    rng = np.random.default_rng(seed)
+    noise = np.einsum("ij,njkl->nikl", np.linalg.cholesky(covariance), rng.normal(size=(80, 3, 64, 64)))
+    pictures = render_galaxies(80, seed=seed)[0] + 40 + noise
+    return torch.from_numpy(pictures.round().clip(0, 255).astype(np.uint8))
+
+
+def covariance_of(shared: tuple[float, float, float], *levels: float) -> np.ndarray:
+    correlation = np.eye(3)
+    correlation[[0, 1, 2], [1, 2, 0]] = correlation[[1, 2, 0], [0, 1, 2]] = shared
+    return correlation * np.outer(levels, levels)
+
+
+def test_noise_that_planes_share_is_measured():
+    rng = np.random.default_rng(3)
+    mixing = np.linalg.cholesky(covariance_of((0.7, 0.2, -0.3), 4, 5, 6))
+    noise = np.einsum("ij,njkl->nikl", mixing, rng.normal(size=(40, 3, 64, 64)))
+    found = plane_correlations(torch.from_numpy(40 + noise).round().float() / 255)
+    assert found.mean(0).tolist() == pytest.approx([0.7, 0.2, -0.3], abs=0.02)  # R and G, G and B, B and R
+
+
+def test_grain_of_as_strong_planes_that_share_it_otherwise_is_matched():
+    one, other = covariance_of((0.8, 0.8, 0.8), 5, 5, 5), covariance_of((0.1, 0.4, 0.0), 5, 5, 5)
+    sets = with_grain(1, one), with_grain(2, other)
+    matched = match_pictures(*sets, seed=0).images
+    sizes, axes = np.linalg.eigh(other - one)
+    wanted = one + (axes * sizes.clip(0)) @ axes.T  # the same as other with what one has more of
+    for part in matched:
+        shades = part.float() / 255
+        level = 255 * measure_noise(shades).level.median(0).values.double().numpy()
+        assert level == pytest.approx(np.sqrt(np.diag(wanted)), rel=0.06)
+        shared = plane_correlations(shades).median(0).values.tolist()
+        scale = np.sqrt(np.diag(wanted))
+        of_wanted = (wanted / np.outer(scale, scale))[[0, 1, 2], [1, 2, 0]]
+        assert shared == pytest.approx(of_wanted.tolist(), abs=0.06)
+
+
+def test_grain_of_one_kind_gets_next_to_none():
+    sets = [with_grain(seed, covariance_of((0.5, 0.3, 0.2), 4, 5, 6)) for seed in (1, 2)]
+    for before, after in zip(sets, match_pictures(*sets, seed=0).images, strict=True):
+        levels = [measure_noise(part.float() / 255).level.median(0).values for part in (before, after)]
+        assert (levels[1] / levels[0]).tolist() == pytest.approx([1.0] * 3, abs=0.04)
