@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -16,7 +17,9 @@ from galaxies.common.errors import UserError
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
-from galaxies.validation import set_comparison
+from galaxies.generation.catalogue import write_pictures
+from galaxies.validation import set_comparison, subject
+from galaxies.validation.evaluation import evaluate as evaluate_checkpoint
 from galaxies.validation.report.cells import LeftOut
 from galaxies.validation.report.sets_contents import Telescope
 from galaxies.validation.set_comparison import compare_sets
@@ -53,6 +56,21 @@ def test_a_set_against_itself_is_as_far_as_real_from_real(real):
     assert found.shared == len(PreparedDataset.open(real).rows("test")) + len(PreparedDataset.open(real).rows("judge"))
     assert 0.7 < found.multiples()["W1 of the statistics, mean"] < 1.4
     assert isinstance(found.telescope, Telescope)
+
+
+def test_the_report_of_a_checkpoint_has_the_figures_of_its_galaxies_as_a_set(real, trained, tmp_path, monkeypatch):
+    """Two ways to one number: generated and compared at once, and written to a folder that is read as any set."""
+    monkeypatch.setattr(subject, "load_judge", lambda data, device: LeftOut("there is none in tests"))
+    made = evaluate_checkpoint(trained / "checkpoints/tiny/latest.pt", real, 80, 0, "cpu", steps=1)
+    galaxies = made.pictures.galaxies.test
+    names = np.array(PreparedDataset.open(real).layout.classes)[galaxies.classes]
+    write_pictures(
+        tmp_path / "made", {"npz"}, galaxies.images, pd.DataFrame({"seed": range(40), "morphology": names}), ()
+    )
+    (found,) = compared(real, tmp_path / "made", count=80)
+    assert found.galaxies == len(galaxies.classes) == 40
+    assert repr(found.realism) == repr(made.report.realism)  # every figure, and NaN where it is none
+    assert found.multiples()["W1 of the statistics, mean"] > 0
 
 
 def test_a_set_that_is_shifted_in_one_statistic_is_told_by_it(real, tmp_path):
