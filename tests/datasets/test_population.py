@@ -231,14 +231,16 @@ def test_the_verdicts_are_those_that_are_described():
 
 
 def test_what_resembles_a_request_is_told_on_the_scale_of_the_attribute():
-    """Of values 1e-4 to 1e4 in equal steps of the logarithm, those nearest to 1e-2 lie on both sides of it."""
-    lit = attribute_table(["sfr", "size"], [attribute_defined("sfr:scale=log,low=1e-4,high=1e4")])
-    steps = np.linspace(-4, 4, 401)
-    values = torch.from_numpy(np.stack([10**steps, np.arange(401.0)], 1)).float()
-    some = Population(torch.zeros(401, dtype=torch.int64), values, lit)
-    asked = torch.tensor([[10**-2.0, UNSET]]).repeat(400, 1)
+    """By values, all below 10 would be as near to 0.01, and the size alone would decide."""
+    table = attribute_table(["sfr", "size", "redshift"], [attribute_defined("sfr:scale=log,low=1e-4,high=1e4")])
+    rng = np.random.default_rng(2)
+    decades, sizes = rng.uniform(-4, 4, 2000), rng.uniform(0, 1, 2000)
+    values = torch.from_numpy(np.stack([10**decades, sizes, np.arange(2000)], 1)).float()
+    some = Population(torch.zeros(2000, dtype=torch.int64), values, table)
+    asked = torch.tensor([[0.01, 0.5, UNSET]]).repeat(400, 1)
     drawn = some.draw(torch.zeros(400, dtype=torch.int64), asked, range(400))
-    # The eight nearest in steps of 0.02 dex; by the values all below 0.01 would be as near as nothing.
-    found = sorted(set(drawn[:, 1].tolist()))
-    assert found[0] >= 96 and found[-1] <= 104 and len(found) == 8
-    assert torch.equal(drawn[:, 0], asked[:, 0])
+    chosen = np.unique(drawn[:, 2].long().numpy())
+    # The nearest 40 of 2000: a fiftieth of an even field of 8 decades and 1, whose spreads are a root of 12 smaller.
+    away = np.hypot((decades - np.log10(0.01)) / decades.std(), (sizes - 0.5) / sizes.std())
+    assert len(chosen) == 40 and set(chosen) == set(np.argsort(away)[:40])
+    assert torch.equal(drawn[:, :2], asked[:, :2])
