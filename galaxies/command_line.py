@@ -153,7 +153,7 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
 
 
 def solver_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `diffusion_sampling.Solver` that the user gave."""
+    """Return the fields of `generation.solvers.Solver` that the user gave."""
     given = {
         "name": options.solver,
         "num_steps": options.solver_steps,
