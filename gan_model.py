@@ -287,7 +287,7 @@ class ProjectionDiscriminator(ImageDiscriminator):
         nn.init.normal_(self.classify.weight, 0.0, 0.01)
         nn.init.zeros_(self.classify.bias)
         self.read = nn.Linear(channels[-1] * 4 * 4, num_readings) if num_readings else None
-        fine = [num_planes, *(max(1, width * BASE_SIDE // side) for side in reversed(sides)), width]
+        fine = [num_planes, *(width * BASE_SIDE // side for side in reversed(sides)), width]
         convs = [PaddedConv2d(*pair, 4, stride=2, padding=1) for pair in (pairwise(fine) if sides else ())]
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, a=0.2)

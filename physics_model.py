@@ -347,5 +347,5 @@ def build_predictor(config: Config) -> PhysicsPredictor:
     """Return a new predictor of the settings' shape, on the CPU."""
     reduction = config.image_size // BASE_SIDE if config.detail_stages else 1
     return PhysicsPredictor(
-        len(config.attributes), config.width, config.dropout, config.uncertainty, config.num_bands, max(1, reduction)
+        len(config.attributes), config.width, config.dropout, config.uncertainty, config.num_bands, reduction
     )

@@ -102,9 +102,7 @@ class FrameGenerator(ImageGenerator):
         if not bounded:
             begin_as_sky(self.paint)
         self.stages = nn.ModuleList(
-            _DetailStage(
-                max(1, width * image_size // side), side, style, batch_norm, num_bands, last=side == whole_side
-            )
+            _DetailStage(width * image_size // side, side, style, batch_norm, num_bands, last=side == whole_side)
             for side in doublings(image_size, whole_side)
         )
         init_linear(*self.style, self.project)
@@ -181,7 +179,7 @@ class _DetailStage(nn.Module):
         self.weigh = nn.Linear(style_dim, num_bands * GalaxyFrame.num_planes)
         self.thin = None
         if not last:
-            self.thin = nn.Conv2d(channels, max(1, channels // 2), 3, padding=1)
+            self.thin = nn.Conv2d(channels, channels // 2, 3, padding=1)
             init_dcgan(self.thin)
         for adding in (self.paint, self.weigh):
             nn.init.zeros_(adding.weight)

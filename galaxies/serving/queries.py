@@ -203,6 +203,16 @@ def _others(models: Models) -> dict[str, Attribute]:
     return others
 
 
+def _model_field(what: str) -> Any:
+    """Return the parameter `model` of a request, of which `what` says what it draws."""
+    return Field(
+        default="",  # `read_query` puts the first one in its place
+        description=f"{what}; by default the first one of /api/model.",
+        examples=["gan"],
+        json_schema_extra={"enum": list(FAMILIES)},
+    )
+
+
 @_with_attributes
 class GalaxyParameters(BaseModel):
     """What a request for one galaxy may say: its class, its attributes (those of the table), seed and model.
@@ -222,12 +232,7 @@ class GalaxyParameters(BaseModel):
         description="Seed of the picture; the same request with the same seed gives the same bytes.",
         examples=[7],
     )
-    model: str = Field(
-        default="",  # `read_query` puts the first one in its place
-        description="Model that draws it; by default the first one of /api/model.",
-        examples=["gan"],
-        json_schema_extra={"enum": list(FAMILIES)},
-    )
+    model: str = _model_field("Model that draws it")
 
     @model_validator(mode="before")
     @classmethod
@@ -370,12 +375,7 @@ class SkyParameters(BaseModel):
         "says which can. A model of pictures has none.",
         examples=["LSST"],
     )
-    model: str = Field(
-        default="",  # `read_query` puts the first one in its place
-        description="Model that draws the galaxies; by default the first one of /api/model.",
-        examples=["gan"],
-        json_schema_extra={"enum": list(FAMILIES)},
-    )
+    model: str = _model_field("Model that draws the galaxies")
 
     @model_validator(mode="before")
     @classmethod
