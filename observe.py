@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from galaxies.telescope.surveys import Survey
 
 _MOST_STARS = 1000.0
+_MOST_BINNED = 1000  # pixels a side
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -173,6 +174,14 @@ def _add_survey_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="of all bands, or of each as g=300,r=600 (default: the survey's own, at its end)",
     )
+    parser.add_argument(
+        "--bin",
+        type=_binning,
+        default=1,
+        metavar="K",
+        help="add up K by K of the survey's pixels in one, after reading, 1 to 1000, or auto: as few as make them no "
+        "finer than a generator's light (default: 1)",
+    )
 
 
 def _survey(options: argparse.Namespace) -> Survey:
@@ -193,7 +202,9 @@ def _galaxies(options: argparse.Namespace, command_line: str) -> None:
     survey = _survey(options)
     checkpoint = options.checkpoint or default_checkpoint(Path("checkpoints"))
     device, solver = rank.own_device(options.device), solver_settings(options)
-    sampler = ObservedSampler.before(survey, checkpoint, device, options.pixels, not options.noiseless, **solver)
+    sampler = ObservedSampler.before(
+        survey, checkpoint, device, options.pixels, not options.noiseless, options.bin, **solver
+    )
     if options.checkpoint is None and rank.is_first:
         print(f"from {checkpoint}")
     answer(options, asked, sampler, checkpoint, rank)
@@ -245,15 +256,24 @@ def _sky(options: argparse.Namespace, device: str, command_line: str) -> Sky:
     if options.clustering == "simple":
         amplitude = options.clustering_amplitude or usual_amplitude(counts.median_magnitude)
         clusters = Clusters(amplitude, counts.per_arcmin2)
-    source: LightSource = MockLight(survey, reference_of(survey))
+    source: LightSource
+    light_scale = 0.0
     if options.checkpoint:
         from galaxies.mock_field.trained_light import TrainedLight
 
-        source = TrainedLight(options.checkpoint, survey, reference_of(survey), device, **solver)
-    facts = facts_of(
-        survey, options.area, options.seed, options.faintest, counts.describe(), source.describe(), command_line
-    )
+        source = trained = TrainedLight(options.checkpoint, survey, reference_of(survey), device, options.bin, **solver)
+        survey, light_scale = trained.survey, trained.light_scale
+    else:
+        survey = survey.binned(options.bin or 1)  # of the mock survey's galaxies light is as fine as need be
+        source = MockLight(survey, reference_of(survey))
+    about = counts.describe(), source.describe(), command_line
+    facts = facts_of(survey, options.area, options.seed, options.faintest, *about, light_scale)
     return Sky(facts, survey.profile, survey.obscuration, source, counts, options.stars, clusters)
+
+
+def _binning(text: str) -> int | None:
+    """Read how many pixels a side are added up in one: None stands for as few as are needed."""
+    return None if text.strip().lower() == "auto" else whole_number(1, _MOST_BINNED)(text)
 
 
 def _exposure(text: str) -> float | dict[str, float]:

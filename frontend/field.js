@@ -1,6 +1,6 @@
 // The page of a sky that can be moved about: the server draws it tile by tile, here they are laid down and clicked.
 
-import { inPrint, make, setText } from "./elements.js";
+import { inPrint, make, pixelWords, setText } from "./elements.js";
 import { Failure, getCatalogue, getJson, getPicture } from "./requests.js";
 
 const KEPT = 60; // tiles out of sight
@@ -21,7 +21,7 @@ const zoomButtons = document.querySelectorAll("[data-zoom]");
 const tiles = new Map(); // by place: {column, row, picture, galaxies, buttons}
 let catalogue = null;
 let model = null;
-let survey = null; // through which the sky of a model of light is seen: {name, label, pixel_scale}
+let survey = null; // through which the sky of a model of light is seen: {name, label, pixel_scale, binning}
 let place = { sky: 1, x: 0, y: 0, zoom: 1 }; // x, y: the middle of the window, pixels of the sky
 let loading = 0; // requests under way
 let awaited = 0; // timer of the next try
@@ -325,6 +325,7 @@ function showSurveys() {
   const group = $("#surveys");
   const able = surveysOf(model);
   group.hidden = able.length < 2;
+  setText($("#binning"), survey?.binning > 1 ? `${survey.label}: ${pixelWords(survey, model)}.` : "");
   for (const button of group.querySelectorAll("button")) button.remove();
   group.append(...able.map((one) => {
     const button = make("button", { type: "button", ariaPressed: String(one === survey) }, one.label);

@@ -1,6 +1,6 @@
 // The same galaxy through several telescopes, side by side: what each survey sees in its own pixels.
 
-import { make, setText } from "./elements.js";
+import { make, pixelWords, setText } from "./elements.js";
 import { getPicture } from "./requests.js";
 import { modelOf, request } from "./state.js";
 
@@ -51,12 +51,13 @@ export class Telescopes {
     this.#figures.clear();
     this.#shown = null;
     this.row.replaceChildren(
-      ...model.telescopes.map(({ name, label, pixel_scale, refused }) => {
+      ...model.telescopes.map((survey) => {
+        const { name, label, refused } = survey;
         if (refused !== null) return make("figure", {}, make("p", { className: "refused" }, `${refused}.`), make("figcaption", {}, make("b", {}, label)));
         const canvas = make("canvas", { width: 64, height: 64, role: "img", ariaLabel: `${label}: no picture yet` });
         const words = make("span", {});
         this.#figures.set(name, { canvas, words });
-        return make("figure", {}, canvas, make("figcaption", {}, make("b", {}, label), make("span", {}, `pixels of ${pixel_scale}″`), words));
+        return make("figure", {}, canvas, make("figcaption", {}, make("b", {}, label), make("span", {}, pixelWords(survey, model)), words));
       }),
     );
   }

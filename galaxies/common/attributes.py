@@ -34,7 +34,7 @@ RESERVED = frozenset(
         *("pixel_scale", "frame_scale", "masked", "flag", "flag_meaning", "zero_point", "noise", "noise_variance"),
         *("psf_fwhm", "support", "supported", "nearest_real", "usual_distance", "set_by_user", "position_angle"),
         *("checkpoint", "requests", "set", "count", "seed", "format", "names", "rgb", "shard_size", "out", "help"),
-        *("device", "solver", "solver_steps", "guidance", "photometric_guidance", "survey", "bands", "exposure"),
+        *("device", "solver", "solver_steps", "guidance", "photometric_guidance", "survey", "bands", "exposure", "bin"),
         *(
             "pixels",
             "noiseless",

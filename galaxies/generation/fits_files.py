@@ -52,7 +52,8 @@ class ImageFacts:
         As `GalaxySampler.origin`, and the family as ``model``.
     observation : mapping
         What a survey observed with, as JSON has it; empty of pictures as the training data are. ``survey``,
-        ``with_noise``, and ``bands``, in their order, of which each says its ``exposure_s`` and ``photons``.
+        ``with_noise``, and ``bands``, in their order, of which each says its ``exposure_s`` and ``photons``; of binned
+        pixels ``binning`` and ``binned``, a sentence.
     """
 
     kind: str = "display"
@@ -190,6 +191,8 @@ def describe_bands(header: fits.Header, facts: ImageFacts) -> None:
     if facts.observation:
         whose = ("noise of the sky, a pixel", "FWHM of its PSF before the pixels")
         header["SURVEY"] = header_text(facts.observation["survey"])
+        if "binning" in facts.observation:
+            describe_binning(header, facts.observation["binning"], facts.observation["binned"])
         header["CONTENT"] = "as observed" if facts.observation["with_noise"] else "without noise"
         for number, band in enumerate(facts.observation["bands"], 1):
             header[f"EXPTIM{number}"] = (band["exposure_s"], "exposure, s")
@@ -200,6 +203,13 @@ def describe_bands(header: fits.Header, facts: ImageFacts) -> None:
         if width > 0:
             header[f"FWHM{number}"] = (width, f"{whose[1]}, arcsec")
     header["PIXSCALE"] = (facts.pixel_scale, "arcsec a pixel")
+
+
+def describe_binning(header: fits.Header, binning: int, sentence: str) -> None:
+    """Say in a header how many of a survey's pixels a side are one of the file's."""
+    for axis in (1, 2):
+        header[f"BINAXIS{axis}"] = (binning, "pixels of the survey in one, along the axis")
+    header["COMMENT"] = header_text(sentence)
 
 
 def _add_offsets(header: fits.Header, pixel_scale: float, side: int) -> None:

@@ -51,9 +51,15 @@ def filters_for(sampler: GalaxySampler, survey: Survey) -> Tensor:
     if not survey.pixel_scale > scale * (1 - 1e-5):
         raise UserError(
             f"{survey.name} has pixels of {survey.pixel_scale:g} arcseconds, finer than the {scale:g} of the light "
-            f"that the run {sampler.config.run} paints: choose a survey whose pixels are at least as large"
+            f"that the run {sampler.config.run} paints: add up {survey.binning_for(scale)} x "
+            f"{survey.binning_for(scale)} of them by --bin auto, or choose a survey whose pixels are as large"
         )
     return weights
+
+
+def binned_for(sampler: GalaxySampler, survey: Survey, binning: int | None) -> Survey:
+    """Return a survey with so many pixels a side added up in one, or with None as few as a generator's light needs."""
+    return survey.binned(survey.binning_for(sampler.light_pixel_scale) if binning is None else binning)
 
 
 class ObservedSampler(GalaxySampler):
@@ -76,6 +82,7 @@ class ObservedSampler(GalaxySampler):
         device: str = "auto",
         pixels: int | None = None,
         with_noise: bool = True,
+        binning: int | None = 1,
         **solver: Any,
     ) -> ObservedSampler:
         """Load a generator, and set it before a survey.
@@ -88,6 +95,8 @@ class ObservedSampler(GalaxySampler):
         pixels : int, optional
             Of an image a side, 8 to `MOST_PIXELS`; by default as few as cover the frame that the generator paints.
         with_noise : bool
+        binning : int, optional
+            Pixels of the survey a side that are added up in one; None for as few as the light needs.
 
         Raises
         ------
@@ -96,7 +105,7 @@ class ObservedSampler(GalaxySampler):
         """
         sampler = cls.from_checkpoint(checkpoint, device, **solver)
         assert isinstance(sampler, cls)
-        sampler._observe_with(survey, pixels, with_noise)
+        sampler._observe_with(binned_for(sampler, survey, binning), pixels, with_noise)
         return sampler
 
     @classmethod
@@ -161,7 +170,8 @@ class ObservedSampler(GalaxySampler):
         """Say what draws the images."""
         bands = ", ".join(f"{band.name} {band.exposure_s:g} s" for band in self.survey.bands)
         without = "" if self._with_noise else ", without noise"
-        return f"{super().describe()}; as {self.survey.name} sees them, {bands}{without}"
+        binned = self.survey.said_of_binning(self.light_pixel_scale)
+        return f"{super().describe()}; as {self.survey.name} sees them, {bands}{without}{binned and f'; {binned}'}"
 
     def _observation(self) -> dict[str, Any]:
         """Return what `ImageFacts.observation` says."""
@@ -178,9 +188,17 @@ class ObservedSampler(GalaxySampler):
             for band in survey.bands
         ]
         psf = survey.psf_profile
+        binned: dict[str, Any] = {}
+        if survey.binning > 1:
+            binned = {
+                "binning": survey.binning,
+                "own_pixel_scale": survey.own_pixel_scale,
+                "binned": survey.said_of_binning(self.light_pixel_scale),
+            }
         return {
             "survey": survey.name,
             "pixel_scale": survey.pixel_scale,
+            **binned,
             "pixels": self._side,
             "unit": "nJy",
             "psf": psf,

@@ -201,6 +201,11 @@ def bytes_of_field(facts: FieldFacts, num_sources: int) -> int:
 
 
 def _cards(facts: FieldFacts, band: FieldBand) -> dict[str, Any]:
+    binned: dict[str, Any] = {}
+    if facts.binning > 1:
+        said = "pixels of the survey in one, along the axis"
+        binned = {"BINAXIS1": (facts.binning, said), "BINAXIS2": (facts.binning, said)}
+        binned["COMMENT"] = header_text(facts.binned)
     return {
         "OBJECT": ("mock field", "nothing on the sky"),
         "SYNTHET": (True, "made by a program, not observed"),
@@ -212,6 +217,7 @@ def _cards(facts: FieldFacts, band: FieldBand) -> dict[str, Any]:
         "WAVELEN": (band.wavelength_nm, "nm"),
         "EXPTIME": (band.exposure_s, "s"),
         "PIXSCALE": (facts.pixel_scale, "arcsec a pixel"),
+        **binned,
         "FWHM": (band.psf_fwhm, "of the PSF before the pixels, arcsec"),
         "SKYNOISE": (float(f"{band.sky_noise:.7g}"), "standard deviation of the sky, nJy a pixel"),
         "PHOTVAR": (float(f"{band.photons:.7g}"), "variance that 1 nJy of light adds, nJy"),

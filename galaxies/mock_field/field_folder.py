@@ -95,6 +95,10 @@ class FieldFacts:
     command_line, credit : str
     remarks : tuple of str
         What was replaced or assumed, in sentences.
+    binning : int
+        Of the survey's own pixels, so many a side are one of the field's.
+    binned : str
+        That in a sentence, and why; "" where they are not binned.
     """
 
     survey: str
@@ -111,6 +115,8 @@ class FieldFacts:
     command_line: str = ""
     credit: str = ""
     remarks: tuple[str, ...] = ()
+    binning: int = 1
+    binned: str = ""
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -173,7 +179,7 @@ _MANIFEST = entries(
         "command_line": text(),
         "credit": text(),
     },
-    {"remarks": items(text())},
+    {"remarks": items(text()), "binning": whole(1), "binned": text()},
 )
 
 

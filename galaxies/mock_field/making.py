@@ -53,9 +53,16 @@ def reference_of(survey: Survey) -> int:
 
 
 def facts_of(
-    survey: Survey, area_arcmin2: float, seed: int, faintest: float, counts: str, source: str, command_line: str
+    survey: Survey,
+    area_arcmin2: float,
+    seed: int,
+    faintest: float,
+    counts: str,
+    source: str,
+    command_line: str,
+    light_scale: float = 0.0,
 ) -> FieldFacts:
-    """Return what a square field of a survey is.
+    """Return what a square field of a survey is; of galaxies whose light has pixels of a scale, arcseconds.
 
     Raises
     ------
@@ -98,6 +105,8 @@ def facts_of(
             "galaxies are turned at random; none lies outside the field",
             "ellipticity and position angle are those of the second moments of the light in the reference band",
         ),
+        survey.binning,
+        survey.said_of_binning(light_scale),
     )
 
 
@@ -230,6 +239,7 @@ def _assemble(sky: Sky, painted: PaintedCells, out: Path, processes: int, overwr
     return (
         f"{sum(numbers):,} sources in {facts.width_px:,} x {facts.height_px:,} pixels ({facts.area_arcmin2:.4g} square "
         f"arcminutes) of {facts.survey}, bands {', '.join(facts.band_names)}, in {out}"
+        + (f"\n{facts.binned}" if facts.binned else "")
         + "".join(f"\n{sentence}" for sentence in replaced)
     )
 

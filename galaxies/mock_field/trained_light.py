@@ -20,7 +20,7 @@ from torch import Tensor
 from config_physics import AB_ZERO_POINT
 from galaxies.common.durable_files import sha256_of
 from galaxies.common.errors import UserError, shown
-from galaxies.generation.observed import filters_for
+from galaxies.generation.observed import binned_for, filters_for
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.mock_field.sources import MOCK_PARTS, RADII, GroupOfLight, Requests
 from galaxies.telescope.surveys import Survey
@@ -47,9 +47,15 @@ class GeneratorLight:
     survey : Survey
     reference : int
         The place of the band of the magnitudes.
+    binning : int, optional
+        Pixels of the survey a side that are added up in one; None for as few as the light needs.
 
     Attributes
     ----------
+    survey : Survey
+        With its pixels so binned.
+    light_scale : float
+        Arcseconds a pixel of the light.
     parts : mapping of str to float
         As of `LightSource`: those of the mock survey's galaxies if the generator has the same classes, else as often as
         they are in the training data.
@@ -61,11 +67,12 @@ class GeneratorLight:
         than those of its light.
     """
 
-    def __init__(self, sampler: GalaxySampler, survey: Survey, reference: int) -> None:
+    def __init__(self, sampler: GalaxySampler, survey: Survey, reference: int, binning: int | None = 1) -> None:
         self._held: GalaxySampler | None = sampler
         self._name = str(sampler.config.run)
-        self._filters: list[list[float]] = filters_for(sampler, survey).tolist()
-        self._reference, self._scale = reference, sampler.light_pixel_scale
+        self.survey, self.light_scale = binned_for(sampler, survey, binning), sampler.light_pixel_scale
+        self._filters: list[list[float]] = filters_for(sampler, self.survey).tolist()
+        self._reference = reference
         self._whole = sampler.config.image_size * sampler.config.oversampling  # pixels of light a side
         self._labels = _labels(sampler.config.classes)
         members = [len(sampler.population.members(index)) for index in range(len(self._labels))]
@@ -101,9 +108,9 @@ class GeneratorLight:
         asked = ", ".join(self._columns) or "nothing"
         said = [
             f"of the generator is asked, of each galaxy: {asked}; all else is drawn by its seed",
-            f"the generator paints on pixels of {self._scale:g} arcseconds, and of galaxies smaller or larger than it "
-            "knows on as much smaller or larger ones; light is cut off at six half-light radii, and fades over the "
-            "outermost fifth of its frame",
+            f"the generator paints on pixels of {self.light_scale:g} arcseconds, and of galaxies smaller or larger "
+            "than it knows on as much smaller or larger ones; light is cut off at six half-light radii, and fades over "
+            "the outermost fifth of its frame",
         ]
         if _SIZE not in self._columns:
             said.append("the generator is told no size_arcsec: sizes are not those of the counts")
@@ -183,7 +190,7 @@ class GeneratorLight:
     def _pixel_scales(self, asked: np.ndarray, nearest: np.ndarray) -> np.ndarray:
         """Return arcseconds a pixel of light (N,), which is stretched by what is left of the radius."""
         size = asked[:, self._place(_SIZE)] / nearest[:, self._place(_SIZE)]
-        return self._scale * np.where(np.isfinite(size), size, 1.0)
+        return self.light_scale * np.where(np.isfinite(size), size, 1.0)
 
     def _in_filters(self, light: Tensor) -> Tensor:
         """Return the light (N, F, L, L) of the survey's filters, of that of the generator's bands (N, B, L, L)."""
@@ -230,6 +237,8 @@ class TrainedLight(GeneratorLight):
         The place of the band of the magnitudes.
     device : str
         That the generator draws on, see `Engine.choose`.
+    binning : int, optional
+        As of `GeneratorLight`.
     **solver
         Fields of a diffusion model's solver.
 
@@ -239,11 +248,19 @@ class TrainedLight(GeneratorLight):
         If the checkpoint cannot be used, or as `GeneratorLight` does.
     """
 
-    def __init__(self, checkpoint: Path, survey: Survey, reference: int, device: str = "auto", **solver: Any) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        survey: Survey,
+        reference: int,
+        device: str = "auto",
+        binning: int | None = 1,
+        **solver: Any,
+    ) -> None:
         self._checkpoint, self._how = checkpoint, (checkpoint, device, tuple(sorted(solver.items())))
         _loaded.cache_clear()  # the file may be another one than it was
         sampler, self._sha256 = _loaded(*self._how)
-        super().__init__(sampler, survey, reference)
+        super().__init__(sampler, survey, reference, binning)
         self._held, self._name = None, str(checkpoint)
 
     def settings(self) -> dict[str, str]:

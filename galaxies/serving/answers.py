@@ -88,6 +88,7 @@ class TelescopeFacts(Answer):
     name: str
     label: str
     pixel_scale: float | None = Field(description="Arcsec a pixel; null of one that cannot see it.")
+    binning: int = Field(description="Of its own pixels, so many a side are one here: the light has none so fine.")
     bands: list[TelescopeBandFacts] = Field(description="Those that the light tells of.")
     refused: str | None = Field(description="Sentence on why it cannot see the light; null of one that can.")
 
@@ -107,6 +108,7 @@ class ModelFacts(Answer):
     composite: list[list[int]] = Field(description="Of which planes red, green and blue of its pictures are the mean.")
     classes: list[str] = Field(description="Names of the classes that it knows, among the morphologies.")
     pixel_scale: float | None = Field(description="Arcsec a pixel of flux, null of a display.")
+    light_pixel_scale: float | None = Field(description="The same of the light that telescopes observe; null of none.")
     training_data: TrainingData
     step: int | None = Field(description="Of the training.")
     preview_steps: int | None = Field(description="solver_steps of a preview while something moves; null needs none.")

@@ -124,6 +124,7 @@ class ServedModel:
             composite=self._composite(),
             classes=list(sampler.config.classes),
             pixel_scale=sampler.config.pixel_scale or None,
+            light_pixel_scale=sampler.light_pixel_scale if sampler.config.observes else None,
             training_data=self._training_data(),
             step=self.step,
             preview_steps=_PREVIEW_STEPS if has_many_steps else None,

@@ -48,7 +48,7 @@ class SurveyBand:
     exposure_s : float
         Seconds, of all visits.
     read_noise : float
-        Electrons a pixel that each reading of the detector adds, standard deviation.
+        Electrons a pixel that each reading of the detector adds, standard deviation; of all that are binned in one.
     visit_s : float
         Seconds after which the detector is read, at most; infinite where it is read once.
     """
@@ -102,6 +102,8 @@ class Survey:
     obscuration : float
         Diameter of the mirror's hole over its own.
     bands : tuple of SurveyBand
+    binning : int
+        Of the survey's own pixels, so many a side are one here.
     """
 
     name: str
@@ -109,11 +111,42 @@ class Survey:
     profile: str
     obscuration: float
     bands: tuple[SurveyBand, ...]
+    binning: int = 1
 
     @property
     def psf_profile(self) -> str:
         """The profile with its number behind it, as runs have it."""
         return f"{self.profile}:{self.obscuration:g}" if self.profile == AIRY else self.profile
+
+    @property
+    def own_pixel_scale(self) -> float:
+        """Arcseconds a pixel before binning."""
+        return _plain(self.pixel_scale / self.binning)
+
+    def binning_for(self, light_scale: float) -> int:
+        """Return the fewest pixels a side that have to be binned to be no finer than light of a scale, arcseconds."""
+        return max(1, math.ceil(light_scale / self.pixel_scale * (1 - 1e-5)))
+
+    def binned(self, pixels: int) -> Survey:
+        """Return the survey with the counts of `pixels` by `pixels` of its pixels added up in one.
+
+        They are added after reading, as software does it: each was read, so that noise of the sky and of readings
+        grows `pixels` times as a standard deviation, and light `pixels` squared times. Point-spread function, zero
+        points and exposures are what they were.
+        """
+        bands = (replace(band, read_noise=pixels * band.read_noise) for band in self.bands)
+        scale, binning = _plain(pixels * self.pixel_scale), pixels * self.binning
+        return replace(self, pixel_scale=scale, bands=tuple(bands), binning=binning)
+
+    def said_of_binning(self, light_scale: float = 0.0) -> str:
+        """Say how pixels are binned, and why if light of a scale (arcseconds) is the reason; "" if they are not."""
+        if self.binning == 1:
+            return ""
+        side = f"{self.binning} x {self.binning}"
+        said = f"{self.name} pixels of {self.own_pixel_scale:g} arcsec binned {side} to {self.pixel_scale:g} arcsec"
+        if self.own_pixel_scale < light_scale * (1 - 1e-5):
+            said += f": the galaxies' light has {light_scale:g} arcsec pixels"
+        return said
 
     def with_exposure(self, seconds: float | Mapping[str, float]) -> Survey:
         """Return the survey with another exposure: of all bands, or of those that are named.
@@ -134,6 +167,11 @@ class Survey:
                 )
         bands = (replace(band, exposure_s=float(exposures.get(band.name, band.exposure_s))) for band in self.bands)
         return replace(self, bands=tuple(bands))
+
+
+def _plain(scale: float) -> float:
+    """Return a scale without the last digits that products of decimals leave."""
+    return float(f"{scale:.12g}")
 
 
 def find_survey(name: str, bands: Sequence[str] | None = None) -> Survey:

@@ -77,6 +77,22 @@ def test_noise_is_the_survey_s_and_that_of_the_seed():
     assert torch.equal(images_of(survey, seeds=(7, 5, 6))[1:], seen[1:])
 
 
+def test_binned_pixels_are_the_sums_of_the_survey_s():
+    survey = find_survey("HSC", ["g", "r"])
+    fine, binned = (
+        images_of(survey, pixels=60, with_noise=False),
+        images_of(survey.binned(3), with_noise=False, pixels=20),
+    )
+    sums = fine.double().unflatten(3, (20, 3)).sum(4).unflatten(2, (20, 3)).sum(3)
+    torch.testing.assert_close(binned.double(), sums, rtol=1e-3, atol=1e-4 * float(sums.max()))
+    assert torch.allclose(binned.sum((2, 3)), fine.sum((2, 3)), rtol=1e-4)
+    # Noise of nine pixels: three times the sky's, and what nine shares of the light add.
+    noise = (images_of(survey.binned(3), pixels=20) - binned).double()
+    own = torch.tensor([[band.sky_noise(0.168), band.photon_variance] for band in survey.bands]).double()
+    pulls = noise / (9 * own[:, 0, None, None] ** 2 + own[:, 1, None, None] * sums.clamp_min(0)).sqrt()
+    assert abs(pulls.mean()) < 4 / math.sqrt(pulls.numel()) and abs(pulls.std() - 1) < 4 / math.sqrt(2 * pulls.numel())
+
+
 def test_an_image_does_not_depend_on_the_batch():
     sampler = before(find_survey("HSC", ["g", "r"]), pixels=40)
     count = 21
@@ -139,6 +155,39 @@ def test_files_say_what_observed_what(tmp_path, checkpoint, capsys):
     assert not (out / "images").exists()
 
 
+def test_hst_is_observed_with_binned_pixels_and_everything_says_so(tmp_path, checkpoint, capsys):
+    fits = pytest.importorskip("astropy.io.fits")
+    out, words = tmp_path / "out", "--morphology disc --count 1 --format fits,npz --bin auto"
+    observe.main(f"galaxies --checkpoint {checkpoint} --device cpu --survey COSMOS --out {out} {words}".split())
+    sentence = "COSMOS pixels of 0.03 arcsec binned 4 x 4 to 0.12 arcsec: the galaxies' light has 0.1 arcsec pixels"
+    assert sentence in capsys.readouterr().out
+    said = json.loads((out / "observation.json").read_text())
+    assert [said[name] for name in ("pixel_scale", "binning", "own_pixel_scale", "pixels", "binned")] == [
+        *(0.12, 4, 0.03, 107),
+        sentence,
+    ]
+    own = find_survey("COSMOS").bands[0]
+    assert said["bands"][0]["sky_noise"] == pytest.approx(4 * own.sky_noise(0.03))
+    assert (said["bands"][0]["psf_fwhm"], said["bands"][0]["photons"]) == (own.psf_fwhm, own.photon_variance)
+    with fits.open(out / "images/galaxy_00000.fits") as units:
+        header = units[0].header
+        assert (header["BINAXIS1"], header["BINAXIS2"], header["PIXSCALE"], header["CDELT1"]) == (4, 4, 0.12, 0.12)
+        assert sentence in " ".join(header["COMMENT"]) and units["PSF"].header["PIXSCALE"] == 0.12
+        assert units[0].data.shape == (1, 107, 107)
+    with np.load(out / "images.npz") as archive:
+        assert float(archive["pixel_scale"]) == 0.12
+    # What need not be binned is not, and says nothing of it.
+    out = observed(checkpoint, tmp_path / "lsst", "--morphology disc --count 1 --format fits --bin auto")
+    said = json.loads((out / "observation.json").read_text())
+    assert said["pixel_scale"] == 0.2 and not {"binning", "binned", "own_pixel_scale"} & set(said)
+    assert "BINAXIS1" not in fits.getheader(out / "images/galaxy_00000.fits")
+    # Binned for another reason than the light.
+    out = observed(checkpoint, tmp_path / "coarse", "--morphology disc --count 1 --format npz --bin 2")
+    assert json.loads((out / "observation.json").read_text())["binned"] == (
+        "LSST pixels of 0.2 arcsec binned 2 x 2 to 0.4 arcsec"
+    )
+
+
 def test_shards_of_observed_galaxies(tmp_path, checkpoint):
     words = "--morphology disc --count 5 --pixels 16"
     out = observed(checkpoint, tmp_path / "out", f"{words} --shard-size 3")
@@ -155,7 +204,15 @@ def test_shards_of_observed_galaxies(tmp_path, checkpoint):
 @pytest.mark.parametrize(
     ("settings", "words", "said"),
     [
-        ({}, "--survey COSMOS --bands f814w", r"COSMOS has pixels of 0.03 arcseconds, finer than the 0.1 of the light"),
+        (
+            {},
+            "--survey COSMOS --bands f814w",
+            r"pixels of 0.03 arcseconds, finer than the 0.1 of the light .*--bin auto",
+        ),
+        ({}, "--survey COSMOS --bands f814w --bin 3", r"pixels of 0.09 arcseconds, .*: add up 2 x 2 of them"),
+        ({}, "--survey LSST --bands r --bin 100", "images of 1 pixels a side"),
+        ({}, "--survey LSST --bands r --bin 0", "--bin: 0 must lie between 1 and 1000"),
+        ({}, "--survey LSST --bands r --bin few", "--bin: "),
         ({}, "--survey LSST --bands u", "filter u sees"),
         ({}, "--survey LSST --bands r --exposure 0", "an exposure of 0 seconds in band r of LSST"),
         ({}, "--survey LSST --bands r --pixels 4", "4 must lie between 8 and 4096"),

@@ -1,5 +1,6 @@
 """Fields of a trained generator: what is asked of it, what is scaled, and what any survey's bands get of it."""
 
+import json
 import math
 import pickle
 from types import SimpleNamespace
@@ -229,6 +230,31 @@ def test_a_field_of_a_checkpoint_is_one_in_any_number_of_processes(tmp_path, che
     assert len(said) == 1 and said[0] in capsys.readouterr().out
 
 
+def test_hst_sees_a_field_in_binned_pixels_and_the_files_say_so(tmp_path, checkpoint, capsys):
+    fits = pytest.importorskip("astropy.io.fits")
+    words = "field --survey COSMOS --area 0.05 --faintest 23 --seed 3 --bin auto"
+    observe.main(f"{words} --checkpoint {checkpoint} --device cpu --out {tmp_path / 'hst'}".split())
+    sentence = "COSMOS pixels of 0.03 arcsec binned 4 x 4 to 0.12 arcsec: the galaxies' light has 0.1 arcsec pixels"
+    assert sentence in capsys.readouterr().out
+    facts = MockField(tmp_path / "hst").facts
+    assert (facts.pixel_scale, facts.width_px, facts.binning, facts.binned) == (0.12, 112, 4, sentence)
+    band = find_survey("COSMOS").bands[0]
+    assert facts.bands[0].sky_noise == pytest.approx(4 * band.sky_noise(0.03))
+    header = fits.getheader(tmp_path / "hst/f814w.fits")
+    assert (header["BINAXIS1"], header["BINAXIS2"], header["PIXSCALE"]) == (4, 4, 0.12)
+    assert header["CDELT2"] == pytest.approx(0.12 / 3600) and sentence in " ".join(header["COMMENT"])
+    # Of the mock survey's galaxies light is as fine as a survey is: auto bins nothing.
+    observe.main(f"{words} --out {tmp_path / 'own'}".split())
+    facts = MockField(tmp_path / "own").facts
+    assert (facts.pixel_scale, facts.binning, facts.binned) == (0.03, 1, "")
+    assert "BINAXIS1" not in fits.getheader(tmp_path / "own/f814w.fits")
+    # A field of before there was binning has none.
+    manifest = tmp_path / "own/field.json"
+    said = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({name: value for name, value in said.items() if not name.startswith("binn")}))
+    assert MockField(tmp_path / "own").facts == facts
+
+
 def test_a_checkpoint_that_changes_meanwhile_is_refused(tmp_path, checkpoint):
     path = tmp_path / "latest.pt"
     path.write_bytes(checkpoint.read_bytes())
@@ -242,7 +268,12 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(tmp_path, checkpoint):
 @pytest.mark.parametrize(
     ("settings", "words", "said"),
     [
-        ({}, "--survey COSMOS --bands f814w", r"COSMOS has pixels of 0.03 arcseconds, finer than the 0.1 of the light"),
+        (
+            {},
+            "--survey COSMOS --bands f814w",
+            r"pixels of 0.03 arcseconds, finer than the 0.1 of the light .*--bin auto",
+        ),
+        ({}, "--survey COSMOS --bands f814w --bin 3", r"pixels of 0.09 arcseconds, .*: add up 2 x 2 of them"),
         ({}, "--survey LSST --bands y", "filter y sees .* choose filters of which at least three quarters lie there"),
         ({"wavelengths": ()}, "", "the wavelengths of the generator's bands are none nm"),
         ({"telescope": "off"}, "", "paints galaxies as its training images show them and not their light"),

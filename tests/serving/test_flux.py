@@ -162,24 +162,35 @@ def test_a_telescope_sees_the_light():
     """In its own pixels, of the frame of 12.8 arcseconds; with the noise of a longer exposure, less of it."""
     light = create_app([ServedModel(light_painting_sampler(), "painted/latest.pt", 7)]).test_client()
     surveys = {one["name"]: one for one in light.get("/api/model").json["models"][0]["telescopes"]}
-    assert [one["pixel_scale"] for one in surveys.values()] == [0.396, 0.2, 0.1, None]
+    assert [one["pixel_scale"] for one in surveys.values()] == [0.396, 0.2, 0.1, 0.12]
+    assert [one["binning"] for one in surveys.values()] == [1, 1, 1, 4]  # HST's 0.03 arcseconds, up to the light's 0.1
+    assert light.get("/api/model").json["models"][0]["light_pixel_scale"] == 0.1
     assert [band["name"] for band in surveys["LSST"]["bands"]] == ["g", "r", "i", "z"]  # u and y lie beyond the light
 
     def seen(survey, more=""):
         answer = light.get(f"/api/telescope.png?{GALAXY}&survey={survey}{more}")
         return np.asarray(Image.open(io.BytesIO(answer.data))).astype(float)
 
-    assert [seen(name).shape for name in ("SDSS", "LSST", "Euclid_VIS")] == [(33, 33, 3), (64, 64, 3), (128, 128, 3)]
+    sides = {"SDSS": 33, "LSST": 64, "Euclid_VIS": 128, "COSMOS": 107}
+    assert {name: seen(name).shape for name in sides} == {name: (side, side, 3) for name, side in sides.items()}
     # Contrast goes by the noise: what is ten times as bright in units of it is brighter on the picture.
     middle = [seen("LSST", f"&exposure={seconds}")[30:34, 30:34].mean() for seconds in (10, 1000, 100_000)]
     assert middle == sorted(middle) and middle[0] + 20 < middle[2]
     assert (seen("LSST") != seen("LSST", "&exposure=5520")).any()  # g and z have another of their own
-    refused = light.get(f"/api/telescope.png?{GALAXY}&survey=COSMOS")
-    assert (refused.status_code, refused.json["parameter"]) == (400, "survey")
-    assert refused.json["allowed"] == "SDSS, LSST, Euclid_VIS" and "finer than the 0.1" in refused.json["error"]
     for more in ("&survey=LSST&exposure=0", "&survey=LSST&exposure=1e3", "&survey=VLT", "&survey=LSST&survey=LSST", ""):
         assert light.get(f"/api/telescope.png?{GALAXY}{more}").status_code == 400
     assert light.get(f"/api/image.png?{GALAXY}&survey=LSST").status_code == 400
+
+
+def test_a_survey_without_a_filter_that_the_light_tells_of_is_refused():
+    red = light_painting_sampler()
+    red.config = replace(red.config, wavelengths=(1500.0, 1700.0, 2000.0, 2200.0))
+    light = create_app([ServedModel(red, "painted/latest.pt", 7)]).test_client()
+    refused = light.get(f"/api/telescope.png?{GALAXY}&survey=COSMOS")
+    assert (refused.status_code, refused.json["parameter"]) == (400, "survey")
+    assert refused.json["allowed"] == "none" and "filter f814w sees" in refused.json["error"]
+    facts = light.get("/api/model").json["models"][0]["telescopes"][-1]
+    assert (facts["pixel_scale"], facts["binning"], facts["bands"]) == (None, 1, [])
 
 
 def test_a_model_of_pictures_has_no_telescopes(untrained):

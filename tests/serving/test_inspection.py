@@ -157,9 +157,12 @@ def test_pixels_are_read_by_keyboard_and_by_pointer(page):
 def test_telescopes_side_by_side(page):
     if page.locator("#telescopes").is_hidden():
         page.get_by_role("button", name="Inspect pixels").click()
-    for label, side in (("SDSS", 33), ("LSST", 64), ("Euclid VIS", 128)):
+    for label, side in (("SDSS", 33), ("LSST", 64), ("Euclid VIS", 128), ("HST (COSMOS)", 107)):
         expect(page.get_by_role("img", name=f"As {label} sees it, {side} × {side} pixels")).to_be_visible()
-    expect(page.locator("#telescopes figure", has_text="HST")).to_contain_text("finer than the 0.1 of the light")
+    expect(page.locator("#telescopes figure", has_text="HST")).to_contain_text(
+        "pixels binned 4 × 4 to 0.12″: the galaxies’ light has 0.1″ pixels"
+    )
+    expect(page.locator("#telescopes")).not_to_contain_text("binned 1")
     lsst = page.locator("#telescopes figure", has_text="LSST")
     expect(lsst).to_contain_text("g, r, i, z; 2400 to 5520 s a band, PSF 0.77 to 0.86″")
     with page.expect_response(re.compile("telescope.png.*exposure=60&survey=LSST")):

@@ -114,10 +114,10 @@ def test_what_is_no_tile_is_refused_in_a_sentence(client, route, query, paramete
     assert (answer.status_code, answer.json["parameter"], answer.json["error"]) == (400, parameter, sentence)
 
 
-def test_a_survey_that_cannot_see_the_light_is_refused(light):
-    answer = ask(light, "/api/sky.png?survey=COSMOS")
-    assert answer.status_code == 400 and "finer than the 0.1" in answer.json["error"]
-    assert answer.json["allowed"] == "SDSS, LSST, Euclid_VIS"
+def test_a_survey_of_pixels_finer_than_the_light_sees_the_sky_in_binned_ones(light):
+    tile = light.get("/api/sky.json?sky=3&survey=COSMOS").json
+    assert (tile["survey"], tile["pixel_scale"]) == ("COSMOS", 0.12)
+    assert pixels_of(light.get("/api/sky.png?sky=3&survey=COSMOS")).std() > 5
 
 
 def test_few_tiles_are_drawn_at_a_time_and_more_are_put_off(untrained, monkeypatch):

@@ -11,6 +11,7 @@ from galaxies.common.errors import UserError
 from galaxies.telescope.observing import Noise, observe, resampled
 from galaxies.telescope.profiles import profile_of
 from galaxies.telescope.psf import Psf, PsfImages
+from galaxies.telescope.surveys import find_survey
 
 FINE, LIGHT_SIDE = 0.1, 96
 
@@ -90,6 +91,30 @@ def test_measured_psfs_see_what_galsim_sees():
         assert found.sum() == pytest.approx(expected.sum(), rel=1e-3)
         assert np.abs(found - expected).max() < 1e-3 * expected.max()
         assert np.abs(shapes(galsim, found, 0.2) - shapes(galsim, expected, 0.2)).max() < 1e-3
+
+
+def test_hst_s_binned_pixels_see_the_sums_of_what_galsim_draws_on_its_own():
+    galsim = pytest.importorskip("galsim")
+    pytest.importorskip("surveycodex")
+    hst = find_survey("COSMOS")
+    binned = hst.binned(hst.binning_for(FINE))
+    galaxy = galsim.Exponential(half_light_radius=0.7, flux=3000).shear(q=0.6, beta=0.5 * galsim.radians)
+    galaxy = galsim.Convolve(galaxy, galsim.Gaussian(fwhm=0.4)).shift(0.13, -0.21)  # nothing finer than the light
+    light = torch.from_numpy(galaxy.drawImage(nx=96, ny=96, scale=FINE, dtype=float).array)[None, None]
+    psf = galsim.Airy(lam_over_diam=1.0, obscuration=hst.obscuration)
+    radius = np.linspace(0, 0.8, 8001)
+    brightness = np.array([psf.xValue(r, 0) for r in radius])
+    width = 2 * np.interp(-0.5, -brightness / brightness[0], radius)
+    psf = galsim.Airy(lam_over_diam=hst.bands[0].psf_fwhm / width, obscuration=hst.obscuration)
+    own = galsim.Convolve(galaxy, psf).drawImage(nx=4 * 64, ny=4 * 64, scale=hst.pixel_scale, dtype=float).array
+    expected = own.reshape(64, 4, 64, 4).sum((1, 3))
+    blur = Psf.named(
+        torch.tensor([[binned.bands[0].psf_fwhm]], dtype=torch.float64), binned.profile, binned.obscuration
+    )
+    seen = resampled(light, FINE, binned.pixel_scale, 64, blur)[0, 0].numpy()
+    assert seen.sum() == pytest.approx(expected.sum(), rel=1e-3) and expected.sum() > 2800
+    assert np.abs(seen - expected).max() < 1e-3 * expected.max()
+    assert np.abs(shapes(galsim, seen, 0.12) - shapes(galsim, expected, 0.12)).max() < 1e-3
 
 
 def test_the_flux_of_a_point_is_kept():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from galaxies.common.errors import UserError
-from galaxies.telescope.surveys import find_survey
+from galaxies.telescope.surveys import Survey, SurveyBand, find_survey
 
 pytest.importorskip("surveycodex")
 
@@ -88,6 +90,49 @@ def test_another_exposure_changes_the_noise_as_electrons_do():
     # Ten years of LSST are two magnitudes deeper than a visit of 30 s in r: 1.25 log10 of the ratio of exposures.
     visit = lsst.with_exposure(30).bands[1].sky_noise(0.2) / lsst.bands[1].sky_noise(0.2)
     assert 2.5 * math.log10(visit) == pytest.approx(1.25 * math.log10(5520 / 30))
+
+
+@pytest.mark.parametrize(
+    ("survey", "light", "pixels", "scale"),
+    [
+        ("COSMOS", 0.1, 4, 0.12),
+        ("COSMOS", 0.09, 3, 0.09),
+        ("COSMOS", 0.0, 1, 0.03),
+        ("Euclid_VIS", 0.1, 1, 0.1),
+        ("LSST", 0.1, 1, 0.2),
+        ("LSST", 0.2000001, 1, 0.2),
+        ("LSST", 0.201, 2, 0.4),
+        ("HSC", 0.4, 3, 0.504),
+    ],
+)
+def test_the_fewest_pixels_are_binned_that_are_no_finer_than_the_light(survey, light, pixels, scale):
+    found = find_survey(survey)
+    assert found.binning_for(light) == pixels
+    binned = found.binned(pixels)
+    assert (binned.pixel_scale, binned.binning, binned.own_pixel_scale) == (scale, pixels, found.pixel_scale)
+
+
+def test_binning_adds_what_each_pixel_has_gathered_and_was_read_with():
+    """Against electrons that are counted and read pixel by pixel, and then added up."""
+    band = SurveyBand("r", 620, (550, 690), 0.1, 22.0, 26.0, 600.0, read_noise=5.0, visit_s=200.0)
+    own = Survey("Own", 0.05, "airy", 0.3, (band,))
+    binned = own.binned(4)
+    random = np.random.default_rng(2)
+    per_njy = 600 * 10 ** (0.4 * (26.0 - 31.4))  # electrons
+    sky = 600 * 10 ** (0.4 * (26.0 - 22.0)) * 0.05**2  # electrons a pixel
+    for light in (0.0, 40.0):  # nanojansky a pixel of the survey's own
+        electrons = random.poisson(sky + light * per_njy, (400, 4, 400, 4)) - sky
+        pixels = electrons + random.normal(0, 5.0, (3, *electrons.shape)).sum(0)  # read every 200 s
+        sums = pixels.sum((1, 3)) / per_njy
+        expected = binned.bands[0].sky_noise(0.2) ** 2 + binned.bands[0].photon_variance * 16 * light
+        assert sums.mean() == pytest.approx(16 * light, abs=4 * math.sqrt(expected) / 400)
+        assert sums.var() == pytest.approx(expected, rel=0.015)
+    # Twice two is four; the PSF, the zero point and the exposure are what they were.
+    assert own.binned(2).binned(2) == binned == replace(own, pixel_scale=0.2, binning=4, bands=binned.bands)
+    assert binned.bands == (replace(band, read_noise=20.0),) and own.binned(1) == own
+    assert own.said_of_binning(0.2) == ""
+    assert binned.said_of_binning(0.05) == "Own pixels of 0.05 arcsec binned 4 x 4 to 0.2 arcsec"
+    assert binned.said_of_binning(0.15).endswith("to 0.2 arcsec: the galaxies' light has 0.15 arcsec pixels")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, 1e9, {"r": 0.0}])
