@@ -2,7 +2,7 @@
 // former request that still stands there is marked as such.
 
 import { setText } from "./elements.js";
-import { inSentence, modelOf, originOf, request } from "./state.js";
+import { classLabel, inSentence, modelOf, originOf, request } from "./state.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -179,7 +179,7 @@ export class Frame {
   #describe() {
     const { parts, catalogue } = this;
     const { state, support, isPreview } = this.#marked || !this.#shown ? this.#wanted : this.#shown;
-    const { label } = catalogue.morphologies.find((m) => m.name === state.morphology);
+    const label = classLabel(catalogue, state);
     const { family } = modelOf(catalogue, state.model);
     const isOneOfTwo = this.#wanted.state.other !== null && catalogue.models.length > 1;
     setText(parts.class, isOneOfTwo ? `${label}, ${family}` : label);
@@ -191,7 +191,8 @@ export class Frame {
     setText(parts.support, isPreview ? `preview, ${words}` : words);
     const isOne = Object.values(state.values).filter((value) => value !== null).length === 1;
     const values = isOne ? "a value like this" : "values like these together";
-    const verdict = (!this.#marked && sentence?.(`${origin} ${inSentence(label)} galaxies`, values)) || "";
+    const only = inSentence(classLabel(catalogue, { ...state, second: null })); // whose galaxies the verdict is about
+    const verdict = (!this.#marked && sentence?.(`${origin} ${only} galaxies`, values)) || "";
     setText(parts.verdict, verdict || "\u00a0");
     parts.time.classList.toggle("past", Boolean(this.#marked));
     const name = `${label} galaxy, seed ${state.seed}`;

@@ -11,7 +11,7 @@ import { Failure, Lane, getCatalogue, getFile, getGalaxy, getJson } from "./requ
 import { Seeds } from "./seeds.js";
 import { drawSky } from "./sky.js";
 import {
-  address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, originOf, otherState, pinned, print, readAddress,
+  MOST_SECOND, address, besidesWords, classesOf, halfLight, initialState, modelOf, onSlider, originOf, otherState, pinned, print, readAddress,
   released, request, typical, valueAt, withModel, withMorphology,
 } from "./state.js";
 import { Sweep, filmOf } from "./sweep.js";
@@ -145,6 +145,7 @@ function render() {
   $("#csv").href = `api/catalogue.csv?${query}`;
 }
 
+const LEAN = 0.3; // share of a second class once one is chosen
 const MANY_CLASSES = 20; // more scroll in a field of their own, so that the attributes stay in sight
 
 /** Show the classes of the model; a single one is no choice. */
@@ -158,6 +159,28 @@ function showClasses() {
   }
   fieldset.hidden = classes.length < 2;
   renderChoice(fieldset, state.morphology);
+  showSecond(classes);
+}
+
+/** Show toward which other class the galaxy leans, of models that were trained on shares of classes. */
+function showSecond(classes) {
+  const [row, choice, slider] = [$("#second"), $("#second-class"), $("#second-share")];
+  row.hidden = classes.length < 2 || !modelOf(catalogue, state.model).mixes;
+  if (row.hidden) return;
+  const others = classes.filter((m) => m.name !== state.morphology);
+  const names = others.map((m) => m.name).join();
+  if (choice.dataset.names !== names) {
+    choice.replaceChildren(make("option", { value: "" }, "no other class"), ...others.map((m) => make("option", { value: m.name }, m.label)));
+    choice.dataset.names = names;
+  }
+  choice.value = state.second?.name ?? "";
+  slider.max = MOST_SECOND;
+  slider.disabled = !state.second;
+  const share = state.second?.share ?? 0;
+  if (Number(slider.value) !== share) slider.value = share;
+  const words = state.second ? `${Math.round(100 * share)} %` : "";
+  slider.setAttribute("aria-valuetext", words || "no other class");
+  setText($("#second-reading"), words);
 }
 
 /** Put the seed into its field, which an answer of the server must not do: somebody may be typing there. */
@@ -386,6 +409,10 @@ function onInput({ target }) {
     const isValid = target.value !== "" && target.checkValidity();
     judgeSeed(isValid);
     if (isValid) pull("seed", { seed: Number(target.value) });
+  } else if (target.id === "second-class") {
+    update({ second: target.value ? { name: target.value, share: state.second?.share ?? LEAN } : null });
+  } else if (target.id === "second-share") {
+    pull(target.id, { second: { ...state.second, share: Number(target.value) } });
   } else if (target.id === "sweep-attribute") {
     update({ sweep: target.value });
   }

@@ -2,6 +2,7 @@
 //
 // state = {
 //   model: "gan", morphology: "spiral", seed: 7,
+//   second: null,    a class that the galaxy is in part, of models that mix classes: {name: "elliptical", share: 0.3}
 //   values: {size: 0.12, redshift: null},   null: free, the server draws it from real galaxies
 //   other: null,     what B has in place of A's settings, as a query; null: nothing is compared
 //   sweep: "size",   attribute of the film strip
@@ -19,6 +20,21 @@ export const classesOf = (catalogue, id) => {
   const { classes } = modelOf(catalogue, id);
   return catalogue.morphologies.filter((m) => classes.includes(m.name));
 };
+
+/** Most that the share of a second class can be: the first one leads. */
+export const MOST_SECOND = 0.5;
+
+/** A class as the server is asked for it, by itself or with the share of a second one. */
+const asAsked = ({ morphology, second }) =>
+  second ? `${morphology}:${Number((1 - second.share).toFixed(3))},${second.name}:${Number(second.share.toFixed(3))}` : morphology;
+
+/** Label of the state's class, or of both that it mixes. */
+export function classLabel(catalogue, { morphology, second }) {
+  const { label } = catalogue.morphologies.find((m) => m.name === morphology);
+  if (!second) return label;
+  const other = catalogue.morphologies.find((m) => m.name === second.name);
+  return `${label} with ${Math.round(100 * second.share)} % ${inSentence(other.label)}`;
+}
 
 /**
  * Half-light ellipses asked and measured, in widths of the picture, null where there is none.
@@ -106,6 +122,7 @@ export function initialState(catalogue) {
   return {
     model: model.id,
     morphology,
+    second: null,
     seed: 0,
     values: Object.fromEntries(model.attributes.map((a) => [a.name, typical(a, morphology)])),
     other: null,
@@ -115,29 +132,30 @@ export function initialState(catalogue) {
   };
 }
 
-/** Change the class; sliders at the typical value of the old class move to that of the new one. */
+/** Change the class; sliders at the typical value of the old class move to that of the new one. A second class stays. */
 export function withMorphology(state, catalogue, morphology) {
   const values = { ...state.values };
   for (const a of modelOf(catalogue, state.model).attributes) {
     if (values[a.name] === typical(a, state.morphology)) values[a.name] = typical(a, morphology);
   }
-  return { morphology, values };
+  return { morphology, values, second: state.second?.name === morphology ? null : state.second };
 }
 
 /** Change the model; attributes that both have keep their values, and the class stays where both know it. */
 export function withModel(state, catalogue, id) {
-  const { attributes } = modelOf(catalogue, id);
+  const { attributes, mixes } = modelOf(catalogue, id);
   const classes = classesOf(catalogue, id).map((m) => m.name);
+  const second = mixes && classes.includes(state.second?.name) && classes.includes(state.morphology) ? state.second : null;
   const morphology = classes.includes(state.morphology) ? state.morphology : classes[0];
   const values = attributes.map((a) => [a.name, a.name in state.values ? state.values[a.name] : typical(a, morphology)]);
   const sweep = attributes.some((a) => a.name === state.sweep) ? state.sweep : attributes[0].name;
-  return { model: id, morphology, values: Object.fromEntries(values), sweep };
+  return { model: id, morphology, second, values: Object.fromEntries(values), sweep };
 }
 
 /** Parameters of the server's answers: what is set, and nothing that is free. */
 export function request(state, catalogue, extra = {}) {
   const model = modelOf(catalogue, state.model);
-  const query = new URLSearchParams({ morphology: state.morphology });
+  const query = new URLSearchParams({ morphology: asAsked(state) });
   for (const a of model.attributes) {
     if (state.values[a.name] !== null) query.set(a.name, write(a, state.values[a.name]));
   }
@@ -194,8 +212,11 @@ function overlay(state, query, catalogue, notes) {
   }
   const morphology = query.get("morphology");
   if (morphology !== null) {
-    if (classesOf(catalogue, next.model).some((m) => m.name === morphology)) next = { ...next, ...withMorphology(next, catalogue, morphology) };
-    else notes.push(`The link names the class ${morphology}, which is not here.`);
+    const known = classesOf(catalogue, next.model).map((m) => m.name);
+    const parts = known.includes(morphology) ? [[morphology, 1]] : sharesIn(morphology);
+    const strange = parts.find(([name]) => !known.includes(name));
+    if (strange) notes.push(`The link names the class ${strange[0]}, which is not here.`);
+    else next = { ...next, ...withMixture(next, catalogue, parts, notes) };
   }
   const seed = query.get("seed");
   if (seed !== null) {
@@ -214,6 +235,27 @@ function overlay(state, query, catalogue, notes) {
     }
   }
   return next;
+}
+
+/** Read the classes of a mixture with their shares, the largest first; what is none comes back as a class of that name. */
+function sharesIn(text) {
+  const parts = [...text.matchAll(/\s*(.+?)\s*:\s*(\d*\.?\d+)\s*(?:,|$)/g)].map(([, name, share]) => [name, Number(share)]);
+  const sum = parts.reduce((total, [, share]) => total + share, 0);
+  if (Math.abs(sum - 1) > 1e-3 || new Set(parts.map(([name]) => name)).size < parts.length) return [[text, 1]];
+  return parts.filter(([, share]) => share > 0).sort(([, one], [, other]) => other - one);
+}
+
+/** Change the class to the largest of a mixture, and lean it toward the next, if the model takes that. */
+function withMixture(state, catalogue, parts, notes) {
+  const [[first, most], next] = parts;
+  const changed = withMorphology({ ...state, second: null }, catalogue, first);
+  if (!next) return changed;
+  if (!modelOf(catalogue, state.model).mixes) {
+    notes.push(`The link mixes classes, and this model was trained on one class a galaxy: ${first} is taken.`);
+    return changed;
+  }
+  if (parts.length > 2) notes.push(`The link mixes ${parts.length} classes, and the page two: ${first} and ${next[0]} are taken.`);
+  return { ...changed, second: { name: next[0], share: next[1] / (most + next[1]) } };
 }
 
 /** Return the label of a class as it stands within a sentence: spiral, but SAb and E. */

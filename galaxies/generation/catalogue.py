@@ -22,6 +22,7 @@ from galaxies.compute.recorded_functions import finished, to_host
 from galaxies.datasets.population import VERDICTS
 from galaxies.generation.fits_files import ImageFacts, write_fits
 from galaxies.generation.provenance import file_stems, grid_texts, png_texts
+from galaxies.generation.request_values import SHARE
 from galaxies.generation.requests import Requests, RequestSequence
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.generation.spectrum_files import SpectrumOf, check_spectra, spectrum_of, warnings_about, write_spectrum
@@ -86,7 +87,7 @@ def catalogue_of(sampler: GalaxySampler, requests: Requests, values: Tensor, mea
     columns["morphology"] = names[requests.classes.numpy()]
     if requests.shares is not None:
         for name, share in zip(names, requests.shares.T.numpy(), strict=True):
-            columns[f"requested_share_{name}"] = share
+            columns[f"{SHARE}{name}"] = share
     for column, attribute in enumerate(sampler.attributes):
         columns[f"requested_{attribute.name}"] = values[:, column].numpy()
         if attribute.name in readings:

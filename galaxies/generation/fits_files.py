@@ -21,6 +21,7 @@ from torch import Tensor
 
 from config_physics import AB_ZERO_POINT, BAND_NAMES, Attribute, Config, attribute_of
 from galaxies.common.version import SOFTWARE, SYNTHETIC
+from galaxies.generation.request_values import SHARE
 from galaxies.images.fits_images import header_text
 from galaxies.images.stretch import NOISE_SOFTENING
 
@@ -132,6 +133,10 @@ def describe_galaxy(
     if date:
         header["DATE"] = (date, "when it was written (UTC)")
     header["MORPHOL"] = (header_text(row["morphology"]), "requested morphology")
+    of_classes = [str(column) for column in row.index if str(column).startswith(SHARE)]
+    for number, column in enumerate(of_classes, 1):
+        about = header_text(f"requested of {column.removeprefix(SHARE)}")
+        header[f"SHARE{number}"] = (float(f"{row[column]:.7g}"), about)
     header["SEED"] = (str(row["seed"]), "seed of this image")
     for number, attribute in enumerate((*attributes, *_measured_besides(row, attributes)), 1):
         header[f"ATTR{number}"] = (attribute.name, header_text(attribute.unit) or "dimensionless")

@@ -12,9 +12,10 @@ from config_physics import Attribute, Config, attribute_of
 from galaxies.common.version import SOFTWARE, SYNTHETIC
 from galaxies.datasets.layout import MOCK_SOURCE
 from galaxies.generation.fits_files import ImageFacts
-from galaxies.generation.request_values import POSITION_ANGLE
+from galaxies.generation.request_values import POSITION_ANGLE, SHARE, mixture_text
 from galaxies.generation.requests import Requests
 
+_NAMED = 3  # classes of a mixture that a name says, of the largest shares
 _LONGEST = 180  # characters of a name; file systems take 255 bytes, and its folder and ending count on some
 _NO_NAME = re.compile(r"[^A-Za-z0-9.+-]+")
 
@@ -22,6 +23,14 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9.+-]+")
 def is_mock_source(source: str | None) -> bool:
     """Tell whether a dataset, by its source, is of galaxies that nobody observed."""
     return (source or "").startswith(MOCK_SOURCE)
+
+
+def named_class(classes: Sequence[str], index: int, shares: Sequence[float] | None) -> str:
+    """Return how names of files say a class, or of a mixture those of the largest shares."""
+    if shares is None or max(shares) == 1:
+        return classes[index]
+    least = sorted(shares)[-_NAMED:][0]
+    return mixture_text(classes, [share if share >= least else 0.0 for share in shares], index)
 
 
 def file_stem(morphology: str, values: Mapping[str, float | None], seed: int, model: str) -> str:
@@ -44,7 +53,7 @@ def file_stems(requests: Requests, config: Config) -> list[str]:
     asked for; further galaxies of one name, however it is spelt, have a number behind it.
     """
     model, seen, stems = model_of(config), set[str](), []
-    angles = requests.position_angles
+    angles, mixed = requests.position_angles, requests.shares
     for row, seed in enumerate(requests.seeds):
         values: dict[str, float | None] = {
             name: None if math.isnan(value) or requests.drawn else value
@@ -52,7 +61,9 @@ def file_stems(requests: Requests, config: Config) -> list[str]:
         }
         if angles is not None and not math.isnan(angle := float(angles[row])):
             values[POSITION_ANGLE] = angle
-        stem = name = file_stem(config.classes[int(requests.classes[row])], values, int(seed), model)
+        shares = None if mixed is None else mixed[row].tolist()
+        chosen = named_class(config.classes, int(requests.classes[row]), shares)
+        stem = name = file_stem(chosen, values, int(seed), model)
         number = 1
         while name.lower() in seen:  # on many file systems two names that differ by capitals alone are one
             number += 1
@@ -86,6 +97,7 @@ def png_texts(row: pd.Series, attributes: Sequence[Attribute], facts: ImageFacts
     """
     texts = _texts_of_all(f"Synthetic galaxy: {row['morphology']}, seed {row['seed']}", facts, date) | {
         "Class": str(row["morphology"]),
+        "Shares of classes": _shares_in(row),
         "Seed": str(row["seed"]),
         "Set by user": str(row.get("set_by_user", "")),
     }
@@ -102,6 +114,14 @@ def png_texts(row: pd.Series, attributes: Sequence[Attribute], facts: ImageFacts
                 texts[f"{kind} {name}"] = f"{value:.6g}{unit}"
     texts |= {"Flag of measurement": str(row["flag"]), "Support": str(row["support"])}
     return {keyword: text for keyword, text in texts.items() if text}
+
+
+def _shares_in(row: pd.Series) -> str:
+    """Return the shares of classes in a row of a catalogue as they are asked for, empty where none are."""
+    shares = {str(c).removeprefix(SHARE): float(row[c]) for c in row.index if str(c).startswith(SHARE)}
+    if not shares:
+        return ""
+    return mixture_text(list(shares), list(shares.values()), list(shares).index(str(row["morphology"])))
 
 
 def grid_texts(count: int, facts: ImageFacts) -> dict[str, str]:

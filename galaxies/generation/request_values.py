@@ -15,6 +15,7 @@ from config_physics import MORPHOLOGY_NAMES, Attribute, attribute_of, attribute_
 from galaxies.common.errors import UserError, shown
 from galaxies.common.parsing import MAX_IMAGES, MAX_SEED, NUMBER_FORM, WHOLE_FORM
 
+SHARE = "requested_share_"  # before the name of a class, in columns of catalogues
 POSITION_ANGLE = "position_angle"  # beside the attributes: no network is told of it
 _SHARE = re.compile(r"\s*(.+?)\s*:\s*([0-9]*\.?[0-9]+)\s*(?:,|$)")  # of a class in a mixture
 _SHARES_OFF = 1e-3  # by which shares may miss 1, as thirds that are rounded do
@@ -135,7 +136,8 @@ def class_shares(value: Any, classes: Sequence[str] = MORPHOLOGY_NAMES) -> tuple
     Parameters
     ----------
     value : str
-        A class by its name; or classes with their shares, such as ``spiral:0.7,elliptical:0.3``, of sum 1.
+        A class by its name; or classes with their shares, such as ``spiral:0.7,elliptical:0.3``, of sum 1. Of equal
+        shares that of the class that is named first counts as the largest.
     classes : sequence of str
 
     Raises
@@ -149,19 +151,35 @@ def class_shares(value: Any, classes: Sequence[str] = MORPHOLOGY_NAMES) -> tuple
         return class_index(value, classes), None
     allowed = "shares of the classes that add up to 1"
     shares = [0.0] * len(classes)
-    seen = set()
+    named: list[int] = []
     for name, share in parts:
         index = class_index(name, classes)
-        if index in seen:
+        if index in named:
             raise RequestError(f"morphology {shown(text)} names {classes[index]} twice", "morphology", allowed)
-        seen.add(index)
+        named.append(index)
         shares[index] = float(share)
     if _SHARE.sub("", text).strip() or abs(sum(shares) - 1) > _SHARES_OFF:
         why = "it is no list such as spiral:0.7,elliptical:0.3"
         if not _SHARE.sub("", text).strip():
             why = f"its shares add up to {sum(shares):g} and not to 1"
         raise RequestError(f"morphology {shown(text)}: {why}", "morphology", allowed)
-    return shares.index(max(shares)), [share / sum(shares) for share in shares]
+    return max(named, key=shares.__getitem__), [share / sum(shares) for share in shares]
+
+
+def mixture_text(classes: Sequence[str], shares: Sequence[float], first: int) -> str:
+    """Write shares (K) of classes as `class_shares` reads them: the class `first`, then the largest share first."""
+    order = sorted((k for k, share in enumerate(shares) if share > 0), key=lambda k: (k != first, -shares[k]))
+    return ",".join(f"{classes[k]}:{f'{shares[k]:.6f}'.rstrip('0').rstrip('.')}" for k in order)
+
+
+def mixture_refused(classes: Sequence[str]) -> RequestError:
+    """Return what is said of a mixture where the generator was told one class a galaxy."""
+    return RequestError(
+        "morphology is a mixture of classes, and this checkpoint was trained on one class a galaxy (without "
+        "--soft-classes): ask for one",
+        "morphology",
+        ", ".join(classes),
+    )
 
 
 def seed_value(value: Any) -> int:

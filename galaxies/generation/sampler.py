@@ -34,7 +34,14 @@ from galaxies.generation.build import (
 from galaxies.generation.exact_kernels import exactly
 from galaxies.generation.fits_files import ImageFacts
 from galaxies.generation.flux_measuring import FluxMeasurer
-from galaxies.generation.request_values import POSITION_ANGLE, RequestError, attribute_value, class_index, seed_value
+from galaxies.generation.request_values import (
+    POSITION_ANGLE,
+    RequestError,
+    attribute_value,
+    class_index,
+    mixture_refused,
+    seed_value,
+)
 from galaxies.generation.solvers import Solver
 from galaxies.images.composites import pictures_of_run
 from galaxies.networks.layers import ImageGenerator
@@ -297,12 +304,7 @@ class GalaxySampler:
             If it was trained without `Config.soft_classes`.
         """
         if not self.config.soft_classes:
-            raise RequestError(
-                "morphology is a mixture of classes, and this checkpoint was trained on one class a galaxy (without "
-                "--soft-classes): ask for one",
-                "morphology",
-                ", ".join(self.config.classes),
-            )
+            raise mixture_refused(self.config.classes)
 
     def generate(
         self,
@@ -310,6 +312,7 @@ class GalaxySampler:
         values: Tensor,
         seeds: Sequence[int] | np.ndarray,
         position_angles: Tensor | None = None,
+        shares: Tensor | None = None,
     ) -> Tensor:
         """Generate one image for each request.
 
@@ -323,6 +326,8 @@ class GalaxySampler:
         position_angles : Tensor, (N,), float32, optional
             Of the major axes, degrees from +x towards +y, NaN where the seed decides. The galaxies are the same ones at
             any angle.
+        shares : Tensor, (N, K), float32, optional
+            Of the classes, of sum 1, which then count instead of `classes`; see `check_mixes`.
 
         Returns
         -------
@@ -334,7 +339,7 @@ class GalaxySampler:
         UserError
             If a class, a value or a seed is none, as the command line would say it.
         """
-        return self._in_blocks(classes, values, seeds, position_angles, light=False)
+        return self._in_blocks(classes, values, seeds, position_angles, shares, light=False)
 
     def light(
         self,
@@ -342,6 +347,7 @@ class GalaxySampler:
         values: Tensor,
         seeds: Sequence[int] | np.ndarray,
         position_angles: Tensor | None = None,
+        shares: Tensor | None = None,
     ) -> Tensor:
         """Return the light of the galaxies that `generate` shows, as it is before a telescope.
 
@@ -358,7 +364,7 @@ class GalaxySampler:
             As `generate` does, and if the generator paints what a telescope shows, and no light.
         """
         self.check_light()
-        return self._in_blocks(classes, values, seeds, position_angles, light=True)
+        return self._in_blocks(classes, values, seeds, position_angles, shares, light=True)
 
     def _in_blocks(
         self,
@@ -366,18 +372,20 @@ class GalaxySampler:
         values: Tensor,
         seeds: Sequence[int] | np.ndarray,
         position_angles: Tensor | None,
+        shares: Tensor | None,
         light: bool,
     ) -> Tensor:
         """Do as `generate` or `light`: an accelerator keeps no more than a block or two at a time."""
         self._check(classes, values, seeds)
         count = len(classes)
         if count <= self.block or self.blocks_ahead == 0:
-            return self.draw(classes, values, seeds, position_angles, light).cpu()
+            return self.draw(classes, values, seeds, position_angles, light, shares).cpu()
         blocks = [slice(start, start + self.block) for start in range(0, count, self.block)]
         angles = [None if position_angles is None else position_angles[rows] for rows in blocks]
+        mixed = [None if shares is None else shares[rows] for rows in blocks]
         begun = (
-            to_host(self.draw(classes[rows], values[rows], seeds[rows], some, light))
-            for rows, some in zip(blocks, angles, strict=True)
+            to_host(self.draw(classes[rows], values[rows], seeds[rows], some, light, mixture))
+            for rows, some, mixture in zip(blocks, angles, mixed, strict=True)
         )
         images = self._empty(count, torch.device("cpu"), light)
         for rows, (part,) in zip(blocks, finished(begun, self.blocks_ahead), strict=True):

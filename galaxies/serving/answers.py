@@ -107,6 +107,7 @@ class ModelFacts(Answer):
     wavelengths: list[float] = Field(description="Of the bands, nm; empty of a display, and where one is unknown.")
     composite: list[list[int]] = Field(description="Of which planes red, green and blue of its pictures are the mean.")
     classes: list[str] = Field(description="Names of the classes that it knows, among the morphologies.")
+    mixes: bool = Field(description="Whether it was trained on shares of classes, and takes mixtures of them.")
     pixel_scale: float | None = Field(description="Arcsec a pixel of flux, null of a display.")
     light_pixel_scale: float | None = Field(description="The same of the light that telescopes observe; null of none.")
     training_data: TrainingData
@@ -220,6 +221,9 @@ class Tile(Answer):
     notes: list[str] = Field(description="Sentences on what is not like real galaxies.")
     besides: dict[str, float | None] | None = Field(
         default=None, description="Of flux: what else photometry measures, by name, in the units of such attributes."
+    )
+    shares: dict[str, float] | None = Field(
+        default=None, description="Of the classes that a mixture was asked for of; morphology is that of the largest."
     )
     ellipse: EllipseFacts | None = Field(
         description="Ellipse about the measured centroid, of the measured shape, that holds half of the light; null "

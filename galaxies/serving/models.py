@@ -123,6 +123,7 @@ class ServedModel:
             wavelengths=self._wavelengths(),
             composite=self._composite(),
             classes=list(sampler.config.classes),
+            mixes=sampler.config.soft_classes,
             pixel_scale=sampler.config.pixel_scale or None,
             light_pixel_scale=sampler.light_pixel_scale if sampler.config.observes else None,
             training_data=self._training_data(),

@@ -34,8 +34,9 @@ from galaxies.generation.request_values import (
     RequestError,
     attribute_value,
     check_known,
-    class_index,
+    class_shares,
     given_twice,
+    mixture_refused,
     seed_value,
     whole_value,
 )
@@ -53,6 +54,7 @@ SOLVER_STEPS = (1, 16)  # of a preview
 EXPOSURES = (1, 10_000_000)  # seconds before a telescope
 LONGEST_QUERY = 2000  # characters
 FAMILIES = {"gan": "GAN", "diffusion": "diffusion"}  # of models, by id, in the order of preference
+_MIXTURE = r"^.+:[0-9]*\.?[0-9]+$"  # of classes, in the words of OpenAPI
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -70,6 +72,8 @@ class GalaxyQuery:
     seed : int
     others : tuple of float or None, or None
         Values for what was not set, None for those that stay unknown; None if they are to be drawn.
+    shares : tuple of float, or None
+        Of the model's classes, of sum 1, where a mixture is asked for; `class_index` has that of the largest.
     solver_steps : int or None
         Of a preview by a diffusion model; None for the picture itself.
     seen_by : tuple of str and int or None, or None
@@ -83,6 +87,7 @@ class GalaxyQuery:
     values: tuple[float | None, ...]
     seed: int
     others: tuple[float | None, ...] | None = None
+    shares: tuple[float, ...] | None = None
     solver_steps: int | None = None
     seen_by: tuple[str, int | None] | None = None
     as_light: bool = False
@@ -134,10 +139,14 @@ Parameters = TypeVar("Parameters", bound="GalaxyParameters | SkyParameters")
 
 
 class Served(NamedTuple):
-    """What a model that is served can be asked for: its attributes, and the names of its classes by their index."""
+    """What a model that is served can be asked for.
+
+    attributes: those that it knows. classes: their names by their index. mixes: whether it takes shares of classes.
+    """
 
     attributes: tuple[Attribute, ...]
     classes: tuple[str, ...]
+    mixes: bool = False
 
 
 Models = Mapping[str, Served]  # by id
@@ -173,21 +182,28 @@ def kind_for(kind: type[Parameters], models: Models) -> type[Parameters]:
         return kind
     others = _others(models)
     classes = list(dict.fromkeys(name for served in models.values() for name in served.classes))
-    if not others and set(classes) <= set(MORPHOLOGY_NAMES):
+    mixing = [served for served in models.values() if served.mixes and len(served.classes) > 1]
+    if not others and not mixing and set(classes) <= set(MORPHOLOGY_NAMES):
         return kind
     fields = _fields(others.values())
     about = kind.model_fields["morphology"].description
-    choice: JsonDict = {"enum": [*classes]}
+    names: JsonDict = {"enum": [*classes]}
+    choice: JsonDict = names
+    if mixing:
+        one, other = mixing[0].classes[:2]
+        mixture = f"{one}:0.7,{other}:0.3"
+        about = f"{about} Of models that were trained on shares of classes also a mixture, such as {mixture}, of sum 1."
+        choice = {"oneOf": [names, {"pattern": _MIXTURE}]}
     fields["morphology"] = (
         Annotated[str, Field(min_length=1)],
         Field(description=about, examples=classes[:1], json_schema_extra=choice),
     )
     if sweep := kind.model_fields.get("sweep"):
-        names: JsonDict = {"enum": [*ATTRIBUTES, *others]}
+        swept: JsonDict = {"enum": [*ATTRIBUTES, *others]}
         example = [a.name for served in models.values() for a in served.attributes][:1]
         fields["sweep"] = (
             str | None,
-            Field(default=None, description=sweep.description, examples=example, json_schema_extra=names),
+            Field(default=None, description=sweep.description, examples=example, json_schema_extra=swept),
         )
     return create_model(kind.__name__, __base__=kind, __module__=kind.__module__, **fields)
 
@@ -222,7 +238,8 @@ class GalaxyParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    morphology: Annotated[str, _read_by(lambda text: MORPHOLOGY_NAMES[class_index(text)])] = Field(
+    # What it may be is checked in `_suits_the_model`, for that is another one for each model.
+    morphology: Annotated[str, Field(min_length=1)] = Field(
         description="Class of the galaxy.",
         examples=[MORPHOLOGY_NAMES[0]],
         json_schema_extra={"enum": list(MORPHOLOGY_NAMES)},
@@ -250,13 +267,18 @@ class GalaxyParameters(BaseModel):
         )
         morphology = given.get("morphology")
         if morphology and isinstance(morphology, str):
-            given = {**given, "morphology": served.classes[class_index(morphology, served.classes)]}
+            index, shares = class_shares(morphology, served.classes)
+            if shares is not None and not served.mixes:
+                raise mixture_refused(served.classes)
+            if shares is None:
+                given = {**given, "morphology": served.classes[index]}
         return given
 
     def galaxy(self, served: Served) -> GalaxyQuery:
         """Return which galaxy is wanted from a model."""
         values = tuple(getattr(self, attribute.name) for attribute in served.attributes)
-        return GalaxyQuery(self.model, served.classes.index(self.morphology), values, self.seed)
+        index, shares = class_shares(self.morphology, served.classes)
+        return GalaxyQuery(self.model, index, values, self.seed, shares=None if shares is None else tuple(shares))
 
 
 class PictureParameters(GalaxyParameters):
@@ -467,11 +489,10 @@ def _refusal(
             attribute_value(others.get(name, name), value)
         elif "minimum" in schema:
             whole_value(name, value, schema["minimum"], schema["maximum"])
-        elif name == "morphology" and value is not None:
-            class_index(value)
     except RequestError as refused:
         return refused
-    allowed = ", ".join(map(str, schema["enum"]))
+    choices = schema["enum"] if "enum" in schema else schema["oneOf"][0]["enum"]
+    allowed = ", ".join(map(str, choices))
     return RequestError(
         f"{name} is {'missing' if value is None else shown(value)}: choose one of {allowed}", name, allowed
     )
@@ -494,6 +515,8 @@ def parameters_of(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
     for name, described in whole["properties"].items():
         alternatives = described.pop("anyOf", [{}])  # a value, or that there is none, which nobody can send
         schema = {**alternatives[0], **described}
+        if "enum" in schema or "oneOf" in schema:
+            schema.pop("minLength", None)
         if schema.get("default") in (None, ""):
             schema.pop("default", None)
         del schema["title"]

@@ -205,8 +205,10 @@ def nearest(service: GalaxyService, asked: GalaxyParameters) -> Response:
     real = _services().real
     if real is None:
         return answer(Neighbours(galaxies=[]))
-    values = zip(service.attributes, asked.galaxy(service.served).values, strict=True)
-    found = real.nearest(asked.morphology, {a.name: value for a, value in values if value is not None})
+    query = asked.galaxy(service.served)
+    values = zip(service.attributes, query.values, strict=True)
+    given = {a.name: value for a, value in values if value is not None}
+    found = real.nearest(service.served.classes[query.class_index], given)
     return answer(Neighbours(galaxies=[real.facts(neighbour) for neighbour in found]))
 
 

@@ -26,7 +26,7 @@ from galaxies.generation.build import chunk_size
 from galaxies.generation.catalogue import catalogue_of
 from galaxies.generation.fits_files import write_fits
 from galaxies.generation.observed import ObservedSampler
-from galaxies.generation.provenance import file_stem, png_texts
+from galaxies.generation.provenance import file_stem, named_class, png_texts
 from galaxies.generation.request_values import RequestError
 from galaxies.generation.requests import Requests
 from galaxies.images.grids import text_chunks, to_picture
@@ -129,7 +129,7 @@ class GalaxyService:
     def __init__(self, model: ServedModel, most_requests: int) -> None:
         self.model, self.sampler, self.attributes = model, model.sampler, model.sampler.attributes
         config = self.sampler.config
-        self.served = Served(self.attributes, config.classes)
+        self.served = Served(self.attributes, config.classes, config.soft_classes)
         self.flag_bits = photometry.LIGHT_FLAG_BITS if config.kind == "flux" else photometry.FLAG_BITS
         self.fingerprint = model.fingerprint()
         self._kept: BoundedCache[Galaxy] = BoundedCache(_GALAXY_BYTES)
@@ -196,7 +196,9 @@ class GalaxyService:
             wanted = torch.tensor([q.wanted for q in missing])
             complete = torch.tensor([[q.others is not None] for q in missing])
             values = torch.where(complete, wanted, self.sampler.complete_all(classes, wanted, seeds))
-            pictures = self._images(classes, values, seeds, [(q.solver_steps, q.seen_by, q.as_light) for q in missing])
+            shares = self._shares(missing) if any(q.shares is not None for q in missing) else None
+            ways = [(q.solver_steps, q.seen_by, q.as_light) for q in missing]
+            pictures = self._images(classes, values, seeds, ways, shares)
             # Copies: a galaxy that is kept must not keep all of its batch.
             drawn = [Galaxy(image.clone(), value.clone()) for image, value in zip(pictures, values, strict=True)]
             galaxies |= dict(zip(missing, drawn, strict=True))
@@ -209,6 +211,11 @@ class GalaxyService:
             if not query.as_light:  # which is large, and of use to one tile of a sky
                 self._kept.put(query, galaxy, galaxy.image.nbytes + 4096)
         return [galaxies[query] for query, _ in items]
+
+    def _shares(self, queries: Sequence[GalaxyQuery]) -> Tensor:
+        """Return the shares (N, K) of the classes that are asked for; a class by itself has all."""
+        whole = torch.eye(len(self.served.classes))
+        return torch.stack([whole[q.class_index] if q.shares is None else torch.tensor(q.shares) for q in queries])
 
     def previewed(self, query: GalaxyQuery, steps: int | None) -> GalaxyQuery:
         """Return the query of a preview in so many steps, or the query itself of a model that has none."""
@@ -249,6 +256,7 @@ class GalaxyService:
         values: Tensor,
         seeds: list[int],
         ways: Sequence[tuple[int | None, tuple[str, int | None] | None, bool]],
+        shares: Tensor | None,
     ) -> list[Tensor]:
         """Draw images: of previews in their number of steps, what surveys see through their telescopes, or light."""
         images: dict[int, Tensor] = {}
@@ -260,7 +268,8 @@ class GalaxyService:
                 sampler = copy(self.sampler)
                 sampler.solver = replace(sampler.solver, name="ddim", num_steps=number)
             draw = sampler.light if as_light else sampler.generate
-            drawn = draw(classes[rows], values[rows], [seeds[row] for row in rows])
+            mixed = {} if shares is None else {"shares": shares[rows]}
+            drawn = draw(classes[rows], values[rows], [seeds[row] for row in rows], **mixed)
             images |= dict(zip(rows, drawn, strict=True))
         return [images[row] for row in range(len(ways))]
 
@@ -291,11 +300,14 @@ class GalaxyService:
         # In a sweep what is not set is held all the same.
         notes = self.sampler.unsupported(query.class_index, torch.tensor(query.wanted).double())
         meanings = [text for bit, text in self.flag_bits.items() if flag & bit]
-        besides = {}
+        besides: dict[str, Any] = {}
         if self.sampler.config.kind == "flux":
             others = {n: v for n, v in galaxy.measured.values.items() if n not in attributes and n not in PLACES}
             known = {name: float(value[0]) for name, value in others.items()}
             besides["besides"] = {n: rounded(v) if seen and math.isfinite(v) else None for n, v in known.items()}
+        if query.shares is not None:
+            of_classes = zip(self.served.classes, query.shares, strict=True)
+            besides["shares"] = {name: rounded(share) for name, share in of_classes if share > 0}
         return Tile(
             **besides,
             morphology=self.served.classes[query.class_index],
@@ -341,7 +353,8 @@ class GalaxyService:
 
     def catalogue(self, query: GalaxyQuery, galaxy: Galaxy) -> pd.DataFrame:
         """Return the catalogue of one measured galaxy."""
-        request = Requests(torch.tensor([query.class_index]), self._given(query), [query.seed])
+        shares = None if query.shares is None else self._shares([query])
+        request = Requests(torch.tensor([query.class_index]), self._given(query), [query.seed], shares=shares)
         return catalogue_of(self.sampler, request, galaxy.values[None], galaxy.measured)
 
     def fits(self, query: GalaxyQuery, galaxy: Galaxy) -> bytes:
@@ -360,7 +373,8 @@ class GalaxyService:
     def file_name(self, query: GalaxyQuery, ending: str) -> str:
         """Return how a file of a galaxy is called, by what was asked for."""
         values = {attribute.name: value for attribute, value in zip(self.attributes, query.values, strict=True)}
-        return f"{file_stem(self.served.classes[query.class_index], values, query.seed, query.model)}.{ending}"
+        chosen = named_class(self.served.classes, query.class_index, query.shares)
+        return f"{file_stem(chosen, values, query.seed, query.model)}.{ending}"
 
     def sheet(
         self, galaxies: Sequence[Galaxy], pixels: int, num_columns: int = 1, texts: Mapping[str, str] | None = None

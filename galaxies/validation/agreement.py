@@ -33,7 +33,8 @@ def generate_all(sampler: GalaxySampler, requests: Requests, title: str) -> Tens
     from tqdm import tqdm
 
     blocks = tqdm(requests.blocks(_BLOCK), title, -(-len(requests) // _BLOCK), unit=" blocks", leave=False)
-    return torch.cat([sampler.generate(block.classes, block.values, block.seeds) for block in blocks])
+    asked = ((block, {} if block.shares is None else {"shares": block.shares}) for block in blocks)
+    return torch.cat([sampler.generate(block.classes, block.values, block.seeds, **more) for block, more in asked])
 
 
 def unsupported_share(sampler: GalaxySampler, requests: Requests) -> float:
