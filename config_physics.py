@@ -629,6 +629,12 @@ class Config:
         "", "file of torchvision's weights of VGG-16", family="GAN", needs={"perceptual": ("vgg16",)}
     )
     ema_decay: float = setting(0.999, "decay a step of the averaged generator (0: no averaging)", low=0.0, high=0.99999)
+    average_snapshots: int = setting(
+        0,
+        "times that two more averages of the generator are kept in the run's folder, evenly spaced, of which "
+        "evaluate.py average makes one of any length afterwards (0: none)",
+        high=1000,
+    )
     on_nan: str = setting(
         "recover",
         "when a loss or gradient is not finite: leave that update out, and halve the network's step size after three "

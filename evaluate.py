@@ -7,14 +7,15 @@
     python evaluate.py measure cube.fits --psf psf.fits --zero-point 22.5 --out magnitudes.csv
     python evaluate.py validate --data data/gz2
     python evaluate.py augmentation --checkpoint checkpoints/first/latest.pt --data data/gz2 --rare merger
+    python evaluate.py average --checkpoint checkpoints/first/latest.pt --data data/gz2 --out averaged.pt
     python evaluate.py field fields/lsst --compare-exposures 30,300,3000 --out reports/lsst
 
 `report` writes report.html, which needs nothing else to be read, report.json with every number, and the plots as PNG.
 `compare` lays the main figures of several reports side by side. `sets` holds sets of any origin, such as a simulation's
 pictures or another generator's, against a prepared dataset. `measure` measures pictures of any origin. `validate`
 checks that the distances which the report relies on grow when real galaxies are damaged. `augmentation` tries whether
-generated galaxies help a classifier that knows few real ones of a rare class. `field` says what of a mock field is
-found, and how deep to go for more.
+generated galaxies help a classifier that knows few real ones of a rare class. `average` chooses, after a training,
+how long the generator's weights are averaged. `field` says what of a mock field is found, and how deep to go for more.
 """
 
 from __future__ import annotations
@@ -67,6 +68,13 @@ Sources are detected with sep in the reference band and matched to the true ones
 against magnitude and size, photometric bias and scatter, the blended part, and shape noise, with their errors; with
 --out as JSON, as a CSV table, as a page and as plots. --compare-exposures draws new noise for other depths and finds
 the exposure at which nine of ten bright galaxies have their morphology measured; docs/surveys.md tells what that means.
+"""
+_AVERAGE = """Choose how long the weights of a generator are averaged, after its training.
+
+A run with --average-snapshots keeps two averages of the generator's weights at some steps, of which an average of any
+length can be made (Karras et al. 2024, arXiv:2312.02696). The same galaxies are drawn with each length, like those of
+the dataset's judge split, and compared with these: measured statistics and features, as multiples of the distance of
+real from real. With --out the best one is written as a checkpoint, to draw with, to report on and to release.
 """
 _SETS = """Hold sets of galaxies of any origin against the test galaxies of a prepared dataset.
 
@@ -218,6 +226,32 @@ def _parser() -> Parser:
     )
     rare.add_argument("--out", type=Path, metavar="JSON", help="also write the result to this file")
     rare.set_defaults(run=_augmentation)
+
+    average = parsers.add_parser(
+        "average", help="choose how long a generator's weights are averaged", description=_AVERAGE
+    )
+    average.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="latest.pt of a run with snapshots of averages"
+    )
+    _add_data(average)
+    average.add_argument(
+        "--lengths",
+        type=_lengths,
+        default=(0.025, 0.05, 0.1, 0.15, 0.2),
+        metavar="X,X",
+        help="relative lengths to try, 0.01 to 0.25: spread of the averaged steps (standard deviation), as part of the "
+        "training (default: 0.025,0.05,0.1,0.15,0.2)",
+    )
+    average.add_argument(
+        "--count",
+        type=whole_number(20, _MOST_IMAGES),
+        default=600,
+        metavar="N",
+        help="galaxies to draw with each average (default: 600)",
+    )
+    average.add_argument("--out", type=Path, metavar="PT", help="also write a checkpoint that draws with the best one")
+    add_solver_options(average)
+    average.set_defaults(run=_average)
 
     field = parsers.add_parser("field", help="say what of a mock field is found", description=_FIELD)
     field.add_argument("field", type=Path, metavar="DIR", help="folder of a mock field, by observe.py field")
@@ -382,6 +416,11 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(whole_number(1, 1_000_000)(word) for word in text.split(","))
 
 
+def _lengths(text: str) -> tuple[float, ...]:
+    read = number_between(0.01, 0.25)
+    return tuple(dict.fromkeys(read(word) for word in text.split(",")))
+
+
 def _report(options: argparse.Namespace) -> None:
     need_packages(*_NEEDED, *(_FOR_STATMORPH if options.statmorph else ()))
     commands.report(
@@ -447,6 +486,20 @@ def _augmentation(options: argparse.Namespace) -> None:
         options.steps,
         options.seed,
         options.device,
+        options.out,
+    )
+
+
+def _average(options: argparse.Namespace) -> None:
+    need_packages(*_NEEDED)
+    commands.average(
+        options.checkpoint,
+        options.data,
+        options.lengths,
+        options.count,
+        options.seed,
+        options.device,
+        solver_settings(options),
         options.out,
     )
 

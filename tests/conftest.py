@@ -51,6 +51,7 @@ MODERN = {
     "label_jitter": 0.05,
     "free_requests": 0.25,
     "perceptual_weight": 0.1,
+    "average_snapshots": 2,
 }
 
 

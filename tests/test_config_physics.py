@@ -311,6 +311,7 @@ PAPER = {
     "perceptual": "predictor",
     "vgg_weights": "",
     "ema_decay": 0.0,
+    "average_snapshots": 0,
     "on_nan": "recover",
     "augment": False,
     "balanced": False,

@@ -144,6 +144,7 @@ FILES = {
     "compare": Writer(evaluate.main, "compare {r} --out {out}"),
     "validate": Writer(evaluate.main, "validate --data {d} --device cpu --out {out}"),
     "augmentation": Writer(evaluate.main, "augmentation --checkpoint {c} --data {d} --device cpu --out {out}"),
+    "average": Writer(evaluate.main, "average --checkpoint {c} --data {d} --device cpu --out {out}"),
     "widths": Writer(widths.main, "--data {d} --out {out}"),
     "noise_schedules": Writer(noise_schedules.main, "--document {c} --default {c} --out {out}"),
 }
@@ -254,6 +255,7 @@ def test_a_file_of_the_users_is_not_written_over(work, inputs, name):
         (evaluate.main, "measure a.png --out d/catalogue.csv", "d/catalogue.csv"),
         (evaluate.main, "validate --data d --device cpu --out d/manifest.json", "d/manifest.json"),
         (evaluate.main, "augmentation --checkpoint c.pt --data d --out c.pt", "c.pt"),
+        (evaluate.main, "average --checkpoint c.pt --data d --out c.pt", "c.pt"),
         (prepare_data.main, "labelled --images a.png --labels d/catalogue.csv --out d --overwrite", "d/catalogue.csv"),
         (prepare_data.main, "labelled --images d --labels l.csv --out d --overwrite", "d/catalogue.csv"),
         (prepare_data.main, "join --inputs d d --out d --overwrite", "d/images.npy"),

@@ -168,7 +168,14 @@ GALAXY_ZOO = Kind(
 )
 RUN = Kind(
     "a run",
-    ("latest.pt", "previous.pt", "damaged.pt", "epoch_[0-9][0-9][0-9][0-9].pt", "metrics.jsonl"),
+    (
+        "latest.pt",
+        "previous.pt",
+        "damaged.pt",
+        "epoch_[0-9][0-9][0-9][0-9].pt",
+        "average_[0-9]*.safetensors",
+        "metrics.jsonl",
+    ),
     _is_run,
 )
 SAMPLE_GRIDS = Kind(

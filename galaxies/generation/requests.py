@@ -289,9 +289,11 @@ def names_of(attributes: Sequence[str | Attribute]) -> list[str]:
     return [one if isinstance(one, str) else one.name for one in attributes]
 
 
-def requests_like_test(data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int) -> Requests:
-    """Ask for the classes and attributes of the test galaxies, each about equally often; unknown stays unknown."""
-    rows = data.rows("test")
+def requests_like_test(
+    data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int, split: str = "test"
+) -> Requests:
+    """Ask for the classes and attributes of a split's galaxies, each about equally often; unknown stays unknown."""
+    rows = data.rows(split)
     rng = np.random.default_rng([seed, 1])
     rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
     chosen = np.concatenate(rounds)[:count]

@@ -214,7 +214,9 @@ def _to_9(content: Content) -> Content:
 
 
 def _to_10(content: Content) -> Content:
-    return add_setting(content, "detail_stages", False)
+    for name, value in (("detail_stages", False), ("average_snapshots", 0)):
+        content = add_setting(content, name, value)
+    return content
 
 
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {

@@ -25,7 +25,7 @@ PREVIOUS, DAMAGED = "previous.pt", "damaged.pt"
 _EPOCHS = "epoch_[0-9]*.pt"
 # Of a file of a run while it is written; earlier commits left the number of the process out.
 _TEMPORARY = re.compile(
-    r"\.((latest|previous|damaged|epoch_[0-9]+)\.pt|metrics\.jsonl|(epoch_[0-9]+|curves)\.png)(\.[0-9]+)?\.tmp"
+    r"\.((latest|previous|damaged|epoch_[0-9]+)\.pt|average_[0-9]+\.safetensors|metrics\.jsonl|(epoch_[0-9]+|curves)\.png)(\.[0-9]+)?\.tmp"
 )
 _KEEP_EVERY, _KEEP_LAST = 10, 3  # epochs whose checkpoints stay, and how many of the last ones do
 _LOG_LINE = 2000  # bytes of an epoch's record in a checkpoint, at most
@@ -189,12 +189,13 @@ def check_space(config: Config, state: dict[str, Any], checkpoints: Path, sample
     # Beside those that stay: latest.pt, previous.pt and the one that is being written.
     copies = len(kept_epochs(written)) + 3
     weights = sum(tensor.nbytes for network in state["networks"].values() for tensor in network.values())
-    # The weights, Adam's two numbers for each and the average; what there is of a galaxy, and of an epoch.
-    checkpoint = 4 * weights + 50 * state["provenance"]["count"] + _LOG_LINE * config.epochs + 300_000
+    # The weights, Adam's two numbers for each and the averages; what there is of a galaxy, and of an epoch.
+    kept = config.average_snapshots * weights  # two averages each, in half precision
+    checkpoint = (6 if kept else 4) * weights + 50 * state["provenance"]["count"] + _LOG_LINE * config.epochs + 300_000
     # Eight pictures of three bytes a pixel for each class and each attribute, before compression.
     grid = 3 * 8 * (len(config.classes) + len(config.attributes)) * (max(128, config.image_size) + 30) ** 2
     needed: dict[int, tuple[Path, int]] = {}  # by disk
-    for folder, size in ((checkpoints, copies * checkpoint), (samples, len(written) * grid)):
+    for folder, size in ((checkpoints, copies * checkpoint + kept), (samples, len(written) * grid)):
         existing, _ = free_space(folder.resolve())
         disk = existing.stat().st_dev
         needed[disk] = existing, size + needed.get(disk, (existing, 0))[1]

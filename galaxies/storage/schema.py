@@ -32,6 +32,7 @@ from galaxies.common.schema import (
     text,
     whole,
 )
+from galaxies.storage.power_averages import KEPT_LENGTHS, averaged_parts
 from gan_model import build_discriminator, build_gan_generator
 from physics_model import build_predictor
 
@@ -295,9 +296,20 @@ def _training(state: dict[str, Any], config: Config, networks: Mapping[str, nn.M
     if not config.diffusion and config.augment_discriminator != "none":
         chance, sign = tensor(torch.float32, (), 0, 1), tensor(torch.float32, (), -1, 1)
         checks["augmentation"] = entries({"probability": chance, "mean_sign": sign}, others=False)
+    if config.average_snapshots:
+        checks["power_averages"] = _power_averages(networks["generator"])
     if config.perceptual_weight and config.perceptual == "vgg16":
         checks["vgg_sha256"] = _printable(64)
     return checks
+
+
+def _power_averages(network: nn.Module) -> Check:
+    """Return the check of the averages that forget by a power of time."""
+    checks: dict[str, Check] = {"num_averaged": tensor(torch.float32, (), 0, _MOST)}
+    for name, value in averaged_parts(network).items():
+        for k in range(len(KEPT_LENGTHS)):
+            checks[f"{k}.{name}"] = tensor(value.dtype, value.shape)
+    return entries(checks, others=False)
 
 
 def _moments(network: nn.Module) -> Check:

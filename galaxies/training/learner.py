@@ -23,7 +23,7 @@ from galaxies.networks.light_telescope import LightTelescope
 from galaxies.telescope.exposure import Exposure
 from galaxies.training.loss_terms import PHYSICS, PREDICTOR, LossTerm, Shown, chosen, limits, sums, weighted_sum
 from galaxies.training.recovery import Recovery
-from galaxies.training.weight_average import WeightAverage
+from galaxies.training.weight_average import PowerAverages, WeightAverage
 from physics_model import (
     FluxScale,
     PhysicsPredictor,
@@ -174,6 +174,8 @@ class Learner(ABC):
         self._statistics = {name: engine.join_statistics(module) for name, module in self.networks.items()}
         self._left_out: dict[str, Tensor] = {}  # by network: 1 if the step at hand leaves its update out, else 0
         self.average = WeightAverage(self.generator, config.ema_decay) if config.ema_decay else None
+        # Any length of average can be made of them when the training is over.
+        self.power_averages = PowerAverages(self.generator) if config.average_snapshots else None
         self.noise = torch.Generator(engine.device).manual_seed(config.seed)
 
     def _place(self, network: nn.Module) -> nn.Module:
@@ -288,8 +290,10 @@ class Learner(ABC):
             spoilt = torch.stack([self._left_out[name] for name in trained]).sum() > 0
             for name, kept in before.items():
                 self._statistics[name].copy_(torch.where(spoilt, kept, self._statistics[name]))
-        if not in_phase_1 and self.average is not None:
-            self.average.update(self.generator)
+        if not in_phase_1:
+            for average in (self.average, self.power_averages):
+                if average is not None:
+                    average.update(self.generator)
         return result
 
     def _predictor_step(self, batch: Batch, variant: Variant) -> StepResult:
@@ -347,6 +351,7 @@ class Learner(ABC):
             "claims": self.claims.clone(),
             "recovery": {name: recovery.state_dict() for name, recovery in self.recoveries.items()},
             "ema": self.average.state_dict() if self.average is not None else None,
+            **({"power_averages": self.power_averages.state_dict()} if self.power_averages is not None else {}),
             "random": {
                 **self.engine.random_states(),
                 "noise": self.noise.get_state(),
@@ -380,6 +385,8 @@ class Learner(ABC):
                 module.load_state_dict(state["networks"][name])
             if self.average is not None:
                 self.average.load_state_dict(state["ema"])
+            if self.power_averages is not None:
+                self.power_averages.load_state_dict(state["power_averages"])
         except RuntimeError:
             raise UserError("the checkpoint holds networks of another release: train again") from None
         for name, optimizer in self.optimizers.items():

@@ -28,6 +28,7 @@ from galaxies.images.grids import save_picture
 from galaxies.networks.light_telescope import NUM_EXPOSURES
 from galaxies.storage.checkpoint import LATEST
 from galaxies.storage.metrics_log import MetricsLog, phase_order, read_metrics
+from galaxies.storage.power_averages import drop_snapshots_after, snapshot_steps, write_snapshot
 from galaxies.storage.run_folder import clean_up, save_epoch, save_latest
 from galaxies.training.diffusion_learner import DiffusionLearner
 from galaxies.training.display import TrainingBar, bar_line, curves_picture, loss_curves, sample_grid
@@ -146,6 +147,7 @@ class Trainer:
         if self.ranks.is_first:
             self.log.drop_after(self.phase, self.step)
             clean_up(self.checkpoints, self.samples)
+            drop_snapshots_after(self.checkpoints, self.step if self.phase == "generator" else 0)
         sizes = self.learner.step_sizes()
         self._record("start", {"machine": describe(self.engine.device), "ranks": self.ranks.size, "step_sizes": sizes})
         try:
@@ -202,6 +204,7 @@ class Trainer:
         per_epoch, size = len(self.batches), self.config.batch_size * self.ranks.size
         label = f"phase {phase_order(self.phase) + 1} ({self.phase})"
         total = num_epochs * per_epoch
+        snapshots = snapshot_steps(self.config.average_snapshots, total) if self.phase == "generator" else set()
         with TrainingBar(label, self.step * size, total * size, quiet=not self.ranks.is_first) as bar:
             while self.epoch < num_epochs:
                 if self.batches.position == 0:
@@ -209,6 +212,8 @@ class Trainer:
                 while not self.batches.is_over:
                     self.take_step(total)
                     bar.advance(size)
+                    if self.step in snapshots and self.ranks.is_first and self.learner.power_averages is not None:
+                        write_snapshot(self.checkpoints, self.step, self.learner.power_averages.by_name())
                     log_now = self.step % self.config.log_every == 0 or self.batches.is_over
                     if log_now:
                         record = self._log_interval()

@@ -337,6 +337,41 @@ def augmentation(
         write_output(out, _json(result), _GAINS, (checkpoint,))
 
 
+def average(
+    checkpoint: Path,
+    data: Path,
+    lengths: Sequence[float],
+    count: int,
+    seed: int,
+    device: str,
+    solver: dict[str, Any],
+    out: Path | None,
+) -> None:
+    """Print how galaxies by averages of several lengths compare with real ones; `out` is a checkpoint of the best.
+
+    The other parameters, and the mistakes that end it, are those of `average_length.choose_length`.
+    """
+    from galaxies.storage.checkpoint import save_checkpoint
+    from galaxies.validation.average_length import choose_length, is_averaged
+
+    if out:
+        check_file(out, is_averaged, (checkpoint,))  # before the work
+    tried, state = choose_length(checkpoint, data, lengths, count, seed, device, solver)
+    names = list(tried[0].multiples)
+    print(f"{'length':<12}" + "".join(f"{name:>22}" for name in names) + f"{'geometric mean':>22}")
+    for one in tried:
+        values = [*one.multiples.values(), one.score]
+        label = "as trained" if one.length is None else f"{one.length:g}"
+        print(f"{label:<12}" + "".join(f"{value:>22.3f}" for value in values))
+    best = min(tried, key=lambda one: one.score)
+    what = "the weights as trained" if best.length is None else f"the average of length {best.length:g}"
+    print(f"best by the geometric mean of the distances over those of real from real: {what}")
+    if out:
+        check_file(out, is_averaged, (checkpoint,))
+        save_checkpoint(out, state)
+        print(f"wrote {out}")
+
+
 def field(path: Path, exposures: Sequence[float], out: Path | None, settings: FieldSettings) -> None:
     """Evaluate a mock field, print what was found in one line, and write all of it into the folder `out`, if any.
 

@@ -240,6 +240,7 @@ RIGHT = {
     ("evaluate.py", "measure"): "pictures/1.png --out new/table.csv",
     ("evaluate.py", "validate"): "--data data/only",
     ("evaluate.py", "augmentation"): "--checkpoint good.pt --data data/only",
+    ("evaluate.py", "average"): "--checkpoint good.pt --data data/only",
     ("evaluate.py", "field"): "files --out new",
     ("evaluate.py", "sets"): "--reference data/only --compare data/only --out new",
 }

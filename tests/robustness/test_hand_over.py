@@ -17,6 +17,7 @@ SCRIPTS = {
     "join, second": "prepare_data.py join --inputs data/only DATA --out new --allow-empty-class",
     "validate": "evaluate.py validate --data DATA",
     "augmentation": "evaluate.py augmentation --checkpoint good.pt --data DATA",
+    "average": "evaluate.py average --checkpoint good.pt --data DATA",
     "resume": "resume_training.py --run tiny --epochs 3 --data DATA",
 }
 

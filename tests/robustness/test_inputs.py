@@ -109,6 +109,8 @@ INPUTS: list[tuple[str, str, tuple[str, ...]]] = [
     ("field", "evaluate.py field field --most 2", ("field/field.json", "field/r.fits", "field/truth.fits")),
     ("--checkpoint", "evaluate.py augmentation --checkpoint run/latest.pt --data data", ("run/latest.pt",)),
     ("--data", "evaluate.py augmentation --checkpoint run/latest.pt --data data", _DATASET),
+    ("--checkpoint", "evaluate.py average --checkpoint run/latest.pt --data data", ("run/latest.pt",)),
+    ("--data", "evaluate.py average --checkpoint run/latest.pt --data data", _DATASET),
 ]
 # fmt: on
 _OUTPUTS = {"--out", "--as-gz2"}

@@ -179,6 +179,8 @@ ADAM = ("optimizers", "generator", 0)
         (("optimizers",), ..., None),
         (("batches",), ..., "batches is missing"),
         (("augmentation",), {}, "augmentation has no business there"),
+        (("power_averages",), {}, "power_averages has no business there"),
+        (("config", "average_snapshots"), 2, "power_averages is missing"),
         (("surprise",), 1, "surprise has no business there"),
     ],
 )

@@ -14,6 +14,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from config_physics import Config
 from galaxies.common.errors import UserError
@@ -22,6 +23,7 @@ from galaxies.recipes import DIFFUSION_RECIPES, RECIPES
 from galaxies.storage import run_folder
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.metrics_log import read_metrics
+from galaxies.storage.power_averages import find_snapshots, snapshot_steps, write_snapshot
 from galaxies.training.runs import train
 from galaxies.training.trainer import Trainer
 from tests.conftest import MODERN, ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
@@ -685,6 +687,45 @@ def test_a_diffusion_run_goes_on_to_the_same_bits(data, tmp_path):
         for _ in range(3):
             trainer.take_step(100)
     assert_same(resumed.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("settings", [{}, DIFFUSION], ids=["gan", "diffusion"])
+def test_averages_are_kept_evenly_and_a_run_that_goes_on_keeps_the_same(data, tmp_path, settings):
+    given = {**settings, "average_snapshots": 3, "epochs": 2, "batch_size": 32}
+    whole = make_trainer(data, tmp_path / "whole", **given)
+    whole.train()
+    total = 2 * len(whole.batches)
+    found = find_snapshots(whole.checkpoints)
+    assert [s.step for s in found] == sorted(snapshot_steps(3, total)) and found[-1].step == total
+    kept = load_file(found[-1].path)
+    averages = whole.learner.power_averages.by_name()
+    assert {f"{k}.{name}" for k in range(2) for name in averages[k]} == kept.keys()
+    for name, value in averages[1].items():
+        assert torch.equal(kept[f"1.{name}"], value.half())
+    weights_now = dict(whole.learner.generator.named_parameters())
+    assert any(not torch.equal(value, weights_now[name]) for name, value in averages[0].items() if name in weights_now)
+
+    # A run that was stopped in its first epoch, after which somebody left snapshots of what it has yet to take.
+    begun = make_trainer(data, tmp_path / "begun", **given)
+    begun.run_phase(1)
+    begun._finish_predictor()
+    for _ in range(2):
+        begun.take_step(total)
+    state = copy.deepcopy(begun.state_dict())
+    assert {"power_averages"} <= state.keys()
+    write_snapshot(begun.checkpoints, total + 5, averages)
+    Trainer(begun.config, data, begun.checkpoints, tmp_path / "s", state).train()
+    again = find_snapshots(begun.checkpoints)
+    assert [s.step for s in again] == [s.step for s in found]
+    assert [load_file(s.path).keys() for s in again] == [kept.keys()] * 3
+    for one, other in zip(found, again, strict=True):
+        assert_same(load_file(one.path), load_file(other.path))
+
+
+def test_no_averages_are_kept_that_nobody_asked_for(data, tmp_path):
+    trainer = make_trainer(data, tmp_path)
+    trainer.train()
+    assert trainer.learner.power_averages is None and find_snapshots(trainer.checkpoints) == []
 
 
 @pytest.mark.parametrize("weight", ["physics_weight", "photometry_weight"])

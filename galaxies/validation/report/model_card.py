@@ -113,6 +113,7 @@ def write_card(
         machine={"commit": None, **facts["machine"]} if facts["machine"] else None,
         not_recorded=_NOT_RECORDED,
         started_from=state["provenance"].get("started_from"),
+        average_length=state["provenance"].get("average_length"),
         manifest=manifest,
         counts={m.label: train.get(m.name, 0) for m in report.data.morphologies()},
         report=report,
