@@ -20,7 +20,7 @@ export function setText(element, text) {
 }
 
 /** How large the pixels are through which a survey shows a model's light, and why they are not its own. */
-export function pixelWords({ pixel_scale, binning }, { light_pixel_scale }) {
+export function surveyPixels({ pixel_scale, binning }, { light_pixel_scale }) {
   if (binning === 1) return `pixels of ${pixel_scale}″`;
   return `pixels binned ${binning} × ${binning} to ${pixel_scale}″: the galaxies’ light has ${light_pixel_scale}″ pixels`;
 }

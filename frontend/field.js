@@ -1,6 +1,6 @@
 // The page of a sky that can be moved about: the server draws it tile by tile, here they are laid down and clicked.
 
-import { inPrint, make, pixelWords, setText } from "./elements.js";
+import { inPrint, make, surveyPixels, setText } from "./elements.js";
 import { Failure, getCatalogue, getJson, getPicture } from "./requests.js";
 
 const KEPT = 60; // tiles out of sight
@@ -325,7 +325,7 @@ function showSurveys() {
   const group = $("#surveys");
   const able = surveysOf(model);
   group.hidden = able.length < 2;
-  setText($("#binning"), survey?.binning > 1 ? `${survey.label}: ${pixelWords(survey, model)}.` : "");
+  setText($("#binning"), survey?.binning > 1 ? `${survey.label}: ${surveyPixels(survey, model)}.` : "");
   for (const button of group.querySelectorAll("button")) button.remove();
   group.append(...able.map((one) => {
     const button = make("button", { type: "button", ariaPressed: String(one === survey) }, one.label);

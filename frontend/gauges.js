@@ -62,7 +62,7 @@ export class Gauges {
     this.fold = make(
       "details",
       { className: "fold" },
-      make("summary", {}, `${unseen.map((a) => a.label).join(", ")}: not to be seen`),
+      make("summary", {}, `${unseen.map((a) => a.label).join(", ")}: not visible in a picture`),
       make(
         "p",
         {},

@@ -116,6 +116,10 @@ export function needed(activity, count, classes) {
 export const halfLightRadius = (example) =>
   example.ellipse && (example.ellipse.semi_major + example.ellipse.semi_minor) / 2;
 
+/** Examples by class without the first ones, of each class that has others. */
+export const beyond = (pools, first) =>
+  Object.fromEntries(Object.entries(pools).map(([name, pool]) => [name, pool.length > first ? pool.slice(first) : pool]));
+
 /** Tasks of "Which type is it?": clear examples, as many of each class as there can be, in an order of the lesson's. */
 export function typeTasks(pools, count, number) {
   const next = random(number);

@@ -54,5 +54,5 @@ function sizeItem(tools, examples) {
 function sizeAnswer(tools, examples) {
   const places = sizeOrder(examples);
   const order = examples.map((_, index) => index).sort((one, other) => places[one] - places[other]);
-  return order.map((index) => `${LETTERS[index]} (${(100 * halfLightRadius(examples[index])).toFixed(1)})`).join(" < ");
+  return order.map((index) => `${LETTERS[index]} (${tools.number(100 * halfLightRadius(examples[index]), 1)})`).join(" < ");
 }

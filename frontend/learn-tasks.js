@@ -1,6 +1,6 @@
 // The activities on the page: each shows a task, takes the answer, and says at once what there was to see.
 
-import { inPrint, make, setText } from "./elements.js";
+import { make, setText } from "./elements.js";
 import { DISTANCES, growthOf, pixelsOf } from "./learn-growth.js";
 import { agrees, compare, halfLightRadius, scaleOf, shownSide, sizeOrder } from "./learn-lesson.js";
 
@@ -38,7 +38,7 @@ function drawCircle(frame, example) {
   frame.append(drawing);
 }
 
-const shownSize = (tools, radius) => (tools.words === "expert" ? radius.toFixed(3) : String(Math.round(100 * radius)));
+const shownSize = (tools, radius) => (tools.words === "expert" ? tools.number(radius, 3) : String(Math.round(100 * radius)));
 const verdict = (tools, isRight) => make("strong", { className: isRight ? "right" : "wrong" }, tools.text(isRight ? "right" : "wrong"));
 
 /** What a picture's measurements say of its type, in words. */
@@ -47,16 +47,16 @@ export function measuredWords(tools, example) {
   const ellipticity = example.signs.ellipticity;
   const expert = tools.words === "expert";
   if (example.morphology === "spiral" && strength !== null) {
-    return expert ? tools.text("measured_arms_expert", { strength: strength.toFixed(2), count }) : tools.plural("measured_arms", count);
+    return expert ? tools.text("measured_arms_expert", { strength: tools.number(strength, 2), count }) : tools.plural("measured_arms", count);
   }
   if (example.morphology === "merger" && ratio !== null) {
     return expert
-      ? tools.text("measured_nucleus_expert", { ratio: ratio.toFixed(2) })
+      ? tools.text("measured_nucleus_expert", { ratio: tools.number(ratio, 2) })
       : tools.text("measured_nucleus", { percent: Math.round(100 * ratio) });
   }
   if (ellipticity === null || ellipticity === undefined) return "";
   return expert
-    ? tools.text("measured_round_expert", { ellipticity: ellipticity.toFixed(2) })
+    ? tools.text("measured_round_expert", { ellipticity: tools.number(ellipticity, 2) })
     : tools.text("measured_round", { round: Math.round(100 * (1 - ellipticity)) });
 }
 
@@ -82,14 +82,15 @@ export function typeTask(stage, task, tools) {
   });
   stage.append(make("div", { className: "pair" }, frame, make("div", { className: "answers", role: "group", ariaLabel: tools.text("question_type") }, ...buttons)));
   const signs = example.signs;
+  const known = (value) => (value === null || value === undefined ? "–" : tools.number(value, 2));
   return {
     hint: () =>
       tools.words === "expert"
         ? tools.text("hint_type_expert", {
-            arms: signs.arm_strength?.toFixed(2) ?? "–",
-            limit: VISIBLE_ARMS,
-            nucleus: signs.second_nucleus?.toFixed(2) ?? "–",
-            round: signs.ellipticity?.toFixed(2) ?? "–",
+            arms: known(signs.arm_strength),
+            limit: tools.number(VISIBLE_ARMS, 3),
+            nucleus: known(signs.second_nucleus),
+            round: known(signs.ellipticity),
           })
         : tools.text("hint_type", {
             arms: tools.text(example.visible.includes("arms") ? "seen_yes" : "seen_no"),
@@ -239,7 +240,7 @@ export function makeTask(stage, task, tools) {
     return { control, input, state, row };
   });
   function shown(id, value) {
-    return value === null || value === undefined ? "–" : inPrint(scales[id].shown(value).toFixed(scales[id].digits));
+    return value === null || value === undefined ? "–" : tools.number(scales[id].shown(value), scales[id].digits);
   }
   const giveUp = make("button", { type: "button", className: "quiet" }, tools.text("make_show"));
   giveUp.addEventListener("click", () => {

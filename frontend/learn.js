@@ -1,12 +1,13 @@
 // The class mode: activities, lessons as links, scores. What a lesson holds is decided in learn-lesson.js.
 
-import { make, setText } from "./elements.js";
+import { inPrint, make, setText } from "./elements.js";
 import {
   ACTIVITIES,
   CONTROLS,
   LANGUAGES,
   LAST_NUMBER,
   MOST_TASKS,
+  beyond,
   controlsOf,
   fill,
   makeTasks,
@@ -156,7 +157,9 @@ function absence(activity) {
 async function tasksOf(activity) {
   const { classes: names, most } = needed(activity, lesson.count, ownClasses());
   if (activity === "sizes") return sizeTasks(await stepsOfSize(names, most), lesson.count, lesson.number);
-  const found = await examplesOf(names, most);
+  // A picture that "Which type is it?" has shown is known to be invented.
+  const shownBefore = activity === "real" && offered().includes("type") ? needed("type", lesson.count, ownClasses()).most : 0;
+  const found = beyond(await examplesOf(names, most + shownBefore), shownBefore);
   if (activity === "make") return makeTasks(found, lesson.count, lesson.number, controlsOf(model(), lesson.controls));
   const shown = typeTasks(found, lesson.count, lesson.number);
   return activity === "real" ? realTasks(shown, await Promise.all(shown.map(nearestTo)), lesson.number) : shown;
@@ -211,7 +214,7 @@ function showHome(isFocused = true) {
   current = null;
   setText($("home-title"), isLinked ? text("lesson_title", { number: lesson.number }) : text("home_title"));
   setText($("intro"), text(isLinked ? "lesson_intro" : "home_intro"));
-  const { count, are_mock } = model().training_data;
+  const { trained_on: count, are_mock } = model().training_data;
   const name = `about_invented${are_mock ? "_mock" : ""}`;
   setText($("about"), count ? text(name, { count: count.toLocaleString(lesson.language) }) : text(`${name}_uncounted`));
   $("cards").replaceChildren(...lesson.activities.map(card));
@@ -284,8 +287,13 @@ function showTask() {
   if (ahead && activity === "type") load(`api/image.png?${new URLSearchParams({ morphology: ahead.morphology, seed: ahead.seed, model: ahead.model, pixels: 512 })}`).catch(() => {});
 }
 
+/** A number with so many decimals, as the language writes it. */
+const number = (value, digits) =>
+  inPrint(value.toLocaleString(lesson.language, { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false }));
+
 const tools = () => ({
   text,
+  number,
   question,
   credit: credit(),
   isMock: isMock(),
@@ -331,7 +339,7 @@ function showResult() {
   const right = rightOf(answers);
   const following = offered().find((one) => answersOf(one).length < lesson.count && one !== activity);
   setText($("result-title"), text("result_title", { activity: text(`activity_${activity}`) }));
-  const cheer = right === tasks.length ? "result_all" : right >= tasks.length / 2 ? "result_most" : "result_few";
+  const cheer = right === tasks.length ? "result_all" : right >= tasks.length / 2 ? "result_most" : activity === "make" ? "result_few_make" : "result_few";
   const sentences = [text("result_words", { right, count: tasks.length }), text(cheer)];
   if (!following && offered().length > 1) {
     const all = offered().flatMap(answersOf);

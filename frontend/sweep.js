@@ -63,7 +63,7 @@ export class Sweep {
     const { attributes } = modelOf(catalogue, state.model);
     const names = attributes.map((a) => a.name).join();
     if (choice.dataset.names !== names) {
-      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, isSeen(a) ? a.label : `${a.label} (not to be seen)`)));
+      choice.replaceChildren(...attributes.map((a) => make("option", { value: a.name }, isSeen(a) ? a.label : `${a.label} (not visible)`)));
       choice.dataset.names = names;
     }
     choice.value = state.sweep;

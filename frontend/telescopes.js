@@ -1,6 +1,6 @@
 // The same galaxy through several telescopes, side by side: what each survey sees in its own pixels.
 
-import { make, pixelWords, setText } from "./elements.js";
+import { make, surveyPixels, setText } from "./elements.js";
 import { getPicture } from "./requests.js";
 import { modelOf, request } from "./state.js";
 
@@ -57,7 +57,7 @@ export class Telescopes {
         const canvas = make("canvas", { width: 64, height: 64, role: "img", ariaLabel: `${label}: no picture yet` });
         const words = make("span", {});
         this.#figures.set(name, { canvas, words });
-        return make("figure", {}, canvas, make("figcaption", {}, make("b", {}, label), make("span", {}, pixelWords(survey, model)), words));
+        return make("figure", {}, canvas, make("figcaption", {}, make("b", {}, label), make("span", {}, surveyPixels(survey, model)), words));
       }),
     );
   }

@@ -294,7 +294,7 @@ def test_the_way_to_make_a_galaxy_is_shown_to_who_asks(open_page):
     expect(state).to_have_text("target 0.300, yours 0.300: agrees")
     expect(page.locator("#feedback")).to_have_text(EN["make_shown"])
     page.get_by_role("button", name="See the result").click()
-    expect(page.locator("#result-words")).to_contain_text("0 of 1 right.")
+    expect(page.locator("#result-words")).to_contain_text("0 of 1 right. Change one slider at a time")
 
 
 def test_real_galaxies_are_told_from_generated_ones_where_there_are_any(open_page):
@@ -329,6 +329,20 @@ def test_real_galaxies_are_told_from_generated_ones_where_there_are_any(open_pag
     assert faults_of(page) == []
     page.get_by_role("button", name="Next task").click()
     expect(page.locator("#place")).to_contain_text("Task 2 of 2")
+
+    # What "Which type is it?" has shown is known to be invented: the same lesson shows others here.
+    seeds = {"type": set(), "real": set()}
+    page.on("request", lambda one: seeds[activity].update(re.findall(r"image\.png.*[?&]seed=(\d+)", one.url)))
+    activity = "type"
+    page.goto(page.url.partition("?")[0] + "?lesson=1.type-real.4.size.en.simple.5.gan")
+    start(page, activity)
+    page_tests.wait_until(page, lambda: len(seeds["type"]) >= 2)  # the first task's, and what is fetched ahead
+    page.get_by_role("button", name=EN["leave"]).click()
+    activity = "real"
+    start(page, activity)
+    expect(pictures.nth(1)).to_have_attribute("src", re.compile("."))
+    page_tests.wait_until(page, lambda: len(seeds["real"]) >= 1)
+    assert not seeds["type"] & seeds["real"]
 
 
 # Lessons
@@ -397,6 +411,15 @@ def test_all_is_said_in_the_language_of_the_lesson(open_page, language):
     page.get_by_role("button", name=texts["class_merger"], exact=True).click()
     expect(page.get_by_role("button", name=texts["finish"])).to_be_focused()
     assert not re.search(r"[a-z]+_[a-z]+|\{|undefined|NaN", page.locator("body").inner_text())
+    # With the decimal comma of both languages: of the example's signs, and of what is asked for.
+    page.goto(page.url.replace(".simple.42.", ".expert.43."))
+    start(page, "type", texts)
+    page.get_by_role("button", name=texts["hint"]).click()
+    expect(page.locator("#feedback")).to_contain_text(re.compile(r"0,20 .*0,093.*0,60.*0,30"))
+    page.get_by_role("button", name=texts["leave"]).click()
+    start(page, "make", texts)
+    expect(page.locator(".control output").first).to_contain_text(re.compile(r"0,\d{3}.*0,\d{3}"))
+    assert not re.search(r"\d\.\d", page.locator("#stage").inner_text())
     page.locator("#language").select_option("en")
     expect(page).to_have_title(EN["title"])
 
@@ -466,6 +489,7 @@ def test_pure_functions(open_page):
                 order: own.sizeOrder([disc(0.2), disc(0.1), disc(0.15)]),
                 rows: own.sizeTasks([[disc(0.1)], [disc(0.105)], [disc(0.13)]], 1, 3).map(radii),
                 pairs: own.realTasks([{ example: 1 }, { example: 2 }], [near, near], 1).length,
+                others: own.beyond({ a: [1, 2, 3], b: [4], c: [] }, 1),
                 first: Array.from({ length: 1000 }, (_, k) => own.random(k)()),
                 shuffled: own.shuffled([1, 2, 3, 4, 5], own.random(8)).sort().join(""),
             };
@@ -480,6 +504,7 @@ def test_pure_functions(open_page):
     assert found["none"] == {"lesson": None, "faults": []}
     assert found["faults"] == ["count", "number", "model"]
     assert (found["compared"], found["above"], found["below"], found["unknown"]) == (0, 1, -1, None)  # 5 % of 0.2
+    assert found["others"] == {"a": [2, 3], "b": [4], "c": []}  # where there are no others, the same again
     assert found["agreed"] == [True, False, False]
     assert found["shown"] == pytest.approx([75, 0.25, 10, 100])
     assert "b1" in found["types"] and "a1" in found["types"] and len(set(found["types"])) == 3

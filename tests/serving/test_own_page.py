@@ -75,7 +75,7 @@ def test_what_a_picture_tells_is_said_and_read_out(page):
     told = page.locator("#slider-halpha_ew-told")
     expect(told).to_be_visible()
     expect(told).to_have_text("A picture tells of it: a network reads it with an R² of 0.62.")
-    expect(page.locator(".fold summary")).to_have_text("Star formation, Redshift: not to be seen")
+    expect(page.locator(".fold summary")).to_have_text("Star formation, Redshift: not visible in a picture")
     page.locator(".fold summary").click()
     nothing = page.locator("#slider-sfr-told")
     expect(nothing).to_be_visible()

@@ -204,12 +204,12 @@ def test_what_no_picture_shows_is_folded_away_with_the_reason(page):
     slider = page.get_by_role("slider", name="Redshift")
     expect(page.get_by_role("slider", name="Ellipticity")).to_be_visible()
     expect(slider).to_be_hidden()
-    page.get_by_text("Redshift: not to be seen").click()
+    page.get_by_text("Redshift: not visible in a picture").click()
     expect(slider).to_be_visible()
     expect(page.get_by_text("A picture does not show it")).to_be_visible()
     slider.fill("0.1")  # all the same it is part of the request
     page_tests.wait_shown(page, redshift="0.100")
-    expect(page.get_by_role("option", name="Redshift (not to be seen)")).to_be_attached()
+    expect(page.get_by_role("option", name="Redshift (not visible)")).to_be_attached()
 
 
 # Back, and by hand
