@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 import pytest
 
 from config_physics import ATTRIBUTES, MORPHOLOGY_NAMES
+from galaxies.serving import examples
 from galaxies.serving.application import create_app
 from galaxies.serving.openapi import describe
 from galaxies.serving.queries import MAX_SEED
@@ -17,6 +18,12 @@ from tests.conftest import ROOT
 from tests.serving.test_app import ask
 
 DOCUMENT = json.loads(json.dumps(describe(TABLE)))
+
+
+@pytest.fixture(autouse=True)
+def short_searches(monkeypatch):
+    """Look through few galaxies for clear examples, of which noise has none: `test_learn.py` tries the search itself."""
+    monkeypatch.setattr(examples, "_DRAWN", 4)
 
 
 def parameters_of(path: str) -> list[dict]:
