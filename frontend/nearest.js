@@ -31,13 +31,14 @@ export class Nearest {
       work: (signal) => getJson(`api/nearest?${query}`, signal),
       show: ({ galaxies }) => {
         this.#shown = query;
-        this.#draw(galaxies, modelOf(catalogue, state.model), catalogue.real);
+        const isAsked = modelOf(catalogue, state.model).attributes.some(({ name }) => state.values[name] !== null);
+        this.#draw(galaxies, modelOf(catalogue, state.model), catalogue.real, isAsked);
         redraw();
       },
     });
   }
 
-  #draw(galaxies, model, { credit, are_mock }) {
+  #draw(galaxies, model, { credit, are_mock }, isAsked) {
     this.tiles.replaceChildren(
       ...galaxies.map(({ object_id, distance, values, picture }) => {
         const known = model.attributes.filter((a) => (values[a.name] ?? null) !== null);
@@ -51,7 +52,9 @@ export class Nearest {
       this.words,
       galaxies.length
         ? `How far they are off in what was asked, in spreads of the class. ${whose}.`
-        : "None of the class is known by what was asked.",
+        : isAsked
+          ? "None of the class is known by what was asked."
+          : "All values are free: set one, and the galaxies nearest to it stand here.",
     );
   }
 }

@@ -22,7 +22,7 @@ DOCUMENT = json.loads(json.dumps(describe(TABLE)))
 
 @pytest.fixture(autouse=True)
 def short_searches(monkeypatch):
-    """Look through few galaxies for clear examples, of which noise has none: `test_learn.py` tries the search itself."""
+    """Look through few galaxies for clear examples, of which noise has none; `test_learn.py` tries the search."""
     monkeypatch.setattr(examples, "_DRAWN", 4)
 
 

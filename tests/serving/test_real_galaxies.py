@@ -123,6 +123,8 @@ def test_the_page_shows_them_beside_the_picture(untrained):
             expect(group).to_contain_text(f"{CREDIT}.")
             page.get_by_role("button", name="Merger", exact=True).click()
             expect(group).to_contain_text("None of the class is known by what was asked.")
+            page.get_by_role("button", name=re.compile("^Half-light radius free")).click()
+            expect(group).to_contain_text("All values are free: set one")
             expect(group).not_to_have_class(re.compile("stale"))
             assert page_tests.faults_of(page) == []
             browser.close()
