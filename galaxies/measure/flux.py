@@ -43,7 +43,7 @@ from galaxies.measure.flux_model import (
     zero_variance,
 )
 from galaxies.measure.flux_moments import adaptive_moments, stretch_of, weighted_moments
-from galaxies.measure.flux_neighbours import close_neighbours
+from galaxies.measure.flux_neighbours import close_neighbours, crossing_light
 from galaxies.measure.flux_sky import (
     FluxSky,
     aperture_noise,
@@ -56,7 +56,7 @@ from galaxies.measure.flux_sky import (
 )
 from galaxies.measure.frame import corner_mask, pixel_grid, ring_pixels
 from galaxies.measure.inclination import inclination_of
-from galaxies.measure.photometry import MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
+from galaxies.measure.photometry import CROSSED, MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
 from galaxies.measure.sersic_mixtures import sersic_mixtures
 from galaxies.measure.sky import Sky
 from galaxies.measure.source import Source, find_source, half_turned
@@ -76,6 +76,7 @@ _SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentrati
 _PER_BAND = ("magnitude", "surface_brightness")
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, standard deviations
 _LIGHT_BEYOND = 0.1  # part of the light beyond the frame from which on the galaxy is called cut off
+_CROSSING_LIGHT = 0.05  # part of the galaxy's that streaks across the frame may have
 _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a defect and no galaxy
 _FAINTEST = 0.1  # flux errors; a fainter flux, or a negative one, has the magnitude of this
 _LEAST_ERROR = 1e-18  # nJy, so that a frame without light has a magnitude
@@ -263,7 +264,7 @@ def measure_flux(
     detection, weights = _detection(planes, weighing)
     zero = (sky.level * weights).sum(1)
     with torch.no_grad():
-        source, usable, grain = _find(detection, good)
+        source, usable, grain, streaks = _find(detection, good)
         brighter, ring_error = _border(detection, usable, grain)
         corner_error = grain * (_MEDIAN_LOSS / sky.used.clamp_min(1)).sqrt()
         darker = zero + darker_corners(detection, usable)
@@ -378,6 +379,7 @@ def measure_flux(
         + (flux <= 0).any(1) * NEGATIVE_FLUX
         + (~found & ~missing) * NOT_CONVERGED
         + (within & ~good).any(2).any(1) * MISSING_PIXELS
+        + (crossing_light(detection, streaks) > _CROSSING_LIGHT * whole) * CROSSED
     )
     length = (stretch.square().sum(1) + 1e-8).sqrt()
     ellipticity, position_angle = 1 - (-length).exp(), torch.rad2deg(0.5 * torch.atan2(stretch[:, 1], stretch[:, 0]))
@@ -485,14 +487,18 @@ def _detection(planes: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return (planes * weights[..., None, None]).sum(1), weights
 
 
-def _find(detection: Tensor, good: Tensor) -> tuple[Source, Tensor, Tensor]:
-    """Find the galaxy, the pixels (N, S, S) that are neither bad nor a neighbour's, and the grain of the noise (N,)."""
+def _find(detection: Tensor, good: Tensor) -> tuple[Source, Tensor, Tensor, Tensor]:
+    """Find the galaxy, the pixels (N, S, S) that are neither bad nor a neighbour's, and the grain of the noise (N,).
+
+    And where (N, S, S) streaks come in across the frame's border.
+    """
     sigma, grain = smoothed_noise(detection, good)
     corners = corner_mask(detection.shape[-1], detection.device)
     source = find_source(detection, Sky(torch.zeros_like(sigma)[:, None], sigma, torch.ones_like(sigma), corners))
-    neighbours = source.neighbours | close_neighbours(detection, source, sigma)
+    close, streaks = close_neighbours(detection, source, sigma)
+    neighbours = source.neighbours | close
     source = source._replace(mask=source.mask & ~neighbours, neighbours=neighbours)
-    return source, good & ~neighbours, grain
+    return source, good & ~neighbours, grain, streaks
 
 
 def _blurs(psf_fwhm: Tensor | None, noise: Tensor, scale: Tensor) -> Tensor:

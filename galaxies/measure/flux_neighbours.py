@@ -3,6 +3,9 @@
 A frame need not be cut to its galaxy's size, so that a distance in frame widths says little of what is a neighbour.
 Here it is in radii of the galaxy itself, measured on the light that a half turn leaves, in which neighbours have no
 part.
+
+Spikes of a star beyond the frame have no peak: they come in across its border, narrow and as bright there as within.
+Those are named, and left out as far as one side of the galaxy shows that they are not its own.
 """
 
 from __future__ import annotations
@@ -24,10 +27,18 @@ _BRIGHTER, _SIGNIFICANT = 2.0, 5.0  # a peak over what lies across the centre, i
 _EXCESS, _SEEN = 1.5, 2.0  # the same of a neighbour's other pixels
 _NEARER = 1.0  # part of a pixel's distance from the centre that it may have from the peak
 _GROWTH = 0.2  # frame widths, over which a neighbour's pixels are followed
+_RIM = 2 / 64  # frame widths, of the frame's outermost pixels
+_CROSSING = 3.0  # times as bright as the rim's median is what comes in across it
+_INSIDE = 0.28, 0.36  # frame widths from the middle, of a square ring in which a galaxy is brighter than at the rim
+_FLAT = 0.6  # of the brightest in that ring, from which on light at the rim does not fall as a galaxy's
+_NARROW = 0.15  # part of the rim from which on light is no streak but a galaxy that the frame cuts off
+_RISING = 2.0  # times its brightness outside, from which on what a streak leads to is the galaxy
 
 
-def close_neighbours(light: Tensor, source: Source, sigma: Tensor) -> Tensor:
+def close_neighbours(light: Tensor, source: Source, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """Return the pixels (N, S, S), bool, of neighbours that `find_source` took for the galaxy's own.
+
+    Returned as well is where (N, S, S), bool, streaks that reach the galaxy come in across the frame's border.
 
     A neighbour is a peak of its own behind a valley, well outside the galaxy's half-light radius, at least twice as
     bright as what lies across the centre; its pixels are those that hang together with it, are brighter than their
@@ -68,4 +79,43 @@ def close_neighbours(light: Tensor, source: Source, sigma: Tensor) -> Tensor:
     for step in range(1, round(_GROWTH * side) + 1):
         grown = dilate(neighbours.to(light.dtype)) > 0
         neighbours = neighbours | (grown & excess & (step < _NEARER * distance))
-    return neighbours
+    streaks = _streaks(smoothed, source.mask, sigma)
+    one_sided = streaks & (framed > 0) & (radii > _FAR) & (smoothed > _BRIGHTER * across + _SIGNIFICANT * sigma)
+    way = one_sided | (excess & source.mask & (radii > _NEAREST))
+    followed = reconstruct(one_sided.to(torch.uint8), way.to(torch.uint8)) > 0
+    top = (smoothed * one_sided).amax((1, 2), keepdim=True)
+    followed &= ~(followed & (smoothed > _RISING * top)).any(2, keepdim=True).any(1, keepdim=True)
+    return neighbours | followed, streaks
+
+
+def crossing_light(light: Tensor, streaks: Tensor) -> Tensor:
+    """Return the light (N,) of streaks if they went on, as bright as in the rim, to the middle of planes (N, S, S)."""
+    side = light.shape[-1]
+    return (light * streaks).sum((1, 2)) * (side / 2 / _rim_width(side))
+
+
+def _rim_width(side: int) -> int:
+    return max(2, round(_RIM * side))
+
+
+def _streaks(smoothed: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
+    """Return the pixels (N, S, S), bool, of the rim where narrow light that does not fall outwards reaches the galaxy.
+
+    Parameters
+    ----------
+    smoothed : Tensor, (N, S, S)
+    mask : Tensor, (N, S, S), bool
+        What hangs together with the galaxy.
+    sigma : Tensor, (N, 1, 1)
+    """
+    side = smoothed.shape[-1]
+    x, y = pixel_grid(side, smoothed)
+    square = torch.maximum(x.abs(), y.abs())
+    rim = square > side / 2 - _rim_width(side)
+    inside = (square > _INSIDE[0] * side) & (square < _INSIDE[1] * side)
+    # Half of the rim is darker than its median, whatever comes in.
+    median = smoothed.masked_fill(~rim, torch.nan).flatten(1).nanmedian(1).values.clamp_min(0)[:, None, None]
+    found = mask & rim & (smoothed > _CROSSING * median + _SIGNIFICANT * sigma)
+    flat = (smoothed * found).amax((1, 2), keepdim=True) > _FLAT * (smoothed * mask * inside).amax((1, 2), keepdim=True)
+    narrow = found.sum((1, 2), keepdim=True) < _NARROW * rim.sum()
+    return found & flat & narrow

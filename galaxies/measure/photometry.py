@@ -28,14 +28,19 @@ TOUCHES_EDGE = 2  # the frame's outermost pixels hold a noticeable part of the l
 NEGATIVE_FLUX = 4  # the source, or its red, green or blue plane alone, holds no light above the sky; colors are limits
 NOT_CONVERGED = 8  # of the structure: no Petrosian radius within the frame, or no centre of asymmetry near the centroid
 MISSING_PIXELS = 16  # the galaxy has pixels without a value
+CROSSED = 32  # streaks from beyond the frame's border reach the galaxy; its size may be too large
 FLAG_BITS = {
     NO_SOURCE: "no source near the centre",
     TOUCHES_EDGE: "the source touches the edge of the frame",
     NEGATIVE_FLUX: "no light above the sky in a plane",
     NOT_CONVERGED: "no centre or radius of the structure",
 }
-# Those of light that may have pixels without a value, as displays never do.
-LIGHT_FLAG_BITS = {**FLAG_BITS, MISSING_PIXELS: "pixels of the galaxy without a value"}
+# Those of light as it is measured on flux, and may have pixels without a value, as displays never do.
+LIGHT_FLAG_BITS = {
+    **FLAG_BITS,
+    MISSING_PIXELS: "pixels of the galaxy without a value",
+    CROSSED: "light from beyond the frame, as of a star's spike, crosses the galaxy",
+}
 
 _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a defect and no galaxy
 _EDGE_LIGHT = 0.0025  # part of the light in the outermost pixels from which on the galaxy is called cut off

@@ -1,0 +1,92 @@
+"""Spikes of stars beyond the frame: sizes stay right or are flagged; what belongs to galaxies raises no flag."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from galaxies.measure.flux import measure_flux
+from galaxies.measure.photometry import CROSSED, LIGHT_FLAG_BITS, TOUCHES_EDGE
+
+SIDE = 96
+AXIS = torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2
+
+
+def turned(angle):
+    """Coordinates along a direction, degrees, and across it (S, S)."""
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return AXIS * cos + AXIS[:, None] * sin, AXIS[:, None] * cos - AXIS * sin
+
+
+def disc(significance, scale_length, ratio=0.7, angle=0.0):
+    """An exponential disc (S, S) with sqrt(sum of I²) over a noise of 1."""
+    along, across = turned(angle)
+    light = torch.exp(-torch.hypot(along, across / ratio) / scale_length)
+    return light * significance / light.square().sum().sqrt()
+
+
+def spike(angle, offset, level, width=1.5, start=-10.0):
+    """A star's spike: fainter the further from the star, which is 110 px away, and ending `start` px off the middle."""
+    along, across = turned(angle)
+    profile = (50 / (110 - along).clamp_min(1)) ** 0.6 * torch.sigmoid((along - start) / 2)
+    return level * torch.exp(-0.5 * ((across - offset) / width).square()) * profile
+
+
+def noise(seed):
+    return torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def measured(images):
+    return measure_flux(torch.stack(images)[:, None].float(), 1.0)
+
+
+def test_a_size_that_a_spike_changes_is_flagged():
+    random = np.random.default_rng(11)
+    with_spike, without = [], []
+    for seed in range(60):
+        galaxy = disc(random.choice([50, 100, 200]), random.uniform(2.5, 6), random.uniform(0.3, 1)) + noise(seed)
+        across = spike(random.uniform(0, 360), random.uniform(-6, 6), 10 ** random.uniform(0, 1.3))
+        with_spike.append(galaxy + across)
+        without.append(galaxy)
+    found, right = measured(with_spike), measured(without)
+    moved = (found.petrosian_half_light_arcsec / right.petrosian_half_light_arcsec - 1).abs() > 0.1
+    flagged = (found.flag & (CROSSED | TOUCHES_EDGE)) > 0
+    # Without the flag ten of these would be silent.
+    assert moved.sum() >= 8 and (moved & ~flagged).sum() <= 0.25 * moved.sum()
+    assert not (right.flag & CROSSED).any()
+    assert "spike" in LIGHT_FLAG_BITS[CROSSED]
+
+
+@pytest.mark.parametrize("angle", [0.0, 90.0, 180.0, 270.0])
+def test_a_spike_on_one_side_is_left_out(angle):
+    galaxy = disc(100, 3.0) + noise(1)
+    found, right = measured([galaxy + spike(angle, 0.0, 6.0, start=12.0)]), measured([galaxy])
+    assert found.flag.item() & CROSSED
+    torch.testing.assert_close(found.petrosian_half_light_arcsec, right.petrosian_half_light_arcsec, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_the_flag_knows_no_unit(unit):
+    image = disc(100, 3.0) + spike(30.0, 0.0, 6.0) + noise(2)
+    assert measured([image * unit]).flag.item() == measured([image]).flag.item() == CROSSED
+
+
+def test_what_is_a_galaxys_own_raises_no_flag():
+    galaxies = [disc(300, length, ratio, angle) for length in (6, 12, 20) for ratio, angle in ((0.12, 20), (0.9, 45))]
+    # Another galaxy beside it, whole or cut off by the border, and a spike that passes at a distance.
+    beside = torch.roll(disc(200, 2.0), (5, 44), (0, 1))
+    galaxies += [disc(200, 3.0) + beside, disc(200, 3.0) + spike(90.0, 36.0, 6.0, start=-200.0)]
+    found = measured([galaxy + noise(seed) for seed, galaxy in enumerate(galaxies)])
+    assert not (found.flag & CROSSED).any()
+
+
+def test_a_faint_streak_raises_no_flag():
+    """One whose light is a hundredth of the galaxy's, and another of as much as half."""
+    galaxy = disc(1000, 5.0)
+    for part, flagged in ((0.01, False), (0.5, True)):
+        streak = spike(0.0, 0.0, 1.0)
+        streak = streak * part * galaxy.sum() / (streak * (turned(0.0)[0] > 0)).sum()
+        assert bool(measured([galaxy + streak + noise(3)]).flag.item() & CROSSED) == flagged
