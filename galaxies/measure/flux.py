@@ -54,7 +54,7 @@ from galaxies.measure.flux_sky import (
     smoothed_noise,
     without_slope,
 )
-from galaxies.measure.frame import corner_mask, pixel_grid, ring_pixels
+from galaxies.measure.frame import corner_mask, pixel_grid, rim_mask, ring_pixels
 from galaxies.measure.inclination import inclination_of
 from galaxies.measure.photometry import CROSSED, MISSING_PIXELS, NEGATIVE_FLUX, NO_SOURCE, NOT_CONVERGED, TOUCHES_EDGE
 from galaxies.measure.sersic_mixtures import sersic_mixtures
@@ -76,6 +76,7 @@ _SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentrati
 _PER_BAND = ("magnitude", "surface_brightness")
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, standard deviations
 _LIGHT_BEYOND = 0.1  # part of the light beyond the frame from which on the galaxy is called cut off
+_TAIL_LIGHT, _TAIL_SIGNIFICANT = 0.03, 3.0  # the same beyond what the profile has at the rim; standard deviations
 _CROSSING_LIGHT = 0.05  # part of the galaxy's that streaks across the frame may have
 _DEFECT_LIGHT = 0.5  # a pixel that holds more than this part of the light is a defect and no galaxy
 _FAINTEST = 0.1  # flux errors; a fainter flux, or a negative one, has the magnitude of this
@@ -372,10 +373,15 @@ def measure_flux(
 
     missing = (significance < _SIGNIFICANT) | (seen.centre.abs().amax(1) > side / 4)
     missing = missing | (light.amax((1, 2)) > _DEFECT_LIGHT * whole)
+    # What a profile says of the light beyond knows nothing of tails and arms that the border cuts.
+    tail = source.mask & usable & rim_mask(side, images.device)
+    more, noise_of = crossing_light(detection - smooth_shown, tail), grain * crossing_light(tail.to(light), tail)
+    noise_of = noise_of / tail.sum((1, 2)).clamp_min(1).sqrt()
+    cut_off = (more > _TAIL_LIGHT * whole) & (more > _TAIL_SIGNIFICANT * noise_of)
     within = distance <= FLUX_APERTURE * petrosian[:, None, None]
     flag = (
         missing * NO_SOURCE
-        + (whole - light.sum((1, 2)) > _LIGHT_BEYOND * whole) * TOUCHES_EDGE
+        + ((whole - light.sum((1, 2)) > _LIGHT_BEYOND * whole) | cut_off) * TOUCHES_EDGE
         + (flux <= 0).any(1) * NEGATIVE_FLUX
         + (~found & ~missing) * NOT_CONVERGED
         + (within & ~good).any(2).any(1) * MISSING_PIXELS

@@ -236,6 +236,8 @@ def shape_errors(fitted: Fitted, stretch: Tensor, error: Tensor, radii: Radii) -
     # dL = p² (1/b² - 1/a²) dp/p = 2 sinh(L) p²/s² dp/p.
     of_psf = (radii.smooth_half.square() - radii.half_before.square()).clamp_min(0) / radii.half_before.square()
     by_psf = 2 * fitted.psf_error * of_psf * length.sinh()
-    angle = torch.rad2deg(0.5 * error[:, 1] / length)
+    # Noise makes the stretch longer in the mean, and the angle seem better known: Wardle & Kronberg (1974).
+    true_length = (length.square() - error[:, 1].square()).clamp_min(1e-6).sqrt()
+    angle = torch.rad2deg(0.5 * error[:, 1] / true_length)
     # An error far above a radian says that any angle is as likely.
     return (-length).exp() * torch.hypot(error[:, 0], by_psf), (angle**-2 + _ANY_ANGLE**-2) ** -0.5

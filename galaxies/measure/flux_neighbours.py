@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from galaxies.measure.frame import pixel_grid, smooth
+from galaxies.measure.frame import pixel_grid, rim_mask, rim_width, smooth
 from galaxies.measure.sky import DETECTION_SMOOTHING
 from galaxies.measure.source import Source, dilate, half_turned, reconstruct
 from galaxies.measure.structure import distance_from, measure_rings, radii_of
@@ -27,7 +27,6 @@ _BRIGHTER, _SIGNIFICANT = 2.0, 5.0  # a peak over what lies across the centre, i
 _EXCESS, _SEEN = 1.5, 2.0  # the same of a neighbour's other pixels
 _NEARER = 1.0  # part of a pixel's distance from the centre that it may have from the peak
 _GROWTH = 0.2  # frame widths, over which a neighbour's pixels are followed
-_RIM = 2 / 64  # frame widths, of the frame's outermost pixels
 _CROSSING = 3.0  # times as bright as the rim's median is what comes in across it
 _INSIDE = 0.28, 0.36  # frame widths from the middle, of a square ring in which a galaxy is brighter than at the rim
 _FLAT = 0.6  # of the brightest in that ring, from which on light at the rim does not fall as a galaxy's
@@ -88,14 +87,13 @@ def close_neighbours(light: Tensor, source: Source, sigma: Tensor) -> tuple[Tens
     return neighbours | followed, streaks
 
 
-def crossing_light(light: Tensor, streaks: Tensor) -> Tensor:
-    """Return the light (N,) of streaks if they went on, as bright as in the rim, to the middle of planes (N, S, S)."""
+def crossing_light(light: Tensor, crossing: Tensor) -> Tensor:
+    """Return the light (N,) that `crossing` (N, S, S), part of the rim of planes (N, S, S), shows of what crosses it.
+
+    It is that of half a frame as bright as the rim: of a streak that goes on to the middle, or of a galaxy beyond.
+    """
     side = light.shape[-1]
-    return (light * streaks).sum((1, 2)) * (side / 2 / _rim_width(side))
-
-
-def _rim_width(side: int) -> int:
-    return max(2, round(_RIM * side))
+    return (light * crossing).sum((1, 2)) * (side / 2 / rim_width(side))
 
 
 def _streaks(smoothed: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
@@ -111,7 +109,7 @@ def _streaks(smoothed: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
     side = smoothed.shape[-1]
     x, y = pixel_grid(side, smoothed)
     square = torch.maximum(x.abs(), y.abs())
-    rim = square > side / 2 - _rim_width(side)
+    rim = rim_mask(side, smoothed.device)
     inside = (square > _INSIDE[0] * side) & (square < _INSIDE[1] * side)
     # Half of the rim is darker than its median, whatever comes in.
     median = smoothed.masked_fill(~rim, torch.nan).flatten(1).nanmedian(1).values.clamp_min(0)[:, None, None]

@@ -89,6 +89,17 @@ def ring_pixels(side: int, device: torch.device) -> Tensor:
     return ring_mask(side, device).flatten().nonzero()[:, 0]
 
 
+def rim_mask(side: int, device: torch.device) -> Tensor:
+    """Return the frame's outermost pixels (S, S), bool, over a 32nd of its width; two at least."""
+    x, y = pixel_grid(side, torch.empty(0, device=device))
+    return torch.maximum(x.abs(), y.abs()) > side / 2 - rim_width(side)
+
+
+def rim_width(side: int) -> int:
+    """Return how many pixels wide `rim_mask` is."""
+    return max(2, round(side / 32))
+
+
 @kept
 def outer_pixels(side: int, device: torch.device) -> Tensor:
     """Return the row-major numbers, int64, of the pixels of corners and ring."""

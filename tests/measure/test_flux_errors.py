@@ -144,3 +144,38 @@ def test_with_a_sky_left_in_flux_and_radius_differ_from_the_truth_by_their_error
         found = pulls(truth, observe(truth, significance, sky=0.3)[0])
         for name in ("flux", "radius"):  # 1.7 to 1.9 if the level of the sky were taken to be known
             assert 0.6 < bias_and_scatter(found[name])[1] < 1.35, name
+
+
+def test_the_least_scatter_of_a_radius_is_that_of_a_formula(monkeypatch):
+    """Against derivatives of Sersic's formula at the pixels' centres, for a large round Gaussian that no PSF blurs."""
+    pytest.importorskip("galsim")
+    special = pytest.importorskip("scipy.special")
+    from studies import flux_instruments
+
+    def sersic(light, log_radius, index):
+        axis = np.arange(SIDE) - (SIDE - 1) / 2
+        depth = special.gammaincinv(2 * index, 0.5)
+        area = 2 * np.pi * index * np.exp(2 * log_radius) * special.gamma(2 * index) / depth ** (2 * index)
+        radius = np.hypot(axis, axis[:, None]) / np.exp(log_radius)
+        return (light / area * np.exp(-depth * radius ** (1 / index))).ravel()
+
+    middle = np.array([1.0, math.log(7.0), 0.5])
+    rises = [(sersic(*middle + step) - sersic(*middle - step)) / 0.002 for step in 0.001 * np.eye(3)]
+    expected = []
+    for rows in (rises, [*rises, np.full(SIDE**2, 1e-4)]):  # shape and centre have no part in it, by symmetry
+        fisher = np.stack(rows) @ np.stack(rows).T / (sersic(*middle) ** 2).sum()
+        expected.append(np.sqrt(np.linalg.inv(fisher)[1, 1]))
+    monkeypatch.setattr(
+        flux_instruments, "_sersic_draws", lambda *_: iter([(0.5, 7.0, 1.0, 0.0, 0.5, np.array([0.0, 0.0]))])
+    )
+    bounds = flux_instruments.radius_bounds(1, 0)
+    np.testing.assert_allclose(bounds[0], expected, rtol=0.04)
+    assert flux_instruments.scatter_of(bounds[:, 0]) == pytest.approx(bounds[0, 0], rel=0.01)
+
+
+def test_the_error_of_an_angle_is_not_made_small_by_noise_that_stretches():
+    """Of nearly round galaxies in strong noise few angles are off by more than three times what they say."""
+    found = measure_flux(discs(12, ratio=0.75, draws=96), 1.0)
+    off = (found.position_angle - 50 + 90) % 180 - 90
+    pull = (off / found.position_angle_error).abs()
+    assert (pull > 3).float().mean() < 0.06 and 0.5 < 1.4826 * pull.median() < 1.35

@@ -90,3 +90,25 @@ def test_a_faint_streak_raises_no_flag():
         streak = spike(0.0, 0.0, 1.0)
         streak = streak * part * galaxy.sum() / (streak * (turned(0.0)[0] > 0)).sum()
         assert bool(measured([galaxy + streak + noise(3)]).flag.item() & CROSSED) == flagged
+
+
+def tail(level, end):
+    """A tidal tail (S, S) to the right of the middle, from 10 to `end` px from it, fainter outwards."""
+    along, across = AXIS[None], AXIS[:, None] - 6
+    fading = level * torch.exp(-(along - 10) / 30) * torch.sigmoid((along - 10) / 2) * torch.sigmoid(end - along)
+    return fading * torch.exp(-0.5 * (across / 5).square())
+
+
+def test_a_tail_that_the_border_cuts_off_is_flagged():
+    """What lies beyond is in no profile; of a tail that ends inside nothing is missing."""
+    galaxy = disc(150, 4.0)
+    whole, part = (measured([galaxy + tail(4.0, end) + noise(4)]) for end in (36, 80))
+    column = tail(4.0, 80)[:, -1].sum()
+    assert (
+        30 * column > 0.1 * galaxy.sum()
+    )  # in the border's column, and beyond it, where the tail falls by 1/e in 30 px
+    assert whole.flag.item() == 0 and part.flag.item() == TOUCHES_EDGE
+    turned_round = measured([(galaxy + tail(4.0, 80) + noise(4)).flip(1).T])
+    assert turned_round.flag.item() == TOUCHES_EDGE
+    faint = measured([disc(3000, 5.0) + tail(0.5, 80) + noise(5)])
+    assert faint.flag.item() == 0  # it is no noticeable part of a bright galaxy
