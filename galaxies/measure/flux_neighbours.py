@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from galaxies.measure.frame import pixel_grid, rim_mask, rim_width, smooth
-from galaxies.measure.sky import DETECTION_SMOOTHING
+from galaxies.measure.frame import pixel_grid, rim_mask, rim_pixels, rim_width, smooth
+from galaxies.measure.sky import DETECTION_SMOOTHING, rising
 from galaxies.measure.source import Source, dilate, half_turned, reconstruct
 from galaxies.measure.structure import distance_from, measure_rings, radii_of
 
@@ -112,7 +112,8 @@ def _streaks(smoothed: Tensor, mask: Tensor, sigma: Tensor) -> Tensor:
     rim = rim_mask(side, smoothed.device)
     inside = (square > _INSIDE[0] * side) & (square < _INSIDE[1] * side)
     # Half of the rim is darker than its median, whatever comes in.
-    median = smoothed.masked_fill(~rim, torch.nan).flatten(1).nanmedian(1).values.clamp_min(0)[:, None, None]
+    ordered = rising(smoothed.flatten(1)[:, rim_pixels(side, smoothed.device)])
+    median = ordered[:, ordered.shape[1] // 2].clamp_min(0)[:, None, None]
     found = mask & rim & (smoothed > _CROSSING * median + _SIGNIFICANT * sigma)
     flat = (smoothed * found).amax((1, 2), keepdim=True) > _FLAT * (smoothed * mask * inside).amax((1, 2), keepdim=True)
     narrow = found.sum((1, 2), keepdim=True) < _NARROW * rim.sum()

@@ -101,6 +101,12 @@ def rim_width(side: int) -> int:
 
 
 @kept
+def rim_pixels(side: int, device: torch.device) -> Tensor:
+    """Return the row-major numbers, int64, of the pixels of `rim_mask`."""
+    return rim_mask(side, device).flatten().nonzero()[:, 0]
+
+
+@kept
 def outer_pixels(side: int, device: torch.device) -> Tensor:
     """Return the row-major numbers, int64, of the pixels of corners and ring."""
     return (corner_mask(side, device) | ring_mask(side, device)).flatten().nonzero()[:, 0]
