@@ -47,6 +47,19 @@ def test_two_nuclei_of_a_merger_are_one_galaxy():
         assert found.petrosian_half_light_arcsec > 1.2 * right.petrosian_half_light_arcsec
 
 
+def test_a_second_nucleus_behind_a_deep_valley_is_the_galaxys_own():
+    """Three half-light radii away, of 4.2 px, with a tenth of the peaks' brightness between them."""
+    pair = disc(light=6000) + disc(13, 3, 4500, 2.5)
+    assert measured(pair).flux.item() == pytest.approx(10_500, rel=0.05)
+
+
+def test_two_knots_across_from_each_other_are_the_galaxys_own_and_one_is_a_neighbour():
+    galaxy = disc(light=20_000, scale_length=2.5)
+    one, other = disc(15, 4, 900, 1.2), disc(-15, -4, 900, 1.2)
+    assert measured(galaxy + one + other).flux.item() == pytest.approx(21_800, rel=0.02)
+    assert measured(galaxy + one).flux.item() == pytest.approx(20_000, rel=0.02)
+
+
 def test_arms_and_knots_are_the_galaxys_own():
     smooth = disc(light=60_000, scale_length=7)
     radius, angle = torch.hypot(AXIS, AXIS[:, None]), torch.atan2(AXIS[:, None].expand(-1, SIDE), AXIS.expand(SIDE, -1))
