@@ -177,6 +177,11 @@ class PreparedDataset:
         """Return the class indices (int64) of the given rows."""
         return np.array([self._class_indices[name] for name in self.catalogue["morphology"].iloc[rows]], dtype=np.int64)
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether it tells the shares of the classes, which `class_shares` returns."""
+        return all(SHARE + name in self.catalogue for name in self.layout.classes)
+
     def class_shares(self, rows: np.ndarray) -> np.ndarray:
         """Return the shares of the classes of the given rows, (len(rows), K) float32, of sum 1.
 

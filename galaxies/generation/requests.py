@@ -290,15 +290,29 @@ def names_of(attributes: Sequence[str | Attribute]) -> list[str]:
 
 
 def requests_like_test(
-    data: PreparedDataset, attributes: tuple[str, ...], count: int, seed: int, split: str = "test"
+    data: PreparedDataset,
+    attributes: tuple[str, ...],
+    count: int,
+    seed: int,
+    split: str = "test",
+    mixed: bool = False,
 ) -> Requests:
-    """Ask for the classes and attributes of a split's galaxies, each about equally often; unknown stays unknown."""
+    """Ask for the classes and attributes of a split's galaxies, each about equally often; unknown stays unknown.
+
+    They are `mixed` if each is asked for with its shares of the classes, as generators are told that learn from such.
+
+    Raises
+    ------
+    UserError
+        If shares are wanted of a dataset that has none.
+    """
     rows = data.rows(split)
     rng = np.random.default_rng([seed, 1])
     rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
     chosen = np.concatenate(rounds)[:count]
     values = torch.from_numpy(data.attributes(attributes, chosen)).float()
-    return Requests(torch.from_numpy(data.classes(chosen)), values, range(seed, seed + count))
+    shares = torch.from_numpy(data.class_shares(chosen)) if mixed else None
+    return Requests(torch.from_numpy(data.classes(chosen)), values, range(seed, seed + count), shares=shares)
 
 
 def uniform_requests(sampler: GalaxySampler, count: int, seed: int) -> Requests:

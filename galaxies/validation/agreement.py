@@ -106,6 +106,14 @@ def agreement_by_class(
     return {name: agreement(requested[rows], measured[rows], seed, scale) for name, rows in groups.items()}
 
 
+def agreement_of_shares(
+    requested: np.ndarray, judged: np.ndarray, seed: int, names: Sequence[str] = MORPHOLOGY_NAMES
+) -> dict[str, Agreement | LeftOut]:
+    """Return `agreement` of each class's shares, requested (or true) and judged, (N, classes) each, by its name."""
+    pairs = zip(names, requested.T, judged.T, strict=True)
+    return {name: agreement(asked.astype(float), found.astype(float), seed) for name, asked, found in pairs}
+
+
 def shuffled_control(
     requested: np.ndarray, measured: np.ndarray, seed: int, scale: Scale = _as_it_is
 ) -> Shuffled | LeftOut:

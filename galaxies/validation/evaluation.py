@@ -14,6 +14,7 @@ from config_physics import Attribute
 from galaxies.generation.requests import Requests, requests_like_test, uniform_requests
 from galaxies.validation.agreement import (
     agreement_by_class,
+    agreement_of_shares,
     class_accuracy,
     gaming_gap,
     generate_all,
@@ -28,6 +29,7 @@ from galaxies.validation.report.control import (
     ClassAccuracy,
     Control,
     GamingGap,
+    Mixtures,
     Readings,
     Shuffled,
     Statmorph,
@@ -170,8 +172,9 @@ def _dataset(subject: Subject) -> Dataset:
 def _draw(subject: Subject, count: int, seed: int, clock: Clock) -> _Sample:
     """Draw galaxies for both kinds of requests, and read them and as many real ones with every instrument."""
     data, attributes = subject.data, subject.sampler.config.attributes
+    mixed = subject.sampler.config.soft_classes and data.has_shares
     requests = Drawn(
-        test=requests_like_test(data, attributes, (count + 1) // 2, seed),
+        test=requests_like_test(data, attributes, (count + 1) // 2, seed, mixed=mixed),
         uniform=uniform_requests(subject.sampler, count // 2, seed),
     )
     images = {name: generate_all(subject.sampler, asked, f"generating, {name}") for name, asked in requests.items()}
@@ -206,12 +209,31 @@ def _control(subject: Subject, sample: _Sample, statmorph: int, seed: int, clock
             test=_statmorph(subject, galaxies.test, statmorph, seed, "test"),
             real=_statmorph(subject, galaxies.real, statmorph, seed, "real"),
         )
+    mixtures = _mixtures(subject, sample, seed) if sampler.config.soft_classes else None
     clock.lap("control")
     guidance = None
     if sampler.config.diffusion and sampler.solver.photometry > 0:
         guidance = guidance_effect(sampler, sample.requests.test, subject.judge, seed, subject.viewer)
         clock.lap("guidance")
-    return Control(by_instrument, accuracies, gaming, shuffled, instruments, measured, guidance)
+    return Control(by_instrument, accuracies, gaming, shuffled, instruments, measured, guidance, mixtures)
+
+
+def _mixtures(subject: Subject, sample: _Sample, seed: int) -> Mixtures | LeftOut:
+    """Compare the judge's shares of the classes with those that were asked for, and that people gave real galaxies."""
+    generated, real = sample.galaxies.test.probabilities, sample.galaxies.real.probabilities
+    asked, data = sample.requests.test.shares, subject.data
+    if isinstance(subject.judge, LeftOut):
+        return subject.judge
+    if asked is None:
+        return LeftOut(
+            "the run was trained on shares of classes, and this dataset tells none: whole classes were asked for"
+        )
+    assert generated is not None and real is not None  # the judge read them
+    classes = data.layout.classes
+    return Mixtures(
+        test=agreement_of_shares(asked.numpy(), generated.numpy(), seed, classes),
+        real=agreement_of_shares(data.class_shares(sample.rows), real.numpy(), seed, classes),
+    )
 
 
 def _is_its_own(truth: np.ndarray, read: np.ndarray) -> bool:

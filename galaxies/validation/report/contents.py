@@ -32,7 +32,7 @@ from galaxies.validation.report.cells import (
 from galaxies.validation.report.control import Control
 from galaxies.validation.report.realism import Realism
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
 
 def _check_generation(seconds: dict[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from galaxies.validation.report.cells import (
     Instrument,
     Interval,
     LeftOut,
+    Name,
     Part,
     Sets,
     Share,
@@ -130,6 +131,35 @@ class Guidance(Part):
 
 
 @dataclass(frozen=True)
+class Mixtures(Part):
+    """The judge's shares of each class, of galaxies drawn for the mixtures of test galaxies, and of these themselves.
+
+    Attributes
+    ----------
+    test : dict
+        {class: requested against judged} of generated galaxies.
+    real : dict
+        The same of the test galaxies: shares of the dataset, such as people's votes, against the judge's. It is the
+        best that a generator could be seen to do.
+    """
+
+    test: dict[Name, Agreement | LeftOut]
+    real: dict[Name, Agreement | LeftOut]
+
+    def items(self) -> Iterator[tuple[str, dict[Name, Agreement | LeftOut]]]:
+        """Go through the sets by name."""
+        yield "test", self.test
+        yield "real", self.real
+
+    @staticmethod
+    def mean_error(cells: dict[Name, Agreement | LeftOut]) -> float | None:
+        """Return the mean of the classes' mean absolute differences, None where one is left out."""
+        errors = [None if isinstance(cell, LeftOut) else cell.mae.value for cell in cells.values()]
+        known = [error for error in errors if error is not None]
+        return sum(known) / len(known) if known and len(known) == len(errors) else None
+
+
+@dataclass(frozen=True)
 class Control(Part):
     """Requested against measured.
 
@@ -143,6 +173,8 @@ class Control(Part):
         {attribute: cell}, of the attributes that were read.
     instruments : dict
         {attribute: readings} of real galaxies against their true values: the best that a generator could be seen to do.
+    mixtures : Mixtures or LeftOut, or None
+        Of a run that was trained on shares of the classes; None of one that was told one class a galaxy.
     """
 
     attributes: Drawn[dict[AttributeName, Readings]]
@@ -152,6 +184,7 @@ class Control(Part):
     instruments: dict[AttributeName, Readings]
     statmorph: StatmorphSets | None = None
     guidance: Guidance | None = None
+    mixtures: Mixtures | LeftOut | None = None
 
     def attribute_figures(self, rows: Sequence[Attribute]) -> Figures:
         """Give what runs are compared by: uniform requests, since those are the same for every run."""
@@ -170,6 +203,11 @@ class Control(Part):
         """Give what runs are compared by, of the classes."""
         for words, cell in (("generated", self.classes.test), ("real", self.classes.real)):
             yield f"class accuracy, {words}", None if isinstance(cell, LeftOut) else cell.balanced.value
+        if self.mixtures is None:
+            return
+        for name, words in (("test", "generated"), ("real", "real")):
+            cells = {} if isinstance(self.mixtures, LeftOut) else dict(self.mixtures.items())[name]
+            yield f"shares of the classes, {words}: mean absolute difference", Mixtures.mean_error(cells)
 
 
 def agreement_of(attributes: dict[str, Readings], attribute: str, instrument: Instrument) -> Agreement | LeftOut:

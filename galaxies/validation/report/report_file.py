@@ -113,6 +113,11 @@ def _from_6(plain: dict[str, Any]) -> dict[str, Any]:
     return plain | {"data": plain["data"] | {"class_labels": []}}
 
 
+def _from_7(plain: dict[str, Any]) -> dict[str, Any]:
+    """Say that whole classes were asked for."""
+    return plain | {"control": plain["control"] | {"mixtures": None}}
+
+
 # {format: what makes the next one out of it}; the table only ever grows, so that every report stays readable.
 def _from_5(plain: dict[str, Any]) -> dict[str, Any]:
     """Say that there were no attributes but those of the program."""
@@ -122,4 +127,5 @@ def _from_5(plain: dict[str, Any]) -> dict[str, Any]:
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     **{1: _from_1, 2: _from_2, 3: _from_3},
     **{4: _from_4, 5: _from_5, 6: _from_6},
+    **{7: _from_7},
 }

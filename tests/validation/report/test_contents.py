@@ -22,7 +22,7 @@ from tests.validation.reports import OLD_REPORT, old_plain
 
 def test_a_report_of_format_1_is_read_with_every_number():
     plain, report = old_plain(), read_report(OLD_REPORT)
-    assert plain["format_version"] == 1 and report.format_version == FORMAT_VERSION == 7
+    assert plain["format_version"] == 1 and report.format_version == FORMAT_VERSION == 8
     assert (report.data.kind, report.data.bands) == ("display", ["r", "g", "b"])
     assert report.data.classes == list(MORPHOLOGY_NAMES)
     assert report.checkpoint.rows() == attribute_table(tuple(plain["checkpoint"]["attributes"]))
