@@ -72,13 +72,13 @@ def _real_galaxies(path: Path | None, credit: str) -> RealGalaxies | None:
         return None
     import numpy as np
 
-    from galaxies.datasets.layout import MOCK_SOURCE
+    from galaxies.common.origin import origin_of
     from galaxies.datasets.prepared import PreparedDataset
     from galaxies.serving.real_galaxies import RealGalaxies
 
     data = PreparedDataset.open(path, verify=False)
-    are_mock = str(data.manifest.get("source") or "").startswith(MOCK_SOURCE)
-    if not credit and not are_mock:
+    origin = origin_of(data.manifest.get("source"))
+    if not credit and origin != "mock":
         raise UserError(f"the galaxies of {path} are somebody's: say with --real-credit whom they are owed to")
     everything = np.arange(len(data.images))
     names = [name for name in data.manifest["attributes"] if name in data.catalogue]
@@ -91,7 +91,7 @@ def _real_galaxies(path: Path | None, credit: str) -> RealGalaxies | None:
         data.catalogue["morphology"].to_numpy(),
         {name: data.catalogue[name].to_numpy(np.float32) for name in names},
         credit,
-        are_mock,
+        origin,
     )
 
 

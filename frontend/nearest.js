@@ -19,7 +19,7 @@ export class Nearest {
   render(state, catalogue) {
     this.root.hidden = catalogue.real === null;
     if (this.root.hidden) return;
-    setText(this.root.querySelector("h2"), catalogue.real.are_mock ? "Nearest mock galaxies" : "Nearest real galaxies");
+    setText(this.root.querySelector("h2"), `Nearest ${catalogue.real.origin} galaxies`);
     this.root.classList.toggle("stale", this.#shown !== request(state, catalogue));
   }
 
@@ -38,16 +38,16 @@ export class Nearest {
     });
   }
 
-  #draw(galaxies, model, { credit, are_mock }, isAsked) {
+  #draw(galaxies, model, { credit, origin }, isAsked) {
     this.tiles.replaceChildren(
       ...galaxies.map(({ object_id, distance, values, picture }) => {
         const known = model.attributes.filter((a) => (values[a.name] ?? null) !== null);
         const words = known.map((a) => `${a.label} ${print(a, values[a.name])}`).join(", ");
-        const alt = `${are_mock ? "Mock" : "Real"} galaxy ${object_id}: ${words}`;
+        const alt = `${origin[0].toUpperCase()}${origin.slice(1)} galaxy ${object_id}: ${words}`;
         return make("figure", { title: alt }, make("img", { src: picture, alt }), make("figcaption", {}, `${distance.toFixed(2)} off`));
       }),
     );
-    const whose = are_mock ? "Drawn by the mock survey, none of the sky" : credit;
+    const whose = { mock: "Drawn by the mock survey, none of the sky", simulated: `Of a simulation, none of the sky: ${credit}`, real: credit }[origin];
     setText(
       this.words,
       galaxies.length

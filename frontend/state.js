@@ -88,8 +88,8 @@ export function write(attribute, value) {
 /** The same for people to read: a field or an address holds a hyphen, a text a minus sign. */
 export const print = (attribute, value) => inPrint(write(attribute, value));
 
-/** What a model's training data are called: galaxies of the sky, or of a mock survey. */
-export const originOf = ({ training_data }) => (training_data.are_mock ? "mock" : "real");
+/** What a model's training data are called: real galaxies of the sky, mock ones of a survey, simulated ones. */
+export const originOf = ({ training_data }) => training_data.origin;
 
 /** What an `input` of type range holds of a value, and the value of what it holds. */
 export const held = (attribute, value) => (attribute.scale === "linear" ? value : Number(place(attribute, value).toFixed(3)));

@@ -173,7 +173,7 @@ def test_without_a_judge_the_report_says_so(trained, dataset_path, tmp_path, mon
     assert "left_out" in content["realism"]["features"]["statistics"]["neighbourhoods"]
     assert "left_out" in content["validation"] and "left_out" in content["honesty"]["copies"]
     page = (tmp_path / "out/report.html").read_text()
-    assert "16 galaxies for the judge are too few" in page and "needs 40 real images, has" in page
+    assert "16 galaxies for the judge are too few" in page and "needs 40 images of the reference, has" in page
 
 
 def test_measure_reads_png_jpeg_and_fits_alike(tmp_path):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from config_physics import ATTRIBUTES
 from galaxies.common.errors import UserError
+from galaxies.common.origin import joined_source
 from galaxies.common.outputs import DATASET, check_folder
 from galaxies.datasets.layout import SHARE
 from galaxies.datasets.own_attributes import together
@@ -79,7 +80,7 @@ def join(
         for place, data in enumerate(inputs)
     ]
     provenance = {
-        "source": "joined: " + ", ".join(part["path"] for part in parts),
+        "source": joined_source([part["path"] for part in parts], [part["source"] for part in parts]),
         "rule": " + ".join(dict.fromkeys(str(part["rule"]) for part in parts)),
         "inputs": parts,
         "class_conflicts": merged.class_conflicts,

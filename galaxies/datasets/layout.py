@@ -34,8 +34,6 @@ from galaxies.common.attributes import LARGEST_VALUE, attribute_defined
 from galaxies.common.errors import UserError
 from galaxies.images.bands import band_in
 
-MOCK_SOURCE = "mock survey"  # how a dataset's source begins whose galaxies nobody observed
-
 SHARE = "class_share_"  # how the columns of the catalogue begin that hold the shares of the classes
 # Columns of numbers beside the attributes. Scale, noise and blur say how a galaxy was observed, a band each.
 _DISPLAY_COLUMNS = ("pixel_scale",)

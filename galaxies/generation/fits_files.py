@@ -151,10 +151,10 @@ def describe_galaxy(
     if math.isfinite(angle := row.get("requested_position_angle", math.nan)):
         header["POSANG"] = (float(f"{angle:.7g}"), "requested of the major axis, deg from +x to +y")
     header["FLAG"] = (int(row["flag"]), f"0: sound measurement; see {'flux' if facts.is_flux else 'photometry'}.py")
-    header["SUPPORT"] = (bool(row["supported"]), "request like real galaxies of its class")
-    header["VERDICT"] = (row["support"], "like real galaxies, unusual, or invented")
+    header["SUPPORT"] = (bool(row["supported"]), "request like training galaxies of its class")
+    header["VERDICT"] = (row["support"], "like training galaxies, unusual, or invented")
     if math.isfinite(row["nearest_real"]):
-        header["NEAREST"] = (float(f"{row['nearest_real']:.7g}"), "spreads from the request to a real galaxy")
+        header["NEAREST"] = (float(f"{row['nearest_real']:.7g}"), "spreads from the request to training galaxy")
     describe_origin(header, facts)
     header["COMMENT"] = SYNTHETIC
 

@@ -10,7 +10,6 @@ import pandas as pd
 
 from config_physics import Attribute, Config, attribute_of
 from galaxies.common.version import SOFTWARE, SYNTHETIC
-from galaxies.datasets.layout import MOCK_SOURCE
 from galaxies.generation.fits_files import ImageFacts
 from galaxies.generation.request_values import POSITION_ANGLE, SHARE, mixture_text
 from galaxies.generation.requests import Requests
@@ -18,11 +17,6 @@ from galaxies.generation.requests import Requests
 _NAMED = 3  # classes of a mixture that a name says, of the largest shares
 _LONGEST = 180  # characters of a name; file systems take 255 bytes, and its folder and ending count on some
 _NO_NAME = re.compile(r"[^A-Za-z0-9.+-]+")
-
-
-def is_mock_source(source: str | None) -> bool:
-    """Tell whether a dataset, by its source, is of galaxies that nobody observed."""
-    return (source or "").startswith(MOCK_SOURCE)
 
 
 def named_class(classes: Sequence[str], index: int, shares: Sequence[float] | None) -> str:

@@ -100,8 +100,8 @@ class RequestSequence(ABC):
         if len(sentences) > 1:
             _, unusual, invented = counts.tolist()
             sentences.append(
-                f"of {len(self):,} requests {unusual:,} are unusual among real galaxies and {invented:,} are invented: "
-                "the column support of the catalogue says which"
+                f"of {len(self):,} requests {unusual:,} are unusual among the galaxies of the training data and "
+                f"{invented:,} are invented: the column support of the catalogue says which"
             )
         return sentences
 

@@ -277,9 +277,9 @@ _COLUMNS = {
     "requested_position_angle": "requested of the major axis, from +x towards +y",
     "set_by_user": "attributes that were set; the others were drawn",
     "flag": "of photometry, 0 for a sound measurement",
-    "supported": "whether the request is like real galaxies of its class",
-    "support": "like real galaxies, unusual, or invented",
-    "nearest_real": "distance to the nearest real galaxy of the class, in its spreads",
+    "supported": "whether the request is like galaxies of its class in the training data",
+    "support": "like galaxies of the training data, unusual, or invented",
+    "nearest_real": "distance to the nearest galaxy of the class in the training data, in its spreads",
     "image": "pixels",
 }
 

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from galaxies.common.cosmology import arcsec_per_kpc
 from galaxies.common.durable_files import sha256_of
+from galaxies.common.origin import MOCK_SOURCE
 from galaxies.compute.cores import map_on_cores
 from galaxies.datasets.growing_array import GrowingArray
-from galaxies.datasets.layout import MOCK_SOURCE, DataLayout, FluxBand
+from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.writing import DatasetWriter, split_of
 from galaxies.measure.flux import flux_attributes, measure_flux
 from galaxies.measure.flux_model import width_by_wings

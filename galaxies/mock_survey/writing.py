@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from galaxies.common.durable_files import plain_errors
 from galaxies.common.errors import UserError
+from galaxies.common.origin import MOCK_SOURCE
 from galaxies.common.outputs import GALAXY_ZOO, output_folder
 from galaxies.common.signals import exits_when_terminated
-from galaxies.datasets.layout import DISPLAY, MOCK_SOURCE
+from galaxies.datasets.layout import DISPLAY
 from galaxies.datasets.sources import galaxy_zoo
 from galaxies.datasets.writing import DatasetWriter
 from galaxies.measure.statistics_table import measure_attributes

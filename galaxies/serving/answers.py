@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from galaxies.common.attributes import SCALES
+from galaxies.common.origin import Origin
 
 Verdict = Literal["like", "unusual", "invented"]  # those of `Population.support`, in its order
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -71,7 +72,8 @@ class TrainingData(Answer):
     count: int | None = Field(description="In the dataset, with those of its judge and test split.")
     trained_on: int = Field(description="In the split that it was trained on.")
     credit: str | None = Field(description="Whom the data are owed to.")
-    are_mock: bool = Field(description="Whether a mock survey drew them, and no telescope saw them.")
+    are_mock: bool = Field(description="Whether no telescope saw them: a mock survey drew them, or a simulation.")
+    origin: Origin = Field(description="What they are called: real, mock, or simulated.")
 
 
 class TelescopeBandFacts(Answer):
@@ -122,7 +124,8 @@ class RealFacts(Answer):
 
     count: int
     credit: str = Field(description="Whom the pictures are owed to.")
-    are_mock: bool = Field(description="Whether a mock survey drew them, and no telescope saw them.")
+    are_mock: bool = Field(description="Whether no telescope saw them: a mock survey drew them, or a simulation.")
+    origin: Origin = Field(description="What they are called: real, mock, or simulated.")
 
 
 class NeighbourFacts(Answer):

@@ -19,8 +19,8 @@ from config_physics import PHOTOMETRIC_ATTRIBUTES, Attribute
 from galaxies.common.attributes import LEAST_R2
 from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
+from galaxies.common.origin import origin_of
 from galaxies.generation.flux_measuring import is_measured
-from galaxies.generation.provenance import is_mock_source
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.images.composites import LuptonComposite
 from galaxies.serving.answers import AttributeFacts, ModelFacts, TrainingData
@@ -151,7 +151,8 @@ class ServedModel:
             count=self.provenance.get("count"),
             trained_on=len(self.sampler.population.classes),
             credit=credit or None,
-            are_mock=is_mock_source(source),
+            are_mock=origin_of(source) != "real",
+            origin=origin_of(source),
         )
 
     def _attribute_facts(self, index: int, attribute: Attribute) -> AttributeFacts:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from galaxies.common.origin import Origin
 from galaxies.images.composites import LuptonComposite
 from galaxies.images.grids import to_picture
 from galaxies.serving.answers import NeighbourFacts, RealFacts
@@ -41,7 +42,8 @@ class RealGalaxies:
         Attributes by name, NaN where unknown.
     credit : str
         Whom the pictures are owed to.
-    are_mock : bool
+    origin : Origin
+        What they are called.
     """
 
     images: np.ndarray
@@ -51,7 +53,7 @@ class RealGalaxies:
     morphologies: np.ndarray
     values: Mapping[str, np.ndarray]
     credit: str
-    are_mock: bool = False
+    origin: Origin = "real"
 
     def nearest(self, morphology: str, wanted: Mapping[str, float]) -> list[Neighbour]:
         """Return the nearest galaxies of a class, nearest first; none where nothing that is known here is wanted.
@@ -91,7 +93,7 @@ class RealGalaxies:
 
     def describe(self) -> RealFacts:
         """Return what `/api/model` says of the set."""
-        return RealFacts(count=len(self.images), credit=self.credit, are_mock=self.are_mock)
+        return RealFacts(count=len(self.images), credit=self.credit, are_mock=self.origin != "real", origin=self.origin)
 
 
 def _rounded(value: float) -> float:

@@ -354,7 +354,9 @@ def compare_variety(
             ]
             judge = spread[0] / spread[1] if spread[1] > 0 else None
         if (of_real := diversity(viewer.levels(real[other[:count]]))) == 0:
-            report[group] = LeftOut("the real galaxies are all the same picture, which has no variety to compare with")
+            report[group] = LeftOut(
+                "the galaxies of the reference are all the same picture, which has no variety to compare with"
+            )
             continue
         report[group] = Variety(count, diversity(viewer.levels(generated[one[:count]])) / of_real, judge)
     return report

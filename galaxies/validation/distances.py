@@ -178,7 +178,9 @@ def against_floor(
 
 def too_few(real_least: int, real: int, generated_least: int, generated: int) -> str:
     """Say what is needed and what there is, for a statistic that is left out."""
-    return f"needs {real_least} real and {generated_least} generated values, has {real} and {generated}"
+    return (
+        f"needs {real_least} values of the reference and {generated_least} of the other set, has {real} and {generated}"
+    )
 
 
 def compare_values(generated: np.ndarray, real: np.ndarray, seed: int, splits: int = 20) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def compare_values(generated: np.ndarray, real: np.ndarray, seed: int, splits: i
         return {"left_out": too_few(2 * _MIN_VALUES, len(real), _MIN_VALUES, len(generated))}
     scale = float(real.std())
     if scale <= 1e-12 * np.abs(real).max():
-        return {"left_out": "the real values are all equal"}
+        return {"left_out": "the values of the reference are all equal"}
     w1 = against_floor(lambda a, b: wasserstein(a, b) / scale, generated, real, seed, splits)
     return {
         "w1": w1 | {"whole": wasserstein(generated, real) / scale},

@@ -179,7 +179,7 @@ def validate(
         monotone}}}}; ``passed``. Or ``left_out``, a sentence.
     """
     if len(images) < _MIN_IMAGES:
-        return {"left_out": f"needs {_MIN_IMAGES} real images, has {len(images)}"}
+        return {"left_out": f"needs {_MIN_IMAGES} images of the reference, has {len(images)}"}
     counts = np.bincount(classes, minlength=len(viewer.layout.classes))
     dropped = int(np.where(counts <= len(classes) / 2, counts, 0).argmax())
     sigmas, about_noise = _NOISE[viewer.layout.kind]

@@ -66,7 +66,7 @@ def _seen(generated: np.ndarray, real: np.ndarray, limit: float, seed: int) -> S
     """Compare the shares above a limit; the difference's interval is that of two independent samples."""
     generated, real = (values[np.isfinite(values)] for values in (generated, real))
     if min(len(generated), len(real)) < _LEAST:
-        return LeftOut(f"needs {_LEAST} galaxies of either kind, has {len(real)} real and {len(generated)} generated")
+        return LeftOut(f"needs {_LEAST} galaxies of either set, has {len(real)} and {len(generated)}")
     made, true = (read(Share, accuracy_interval(values > limit, seed)) for values in (generated, real))
     error = np.sqrt(sum(share.value * (1 - share.value) / share.images for share in (made, true)))
     difference = made.value - true.value

@@ -102,7 +102,7 @@ def _agreement_of_flux(report: Report, name: str) -> Iterator[Verdict]:
         yield _least(f"{name}, photometry: Spearman", 0.95, cell.spearman.value if cell else None)
     elif name == "redshift":
         for words, limit, table in (
-            ("real galaxies", 0.85, report.control.instruments),
+            (f"{report.data.called} galaxies", 0.85, report.control.instruments),
             ("generated galaxies", 0.8, report.control.attributes.test),
         ):
             read = agreement_of(table, name, "judge")
@@ -133,13 +133,15 @@ def _classes(report: Report) -> list[Verdict]:
         one, other = accuracy(drawn, kind), accuracy(real, kind)
         # Galaxies that show their class more plainly than real ones do are no fault.
         below = None if one is None or other is None else max(0.0, other - one)
-        found.append(_most(f"class accuracy by the judge, {words}: below that on real galaxies by", 0.02, below))
+        found.append(
+            _most(f"class accuracy by the judge, {words}: below that on {report.data.called} galaxies by", 0.02, below)
+        )
     return found
 
 
 def _gaming(report: Report) -> list[Verdict]:
     return [
-        _most(f"{name}: gaming gap over that on real galaxies", 1.15, _over(gap.ratio, gap.real_ratio))
+        _most(f"{name}: gaming gap over that on {report.data.called} galaxies", 1.15, _over(gap.ratio, gap.real_ratio))
         for name, gap in report.control.gaming.test.items()
         if isinstance(gap, GamingGap)
     ]
@@ -177,9 +179,13 @@ def _morphology(report: Report) -> list[Verdict]:
     apart = None if difference is None else abs(difference)
     strength = seen.multiple("arm_strength", SPIRALS) if seen else None
     return [
-        _most("spirals with visible arms: distance from the share of real ones", 0.05, apart),
-        _most("strength of spirals' arms: W1 over that of real from real", 1.3, strength),
+        _most(f"spirals with visible arms: distance from the share of {report.data.called} ones", 0.05, apart),
+        _most(f"strength of spirals' arms: W1 over that of {_same(report)}", 1.3, strength),
     ]
+
+
+def _same(report: Report) -> str:
+    return f"{report.data.called} from {report.data.called}"
 
 
 def _features(report: Report) -> list[Verdict]:
@@ -187,7 +193,7 @@ def _features(report: Report) -> list[Verdict]:
     for name, space in report.realism.features.items():
         distance = space if isinstance(space, LeftOut) else space.frechet
         multiple = None if isinstance(distance, LeftOut) else distance.multiple
-        found.append(_most(f"Fréchet distance over that of real from real, {name}", 2.0, multiple))
+        found.append(_most(f"Fréchet distance over that of {_same(report)}, {name}", 2.0, multiple))
     return found
 
 

@@ -338,7 +338,7 @@ def test_warnings_count_what_is_unlike_real_galaxies(sampler, monkeypatch):
     requests = Requests(torch.zeros(5, dtype=torch.int64), values, range(5))
     first, second, count = requests.warnings(sampler)
     assert first.startswith("size 0.45 is outside") and second.startswith("size 0.46 is outside")
-    assert count.startswith("of 5 requests 0 are unusual among real galaxies and 3 are invented")
+    assert count.startswith("of 5 requests 0 are unusual among the galaxies of the training data and 3 are invented")
     assert requests.part(0, 2).warnings(sampler) == [] and len(requests.part(0, 3).warnings(sampler)) == 1
     assert requests.warnings(sampler, limit=1)[0] == first and len(requests.warnings(sampler, limit=1)) == 1
     monkeypatch.setattr("galaxies.generation.requests._BLOCK", 2)

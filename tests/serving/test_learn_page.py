@@ -306,7 +306,9 @@ def test_real_galaxies_are_told_from_generated_ones_where_there_are_any(open_pag
 
     def with_real(route):
         facts = route.fetch().json()
-        route.fulfill(json={**facts, "real": {"count": 9, "credit": "Some Sky Survey", "are_mock": False}})
+        route.fulfill(
+            json={**facts, "real": {"count": 9, "credit": "Some Sky Survey", "are_mock": False, "origin": "real"}}
+        )
 
     def nearest(route):
         names = ["first", "second"]  # the same for all: each is shown once

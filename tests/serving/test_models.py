@@ -134,6 +134,7 @@ def test_a_missing_checkpoint_is_a_user_error(tmp_path):
         ("/a/images with /a/labels.csv", "images with labels.csv"),
         ("Galaxy Zoo 2 in data/gz2", "Galaxy Zoo 2 in data/gz2"),
         ("mock survey of seed 1", "mock survey of seed 1"),
+        ("simulation: TNG50", "simulation: TNG50"),
         (None, None),
     ],
 )
@@ -143,7 +144,9 @@ def test_folders_of_the_disk_are_not_shown(untrained, tmp_path, source, shown):
     facts = ServedModel.load(tmp_path / "latest.pt", "cpu").facts()
     assert (facts.training_data.source, facts.training_data.count) == (shown, 5)
     assert facts.training_data.trained_on == len(state["population"]["classes"])
-    assert facts.training_data.are_mock == (source == "mock survey of seed 1")
+    origins = {"mock survey of seed 1": "mock", "simulation: TNG50": "simulated"}
+    assert facts.training_data.origin == origins.get(source, "real")
+    assert facts.training_data.are_mock == (source in origins)
 
 
 def test_the_card_beside_a_release_is_there_to_read(untrained, tmp_path):

@@ -68,7 +68,7 @@ def test_a_set_needs_a_credit_unless_it_is_a_mock_survey(dataset_path, data, tmp
     with pytest.raises(UserError, match="somebody's"):
         app._real_galaxies(dataset_path, "")
     real = app._real_galaxies(dataset_path, CREDIT)
-    assert (real.credit, real.are_mock, real.bands) == (CREDIT, False, ("r", "g", "b"))
+    assert (real.credit, real.origin, real.bands) == (CREDIT, "real", ("r", "g", "b"))
     row = 5
     wanted = {name: float(data.catalogue[name][row]) for name in ("size", "brightness")}
     ((found, distance), *_) = real.nearest(data.catalogue["morphology"][row], wanted)
@@ -77,7 +77,12 @@ def test_a_set_needs_a_credit_unless_it_is_a_mock_survey(dataset_path, data, tmp
     assert np.array_equal(real.images[row], data.images[row])
     monkeypatch.setitem(data.manifest, "source", "mock survey of seed 3")
     monkeypatch.setattr("galaxies.datasets.prepared.PreparedDataset.open", lambda path, verify: data)
-    assert app._real_galaxies(dataset_path, "").are_mock
+    assert app._real_galaxies(dataset_path, "").origin == "mock"
+    monkeypatch.setitem(data.manifest, "source", "simulation: frames of a box")
+    with pytest.raises(UserError, match="somebody's"):
+        app._real_galaxies(dataset_path, "")
+    simulated = app._real_galaxies(dataset_path, CREDIT)
+    assert (simulated.describe().origin, simulated.describe().are_mock) == ("simulated", True)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,10 @@ def client(untrained):
 
 
 def test_they_are_answered_with_their_pictures_and_credit(client, untrained):
-    assert client.get("/api/model").json["real"] == {"count": 9, "credit": CREDIT, "are_mock": False}
+    assert client.get("/api/model").json["real"] == {
+        **{"count": 9, "credit": CREDIT},
+        **{"are_mock": False, "origin": "real"},
+    }
     answer = client.get("/api/nearest?morphology=spiral&size=0.131").json["galaxies"]
     assert [one["object_id"] for one in answer] == ["id3", "id4", "id2", "id5"]
     assert answer[0]["values"] == {"size": 0.13, "brightness": 0.5}

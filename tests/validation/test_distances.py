@@ -169,7 +169,7 @@ def test_centred_floor_is_a_scatter():
 
 def test_too_few_values_are_left_out_with_the_reason():
     assert compare_values(np.arange(9.0), np.arange(50.0), 0) == {
-        "left_out": "needs 20 real and 10 generated values, has 50 and 9"
+        "left_out": "needs 20 values of the reference and 10 of the other set, has 50 and 9"
     }
     few = np.where(np.arange(50) < 15, np.arange(50.0), np.nan)
     assert "has 15 and 50" in compare_values(np.arange(50.0), few, 0)["left_out"]

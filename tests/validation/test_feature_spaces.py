@@ -74,7 +74,9 @@ def test_random_features_pass_the_check_and_blind_ones_fail_it(galaxies):
 
 
 def test_too_few_images_are_not_checked(galaxies):
-    assert validate((), galaxies[0][:39], galaxies[1][:39], 0) == {"left_out": "needs 40 real images, has 39"}
+    assert validate((), galaxies[0][:39], galaxies[1][:39], 0) == {
+        "left_out": "needs 40 images of the reference, has 39"
+    }
 
 
 def test_every_statistic_is_measured_and_a_blank_frame_has_none(galaxies):

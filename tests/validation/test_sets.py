@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from galaxies.generation.catalogue import write_pictures
 from galaxies.validation import set_comparison, subject
 from galaxies.validation.evaluation import evaluate as evaluate_checkpoint
 from galaxies.validation.report.cells import LeftOut
+from galaxies.validation.report.drawing import THEMES
 from galaxies.validation.report.sets_contents import Telescope
+from galaxies.validation.report.sets_page import build_sets_page
+from galaxies.validation.report.sets_plots import PLOTS
 from galaxies.validation.set_comparison import compare_sets
 from tests.conftest import render_galaxies, run_script, write_dataset
 from tests.validation.flux_sets import SCALE, flux_set, light
@@ -191,6 +195,26 @@ def test_the_command_writes_a_page_that_needs_nothing_else(real, tmp_path, capsy
     shutil.copy(out / "samples.png", out / "mine.txt")
     with pytest.raises(UserError):
         evaluate.main(alone)
+
+
+@pytest.mark.parametrize(
+    ("source", "called", "what"),
+    [
+        ("mock survey of seed 3", "mock", "The reference is a mock survey"),
+        ("simulation: TNG50 with labels.csv", "simulated", "The reference is a simulation"),
+    ],
+)
+def test_a_reference_that_nobody_observed_is_never_called_real(real, tmp_path, source, called, what):
+    pytest.importorskip("matplotlib")
+    for k, image in enumerate(render_galaxies(40, seed=9)[0]):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{k}.png")
+    found = compare_sets(real, [tmp_path], 40, 0, "cpu", steps=1)
+    told = replace(found.report, reference=replace(found.report.reference, source=source))
+    words = re.sub("<style>.*?</style>|<[^>]+>", " ", build_sets_page(told, found.pictures, {}), flags=re.S)
+    assert what in words and f"{called} test galaxies" in words and f"is as good as {called}" in words
+    assert re.findall(r"\breal\b", words.replace(str(real), "")) == ["real"]  # being like it says nothing of being so
+    label = PLOTS["telescope"](told, found.pictures, THEMES["light"]).axes[0].get_xlabel()
+    assert f"over that of {called} from {called};" in label
 
 
 def test_a_mistake_ends_with_status_2(tmp_path, real):

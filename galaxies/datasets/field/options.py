@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from galaxies.common.origin import add_simulation_option
 from galaxies.common.parsing import finite_number, positive_number
 from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.class_options import add_classes_option
@@ -41,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "further columns of numbers (default: columns are called by these names)"
     )
     add("--columns", type=column_names, default={}, metavar="NAME=COLUMN", help=about)
+    add_simulation_option(parser)
     add_classes_option(parser, "the catalogue's columns", "the names in its column morphology, or one class without it")
     about = "x and y of the first pixel's centre in the catalogue: 1 as in FITS and SExtractor, or 0 (default: 1)"
     add("--first-pixel", type=int, choices=(0, 1), default=1, help=about)

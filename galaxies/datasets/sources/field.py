@@ -22,6 +22,7 @@ import numpy as np
 
 from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS, morphologies_of
 from galaxies.common.errors import UserError, shown
+from galaxies.common.origin import source_told
 from galaxies.datasets.field.cutouts import centred_area, cut, section_order
 from galaxies.datasets.field.detection import SourceMap, Sources, detect
 from galaxies.datasets.field.frames import Frame, Plane, open_frame
@@ -113,8 +114,11 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
         print("; ".join(f"{count} {what}" for what, count in counts.items()))
         own = [] if catalogue is None else [name for name in catalogue.values if name not in FLUX_CATALOGUE_ATTRIBUTES]
         provenance = {
-            "source": f"{', '.join(str(frame.path) for frame in field.frames)}"
-            + (f" with {options.catalogue}" if options.catalogue else ""),
+            "source": source_told(
+                f"{', '.join(str(frame.path) for frame in field.frames)}"
+                + (f" with {options.catalogue}" if options.catalogue else ""),
+                options,
+            ),
             "rule": options.classes or "field",
             "command_line": command_line,
             "calibration": {f.band: f.calibration.how for f in field.frames if f.calibration is not None},

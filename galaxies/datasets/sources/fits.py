@@ -13,6 +13,7 @@ import numpy as np
 
 from config_physics import BAND_NAME, FLUX_CATALOGUE_ATTRIBUTES, MOST_BANDS
 from galaxies.common.errors import UserError, shown
+from galaxies.common.origin import add_simulation_option, source_told
 from galaxies.common.parsing import finite_numbers, positive_number, positive_numbers
 from galaxies.datasets.band_lists import band_names
 from galaxies.datasets.class_options import add_classes_option
@@ -74,6 +75,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "noise or noise_variance of a pixel in the files' unit (also with _BAND); any other name makes "
         "a further column of numbers (default: columns are called by these names)",
     )
+    add_simulation_option(parser)
     add_classes_option(parser, "the table's columns", "the names in the column morphology, or one class without it")
     add_attribute_option(parser, "Columns that no option names are left out.")
     parser.add_argument(
@@ -343,7 +345,7 @@ def _write(options: argparse.Namespace, command_line: str) -> None:
     )
     if options.sky == "auto":
         wanted = wanted._replace(subtract=_skies_left(galaxies, wanted))
-    source = f"{options.images}" + "".join(f" with {table}" for table in options.catalogue)
+    source = source_told(f"{options.images}" + "".join(f" with {table}" for table in options.catalogue), options)
     kept = ("framing", "scale", "sky")
     provenance = {"source": source, "rule": options.classes or "fits", "command_line": command_line}
     provenance |= {name: getattr(options, name) for name in kept}

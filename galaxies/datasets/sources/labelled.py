@@ -20,6 +20,7 @@ from config_physics import (
 )
 from galaxies.common.attributes import Attribute, AttributeOption
 from galaxies.common.errors import UserError, shown
+from galaxies.common.origin import add_simulation_option, source_told
 from galaxies.datasets.class_options import add_classes_option, sort_rows
 from galaxies.datasets.own_attributes import add_attribute_option, own_columns
 from galaxies.datasets.picture_names import name_without_folder
@@ -155,13 +156,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="table with columns image and morphology: CSV or FITS",
     )
     add_attribute_option(parser, "Other columns of numbers are kept as they stand.")
+    add_simulation_option(parser)
     names = "; or labels, every name in the column morphology; or names in their order, such as E,S0,Sa"
     add_classes_option(parser, "the table's columns", ", ".join(MORPHOLOGY_NAMES), names)
 
 
 def _read(options: argparse.Namespace) -> Pictures:
     labels = read_labels(options.labels, options.attribute or (), options.classes, options.allow_empty_class)
-    provenance = {"source": f"{options.images} with {options.labels}", "rule": options.classes or LABELS}
+    provenance = {
+        "source": source_told(f"{options.images} with {options.labels}", options),
+        "rule": options.classes or LABELS,
+    }
     return Pictures(options.images, labels.galaxies, provenance, labels.unused, own=labels.own, classes=labels.classes)
 
 

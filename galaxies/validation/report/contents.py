@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from config_physics import MOST_CLASS_TEXT, Attribute, Morphology, attribute_table, morphologies_of
 from galaxies.common.attributes import attribute_defined
-from galaxies.datasets.layout import MOCK_SOURCE
+from galaxies.common.origin import Origin, origin_of
 from galaxies.validation.report.cells import (
     AttributeName,
     Definition,
@@ -174,14 +174,9 @@ class Data(Part):
         return self.kind == "flux"
 
     @property
-    def is_mock(self) -> bool:
-        """Whether its galaxies are those of a mock survey."""
-        return (self.source or "").startswith(MOCK_SOURCE)
-
-    @property
-    def called(self) -> str:
-        """What its galaxies are in a sentence, to tell them from generated ones: real, or mock."""
-        return "mock" if self.is_mock else "real"
+    def called(self) -> Origin:
+        """What its galaxies are in a sentence, to tell them from generated ones: real, mock or simulated."""
+        return origin_of(self.source)
 
     def morphologies(self) -> tuple[Morphology, ...]:
         """Return the classes."""

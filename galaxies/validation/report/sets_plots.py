@@ -150,9 +150,8 @@ def plot_telescope(report: SetsReport, pictures: SetsPictures, colors: dict[str,
         axis.scatter(measure.before, place, s=38, color=color, lw=0)
         axis.scatter(max(measure.after, 0.5), place, s=34, facecolor=colors["paper"], edgecolor=color, lw=1.4, zorder=3)
     axis.set_yticks(range(len(rows)), [f"{_short(name)}: {measure.label}" for _, name, measure in rows])
-    of_multiples(
-        axis, "distance over that of real from real; filled: as they are, open: as one telescope sees both", colors
-    )
+    floor = f"{report.reference.called} from {report.reference.called}"
+    of_multiples(axis, f"distance over that of {floor}; filled: as they are, open: as one telescope sees both", colors)
     return figure
 
 

@@ -142,6 +142,11 @@ def test_a_model_of_other_data_and_mock_galaxies_are_named_first(report):
     assert sorted(order, key=words.index) == order
     assert "53 mock test galaxies" in words and "real galaxies" not in words.replace("being like real galaxies", "")
     assert "mock against mock" in words and "real against real" not in words
+    page = build_page(changed(report, "data.source", "simulation: TNG50"), {})
+    words = re.sub("<[^>]+>", "", page)
+    assert "held against are simulated ones, drawn by a simulation and none of the sky" in words
+    assert "53 simulated test galaxies" in words and "simulated against simulated" in words
+    assert "real galaxies" not in words.replace("being like real galaxies", "")
     page = build_page(changed(report, "data.trained_on", True), {})
     assert "mock" not in page and "and is held here against" not in page
 
