@@ -8,7 +8,7 @@ Spectra are those of `generate_from_checkpoint.py --spectrum`: of a dataset of f
 and with a checkpoint also of galaxies that it draws like the test split's. Each spectrum is integrated here over each
 band by the trapezoidal rule on a fine grid of the logarithm of wavelength, apart from the code that fits it. Printed is
 one JSON object: of the largest residual of each galaxy, in magnitudes, the median, the 90th percentile and the largest;
-how many galaxies needed a smooth correction, and how many have no spectrum.
+how many galaxies needed a smooth correction, how large that is, and how many have no spectrum.
 """
 
 from __future__ import annotations
@@ -80,11 +80,13 @@ def residuals_of(table: pd.DataFrame, bands: Sequence[str], edges: Sequence[tupl
     }
     if there:
         largest = np.array([np.nanmax(np.abs(missed(found, edges))) for found in there])
+        changes = np.array([found.fitted.correction for found in there if found.fitted is not None])
         result |= {
             "median": float(np.median(largest)),
             "percentile_90": float(np.percentile(largest, 90)),
             "largest": float(largest.max()),
-            "corrected": sum(found.fitted.correction > 0 for found in there if found.fitted is not None),
+            "corrected": int((changes > 0).sum()),
+            "changed_by": {"percentile_90": float(np.percentile(changes, 90)), "largest": float(changes.max())},
             "origins": dict(Counter(origin for found in there for origin in found.origins)),
         }
     return result

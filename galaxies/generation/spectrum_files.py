@@ -12,7 +12,7 @@ import pandas as pd
 from config_physics import Attribute, Config
 from galaxies.common.errors import UserError
 from galaxies.generation.fits_files import ImageFacts, describe_galaxy, write_units
-from galaxies.spectra.fitting import CLOSE, FEWEST_BANDS, FittedSpectrum, fit_spectrum, reached
+from galaxies.spectra.fitting import CLOSE, FAR_CORRECTED, FEWEST_BANDS, FittedSpectrum, fit_spectrum, reached
 from galaxies.spectra.templates import RESOLVING_POWER
 from galaxies.telescope.surveys import edges_between
 
@@ -65,8 +65,8 @@ def check_spectra(config: Config) -> list[tuple[float, float]]:
 def spectrum_of(row: pd.Series, bands: Sequence[str], edges: Sequence[tuple[float, float]]) -> SpectrumOf:
     """Find the spectrum of a galaxy by its row of the catalogue.
 
-    A band's magnitude is the measured one; where photometry knows none, the requested one, or what requested colors
-    make of another.
+    A band's magnitude is the measured one; where photometry knows none, since the light is fainter than twice its
+    noise, the requested one, or what requested colors make of another.
     """
     magnitudes = np.array([row.get(f"measured_magnitude_{band}", math.nan) for band in bands], dtype=np.float64)
     requested = np.array([row.get(f"requested_magnitude_{band}", math.nan) for band in bands], dtype=np.float64)
@@ -135,7 +135,10 @@ def write_spectrum(
     header["REDSHIFT"] = (float(f"{fitted.redshift:.7g}"), "requested")
     header["YOUNG"] = (float(f"{fitted.young:.5g}"), "part of young stars in r at rest, before dust")
     header["EBV"] = (float(f"{fitted.reddening:.4g}"), "mag, dust by the law of Calzetti et al. (2000)")
-    header["CORRECT"] = (float(f"{fitted.correction:.4g}"), "mag, largest smooth change of the templates")
+    header["CORRECT"] = (
+        float(f"{fitted.correction:.4g}"),
+        f"mag, largest change of the templates ({FAR_CORRECTED:g}: far)",
+    )
     header["WORST"] = (float(f"{fitted.worst:.4g}"), "mag, largest of the residuals")
     bands = zip(facts.bands, edges, found.magnitudes, found.origins, fitted.residuals, strict=True)
     for number, (band, (low, high), magnitude, origin, residual) in enumerate(bands, 1):
@@ -143,7 +146,10 @@ def write_spectrum(
         header[f"BLOW{number}"] = (float(f"{low:.6g}"), "nm, lower edge")
         header[f"BHIGH{number}"] = (float(f"{high:.6g}"), "nm, upper edge")
         if math.isfinite(magnitude):
-            header[f"MAG{number}"] = (float(f"{magnitude:.6g}"), f"AB, {origin}")
+            doubt = ": light below twice its noise" if origin == "requested" else ""
+            header[f"MAG{number}"] = (float(f"{magnitude:.6g}"), f"AB, {origin}{doubt}")
+        else:
+            header["COMMENT"] = f"{band}: left out, since its light is below twice its noise and nothing was requested."
         if math.isfinite(residual):
             header[f"RESID{number}"] = (float(f"{residual:.4g}"), "mag, of the spectrum less this")
     describe_galaxy(header, row, attributes, facts)
@@ -152,7 +158,7 @@ def write_spectrum(
 
 
 def warnings_about(spectra: Sequence[SpectrumOf]) -> list[str]:
-    """Say which galaxies have no spectrum, and how many spectra miss a magnitude."""
+    """Say which galaxies have no spectrum, and how many miss a magnitude, are far from stars, or in noise."""
     said = []
     without = [found.reason for found in spectra if found.fitted is None]
     if without:
@@ -163,6 +169,20 @@ def warnings_about(spectra: Sequence[SpectrumOf]) -> list[str]:
     if far:
         said.append(
             f"{len(far)} of {len(worst)} spectra miss a magnitude of their galaxy by more than {CLOSE:g}, at most by "
-            f"{max(far):.2f}: no stars behind dust have these colors at their redshift (RESID in their headers)"
+            f"{max(far):.2f} (RESID in their headers)"
+        )
+    changes = [found.fitted.correction for found in spectra if found.fitted is not None]
+    large = [value for value in changes if value > FAR_CORRECTED]
+    if large:
+        said.append(
+            f"{len(large)} of {len(changes)} spectra are changed by more than {FAR_CORRECTED:g} magnitudes, at most by "
+            f"{max(large):.2f}, to have their galaxy's: no stars behind dust have these colors at their redshift "
+            "(CORRECT in their headers)"
+        )
+    faint = sum(any(origin != "measured" for origin in found.origins) for found in spectra if found.fitted is not None)
+    if faint:
+        said.append(
+            f"of {faint} of {len(changes)} galaxies a band's light is below twice its noise: the requested magnitude "
+            "stands for the measured one, or none (MAG in their headers)"
         )
     return said

@@ -2,7 +2,8 @@
 
 Three numbers are fitted, the light of either stars and the reddening of the dust before both. Where these alone miss a
 magnitude, the spectrum is multiplied by a correction that runs smoothly from band to band, as templates of supernovae
-are brought to observed colors (Hsiao et al. 2007, ApJ 663, 1187, section 4): lines and breaks stay where they are.
+are brought to observed colors (Hsiao et al. 2007, ApJ 663, 1187, section 4): lines and breaks stay where they are. It
+is as large as the magnitudes ask for, and told: of much of it the galaxy has colors that no stars have.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from config_physics import AB_ZERO_POINT
 from galaxies.spectra.templates import OLD, RANGE, YOUNG, dust_curve, flux_density
 
 CLOSE = 0.05  # magnitudes up to which a spectrum has a galaxy's
-MOST_CORRECTED = 0.5  # magnitudes by which the templates may be changed
+FAR_CORRECTED = 0.5  # magnitudes of change from which on a spectrum is no longer one of stars behind dust
 FEWEST_BANDS = 2
 _POINTS = 3400  # of a spectrum, a thousandth of a wavelength apart
 _MOST_DUST, _DUST_STEPS = 0.8, 161  # E(B - V), magnitudes
-_ROUNDS, _ENOUGH = 30, 0.002  # of the correction, and magnitudes from which on it is left alone
+_ROUNDS, _ENOUGH = 300, 0.002  # of the correction, and magnitudes from which on it is left alone
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def fit_spectrum(magnitudes: np.ndarray, edges_nm: Sequence[tuple[float, float]]
             left = _offsets(wavelength, flux * 10 ** (-0.4 * correction), edges[known], wanted)
             if (np.abs(left) <= _ENOUGH).all():
                 break
-            offsets = (offsets - left).clip(-MOST_CORRECTED, MOST_CORRECTED)
-            correction = np.interp(np.log(wavelength), places[order], offsets[order])
+            offsets = offsets - left
+            correction = _between(places[order], offsets[order], np.log(wavelength))
         flux = flux * 10 ** (-0.4 * correction)
     residuals = np.full(len(magnitudes), np.nan)
     residuals[known] = _offsets(wavelength, flux, edges[known], wanted)
@@ -139,6 +140,20 @@ def _through(wavelength: np.ndarray, flux: np.ndarray, edges: np.ndarray) -> np.
     part = (ends - place[at - 1]) / (place[at] - place[at - 1])
     inside = total[..., at - 1] + part * (total[..., at] - total[..., at - 1])
     return (inside[..., 1] - inside[..., 0]) / (ends[:, 1] - ends[:, 0])
+
+
+def _between(places: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Run through values (B,) at rising places without a kink, nor beyond any two neighbours; constant outside.
+
+    References
+    ----------
+    Fritsch & Carlson 1980, SIAM J. Numer. Anal. 17, 238: monotone cubic pieces.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    # A flat piece at either end has it leave the outermost values without a slope.
+    places, values = np.pad(places, 1, "reflect", reflect_type="odd"), np.pad(values, 1, "edge")
+    return PchipInterpolator(places, values)(wanted.clip(places[0], places[-1]))
 
 
 def _offsets(wavelength: np.ndarray, flux: np.ndarray, edges: np.ndarray, wanted: np.ndarray) -> np.ndarray:

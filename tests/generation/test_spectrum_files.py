@@ -12,8 +12,9 @@ import generate_from_checkpoint
 from config_physics import Config
 from galaxies.common.errors import UserError
 from galaxies.generation.catalogue import generate_pictures
+from galaxies.generation.fits_files import ImageFacts
 from galaxies.generation.requests import requests_alike
-from galaxies.generation.spectrum_files import check_spectra, spectrum_of, warnings_about
+from galaxies.generation.spectrum_files import check_spectra, spectrum_of, warnings_about, write_spectrum
 from tests.conftest import tree_of
 from tests.generation.painted import ATTRIBUTES, FLUX, GRIZ, painting_sampler, write_flux_checkpoint
 
@@ -65,11 +66,42 @@ def test_a_file_has_the_galaxys_magnitudes_and_says_what_it_is(tmp_path, capsys)
 
 def test_colors_of_no_stars_are_warned_of(tmp_path, capsys):
     made(tmp_path, {"magnitude_r": 18.5, "color_g_r": 1.5, "size_arcsec": 1.0, "redshift": 0.02}, count=2)
-    assert "2 of 2 spectra miss a magnitude of their galaxy by more than 0.05" in capsys.readouterr().err
-    header = fits.getheader(tmp_path / "spectra/galaxy_00000.fits", 1)
-    assert header["WORST"] > 0.05
+    said = capsys.readouterr().err
+    assert (
+        "2 of 2 spectra are changed by more than 0.5 magnitudes, at most by " in said and "miss a magnitude" not in said
+    )
+    with fits.open(tmp_path / "spectra/galaxy_00000.fits") as file:
+        header, data = file[1].header, file[1].data
+        wavelength, flux = (np.array(data[name], float) for name in ("wavelength", "flux"))
+    assert header["CORRECT"] > 0.5 and header["WORST"] < 0.05
     assert header["WORST"] == pytest.approx(max(abs(header[f"RESID{k}"]) for k in (1, 2, 3, 4)), abs=1e-3)
-    assert header["CORRECT"] == pytest.approx(0.5)
+    for k in (1, 2, 3, 4):
+        assert photometry(wavelength, flux, header[f"BLOW{k}"], header[f"BHIGH{k}"]) == pytest.approx(
+            header[f"MAG{k}"], abs=0.05
+        )
+
+
+def test_what_noise_hides_is_said(tmp_path, capsys):
+    made(tmp_path, {"magnitude_r": 20.0, "color_g_r": 0.4, "redshift": 0.2}, count=2)
+    assert "below twice its noise" not in capsys.readouterr().err
+    seen = {"measured_magnitude_r": 20.0, "measured_magnitude_i": 19.7}
+    faint = spectrum_of(row_of(measured_magnitude_g=math.nan, requested_color_g_r=0.6, **seen), ("g", "r", "i"), EDGES)
+    unknown = spectrum_of(row_of(**seen), ("g", "r", "i"), EDGES)
+    whole = spectrum_of(row_of(measured_magnitude_g=20.6, **seen), ("g", "r", "i"), EDGES)
+    said = "of 2 of 3 galaxies a band's light is below twice its noise"
+    assert [text.startswith(said) for text in warnings_about([faint, whole, unknown])] == [True]
+    assert warnings_about([whole]) == []
+    headers = []
+    for found in (faint, unknown):
+        with (tmp_path / "one.fits").open("wb") as file:
+            row = row_of(morphology="disc", seed=1, flag=0, supported=True, support="like", nearest_real=math.nan)
+            write_spectrum(file, found, row, (), ImageFacts(bands=("g", "r", "i")), EDGES)
+        headers.append(fits.getheader(tmp_path / "one.fits", 1))
+    assert headers[0]["MAG1"] == pytest.approx(20.6)
+    assert headers[0].comments["MAG1"] == "AB, requested: light below twice its noise"
+    assert headers[0].comments["MAG2"] == "AB, measured"
+    assert "MAG1" not in headers[1] and "RESID1" not in headers[1]
+    assert "g: left out, since its light is below twice its noise" in str(headers[1]["COMMENT"])
 
 
 def test_the_same_galaxies_have_the_same_bytes_and_leave_nothing_behind(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from galaxies.spectra.fitting import CLOSE, MOST_CORRECTED, fit_spectrum, reached
+from galaxies.spectra.fitting import CLOSE, FAR_CORRECTED, fit_spectrum, reached
 from galaxies.spectra.templates import OLD, YOUNG, dust_curve, flux_density
 
 EDGES = [(400.0, 552.0), (552.0, 691.0), (691.0, 818.0), (818.0, 922.0)]
@@ -49,7 +51,7 @@ def test_colors_that_no_stars_have_are_reached_by_a_smooth_change():
     wavelength, flux = made(0.3, 0.1, 0.3)
     magnitudes = photometry(wavelength, flux, EDGES) + np.array([0.15, -0.15, 0.12, -0.1])
     found = fit_spectrum(magnitudes, EDGES, 0.3)
-    assert 0.05 < found.correction < MOST_CORRECTED
+    assert 0.05 < found.correction < FAR_CORRECTED
     assert photometry(found.wavelength_nm, found.flux_njy, EDGES) == pytest.approx(magnitudes, abs=CLOSE)
     assert found.worst <= CLOSE
     steps = np.abs(np.diff(np.log(found.flux_njy / np.interp(found.wavelength_nm, *made(0.3, 0.1, 0.3)))))
@@ -64,14 +66,34 @@ def test_the_order_of_the_bands_changes_nothing():
     np.testing.assert_allclose(found.residuals, fit_spectrum(magnitudes, EDGES, 0.3).residuals[order], atol=1e-9)
 
 
-def test_what_cannot_be_reached_says_by_how_much():
+@pytest.mark.parametrize("off", [(0.0, 3.0, 0.0, 0.0), (0.0, -2.0, 1.0, 0.0), (1.5, -1.5, 1.5, -1.5)])
+def test_magnitudes_far_from_any_stars_are_reached_and_the_change_is_told(off):
     wavelength, flux = made(0.3, 0.1, 0.3)
-    magnitudes = photometry(wavelength, flux, EDGES) + np.array([0.0, 3.0, 0.0, 0.0])
+    magnitudes = photometry(wavelength, flux, EDGES) + np.array(off)
     found = fit_spectrum(magnitudes, EDGES, 0.3)
-    assert found.worst > CLOSE
-    assert found.correction == pytest.approx(MOST_CORRECTED)
-    missed = photometry(found.wavelength_nm, found.flux_njy, EDGES) - magnitudes
-    assert missed == pytest.approx(found.residuals, abs=0.01)
+    assert photometry(found.wavelength_nm, found.flux_njy, EDGES) == pytest.approx(magnitudes, abs=CLOSE)
+    assert found.worst <= CLOSE
+    assert found.correction > FAR_CORRECTED
+    assert np.isfinite(found.flux_njy).all() and (found.flux_njy >= 0).all()
+
+
+def test_the_change_has_no_kink_and_ends_with_the_bands():
+    magnitudes = photometry(*made(0.3, 0.1, 0.3), EDGES) + np.array([0.6, -0.6, 0.5, -0.4])
+    found = fit_spectrum(magnitudes, EDGES, 0.3)
+    rest = found.wavelength_nm / 1.3
+    stars = (1 - found.young) * flux_density(OLD, rest) + found.young * flux_density(YOUNG, rest)
+    change = -2.5 * np.log10(found.flux_njy / (stars * 10 ** (-0.4 * found.reddening * dust_curve(rest))))
+    middles = [(low + high) / 2 for low, high in EDGES]
+    assert np.ptp(change[found.wavelength_nm < middles[0]]) == pytest.approx(0, abs=1e-3)
+    assert np.ptp(change[found.wavelength_nm > middles[-1]]) == pytest.approx(0, abs=1e-3)
+    slope = np.diff(change) / np.diff(np.log(found.wavelength_nm))
+    # Straight lines from band to band would have kinks as high as their slopes, some 10 magnitudes a unit.
+    assert np.abs(slope).max() > 5
+    assert np.abs(np.diff(slope)).max() < 0.3
+    at = [int(np.searchsorted(found.wavelength_nm, middle)) for middle in middles]
+    for low, high in pairwise(at):  # rises or falls from band to band, and nothing else
+        part = np.diff(change[low + 1 : high])
+        assert (part >= -1e-6).all() or (part <= 1e-6).all()
 
 
 @pytest.mark.parametrize("redshift", [0.0, 0.3, 0.8])
