@@ -7,9 +7,7 @@ from there to what networks work on, and back. Those of flux are nanojansky, see
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,80 +17,27 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from config_physics import MOST_BANDS, MOST_CLASS_TEXT, Config, morphology_index
-from galaxies.common.device_errors import first_sentence
+from config_physics import Config
 from galaxies.common.durable_files import sha256_of
-from galaxies.common.errors import UserError, shown
-from galaxies.common.reading import MissingError, check_regular, open_regular, read_json
-from galaxies.common.schema import (
-    Check,
-    SchemaError,
-    anything,
-    brief,
-    either,
-    entries,
-    exactly,
-    items,
-    mapping,
-    number,
-    text,
-    whole,
-)
+from galaxies.common.errors import UserError
+from galaxies.common.reading import check_regular
 from galaxies.datasets.layout import DISPLAY, SHARE, DataLayout
-from galaxies.datasets.writing import FORMAT_VERSIONS, PHOTOMETRY, SPLITS
+from galaxies.datasets.prepared_files import (
+    AGAIN,
+    FaultError,
+    check_psfs,
+    compare,
+    map_array,
+    read_catalogue,
+    read_manifest,
+)
+from galaxies.datasets.writing import PHOTOMETRY
 from galaxies.images.stretch import NOISE_SOFTENING
 from galaxies.measure.flux_model import psf_width, width_by_wings
 from galaxies.measure.frame import corner_mask
 from galaxies.telescope.exposure import Exposure
 from galaxies.telescope.profiles import profile_of
 
-_AGAIN = "prepare the data again with --overwrite"
-_MANIFEST_BYTES = 512 << 20  # it names every picture that was left out
-_LABELS = ("object_id", "morphology", "split")
-_NAME = either(exactly(None), text())
-_MOST_CLASSES = 1000  # of old datasets; new ones have no more than `MOST_CLASSES`
-
-
-def _printable_line() -> Check:
-    return Check(
-        f"text of at most {MOST_CLASS_TEXT} characters that can be printed",
-        lambda value: isinstance(value, str) and len(value) <= MOST_CLASS_TEXT and value.isprintable(),
-    )
-
-
-# What the rest of the program takes from a manifest; it holds more, for people.
-_MANIFEST = entries(
-    {
-        "image_size": whole(1),
-        "crop": number(0, 1),
-        "count": whole(1),
-        "counts": mapping(either(whole(0), mapping(whole(0)))),
-        "attributes": mapping(whole(0)),
-        "sha256": entries({"images.npy": text(), "catalogue.csv": text()}, {"psfs.npy": text()}, others=False),
-    },
-    {
-        "source": _NAME,
-        "rule": _NAME,
-        "photometry": whole(1),
-        "classes": items(text(), 1, _MOST_CLASSES),
-        "class_labels": mapping(_printable_line()),
-        "class_descriptions": mapping(_printable_line()),
-        "own_attributes": items(
-            entries(
-                {name: text() for name in ("name", "label", "unit", "scale")} | {"low": number(), "high": number()},
-                {"softening": number(0)},
-                others=False,
-            )
-        ),
-    },
-)
-_FLUX_MANIFEST = entries(
-    {
-        "kind": text("flux"),
-        "bands": items(entries({"name": text(), "wavelength_nm": either(exactly(None), number(0))}), 1, MOST_BANDS),
-        "classes": anything(),
-    }
-)
 _ESTIMATED = 512  # images that tell the noise of a band where the catalogue does not
 _USUAL_PSF_PX = 63  # what a checkpoint keeps of a PSF: its wings beyond hold less than a percent of the light
 _CENTRAL = (0.5, 99.5)  # percent of the galaxies between which the slider of an attribute of flux goes
@@ -143,25 +88,25 @@ class PreparedDataset:
             changed into something that `DatasetWriter` never writes.
         """
         path = Path(path)
-        manifest, layout = _read_manifest(path)
+        manifest, layout = read_manifest(path)
         for name in manifest["sha256"]:
             try:
-                check_regular(path / name, _AGAIN)
+                check_regular(path / name, AGAIN)
                 if verify and sha256_of(path / name) != manifest["sha256"][name]:
-                    raise UserError(f"{path / name} has changed since it was prepared: {_AGAIN}")
+                    raise UserError(f"{path / name} has changed since it was prepared: {AGAIN}")
             except OSError as error:
-                raise UserError(f"{path / name} cannot be read ({error.strerror or error}): {_AGAIN}") from None
+                raise UserError(f"{path / name} cannot be read ({error.strerror or error}): {AGAIN}") from None
         try:
             planes = len(layout.bands)
-            images = _map_array(path / "images.npy", layout.dtype, planes)
-            catalogue = _read_catalogue(path / "catalogue.csv", layout)
+            images = map_array(path / "images.npy", layout.dtype, planes)
+            catalogue = read_catalogue(path / "catalogue.csv", layout)
             if len(images) != len(catalogue):
-                raise _FaultError(f"it has {len(images)} images and {len(catalogue)} rows in catalogue.csv")
-            _compare(manifest, images, catalogue)
+                raise FaultError(f"it has {len(images)} images and {len(catalogue)} rows in catalogue.csv")
+            compare(manifest, images, catalogue)
             if layout.is_flux:
-                _check_psfs(path, manifest, catalogue, planes)
-        except _FaultError as error:
-            raise UserError(f"{path} cannot be used, since {error}: {_AGAIN}") from None
+                check_psfs(path, manifest, catalogue, planes)
+        except FaultError as error:
+            raise UserError(f"{path} cannot be used, since {error}: {AGAIN}") from None
         return cls(path, images, catalogue, manifest, layout)
 
     @property
@@ -239,7 +184,7 @@ class PreparedDataset:
         places = self._columns(("psf",), rows)[:, 0]
         if not self.layout.is_flux or not np.isfinite(places).all():
             return None
-        whole = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
+        whole = map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
         return np.array(whole[places.astype(np.int64)])
 
     def usual_psfs(self, split: str) -> np.ndarray | None:
@@ -329,7 +274,7 @@ class PreparedDataset:
         values = self.attributes(attributes, rows)
         scale = self.pixel_scale(rows)
         if not np.isfinite(scale).any():
-            raise UserError(f"{self.path} has no pixel_scale: {_AGAIN}")
+            raise UserError(f"{self.path} has no pixel_scale: {AGAIN}")
         softening = NOISE_SOFTENING * self._typical_noise(rows)
         own = {row.name: (row.low, row.high) for row in self.layout.own}
         pairs = [own.get(name) or _central_range(column) for name, column in zip(attributes, values.T, strict=True)]
@@ -366,7 +311,7 @@ class PreparedDataset:
         usual = self._usual_psf_row(self.rows("train"))
         assert usual is not None, "the run has PSFs as images"
         places = np.where(np.isfinite(places), places, self._columns(("psf",), np.array([usual]))[0, 0])
-        whole = _map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
+        whole = map_array(self.path / "psfs.npy", self.layout.dtype, len(self.layout.bands))
         return _inner(np.array(whole[places.astype(np.int64)]), most)
 
     def _psf_pixels(self) -> int:
@@ -441,169 +386,3 @@ def find_dataset(folder: Path, chosen: str = "") -> Path | None:
     if len(found) > 1:
         raise UserError(f"there are several datasets, choose one: {', '.join(f'--data {p}' for p in found)}")
     return found[0] if found else None
-
-
-class _FaultError(ValueError):
-    """What is wrong with a dataset, as a clause."""
-
-
-def _read_manifest(path: Path) -> tuple[dict[str, Any], DataLayout]:
-    """Read what a dataset says of itself, and check that all is there and of the right kind."""
-    try:
-        manifest: dict[str, Any] = read_json(path / "manifest.json", entries({}), _MANIFEST_BYTES, _AGAIN)
-        version = manifest.get("format_version")
-        versions = tuple(FORMAT_VERSIONS.values())
-        if type(version) is not int or version not in versions:
-            raise UserError(
-                f"{path} has format version {brief(version)}, this program reads {' and '.join(map(str, versions))}: "
-                "prepare the data again"
-            )
-        _MANIFEST(manifest)
-        is_flux = version == FORMAT_VERSIONS["flux"]
-        if is_flux:
-            _FLUX_MANIFEST(manifest)
-        layout = DataLayout.from_manifest(manifest if is_flux else {**manifest, "kind": "display"})
-        if strange := [name for name in manifest["attributes"] if not layout.is_attribute(name)]:
-            raise SchemaError(f"attributes has {brief(strange[0])}, which is no attribute of such data")
-    except MissingError:
-        raise UserError(
-            f"{path} holds no prepared dataset: make one with prepare_data.py gz2 or prepare_data.py labelled"
-        ) from None
-    except ValueError as error:  # SchemaError, or of a layout
-        raise UserError(f"{path / 'manifest.json'} cannot be used, since {error}: {_AGAIN}") from None
-    return manifest, layout
-
-
-def _map_array(file: Path, wanted: np.dtype[Any], planes: int) -> np.ndarray:
-    """Map the pixels (N, planes, S, S) of an .npy file that says what it is, and is as long as it says."""
-    name = file.name
-    try:
-        with open_regular(file, _AGAIN) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a header as Python 2 wrote it
-            version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran_order, dtype = read_header(stream)
-            start, end = stream.tell(), stream.seek(0, os.SEEK_END)
-    except UserError:
-        raise
-    except MemoryError:
-        raise
-    except Exception:  # the header is read as a literal of Python, which fails in many ways
-        raise _FaultError(f"{name} is no array in NumPy's format") from None
-    if dtype != wanted or fortran_order:
-        order = " in Fortran's order" if fortran_order else ""
-        raise _FaultError(f"{name} holds {shown(str(dtype))}{order}, not {wanted} in C's order")
-    if len(shape) != 4 or shape[1] != planes or shape[2] != shape[3] or min(shape) < 1:
-        raise _FaultError(f"{name} has the shape {shown(str(shape))}, not (N, {planes}, S, S) with one image or more")
-    if end - start != math.prod(shape) * wanted.itemsize:
-        size = math.prod(shape) * wanted.itemsize
-        raise _FaultError(f"{name} has {end - start} bytes of pixels, not the {size} of its shape {shape}")
-    try:
-        return np.memmap(file, wanted, "r", start, shape)
-    except (OSError, ValueError, OverflowError) as error:
-        raise _FaultError(f"{name} cannot be mapped into memory ({error})") from None
-
-
-def _check_psfs(path: Path, manifest: dict[str, Any], catalogue: pd.DataFrame, planes: int) -> None:
-    """Check that each PSF that a row names is there."""
-    places = catalogue["psf"].dropna() if "psf" in catalogue else pd.Series(dtype=np.float64)
-    if "psfs.npy" not in manifest["sha256"]:
-        if len(places):
-            raise _FaultError("catalogue.csv names PSFs, and there is no psfs.npy")
-        return
-    count = len(_map_array(path / "psfs.npy", np.dtype("<f4"), planes))
-    if not ((places % 1 == 0) & (places < count)).all():
-        raise _FaultError(f"catalogue.csv names other PSFs than the {count} in psfs.npy")
-
-
-def _read_catalogue(file: Path, layout: DataLayout) -> pd.DataFrame:
-    """Read a catalogue: an empty cell is an unknown number, while an object may well be called NA."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of more cells than the header has
-            heads = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-            values = [
-                name for name in heads if name in layout.columns or layout.is_attribute(name) or name.startswith(SHARE)
-            ]
-            table = pd.read_csv(
-                file,
-                dtype=dict.fromkeys(_LABELS, str),
-                keep_default_na=False,
-                na_values={name: [""] for name in values},
-                index_col=False,
-            )
-    except (OSError, ValueError, OverflowError, pd.errors.ParserWarning) as error:
-        raise _FaultError(f"catalogue.csv is no table ({first_sentence(str(error))})") from None
-    if repeated := [name for name in heads if heads.count(name) > 1]:
-        raise _FaultError(f"catalogue.csv has two columns {shown(repeated[0])}")
-    if missing := [name for name in _LABELS if name not in table]:
-        raise _FaultError(f"catalogue.csv has no column {missing[0]}")
-    if len(table) == 0:
-        raise _FaultError("catalogue.csv has no row")
-    table[list(_LABELS)] = table[list(_LABELS)].fillna("")  # rows that end early
-    _refuse_rows(table, "object_id", table["object_id"] == "", "an id")
-    _refuse_rows(table, "object_id", table["object_id"].duplicated(), "every id once")
-    _refuse_rows(table, "split", ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}")
-    classes = {name: _canonical(name, layout) for name in table["morphology"].unique()}
-    table["morphology"] = table["morphology"].map(classes)
-    strange = table["morphology"].isna()
-    if strange.any():
-        name = next(name for name, found in classes.items() if found is None)
-        raise _FaultError(
-            f"column morphology of catalogue.csv, row {_first_row(strange)} holds {shown(name)}, "
-            f"not one of {', '.join(layout.classes)}"
-        )
-    for name in values:
-        # A column of True and False is none of numbers, though pandas makes one of it.
-        cells = table[name].astype(str) if table[name].dtype == bool else table[name]
-        numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
-        low, high = layout.limits_of(name)
-        wrong = table[name].notna() & ~((numbers > low) & (numbers <= high))
-        _refuse_rows(table, name, wrong, f"a number above {low:g} and up to {high:g}, or nothing")
-        table[name] = numbers
-    return table
-
-
-def _canonical(name: str, layout: DataLayout) -> str | None:
-    """Return the name of a class as the layout has it, None for what is no class."""
-    try:
-        return layout.classes[morphology_index(name, layout.classes)]
-    except UserError:
-        return None
-
-
-def _refuse_rows(table: pd.DataFrame, column: str, wrong: pd.Series, wanted: str) -> None:
-    if wrong.any():
-        row = _first_row(wrong)
-        raise _FaultError(
-            f"column {column} of catalogue.csv, row {row} holds {shown(str(table[column].iloc[row - 2]))}, not {wanted}"
-        )
-
-
-def _first_row(wrong: pd.Series) -> int:
-    """Return the row number, as a spreadsheet counts, of the first true value."""
-    return int(np.argmax(wrong.to_numpy())) + 2
-
-
-def _compare(manifest: dict[str, Any], images: np.ndarray, catalogue: pd.DataFrame) -> None:
-    """Hold what a manifest says of a dataset against what there is."""
-    if manifest["image_size"] != images.shape[-1]:
-        raise _FaultError(
-            f"manifest.json says that images have {manifest['image_size']} pixels a side, and they have "
-            f"{images.shape[-1]}"
-        )
-    there = Counter(zip(catalogue["split"], catalogue["morphology"], strict=True)) + Counter(catalogue["morphology"])
-    said: Counter[Any] = Counter()
-    for name, counted in manifest["counts"].items():
-        said.update(
-            {(name, inner): value for inner, value in counted.items()} if isinstance(counted, dict) else {name: counted}
-        )
-    if manifest["count"] != len(catalogue) or +said != there:
-        raise _FaultError("manifest.json counts other galaxies than there are in catalogue.csv")
-    for name, known in manifest["attributes"].items():
-        have = int(catalogue[name].notna().sum()) if name in catalogue else 0
-        if known != have:
-            raise _FaultError(f"manifest.json says that {known} galaxies have a known {name}, and {have} have")
