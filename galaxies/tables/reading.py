@@ -25,12 +25,11 @@ from galaxies.common.parsing import MAX_IMAGES
 from galaxies.common.reading import MissingError, open_regular
 from galaxies.common.untrusted_files import UntrustedFileError
 from galaxies.tables.opening import BLOCK, UNPACK_ERRORS, TableStream, unpacked
+from galaxies.tables.text_layout import SEPARATORS, Form, form_of, names_in, reader_of
 from galaxies.tables.typed_columns import TypedTable
 from galaxies.tables.votable_tables import is_votable
 
 CURE = "save the table as CSV in UTF-8"
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "spaces"}
-_SNIFFED_LINES = 20
 _MOST_STREAMED_BYTES, _MOST_STREAMED_ROWS = 10**11, MAX_IMAGES  # of a table that is never in memory as a whole
 # First bytes of files whose columns have types, and what opens them: a function of the file and of the wanted columns,
 # loaded when there is one.
@@ -83,17 +82,6 @@ class Table:
     def place(self, column: str, row: int) -> str:
         """Say where the cell of a column is that stands in row `row` (from 0) of `cells`."""
         return f"column {column} of {self.file}, row {self.rows[row]}"
-
-
-class Form(NamedTuple):
-    """How a text is laid out: lines before its header, what separates cells, and its column names (None: in the text).
-
-    `names` are as they are written, without blanks around them.
-    """
-
-    skipped: int
-    separator: str
-    names: tuple[str, ...] | None
 
 
 class _NotPlainError(Exception):
@@ -188,7 +176,7 @@ def read_blocks(
             return
         start = _first_block(file, cure)
         encoding = "utf-8-sig" if _is_utf8(file) else "cp1252"
-        form = _form_of(start.decode(encoding, "ignore"), wanted, needed, comments=True)
+        form = form_of(start.decode(encoding, "ignore"), wanted, needed, comments=True)
         count, rows = 0, None
         for rows in _blocks_exactly(
             _streamed(file), encoding, form, wanted, file, even=False, comments=True, size=size
@@ -283,7 +271,7 @@ def _read_text(
     rest: bool,
 ) -> Table:
     taken = _Everything(wanted) if rest else wanted
-    form = _form_of(start.decode(encoding, "ignore"), wanted, needed, comments)
+    form = form_of(start.decode(encoding, "ignore"), wanted, needed, comments)
     rows: _Rows | None = None
     # Galaxy Zoo's tables have hundreds of MB, of which a few columns are wanted.
     if encoding == "utf-8-sig" and len(start) >= BLOCK and not form.skipped and form.names is None:
@@ -304,7 +292,7 @@ def _say_assumed(file: Path, encoding: str, form: Form, rows: _Rows) -> None:
     if encoding != "utf-8-sig":
         notes.append("its text is not UTF-8 and was read as Windows-1252 (Latin-1)")
     if form.separator not in ",\t":
-        notes.append(f"its cells are taken as separated by {_SEPARATORS[form.separator]}")
+        notes.append(f"its cells are taken as separated by {SEPARATORS[form.separator]}")
     if rows.short:
         notes.append(f"rows with fewer cells than the header, which have no value in the others: {rows.short}")
     if rows.comments:
@@ -382,61 +370,6 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(plain) + more if names else "none"
 
 
-# The layout
-
-
-def _form_of(text: str, wanted: Collection[str], needed: Collection[str], comments: bool) -> Form:
-    """Find out how a text is laid out by its first lines; see `Form`."""
-    lines = io.StringIO(text, newline="").readlines()[: 1000 + _SNIFFED_LINES]
-    skipped = 0
-    separators: tuple[str, ...] = tuple(_SEPARATORS)
-    said = lines[0].strip().lower() if lines else ""
-    if said.startswith("sep=") and len(said) <= 5:  # a spreadsheet's own hint
-        skipped = 1
-        separators = (lines[0].strip()[4:] or "\t",) if said[4:] in (*_SEPARATORS, "") else separators
-    remark = ""
-    while skipped < len(lines) and (not lines[skipped].strip() or (comments and lines[skipped].startswith("#"))):
-        remark = lines[skipped] if lines[skipped].strip() else remark
-        skipped += 1
-    lines, remark = lines[skipped : skipped + _SNIFFED_LINES], remark.lstrip("# \t")
-    separator, names = _separator(lines, separators, wanted)
-    if remark and not set(needed or wanted) <= set(map(str.lower, names)):
-        # numpy.savetxt and TOPCAT write the header as a comment.
-        other, heads = _separator([remark, *lines], separators, wanted)
-        if set(needed or wanted) <= set(map(str.lower, heads)):
-            return Form(skipped, other, tuple(heads))
-    return Form(skipped, separator, None)
-
-
-def _separator(lines: Sequence[str], separators: Sequence[str], wanted: Collection[str]) -> tuple[str, list[str]]:
-    """Choose what separates the cells of lines, of which the first is the header; return it and the header's names.
-
-    What finds the most of the columns that are wanted; then what gives the most rows as many cells as the header.
-    """
-    best: tuple[tuple[int, int, int], str, list[str]] = ((-1, 0, 0), ",", [])
-    for separator in separators:
-        try:
-            records = list(_reader(iter(lines), separator, strict=False))
-        except csv.Error:
-            continue
-        names = _names(records[0]) if records else []
-        even = sum(len(record) == len(names) for record in records[1:]) if len(names) > 1 else 0
-        found = len(set(wanted) & set(map(str.lower, names)))
-        # Spaces stand within names, and so are no more than a last resort.
-        score = (found, even, len(names)) if separator != " " else (found, -1, 0)
-        if score > best[0]:
-            best = (score, separator, names)
-    return best[1], best[2]
-
-
-def _reader(lines: Iterator[str], separator: str, strict: bool = True) -> Any:
-    return csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t", strict=strict)
-
-
-def _names(record: Sequence[str]) -> list[str]:
-    return [name.strip().strip("\"'").strip() for name in record]
-
-
 # The rows
 
 
@@ -477,12 +410,12 @@ def _blocks_exactly(
     with io.TextIOWrapper(io.BufferedReader(stream, BLOCK), encoding=encoding, newline="") as text:
         for _ in range(form.skipped):
             next(text)
-        reader = _reader(iter(text), form.separator)
+        reader = reader_of(iter(text), form.separator)
         number = form.skipped
         try:
             if form.names is None:
                 number += 1
-            names = [name.lower() for name in form.names or _names(next(reader, []))]
+            names = [name.lower() for name in form.names or names_in(next(reader, []))]
             width = len(names)
             places = [place for place, name in enumerate(names) if name in wanted]
             taken: list[list[str]] = [[] for _ in places]
@@ -574,7 +507,7 @@ def _read_plain(file: Path, separator: str, wanted: Collection[str]) -> _Rows | 
     """Read a large text without oddities, five times as fast as `_blocks_exactly`; None if there are some."""
     try:
         with io.BufferedReader(_PlainStream(file, separator), BLOCK) as stream:
-            names = [name.lower() for name in _names(stream.readline().decode("utf-8-sig").split(separator))]
+            names = [name.lower() for name in names_in(stream.readline().decode("utf-8-sig").split(separator))]
             places = [place for place, name in enumerate(names) if name in wanted]
             cells = pd.read_csv(
                 stream,
