@@ -53,6 +53,8 @@ def test_a_user_says_that_pictures_are_those_of_a_simulation(tmp_path):
             tmp_path / "labels.csv",
             "--out",
             tmp_path / out,
+            "--crop",
+            "1.0",
             *more,
         ]
         prepare_data.main(list(map(str, options)))
