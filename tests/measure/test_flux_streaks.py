@@ -110,5 +110,13 @@ def test_a_tail_that_the_border_cuts_off_is_flagged():
     assert whole.flag.item() == 0 and part.flag.item() == TOUCHES_EDGE
     turned_round = measured([(galaxy + tail(4.0, 80) + noise(4)).flip(1).T])
     assert turned_round.flag.item() == TOUCHES_EDGE
-    faint = measured([disc(3000, 5.0) + tail(0.5, 80) + noise(5)])
-    assert faint.flag.item() == 0  # it is no noticeable part of a bright galaxy
+    bright = disc(3000, 5.0)
+    assert 48 * column < 0.02 * bright.sum()  # no noticeable part, if as much went on for half a frame
+    assert measured([bright + tail(4.0, 80) + noise(4)]).flag.item() == 0
+
+
+def test_wings_that_a_profile_has_at_the_rim_are_not_cut_off():
+    """A disc without noise to speak of, 4.4 scale lengths to the border, beyond which 7 % of it lie."""
+    disc_with_wings = disc(3000, 11.0, ratio=1.0)
+    assert disc_with_wings[:, -1].sum() > 20  # noises, so that the rim is the galaxy's
+    assert measured([disc_with_wings + noise(6)]).flag.item() == 0
