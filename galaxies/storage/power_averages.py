@@ -22,7 +22,6 @@ from galaxies.common.errors import UserError
 from galaxies.common.reading import UnreadableError, read_bytes
 
 KEPT_LENGTHS = (0.05, 0.10)  # of the averages that are kept (Karras et al. 2024, section 3.2)
-SHORTEST, LONGEST = 0.01, 0.25  # lengths that can be asked for
 SNAPSHOT_FILES = "average_[0-9]*.safetensors"
 _NAME = re.compile(r"average_([0-9]{6,12})\.safetensors")
 _MOST_BYTES = 1 << 32
@@ -139,7 +138,7 @@ def averaged_weights(snapshots: Sequence[Snapshot], length: float, network: nn.M
     snapshots : sequence of Snapshot
         As `find_snapshots` lists them.
     length : float
-        Standard deviation of the average's profile over the whole training, `SHORTEST` to `LONGEST`.
+        Standard deviation of the average's profile over the whole training, about 0.01 to 0.25.
     network : nn.Module
         Of the kind that was trained, for shapes and for what is not averaged: counters.
 
