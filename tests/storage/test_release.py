@@ -143,6 +143,10 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     card = (out / "card.md").read_text(encoding="utf-8")
     assert "Credit: the makers" in card and "| size, judge: mae [frame widths] | 0.0123 |" in card
     assert "| half-light radius, photometry: MAE over the mean | ≤ 0.1 | – | left out |" in card
+    # Settings that are tuples come back from a checkpoint as lists, and are no change.
+    changed = re.findall(r"`(\w+)`", card.partition("other than the default settings:")[2].partition(". Epoch")[0])
+    given = {"seed", "width", "latent_dim", "pretrain_epochs", "epochs", "batch_size", "checkpoint_every", "log_every"}
+    assert set(changed) == given
     assert "`width` 4" in card and "/ floor" in card and "of 255 grey levels" in card
     assert "SDSS composites are asinh-stretched" in card.partition("## Limits")[2] and "nJy" not in card
     assert re.search(r"Machine: .+, \d+ cores, torch \d", card)

@@ -97,9 +97,9 @@ def write_card(
     changed = {
         setting.name: config[setting.name]
         for setting in dataclasses.fields(Config)
-        if setting.name not in ("run", "data", "device", "attributes")
+        if setting.name not in ("run", "recipe", "data", "device", "attributes")
         and setting.name in config
-        and config[setting.name] != getattr(Config, setting.name)
+        and _plain(config[setting.name]) != _plain(getattr(Config, setting.name))
     }
     text = render(
         "card.md",
@@ -124,3 +124,8 @@ def write_card(
     )
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as a checkpoint has it: lists for tuples."""
+    return list(value) if isinstance(value, tuple) else value
