@@ -5,7 +5,8 @@ r"""Lay GAN and diffusion model side by side: the same data, the same report, an
 
 Makes the validation report of each checkpoint (evaluate.py report; a report that is there already is kept, unless the
 checkpoint is newer) and writes table.md and table.json. With --page the table is also put between the two marks of a
-Markdown file. The time of the training is summed up from the run's metrics.jsonl.
+Markdown file. The time of the training is summed up from the run's metrics.jsonl; of a release,
+its own file says it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from galaxies.common.errors import UserError
 from galaxies.common.json_writing import json_text
 from galaxies.common.outputs import check_folder
 from galaxies.common.parsing import whole_number
+from galaxies.common.reading import read_json
 from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.storage.release import SETTINGS
 from galaxies.validation.report.cells import ALL, LeftOut
 from galaxies.validation.report.contents import Report
 from galaxies.validation.report.control import GamingGap
@@ -79,8 +82,11 @@ def report_of(checkpoint: Path, data: Path, out: Path, count: int) -> Report:
 
 
 def training_of(checkpoint: Path) -> dict[str, float]:
-    """Return minutes and steps of the second phase, from the metrics beside a checkpoint."""
-    facts = training_facts(checkpoint, load_checkpoint(checkpoint))
+    """Return minutes and steps of the second phase, from the metrics beside a checkpoint, or as a release says."""
+    if checkpoint.suffix == ".safetensors":
+        facts = read_json(checkpoint.with_name(SETTINGS))["facts"]
+    else:
+        facts = training_facts(checkpoint, load_checkpoint(checkpoint))
     return {
         "training, phase 2 [min]": facts["minutes"]["generator"],
         "steps of phase 2": facts["steps"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from galaxies.common.errors import UserError
 from galaxies.storage.checkpoint import load_checkpoint, save_checkpoint
 from galaxies.validation.report.contents import Report
 from studies import families, noise_schedules
-from tests.conftest import make_trainer
+from tests.conftest import ROOT, make_trainer
 from tests.validation.reports import report_of
 
 
@@ -56,6 +57,18 @@ def report(mae: float) -> Report:
         "seconds": {"generation": 1.0},
     }
     return report_of(plain)
+
+
+def test_training_time_of_a_release_is_what_its_own_file_says():
+    card = (ROOT / "checkpoints/released/gan/card.md").read_text(encoding="utf-8")
+    found = families.training_of(ROOT / "checkpoints/released/gan/generator.safetensors")
+    steps, size = re.search(r"([\d,]+) steps of (\d+) images", card).groups()
+    minutes = re.search(r"and ([\d.]+) for the generator", card)[1]
+    assert found == {
+        "training, phase 2 [min]": float(minutes),
+        "steps of phase 2": int(steps.replace(",", "")),
+        "images a step": int(size),
+    }
 
 
 def test_both_families_stand_in_one_table_and_on_the_page(run_folder, tmp_path, monkeypatch, capsys):
