@@ -190,7 +190,7 @@ def test_a_check_without_the_judge_says_so(data, monkeypatch, capsys):
             raise UserError("too few for a judge")
 
     monkeypatch.setattr(subject, "Judge", Refusing)
-    with pytest.raises(UserError, match="the check needs 40 real images"):
+    with pytest.raises(UserError, match="the check needs 40 images of the reference"):
         evaluate.main(["validate", "--data", str(data.path), "--device", "cpu"])
     assert "without the judge: too few for a judge" in capsys.readouterr().err
 
