@@ -8,7 +8,8 @@ A step is a function from the plain content of version n to that of version n + 
 `read_release` read (``config``, ``networks``, ``ema``, ``population``, ...; a release has no ``optimizers``, ``meters``
 and the like), and returns a changed copy. Whoever changes what is stored writes one:
 
-1. Raise `FORMAT_VERSION` to n + 1, unless no release has had the present one yet: then lengthen its step.
+1. Raise `FORMAT_VERSION` to n + 1, unless nobody can have the present one yet, since it is on no shared branch:
+   then lengthen its step.
 2. Write the step ``_to_<n + 1>`` out of the functions below, and enter it in `MIGRATIONS` under n. Write values out,
    and never take them from `Config` or another table of today: tomorrow's differ, and yesterday's files do not.
    - A new setting: `add_setting` with what happened before it existed, which need not be its default.
@@ -32,7 +33,7 @@ import torch
 
 from galaxies.common.errors import UserError
 
-FORMAT_VERSION = 10
+FORMAT_VERSION = 11
 
 Content = dict[str, Any]
 
@@ -214,12 +215,14 @@ def _to_9(content: Content) -> Content:
 
 
 def _to_10(content: Content) -> Content:
-    for name, value in (("detail_stages", False), ("average_snapshots", 0)):
-        content = add_setting(content, name, value)
-    return content
+    return add_setting(content, "detail_stages", False)
+
+
+def _to_11(content: Content) -> Content:
+    return add_setting(content, "average_snapshots", 0)
 
 
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {
     **{1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5},
-    **{5: _to_6, 6: _to_7, 7: _to_8, 8: _to_9, 9: _to_10},
+    **{5: _to_6, 6: _to_7, 7: _to_8, 8: _to_9, 9: _to_10, 10: _to_11},
 }

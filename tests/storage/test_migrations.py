@@ -38,6 +38,10 @@ OLD = Path(__file__).parent / "e82a0c7"
 FAMILIES = ("gan", "diffusion")
 
 
+def test_a_run_of_before_averages_were_kept_keeps_none():
+    assert MIGRATIONS[10]({"config": {"width": 4}})["config"] == {"width": 4, "average_snapshots": 0}
+
+
 def draw(checkpoint: Path, out: Path) -> np.ndarray:
     """Return the images that generate_from_checkpoint.py draws of the galaxies of wanted.csv."""
     wanted = ["--requests", str(OLD / "wanted.csv"), "--format", "npz", "--out", str(out)]

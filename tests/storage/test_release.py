@@ -106,7 +106,7 @@ def test_half_a_release_is_none(released, name):
 def test_a_release_of_a_newer_program_is_refused_and_says_so(released):
     path = released.with_name(SETTINGS)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
-    with pytest.raises(UserError, match="format version 99 and this program reads 10 and older: it is newer than this"):
+    with pytest.raises(UserError, match="format version 99 and this program reads 11 and older: it is newer than this"):
         load_state(released)
 
 

@@ -160,7 +160,7 @@ def test_a_newer_release_is_no_damage(saved, content, monkeypatch):
     monkeypatch.setattr("galaxies.storage.checkpoint.FORMAT_VERSION", 99)
     save_latest(saved, content(5))
     monkeypatch.undo()
-    with pytest.raises(UserError, match="has format version 99 and this program reads 10 and older"):
+    with pytest.raises(UserError, match="has format version 99 and this program reads 11 and older"):
         load_run(saved)
 
 
