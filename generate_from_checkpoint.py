@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser(own).parse_args(with_values(words, own))
     asked = read_request_options(options)
     if options.spectrum:
-        need_packages("astropy")
+        need_packages("astropy", "scipy")
     # torch loads only after the options are known to be right
     from galaxies.compute.ranks import Ranks
     from galaxies.generation.answering import answer

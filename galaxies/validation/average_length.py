@@ -94,7 +94,8 @@ def choose_length(
     if len(rows) < _LEAST_REAL:
         raise UserError(f"{data_path} has {len(rows)} galaxies of the judge's split, where {_LEAST_REAL} are needed")
     real = torch.from_numpy(subject.data.images[rows])
-    asked = requests_like_test(subject.data, sampler.config.attributes, count, seed, _SPLIT)
+    mixed = sampler.config.soft_classes and subject.data.has_shares
+    asked = requests_like_test(subject.data, sampler.config.attributes, count, seed, _SPLIT, mixed)
     engine = sampler.engine
     groups = {"all": (np.arange(count), np.arange(len(real)))}
     with engine.kernels():
