@@ -292,7 +292,7 @@ class _Lines:
         start = self._entry(number, key)
         if start is None:
             return f"class {number + 1} of {self._path}"
-        return f"{self._path}, line {self._line(start)}"
+        return self._at(start)
 
     def place_in(self, number: int, key: str, value: str, place: int) -> str:
         """Say where in the text of an entry something is, which is at a character from 0 of its value."""
@@ -300,19 +300,21 @@ class _Lines:
         at = -1 if start is None else self._text.find(value, start)
         if at < 0:
             return f"{self.place(number, key)}, character {place + 1} of {key}"
-        at += place
-        return f"{self._path}, line {self._line(at)}, column {at - self._text.rfind(chr(10), 0, at)}"
+        return self._at(at + place)
+
+    def _at(self, place: int) -> str:
+        """Say in which line and column a character of the text is."""
+        line = self._text.count("\n", 0, place) + 1
+        return f"{self._path}, line {line}, column {place - self._text.rfind(chr(10), 0, place)}"
 
     def _entry(self, number: int, key: str) -> int | None:
         if self.count != len(self._heads):  # written in another way
             return None
         end = self._heads[number + 1] if number + 1 < len(self._heads) else len(self._text)
         start = self._heads[number]
-        found = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=", re.MULTILINE).search(self._text, start, end)
-        return found.start() if key and found else start
-
-    def _line(self, place: int) -> int:
-        return self._text.count("\n", 0, place) + 1 + (self._text[place : place + 1] == "\n")
+        # The start of the value: what is said of an entry is of that.
+        found = re.compile(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=[ \t]*", re.MULTILINE).search(self._text, start, end)
+        return found.end() if key and found else start
 
 
 class _Reader:
