@@ -120,7 +120,7 @@ def test_a_step_that_changes_place_would_be_noticed(data, tmp_path, networks):
             visit(learner.optimizers[name].state_dict()["state"], f"{name} optimizer")
         visit(learner.average.module.state_dict(), "average")
         if learner.power_averages is not None:
-            visit(learner.power_averages.state_dict(), "averages of any length")
+            visit(dict(enumerate(learner.power_averages.by_name())), "averages of any length")
         if learner.augmentation is not None:
             visit(learner.augmentation.state_dict(), "augmentation")
         visit({k: v for k, v in vars(trainer.batches).items() if k.startswith("_device") or k == "_start"}, "batches")
