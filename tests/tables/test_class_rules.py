@@ -127,7 +127,11 @@ def test_the_files_of_the_program_can_be_read():
             "ring = 0.3",
             "c.toml, line 6, column 34: the condition of class ringed spiral is none, sin",
         ),
-        ('name = "E"', 'name = "S0"', "c.toml, line 16, column 8: a second rule for class 'S0', whose first is in line 10, column 8"),
+        (
+            'name = "E"',
+            'name = "S0"',
+            "c.toml, line 16, column 8: a second rule for class 'S0', whose first is in line 10, column 8",
+        ),
         ('name = "E"', "name = 3", "c.toml, line 16, column 8: name is 3: it takes a text"),
         ('name = "E"', 'name = "a;b"', "c.toml, line 16, column 8: 'a;b' is no name of a class"),
         ('name = "E"', "", "c.toml, line 15, column 1: the class has no name"),
@@ -137,7 +141,11 @@ def test_the_files_of_the_program_can_be_read():
         ("priority = 2", "priorty = 2", "c.toml, line 7, column 11: a class has no entry 'priorty'; is it priority?"),
         ("priority = 2", "share = 3", "c.toml, line 7, column 9: share is 3: it takes a column, or a list of up to 8"),
         ("priority = 2", 'share = "ring"', "c.toml, line 9, column 1: class S0 has no share, and others have one"),
-        ('label = "Ringed"', 'label = "a\\nb"', "c.toml, line 4, column 9: label is 'a\\nb': it takes a line of up to 100"),
+        (
+            'label = "Ringed"',
+            'label = "a\\nb"',
+            "c.toml, line 4, column 9: label is 'a\\nb': it takes a line of up to 100",
+        ),
         ('label = "Ringed"', "label = Ringed", "c.toml is no TOML file: Invalid value (at line 4, column 9)"),
         ("# my classes", "title = 1", "c.toml has an entry 'title': it holds tables [[class]] alone"),
         (
@@ -169,8 +177,8 @@ def test_a_class_that_takes_nothing_is_named_with_what_the_others_take(tmp_path)
     with pytest.raises(UserError) as caught:
         rules.refuse_empty(found.classes, found.met, "t.csv")
     assert str(caught.value) == (
-        f"class ringed spiral ({tmp_path / 'c.toml'}, line 6, column 9) takes none of the 6 galaxies of t.csv, of which 4 S0, "
-        "1 E are taken and 1 are of no class: change its condition, or go on with --allow-empty-class"
+        f"class ringed spiral ({tmp_path / 'c.toml'}, line 6, column 9) takes none of the 6 galaxies of t.csv, of "
+        "which 4 S0, 1 E are taken and 1 are of no class: change its condition, or go on with --allow-empty-class"
     )
     rules = rules_of(tmp_path, FILE.replace("features <= 0.5", "features <= 0.1"))
     found = rules.sort(columns_of(tmp_path))
