@@ -130,15 +130,17 @@ def drop_snapshots_after(folder: Path, step: int) -> None:
             snapshot.path.unlink(missing_ok=True)
 
 
-def averaged_weights(snapshots: Sequence[Snapshot], length: float, network: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a network as an average of a relative length has them at the last snapshot.
+def averaged_weights(
+    snapshots: Sequence[Snapshot], lengths: Sequence[float], network: nn.Module
+) -> dict[float, dict[str, Tensor]]:
+    """Return the weights of a network as averages of relative lengths have them at the last snapshot, by length.
 
     Parameters
     ----------
     snapshots : sequence of Snapshot
         As `find_snapshots` lists them.
-    length : float
-        Standard deviation of the average's profile over the whole training, about 0.01 to 0.25.
+    lengths : sequence of float
+        Standard deviations of the averages' profiles over the whole training, about 0.01 to 0.25.
     network : nn.Module
         Of the kind that was trained, for shapes and for what is not averaged: counters.
 
@@ -152,14 +154,24 @@ def averaged_weights(snapshots: Sequence[Snapshot], length: float, network: nn.M
             f"there {'is one snapshot' if snapshots else 'are no snapshots'} of averages beside the checkpoint, where "
             f"{_LEAST_SNAPSHOTS} or more are needed: train with --average-snapshots 8"
         )
-    whole = {name: value.clone() for name, value in network.state_dict().items()}
-    sums = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in averaged_parts(network).items()}
-    for snapshot, row in zip(snapshots, shares_of([s.step for s in snapshots], length), strict=True):
-        kept = _read(snapshot, {name: tuple(value.shape) for name, value in sums.items()})
-        for name, value in sums.items():
-            for number, share in enumerate(row):
-                value += float(share) * kept[f"{number}.{name}"].double()
-    return whole | {name: value.to(whole[name].dtype) for name, value in sums.items()}
+    parts = averaged_parts(network)
+    shapes = {name: tuple(value.shape) for name, value in parts.items()}
+    # On the CPU, where the files are read to, and float64 is everywhere.
+    sums = {
+        length: {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()} for length in lengths
+    }
+    shares = {length: shares_of([snapshot.step for snapshot in snapshots], length) for length in lengths}
+    for place, snapshot in enumerate(snapshots):
+        kept = _read(snapshot, shapes)
+        for length, found in sums.items():
+            for number, share in enumerate(shares[length][place]):
+                for name, value in found.items():
+                    value += float(share) * kept[f"{number}.{name}"].double()
+    rest = {name: value.clone() for name, value in network.state_dict().items() if name not in parts}
+    return {
+        length: {**rest, **{name: value.to(parts[name].dtype).to(parts[name].device) for name, value in found.items()}}
+        for length, found in sums.items()
+    }
 
 
 def averaged_parts(network: nn.Module) -> dict[str, Tensor]:

@@ -39,7 +39,8 @@ class WeightAverage(Generic[Network_co]):
     def update(self, network: nn.Module) -> None:
         """Move the average towards the network's present weights."""
         decay = (self._count / (9 + self._count)).clamp_max(self._decay)
-        _move(_floating(self.module), _floating(network), 1 - decay)
+        averaged, current = (list(averaged_parts(each).values()) for each in (self.module, network))
+        _move(averaged, current, 1 - decay)
         self._count += 1
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -102,8 +103,3 @@ def _move(averaged: list[Tensor], current: list[Tensor], part: Tensor) -> None:
     steps = torch._foreach_sub(current, averaged)
     torch._foreach_mul_(steps, part)
     torch._foreach_add_(averaged, steps)
-
-
-def _floating(network: nn.Module) -> list[Tensor]:
-    """Return weights and buffers but counters, which no average is taken of."""
-    return [t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]

@@ -33,8 +33,7 @@ def generate_all(sampler: GalaxySampler, requests: Requests, title: str) -> Tens
     from tqdm import tqdm
 
     blocks = tqdm(requests.blocks(_BLOCK), title, -(-len(requests) // _BLOCK), unit=" blocks", leave=False)
-    asked = ((block, {} if block.shares is None else {"shares": block.shares}) for block in blocks)
-    return torch.cat([sampler.generate(block.classes, block.values, block.seeds, **more) for block, more in asked])
+    return torch.cat([sampler.generate(b.classes, b.values, b.seeds, shares=b.shares) for b in blocks])
 
 
 def unsupported_share(sampler: GalaxySampler, requests: Requests) -> float:

@@ -89,13 +89,12 @@ def choose_length(
     state, sampler, viewer = subject.state, subject.sampler, subject.viewer
     snapshots = [s for s in find_snapshots(checkpoint.parent) if s.step <= state["step"]]
     network = sampler.network
-    weights = {length: averaged_weights(snapshots, length, network) for length in lengths}
+    weights = averaged_weights(snapshots, lengths, network)
     rows = real_sample(subject.data, _SPLIT, 2 * count, seed)
     if len(rows) < _LEAST_REAL:
         raise UserError(f"{data_path} has {len(rows)} galaxies of the judge's split, where {_LEAST_REAL} are needed")
     real = torch.from_numpy(subject.data.images[rows])
-    mixed = sampler.config.soft_classes and subject.data.has_shares
-    asked = requests_like_test(subject.data, sampler.config.attributes, count, seed, _SPLIT, mixed)
+    asked = requests_like_test(subject.data, sampler.config.attributes, count, seed, _SPLIT, subject.mixes)
     engine = sampler.engine
     groups = {"all": (np.arange(count), np.arange(len(real)))}
     with engine.kernels():

@@ -363,8 +363,8 @@ def average(
         values = [*one.multiples.values(), one.score]
         label = "as trained" if one.length is None else f"{one.length:g}"
         print(f"{label:<12}" + "".join(f"{value:>22.3f}" for value in values))
-    best = min(tried, key=lambda one: one.score)
-    what = "the weights as trained" if best.length is None else f"the average of length {best.length:g}"
+    length = state["provenance"]["average_length"]
+    what = f"the average of length {length:g}" if length else "the weights as trained"
     print(f"best by the geometric mean of the distances over those of real from real: {what}")
     if out:
         check_file(out, is_averaged, (checkpoint,))

@@ -172,9 +172,8 @@ def _dataset(subject: Subject) -> Dataset:
 def _draw(subject: Subject, count: int, seed: int, clock: Clock) -> _Sample:
     """Draw galaxies for both kinds of requests, and read them and as many real ones with every instrument."""
     data, attributes = subject.data, subject.sampler.config.attributes
-    mixed = subject.sampler.config.soft_classes and data.has_shares
     requests = Drawn(
-        test=requests_like_test(data, attributes, (count + 1) // 2, seed, mixed=mixed),
+        test=requests_like_test(data, attributes, (count + 1) // 2, seed, mixed=subject.mixes),
         uniform=uniform_requests(subject.sampler, count // 2, seed),
     )
     images = {name: generate_all(subject.sampler, asked, f"generating, {name}") for name, asked in requests.items()}

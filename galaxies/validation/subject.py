@@ -87,6 +87,11 @@ class Subject:
         """Looks at images."""
         return Viewer.of_dataset(self.data)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether galaxies are asked for with the dataset's shares of the classes, as the generator has learned."""
+        return self.sampler.config.soft_classes and self.data.has_shares
+
     @classmethod
     def open(cls, checkpoint: Path, data_path: Path, device: str, **solver: Any) -> Subject:
         """Read all that is needed.

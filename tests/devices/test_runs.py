@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -13,6 +14,8 @@ import release_checkpoint
 import resume_training
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.storage.checkpoint import load_checkpoint
+from galaxies.storage.power_averages import averaged_weights, find_snapshots, write_snapshot
+from galaxies.training.weight_average import PowerAverages
 from galaxies.validation import feature_spaces, judge, subject
 from tests.conftest import write_dataset
 from tests.devices.conftest import on_cuda
@@ -85,6 +88,22 @@ def test_augmenting_a_classifier(some, untrained, tmp_path, gpu):
     out = tmp_path / "rare.json"
     call(evaluate, "augmentation", "--checkpoint", untrained["gan"], "--data", some, *few, "--out", out)
     assert json.loads(out.read_text("utf-8"))
+
+
+def test_averages_of_any_length(tmp_path, gpu):
+    network = torch.nn.Linear(3, 2)
+    averages = PowerAverages(network)
+    for step in (1, 2):
+        torch.nn.init.constant_(network.weight, step)
+        averages.update(network)
+        write_snapshot(tmp_path, step, averages.by_name())
+    found = [
+        averaged_weights(find_snapshots(tmp_path), [0.1], copy.deepcopy(network).to(device))[0.1]
+        for device in ("cuda", "cpu")
+    ]
+    for name, value in found[1].items():
+        assert found[0][name].device.type == "cuda"
+        torch.testing.assert_close(found[0][name].cpu(), value)
 
 
 def test_the_judge(some, monkeypatch, gpu):

@@ -107,7 +107,7 @@ def test_the_running_averages_weigh_updates_by_a_power_of_their_number():
 @pytest.mark.parametrize("length", [0.03, 0.05, 0.08, 0.1, 0.15, 0.2])
 def test_an_average_of_any_length_is_found_again(tmp_path, length):
     network = course(tmp_path)
-    found = averaged_weights(find_snapshots(tmp_path), length, network)
+    found = averaged_weights(find_snapshots(tmp_path), [length], network)[length]
     assert (found["weight"] - summed(length)).abs().max() < 0.01
     # Lengths differ by more than that, or the comparison would say nothing.
     assert (summed(length) - summed(1.5 * length)).abs().max() > 0.02
@@ -125,7 +125,7 @@ def test_a_kept_length_is_what_was_kept_and_shares_add_to_one(tmp_path):
         wanted[-1, place] = 1
         assert shares == pytest.approx(wanted, abs=1e-3)
     assert shares_of(steps, 0.17).sum() == pytest.approx(1, abs=1e-9)
-    assert (averaged_weights(find_snapshots(tmp_path), 0.1, network)["weight"] - summed(0.1)).abs().max() < 1e-3
+    assert (averaged_weights(find_snapshots(tmp_path), [0.1], network)[0.1]["weight"] - summed(0.1)).abs().max() < 1e-3
 
 
 def test_snapshots_are_even_end_with_the_training_and_are_no_more_than_steps():
@@ -159,18 +159,18 @@ def test_the_averages_go_on_where_they_were(tmp_path):
 def test_what_cannot_be_averaged_costs_a_sentence(tmp_path):
     network = Course()
     with pytest.raises(UserError, match=r"no snapshots of averages.*--average-snapshots"):
-        averaged_weights([], 0.1, network)
+        averaged_weights([], [0.1], network)
     course(tmp_path, 4)
     found = find_snapshots(tmp_path)
     with pytest.raises(UserError, match="one snapshot"):
-        averaged_weights(found[:1], 0.1, network)
+        averaged_weights(found[:1], [0.1], network)
     with pytest.raises(UserError, match=r"000000100\.safetensors holds averages of another network"):
-        averaged_weights(found, 0.1, nn.Linear(2, 2))
+        averaged_weights(found, [0.1], nn.Linear(2, 2))
     bad = [{name: value * math.nan for name, value in averaged_parts(network).items()}] * 2
     write_snapshot(tmp_path, 200, bad)
     with pytest.raises(UserError, match=r"000000200\.safetensors holds numbers that are not finite"):
-        averaged_weights(found, 0.1, network)
+        averaged_weights(found, [0.1], network)
     for content in (b"", b"\x00" * 7, found[0].path.read_bytes()[:-20]):
         found[1].path.write_bytes(content)
         with pytest.raises(UserError, match=r"000000200\.safetensors is damaged"):
-            averaged_weights(found, 0.1, network)
+            averaged_weights(found, [0.1], network)

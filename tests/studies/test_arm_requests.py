@@ -103,7 +103,7 @@ class _Sampler:
     def from_checkpoint(cls, path, device):
         return cls()
 
-    def generate(self, classes, values, seeds):
+    def generate(self, classes, values, seeds, shares=None):
         assert set(classes.tolist()) == {0}
         return torch.cat([pictures(int(v), 1, int(s)) for v, s in zip(values[:, 0], seeds, strict=True)])
 

@@ -28,7 +28,7 @@ class CopyingSampler:
     def complete(self, class_index, requested, seed):
         return self.population.draw(torch.tensor([class_index]), requested[None], [seed])[0]
 
-    def generate(self, classes, values, seeds):
+    def generate(self, classes, values, seeds, shares=None):
         table = self.population.values.nan_to_num(nan=-1)
         nearest = [int((table - v.nan_to_num(nan=-1)).abs().sum(1).argmin()) for v in values]
         return self.images[nearest]

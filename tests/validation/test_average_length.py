@@ -61,7 +61,7 @@ def test_the_command_writes_a_checkpoint_that_draws_with_the_best_average(run, m
     assert "optimizers" not in state and state["step"] == load_checkpoint(run / "latest.pt")["step"]
     if length:
         sampler = GalaxySampler.from_checkpoint(run / "latest.pt", "cpu")
-        wanted = averaged_weights(find_snapshots(run), length, sampler.network)
+        wanted = averaged_weights(find_snapshots(run), [length], sampler.network)[length]
         assert all(torch.equal(state["ema"][name], value) for name, value in wanted.items())
     images = GalaxySampler.from_checkpoint(out, "cpu").generate(torch.tensor([0]), torch.full((1, 4), torch.nan), [1])
     assert images.shape == (1, 3, 64, 64)
@@ -86,7 +86,7 @@ def test_the_average_that_is_nearest_to_real_galaxies_is_chosen(run, many, monke
     # Each was drawn with the weights of its length.
     snapshots, network = find_snapshots(run), GalaxySampler.from_checkpoint(run / "latest.pt", "cpu").network
     for length, used in zip((0.05, 0.1, 0.2), calls[1:], strict=True):
-        assert all(torch.equal(used[n], v) for n, v in averaged_weights(snapshots, length, network).items())
+        assert all(torch.equal(used[n], v) for n, v in averaged_weights(snapshots, [length], network)[length].items())
     assert all(torch.equal(calls[0][n], v) for n, v in network.state_dict().items())
 
 
