@@ -87,7 +87,7 @@ def test_votes_can_be_sorted_by_too(tmp_path):
         ("class > 3", "column class of the mock survey holds text: compare it with a text in quotes"),
         ("bar == 'x'", "column bar of the mock survey holds numbers: compare it with a number"),
         ("barr > 3", "c.toml, line 3, column 10: there is no column 'barr' in the mock survey; near it are bar"),
-        ("bar > 0.9", r"class a \(.*c.toml, line 3\) takes none of the 24 galaxies of the mock survey"),
+        ("bar > 0.9", r"class a \(.*c.toml, line 3, column 9\) takes none of the 24 galaxies of the mock survey"),
     ],
 )
 def test_rules_that_do_not_fit_the_truth(tmp_path, rules, sentence):

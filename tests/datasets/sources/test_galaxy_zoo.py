@@ -357,7 +357,7 @@ def test_tables_that_do_not_belong_together(tmp_path):
 
 def test_empty_class(tmp_path):
     folder = write_folder(tmp_path, votes_table().drop(index=2))
-    with pytest.raises(UserError, match=r"class merger \(.*gated.toml, line 21\) takes none of the 6 galaxies"):
+    with pytest.raises(UserError, match=r"class merger \(.*line 21, column 9\) takes none of the 6 galaxies"):
         gz.read_catalogue(folder)
     assert gz.read_catalogue(folder, allow_empty_class=True).counts["merger"] == 0
 

@@ -144,7 +144,7 @@ def test_rules_need_no_column_of_classes(tmp_path):
 
 def test_rules_that_take_nothing(tmp_path):
     (tmp_path / "c.toml").write_text(RULES.replace("-3", "-9"))
-    with pytest.raises(UserError, match=r"class early \(.*c\.toml, line 8\) takes none of the 4 galaxies"):
+    with pytest.raises(UserError, match=r"class early \(.*c\.toml, line 8, column 9\) takes none of the 4 galaxies"):
         labels_by(tmp_path, str(tmp_path / "c.toml"))
     assert len(labels_by(tmp_path, str(tmp_path / "c.toml"), allow_empty_class=True).galaxies) == 2
     (tmp_path / "c.toml").write_text('[[class]]\nname = "a"\nwhere = "bar > 9"\n')
