@@ -225,6 +225,9 @@ _FLUX_ROWS = (
     Attribute("petrosian_radius_arcsec", "Petrosian radius", "arcsec", 0.2, 15.0, "flux",
               "radius at which the surface brightness is 0.2 of the mean within (Petrosian 1976)",
               plausible=(0.0, 3600.0)),
+    Attribute("intrinsic_concentration", "Concentration before the PSF", "", 1.8, 5.5, "flux",
+              "5 log10(r80 / r20) of the light before the PSF blurred it, within 1.5 Petrosian radii (Conselice 2003, "
+              "eq. 5)", plausible=(0.0, 40.0)),
     Attribute("size_kpc", "Half-light radius", "kpc", 0.0, 20.0, "flux",
               "half-light radius at the galaxy's distance, where its redshift is known", plausible=(0.0, 500.0)),
     Attribute("asymmetry", "Asymmetry", "", -0.1, 0.5, "flux",

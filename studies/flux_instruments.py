@@ -3,8 +3,9 @@
     python studies/flux_instruments.py --count 200 --seed 2 --sky 0.3
 
 prints bias (median error), scatter (1.48 times the median deviation from it) and the mean absolute error of magnitude,
-half-light radius and ellipticity by signal-to-noise ratio, and the spread of the errors over their estimates, of flux,
-half-light radius, Petrosian radius, concentration, ellipticity and position angle: for
+half-light radius, ellipticity and the concentration before the PSF by signal-to-noise ratio, and the spread of the
+errors over their estimates, of flux, half-light radius, Petrosian radius, both concentrations, ellipticity and position
+angle: for
 Sersic galaxies behind PSFs that are a Gaussian, a Moffat and a Kolmogorov profile, and for ellipticals and discs with
 bulges that fill their frame. For the first kind it prints the least scatter of the radius that any unbiased estimate
 has (Cramer-Rao) as well. Photometry's constants were chosen on the Sersic galaxies of seed 1 without a sky. Three
@@ -31,6 +32,7 @@ from galaxies.measure.frame import pixel_grid
 from galaxies.measure.photometry import NO_SOURCE
 from galaxies.measure.structure import (
     APERTURE,
+    PETROSIAN_ETA,
     distance_from,
     light_within,
     measure_rings,
@@ -44,22 +46,28 @@ FLUX = 1e4  # nJy
 
 
 class Truth(NamedTuple):
-    """What was drawn: images without noise (N, S, S); Sersic index, pixels, axis ratio, degrees, pixels (N,)."""
+    """What was drawn: images without noise (N, S, S), and (N,) Sersic index, half-light radius and so on, in pixels
+    and degrees; the concentration is that of circles before the PSF.
+    """
 
     images: np.ndarray
     sersic_index: np.ndarray
     half_light: np.ndarray
+    concentration: np.ndarray
     axis_ratio: np.ndarray
     angle: np.ndarray
     fwhm: np.ndarray
 
 
 class Errors(NamedTuple):
-    """Measured less true (N,): magnitudes; relative; 1 - b/a; flux over its estimated error. And who was found."""
+    """Measured less true (N,): magnitudes; relative; 1 - b/a; 5 log10(r80 / r20) before the PSF; flux over its
+    estimated error. And who was found.
+    """
 
     magnitude: np.ndarray
     radius: np.ndarray
     ellipticity: np.ndarray
+    concentration: np.ndarray
     pull: np.ndarray
     found: np.ndarray
 
@@ -72,25 +80,41 @@ class Part(NamedTuple):
     radius: float
 
 
-def circle_with_half(parts: Sequence[Part], axis_ratio: float) -> float:
-    """Return the radius, pixels, of the circle with half the light of concentric profiles of one axis ratio."""
-    from scipy.optimize import brentq
+def light_in_circles(parts: Sequence[Part], axis_ratio: float, radii: np.ndarray) -> np.ndarray:
+    """Return the light within circles of radii (R,), pixels, about concentric profiles of one axis ratio."""
     from scipy.special import gammainc, gammaincinv
 
     angle = (np.arange(256) + 0.5) / 256 * 2 * np.pi
     stretch = np.sqrt(np.cos(angle) ** 2 * axis_ratio + np.sin(angle) ** 2 / axis_ratio)
+    within = np.zeros(len(radii))
+    for part in parts:
+        index = part.sersic_index
+        depth = gammaincinv(2 * index, 0.5) * (radii[:, None] / part.radius * stretch) ** (1 / index)
+        within += part.light * (gammainc(2 * index, depth) / stretch**2).mean(1)
+    return within
 
-    def light(radius: float) -> float:
-        within = 0.0
-        for part in parts:
-            depth = gammaincinv(2 * part.sersic_index, 0.5) * (radius / part.radius * stretch) ** (
-                1 / part.sersic_index
-            )
-            within += part.light * float((gammainc(2 * part.sersic_index, depth) / stretch**2).mean())
-        return within
+
+def circle_with_half(parts: Sequence[Part], axis_ratio: float) -> float:
+    """Return the radius, pixels, of the circle with half the light of concentric profiles of one axis ratio."""
+    from scipy.optimize import brentq
 
     largest = max(part.radius for part in parts)
-    return float(brentq(lambda radius: light(radius) - 0.5, 0.02 * largest, 5 * largest))
+    found = brentq(
+        lambda radius: light_in_circles(parts, axis_ratio, np.array([radius]))[0] - 0.5, 0.02 * largest, 5 * largest
+    )
+    return float(found)
+
+
+def concentration_of(parts: Sequence[Part], axis_ratio: float) -> float:
+    """Return 5 log10(r80 / r20) of circles within 1.5 Petrosian radii, of concentric profiles without a PSF."""
+    largest = max(part.radius for part in parts)
+    radii = np.geomspace(1e-3, 60, 2000) * largest
+    light, area = light_in_circles(parts, axis_ratio, radii), np.pi * radii**2
+    ratio = np.gradient(light, area) / (light / area)
+    petrosian = radii[np.argmax(ratio < PETROSIAN_ETA)]
+    whole = np.interp(APERTURE * petrosian, radii, light)
+    r20, r80 = np.interp((0.2 * whole, 0.8 * whole), light, radii)
+    return float(5 * np.log10(r80 / r20))
 
 
 def draw(count: int, seed: int, psf: str = "gaussian", largest: float = 8.0) -> Truth:
@@ -152,7 +176,8 @@ def _drawn(
     if psf == "moffat":  # as of an image of a star
         star = torch.from_numpy(blur.drawImage(nx=41, ny=41, scale=1).array)
         width = float(psf_width(star[None, None]))
-    return image.copy(), parts[0].sersic_index, circle_with_half(parts, ratio), ratio, angle, width
+    radius, concentration = circle_with_half(parts, ratio), concentration_of(parts, ratio)
+    return image.copy(), parts[0].sersic_index, radius, concentration, ratio, angle, width
 
 
 def _wider(truth: Truth) -> Truth:
@@ -181,6 +206,7 @@ def observe(
         found.magnitude[:, 0].numpy() - (31.4 - 2.5 * np.log10(FLUX)),
         found.size_arcsec.numpy() / truth.half_light - 1,
         found.ellipticity.numpy() - (1 - truth.axis_ratio),
+        found.intrinsic_concentration.numpy() - truth.concentration,
         (found.flux[:, 0] - FLUX).numpy() / found.flux_error[:, 0].numpy(),
         (found.flag.numpy() & NO_SOURCE) == 0,
     )
@@ -212,6 +238,11 @@ def pulls(truth: Truth, found: FluxPhotometry) -> dict[str, np.ndarray]:
         "radius": ((found.size_arcsec - torch.from_numpy(truth.half_light)) / found.size_error, seen),
         "Petrosian": ((found.petrosian_radius_arcsec - radius) / found.petrosian_radius_error, inside),
         "concentration": ((found.concentration - 5 * torch.log10(r80 / r20)) / found.concentration_error, inside),
+        "before the PSF": (
+            (found.intrinsic_concentration - torch.from_numpy(truth.concentration))
+            / found.intrinsic_concentration_error,
+            seen,
+        ),
         "ellipticity": ((found.ellipticity - 1 + torch.from_numpy(truth.axis_ratio)) / found.ellipticity_error, seen),
         "angle": (torch.from_numpy(turned) / found.position_angle_error, seen),
     }
@@ -283,11 +314,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind, (truth, ratios) in kinds.items():
         psf_error = KNOWN_PSF_ERROR if "Moffat" in kind or "Kolmogorov" in kind else PSF_ERROR
         print(f"{count} {kind}, sky {options.sky:g} of the noise: bias, scatter (mean |error|)")
-        print("  S/N  found   magnitude               radius                  ellipticity")
+        print("  S/N  found   magnitude               radius                  ellipticity             concentration")
         for significance in ratios:
             found, errors = observe(truth, significance, seed, sky=options.sky, psf_error=psf_error)
             cells = [f"{significance:5d}", f"{errors.found.mean():5.2f}"]
-            for values in errors[:3]:
+            for values in errors[:4]:
                 middle, scatter = bias_and_scatter(values[errors.found])
                 cells.append(f"{middle:+7.3f} {scatter:6.3f} ({np.abs(values[errors.found]).mean():.3f})")
             print("  ".join(cells))

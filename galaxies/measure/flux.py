@@ -25,11 +25,22 @@ import torch
 from torch import Tensor
 
 from config_physics import AB_ZERO_POINT
-from galaxies.measure.flux_errors import PSF_ERROR, Fitted, Radii, by_profile, radius_errors, shape_errors
+from galaxies.measure.flux_errors import (
+    PSF_ERROR,
+    Fitted,
+    Part,
+    Radii,
+    by_profile,
+    intrinsic_concentration_error,
+    radius_errors,
+    shape_errors,
+)
 from galaxies.measure.flux_model import (
     BELIEVED_SNR,
+    CONCENTRATION_PARTS,
     Ellipse,
     Psf,
+    aperture_radii_before,
     believed,
     drawn,
     fit_profiles,
@@ -72,7 +83,7 @@ from galaxies.measure.structure import (
 from galaxies.measure.structure import measure_structure as structure_of
 
 _STRUCTURE = ("asymmetry", "gini", "m20")
-_SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentration")
+_SHAPES = ("size_arcsec", "petrosian_radius_arcsec", "ellipticity", "concentration", "intrinsic_concentration")
 _PER_BAND = ("magnitude", "surface_brightness")
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, standard deviations
 _LIGHT_BEYOND = 0.1  # part of the light beyond the frame from which on the galaxy is called cut off
@@ -115,10 +126,13 @@ class FluxPhotometry(NamedTuple):
         towards +y (down columns in the order of the array).
     concentration : Tensor, (N,)
         5 log10(r80 / r20) within 1.5 Petrosian radii, as observed (Conselice 2003, eq. 5).
+    intrinsic_concentration : Tensor, (N,)
+        The same of the galaxy before the PSF blurred it, where the PSF's width is given; its aperture is that of its
+        Petrosian radius before the PSF.
     size_error, petrosian_radius_error, petrosian_half_light_error : Tensor, (N,)
         Standard deviations of these radii, arcsec, by the noise of the pixels and of the sky's level, by what is not
         known of the galaxy's profile, and of the size by the PSF's width.
-    ellipticity_error, position_angle_error, concentration_error : Tensor, (N,)
+    ellipticity_error, position_angle_error, concentration_error, intrinsic_concentration_error : Tensor, (N,)
         The same of these; degrees, 52 where any angle is as likely.
     centroid_x, centroid_y : Tensor, (N,)
         Offset from the frame's centre, pixels.
@@ -141,12 +155,14 @@ class FluxPhotometry(NamedTuple):
     ellipticity: Tensor
     position_angle: Tensor
     concentration: Tensor
+    intrinsic_concentration: Tensor
     size_error: Tensor
     petrosian_radius_error: Tensor
     petrosian_half_light_error: Tensor
     ellipticity_error: Tensor
     position_angle_error: Tensor
     concentration_error: Tensor
+    intrinsic_concentration_error: Tensor
     centroid_x: Tensor
     centroid_y: Tensor
     asymmetry: Tensor
@@ -359,15 +375,20 @@ def measure_flux(
     rings, smooth_rings = (measure_rings(each, everywhere, distance) for each in (light, smooth_light))
     petrosian, found = petrosian_radius(rings)
     rings, smooth_rings = (each._replace(growth=each.growth.cummax(1).values) for each in (rings, smooth_rings))
-    r20, r80 = radii_of(rings, light_within(rings, APERTURE * petrosian), (0.2, 0.8))
+    aperture = APERTURE * petrosian
+    r20, r80 = radii_of(rings, light_within(rings, aperture), CONCENTRATION_PARTS)
+    smooth_r20, smooth_r80 = radii_of(smooth_rings, light_within(smooth_rings, aperture), CONCENTRATION_PARTS)
     (petrosian_r50,) = radii_of(rings, light_within(rings, FLUX_APERTURE * petrosian), (0.5,))
     (r50,), (smooth_r50,) = radii_of(rings, whole, (0.5,)), radii_of(smooth_rings, model.light.sum(1), (0.5,))
     before = half_light_before(model.light, mixtures.variances, ellipse.stretch, side)
-    # Squared radii add under convolution, nearly: the model's part in them is what the PSF adds.
-    size = (r50.square() - smooth_r50.square() + before.square()).maximum((_LEAST_SIZE * before).square()).sqrt()
+    size = _before_psf(r50, smooth_r50, before)
+    before_r20, before_r80 = aperture_radii_before(model.light, mixtures.variances, ellipse.stretch, side)
+    inner = Part(smooth_r20, before_r20, _before_psf(r20, smooth_r20, before_r20))
+    outer = Part(smooth_r80, before_r80, _before_psf(r80, smooth_r80, before_r80))
     with torch.no_grad():
         radii = Radii(r50, smooth_r50, before, size, petrosian, petrosian_r50, r20, r80, rings, smooth_rings, distance)
         errors = radius_errors(fitted, radii, ellipse.stretch)
+        intrinsic_error = intrinsic_concentration_error(fitted, inner, outer)
         ellipticity_error, angle_error = shape_errors(fitted, stretch, stretch_error, radii)
     surface = magnitude + (2.5 * torch.log10(2 * math.pi * (size * scale).square()))[:, None]
 
@@ -406,18 +427,28 @@ def measure_flux(
         ellipticity,
         position_angle % 180,
         5 * torch.log10(r80 / r20),
+        5 * torch.log10((outer.intrinsic / inner.intrinsic).clamp_min(1)),
         errors.size * scale,
         errors.petrosian * scale,
         errors.petrosian_half * scale,
         ellipticity_error,
         angle_error,
         errors.concentration,
+        intrinsic_error,
         seen.centre[:, 0],
         seen.centre[:, 1],
         *details,
         sky.noise,
         flag.long(),
     )
+
+
+def _before_psf(seen: Tensor, smooth: Tensor, before: Tensor) -> Tensor:
+    """Return radii (N,) before the PSF of galaxies that are `seen` so, and whose models are `smooth` and were `before`.
+
+    Squared radii add under convolution, nearly: the model's part in them is what the PSF adds.
+    """
+    return (seen.square() - smooth.square() + before.square()).maximum((_LEAST_SIZE * before).square()).sqrt()
 
 
 def _border(detection: Tensor, usable: Tensor, grain: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.flux_model import Model, Refined, light_in_circles
+from galaxies.measure.flux_model import Model, Refined, aperture_radii_before, light_in_circles
 from galaxies.measure.sersic_mixtures import Mixtures
 from galaxies.measure.structure import (
     APERTURE,
@@ -27,6 +27,8 @@ _STEP = 1.15  # factor of a radius over which slopes are taken
 _ANNULUS = 1.0  # pixels to either side of a radius in which its surface brightness is measured
 PSF_ERROR = 0.04  # relative, of a PSF's width where nothing is known of its wings
 KNOWN_PSF_ERROR = 0.02  # the same where its shape is known, and is drawn as two Gaussians
+_LEFT = 0.75  # of what profiles differ by in concentration, once their light has followed the pixels
+_INDEX_ERROR = 0.05  # of a concentration, that lies between two of the table's
 _ANY_ANGLE = 180 / math.sqrt(12)  # degrees: standard deviation of a position angle of which nothing is known
 
 
@@ -135,6 +137,22 @@ class Radii(NamedTuple):
     distance: Tensor
 
 
+class Part(NamedTuple):
+    """Radii of N galaxies, (N,), pixels, that hold a part of the light.
+
+    Attributes
+    ----------
+    smooth, before : Tensor
+        Of the model blurred and not blurred.
+    intrinsic : Tensor
+        Of the galaxy before the PSF.
+    """
+
+    smooth: Tensor
+    before: Tensor
+    intrinsic: Tensor
+
+
 class RadiusErrors(NamedTuple):
     """Standard deviations (N,): of radii in pixels, and of the concentration."""
 
@@ -208,6 +226,26 @@ def radius_errors(fitted: Fitted, radii: Radii, stretch: Tensor) -> RadiusErrors
     by_psf = fitted.psf_error * (radii.smooth_half.square() - radii.half_before.square()).clamp_min(0) / radii.size
     variance[:, 0] += by_psf.square()
     return RadiusErrors(*variance.sqrt().unbind(1))
+
+
+def intrinsic_concentration_error(fitted: Fitted, r20: Part, r80: Part) -> Tensor:
+    """Return the standard deviation (N,) of the concentration before the PSF.
+
+    How light was concentrated that the PSF has spread is said by the profiles that agree with the pixels: it is what
+    their concentrations differ by, with what the PSF's width leaves open of both radii.
+    """
+    mixtures = fitted.mixtures
+    round_one = mixtures.parts.new_zeros(len(mixtures.parts), 2)
+    inner, outer = aperture_radii_before(mixtures.parts, mixtures.variances, round_one, fitted.light.shape[-1])
+    of_profile = 5 * torch.log10(outer / inner)  # (T,)
+    beliefs = fitted.model.beliefs.unflatten(1, (2, -1)).sum(1)
+    mean = beliefs @ of_profile
+    variance = (beliefs * (of_profile - mean[:, None]).square()).sum(1)
+    shares = [
+        (each.smooth.square() - each.before.square()).clamp_min(0) / each.intrinsic.square() for each in (r20, r80)
+    ]
+    by_psf = 5 / math.log(10) * fitted.psf_error * (shares[0] - shares[1])
+    return (_LEFT**2 * variance + _INDEX_ERROR**2 + by_psf.square()).sqrt()
 
 
 def _ratio_at(rings: Rings, radius: Tensor) -> Tensor:

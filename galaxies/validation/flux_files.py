@@ -34,6 +34,7 @@ _ERRORS = {
     "ellipticity_error": "ellipticity_error",
     "position_angle_error": "position_angle_error",
     "concentration_error": "concentration_error",
+    "intrinsic_concentration_error": "intrinsic_concentration_error",
 }
 
 

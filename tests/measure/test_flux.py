@@ -86,10 +86,46 @@ def test_the_radius_is_that_of_the_circle_with_half_of_the_light(found):
     torch.testing.assert_close(found.surface_brightness[0], mean)
 
 
+def concentration(light, fine):
+    """5 log10(r80 / r20) of all of the light (S, S) about the middle, drawn `fine` times as fine."""
+    axis = (torch.arange(light.shape[-1], dtype=torch.float64) - (light.shape[-1] - 1) / 2) / fine
+    radius, order = torch.hypot(axis, axis[:, None]).flatten().sort()
+    growth = light.flatten()[order].cumsum(0) / light.sum()
+    return 5 * math.log10(radius[int((growth < 0.8).sum())] / radius[int((growth < 0.2).sum())])
+
+
+def test_the_concentration_before_the_psf_is_that_of_the_light_whatever_blurs_it():
+    """Two Gaussians, nearly all of whose light lies within 1.5 Petrosian radii, by brute force; and two PSFs."""
+    parts = ((0.4, 1.2), (0.6, 4.0))
+    drawn = sum(part * gaussian(5 * width, 5 * width, x=0, y=0, side=401) for part, width in parts)
+    true = concentration(drawn, 5)
+    measured = []
+    for blur in (1.2, 1.8):
+        seen = sum(part * gaussian(math.hypot(width, blur), math.hypot(width, blur)) for part, width in parts)
+        width = 0.93 * blur * FWHM * SCALE  # as photometry takes it of a Gaussian, which has no wings
+        found = measure_flux(observed(seen, flux=10 * FLUX), SCALE, psf_fwhm=torch.full((1, 3), width))
+        measured.append(found.intrinsic_concentration.item())
+        assert found.concentration.item() < true - 0.2
+    assert measured == pytest.approx([true, true], abs=0.17)
+    unblurred = measure_flux(observed(drawn[::5, ::5][8:-9, 8:-9] * 25, flux=10 * FLUX), SCALE)
+    assert unblurred.intrinsic_concentration.item() == pytest.approx(true, abs=0.1)
+
+
+def test_the_aperture_of_two_nuclei_holds_both():
+    """Half of the light is a ring, within which Petrosian's ratio is below 0.2 as well."""
+    nuclei = 0.5 * (gaussian(1.5, 1.5, x=-4.0, y=0) + gaussian(1.5, 1.5, x=4.0, y=0))
+    found = measure_flux(observed(nuclei), SCALE, psf_fwhm=torch.full((1, 3), 2 * SCALE))
+    sharp = math.sqrt(1.5**2 - (2 / FWHM) ** 2)
+    before = 0.5 * (
+        gaussian(5 * sharp, 5 * sharp, x=-20, y=0, side=401) + gaussian(5 * sharp, 5 * sharp, 0, 20, 0, 401)
+    )
+    assert found.intrinsic_concentration.item() == pytest.approx(concentration(before, 5), abs=0.2)
+
+
 def test_attributes_have_names(found):
     names = flux_attributes(BANDS)
     assert {"magnitude_F814W", "color_g_F814W", "surface_brightness_r", "size_arcsec", "gini"} <= set(names)
-    assert len(names) == len(set(names)) == 3 + 3 + 3 + 4 + 3
+    assert len(names) == len(set(names)) == 3 + 3 + 3 + 5 + 3
     for name in names:
         assert found.attribute(name, BANDS).shape == (1,)
         assert found.known(name, BANDS).tolist() == [True]

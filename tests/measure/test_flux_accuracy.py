@@ -41,6 +41,18 @@ def test_the_noise_tells_how_wrong_a_flux_is(truth):
     assert 0.7 < np.sqrt((pulls**2).mean()) < 1.25
 
 
+@pytest.mark.parametrize("significance", [50, 300])
+def test_concentrations_before_the_psf_are_true_within_their_errors(truth, significance):
+    """The truth is Sersic's law in closed form; as observed, concentrations are 0.7 less."""
+    found, errors = observe(truth, significance)
+    assert abs(np.median(errors.concentration)) < 0.08
+    observed = found.concentration.numpy() - truth.concentration
+    assert np.abs(errors.concentration).mean() < 0.4 * np.abs(observed).mean()
+    pulls = errors.concentration / found.intrinsic_concentration_error.numpy()
+    assert 0.4 < bias_and_scatter(pulls)[1] < 1.3
+    assert np.corrcoef(found.intrinsic_concentration, truth.concentration)[0, 1] > 0.9
+
+
 def test_a_flux_scatters_by_its_error_over_draws_of_the_noise(truth):
     drawn = type(truth)(*(np.repeat(column[:8], 32, 0) for column in truth))
     found, _ = observe(drawn, 100, seed=1)
