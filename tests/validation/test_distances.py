@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
+from scipy.stats import ks_2samp
 
 from galaxies.validation.distances import (
     accuracy_interval,
@@ -138,6 +139,10 @@ def test_kolmogorov_smirnov_of_disjoint_and_equal_samples():
     assert kolmogorov_smirnov(np.arange(10.0), np.arange(10.0) + 20) == 1
     assert kolmogorov_smirnov(np.arange(10.0), np.arange(10.0)) == 0
     assert kolmogorov_smirnov(np.arange(10.0), np.arange(10.0) + 5) == pytest.approx(0.5)
+    rng = np.random.default_rng(0)
+    for k in range(60):  # of different sizes, with and without ties, against another program
+        one, other = (rng.standard_normal(rng.integers(1, 60)).round(k % 3) for _ in range(2))
+        assert kolmogorov_smirnov(one, other) == ks_2samp(one, other, method="asymp").statistic
 
 
 def test_a_perfect_generator_comes_out_at_the_floor_and_a_worse_one_above():
