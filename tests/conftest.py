@@ -254,6 +254,12 @@ def dataset_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def wide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with enough test galaxies for distances between sets; who would change it takes a copy."""
+    return write_dataset(tmp_path_factory.mktemp("wide") / "real", 440, seed=1)
+
+
+@pytest.fixture(scope="session")
 def data(dataset_path: Path) -> PreparedDataset:
     return PreparedDataset.open(dataset_path)
 

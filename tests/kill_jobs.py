@@ -74,9 +74,22 @@ def script(
 
 def rank(number: int, of: int, port: int, *arguments: object) -> None:
     """Do as `script`, as one of the processes that torchrun starts."""
+    _become_rank(number, of, port)
+    script(*arguments)
+
+
+def function_of_rank(number: int, of: int, port: int, function: Callable[[], None], log: Path) -> None:
+    """Call a function as one of the processes that torchrun starts; what it prints goes into `log`."""
+    _become_rank(number, of, port)
+    for stream in (1, 2):
+        os.dup2(_opened(log), stream)
+    sys.stdout, sys.stderr = (io.open(s, "w", encoding="utf-8", closefd=False) for s in (1, 2))  # noqa: UP020, SIM115
+    function()
+
+
+def _become_rank(number: int, of: int, port: int) -> None:
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update({"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(of), **where})
-    script(*arguments)
 
 
 def _opened(log: Path | Connection) -> int:

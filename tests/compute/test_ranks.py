@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import multiprocessing
 import socket
-import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +18,8 @@ from galaxies.compute.ranks import Ranks
 from galaxies.datasets.batches import DeviceBatches
 from galaxies.storage.checkpoint import load_checkpoint
 from galaxies.storage.metrics_log import read_metrics
-from tests.conftest import MODERN, ROOT, fork_script
+from tests import kill_jobs
+from tests.conftest import MODERN, fork_script
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a resolvable host name there")
 
@@ -28,28 +28,37 @@ OPTIONS = ["--width", 4, "--latent-dim", 8, "--log-every", 2, "--seed", 3, "--dr
 OPTIONS += ["--device", "cpu", "--pretrain-epochs", 1, "--epochs", 1, "--checkpoint-every", 1]
 
 
-def start_ranks(number: int, *options: object, cwd, script: str = "galaxy.py") -> list[subprocess.Popen]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, script if script == "-c" else str(ROOT / script), *map(str, options)],
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(number)
-    ]
+@dataclass
+class StartedRanks:
+    """Processes of one run, and the files that each of them speaks into."""
+
+    processes: list[multiprocessing.Process]
+    logs: list[Path]
+
+    @classmethod
+    def of(cls, number: int, logs: Path, job, *arguments: object) -> StartedRanks:
+        """Start a job of `kill_jobs` on each of several ranks."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        files = [logs / f"rank{rank}.log" for rank in range(number)]
+        started = [kill_jobs.start(job, rank, number, port, *arguments, files[rank]) for rank in range(number)]
+        return cls(started, files)
+
+    def said(self, rank: int) -> str:
+        """Wait until a rank has ended; return what it said."""
+        self.processes[rank].join(180)
+        return self.logs[rank].read_text(encoding="utf-8")
+
+    def finish(self) -> list[str]:
+        """Wait until all have ended well; return what they said."""
+        outputs = [self.said(rank) for rank in range(len(self.processes))]
+        assert [process.exitcode for process in self.processes] == [0] * len(outputs), "\n".join(outputs)
+        return outputs
 
 
-def finish(processes: list[subprocess.Popen]) -> list[str]:
-    outputs = [process.communicate(timeout=180)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
-    return outputs
+def start_ranks(logs: Path, *options: object, cwd: Path) -> StartedRanks:
+    return StartedRanks.of(2, logs, kill_jobs.rank, "galaxy.py", options, cwd)
 
 
 def losses(folder) -> list[dict[str, float]]:
@@ -67,10 +76,10 @@ def one_and_two(tmp_path_factory, dataset_path):
 def train_twice(tmp_path_factory, dataset_path, *more):
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     options = ["--data", dataset_path, "--run", "r", *OPTIONS, *more]
-    processes = start_ranks(2, *options, "--batch-size", 16, cwd=two)
+    started = start_ranks(tmp_path_factory.mktemp("said"), *options, "--batch-size", 16, cwd=two)
     result = fork_script("galaxy.py", *options, "--batch-size", 32, cwd=one)
     assert result.returncode == 0, result.stderr
-    return one, two, finish(processes)
+    return one, two, started.finish()
 
 
 def test_two_ranks_do_what_one_does_with_the_doubled_batch(one_and_two):
@@ -101,40 +110,37 @@ def compare(one, two, _):
             torch.testing.assert_close(states[1]["networks"][module][key], value, rtol=5e-2, atol=1e-2)
 
 
-NORM = """
-import torch, torch.distributed as dist
-from galaxies.compute.ranks import Ranks
+def compare_norms() -> None:
+    """Print whether batch normalisation that is coupled over the ranks is that of the whole batch."""
+    ranks = Ranks.from_environment()
+    ranks.connect(CPU)
+    torch.manual_seed(0)
+    images = 3 + 2 * torch.randn(8, 4, 5, 5, dtype=torch.float64)
+    weights = torch.randn(8, 4, 5, 5, dtype=torch.float64)
 
-ranks = Ranks.from_environment()
-ranks.connect(torch.device("cpu"))
-torch.manual_seed(0)
-images = 3 + 2 * torch.randn(8, 4, 5, 5, dtype=torch.float64)
-weights = torch.randn(8, 4, 5, 5, dtype=torch.float64)
+    def results(norm, images, weights, mean):
+        images = images.clone().requires_grad_()
+        out = norm(images.float())
+        (first,) = torch.autograd.grad((out.tanh() * weights).sum(), images, create_graph=True)
+        second = torch.autograd.grad(first.square().sum(), (images, norm.weight, norm.bias))
+        return out, first, second[0], *(mean(g) * 2 for g in second[1:]), norm.running_mean, norm.running_var
 
-def results(norm, images, weights, mean):
-    images = images.clone().requires_grad_()
-    out = norm(images.float())
-    (first,) = torch.autograd.grad((out.tanh() * weights).sum(), images, create_graph=True)
-    second = torch.autograd.grad(first.square().sum(), (images, norm.weight, norm.bias))
-    return out, first, second[0], *(mean(g) * 2 for g in second[1:]), norm.running_mean, norm.running_var
-
-plain = torch.nn.BatchNorm2d(4)
-with torch.no_grad():
-    plain.weight.copy_(torch.rand(4) + 0.5)
-coupled = ranks.couple_batch_norm(torch.nn.Sequential(plain))[0]
-assert type(coupled) is not type(plain)
-part = ranks.rows(4)
-found = results(coupled, images[part], weights[part], ranks.mean)
-expected = results(plain, images, weights, lambda g: g / 2)
-for a, b in zip(found, expected, strict=True):
-    torch.testing.assert_close(a, b if a.shape == b.shape else b[part], rtol=1e-3, atol=1e-3, check_dtype=False)
-print("as one")
-"""
+    plain = torch.nn.BatchNorm2d(4)
+    with torch.no_grad():
+        plain.weight.copy_(torch.rand(4) + 0.5)
+    coupled = ranks.couple_batch_norm(torch.nn.Sequential(plain))[0]
+    assert type(coupled) is not type(plain)
+    part = ranks.rows(4)
+    found = results(coupled, images[part], weights[part], ranks.mean)
+    expected = results(plain, images, weights, lambda g: g / 2)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b if a.shape == b.shape else b[part], rtol=1e-3, atol=1e-3, check_dtype=False)
+    print("as one")
 
 
-def test_coupled_batch_norm_is_that_of_the_whole_batch_to_the_second_derivative():
-    for output in finish(start_ranks(2, NORM, cwd=ROOT, script="-c")):
-        assert output.strip() == "as one"
+def test_coupled_batch_norm_is_that_of_the_whole_batch_to_the_second_derivative(tmp_path):
+    started = StartedRanks.of(2, tmp_path, kill_jobs.function_of_rank, compare_norms)
+    assert [said.strip() for said in started.finish()] == ["as one"] * 2
 
 
 def test_only_rank_0_speaks_and_writes(one_and_two):
@@ -155,16 +161,16 @@ def test_a_run_goes_on_with_another_number_of_ranks(one_and_two):
 def test_a_lost_rank_ends_the_run_in_one_sentence(dataset_path, tmp_path):
     options = ["--data", dataset_path, "--run", "r", *OPTIONS, "--batch-size", 16]
     options[options.index("--epochs") + 1] = 500
-    first, second = start_ranks(2, *options, cwd=tmp_path)
+    started = start_ranks(tmp_path, *options, cwd=tmp_path)
+    first, second = started.processes
     latest = tmp_path / "checkpoints/r/epoch_0001.pt"
     end = time.monotonic() + 120
-    while not latest.exists() and time.monotonic() < end and first.poll() is None:
+    while not latest.exists() and time.monotonic() < end and first.is_alive():
         time.sleep(0.05)
     assert latest.exists()
-    second.send_signal(signal.SIGKILL)
-    output = first.communicate(timeout=120)[0]
-    second.communicate()
-    assert first.returncode == 2, output
+    second.kill()
+    output = started.said(0)
+    assert first.exitcode == 2, output
     assert "Traceback" not in output
     assert "lost another rank" in output and "resume_training.py --run r" in output
     load_checkpoint(tmp_path / "checkpoints/r/latest.pt")

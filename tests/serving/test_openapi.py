@@ -24,6 +24,7 @@ DOCUMENT = json.loads(json.dumps(describe(TABLE)))
 def short_searches(monkeypatch):
     """Look through few galaxies for clear examples, of which noise has none; `test_learn.py` tries the search."""
     monkeypatch.setattr(examples, "_DRAWN", 4)
+    monkeypatch.setattr(examples, "_SEEDS", 64)
 
 
 def parameters_of(path: str) -> list[dict]:

@@ -29,7 +29,7 @@ from galaxies.storage.release import (
 from galaxies.validation.report import model_card
 from galaxies.validation.report.model_card import training_facts
 from release_checkpoint import LARGEST_BYTES
-from tests.conftest import ROOT, fork_script, run_script
+from tests.conftest import ROOT, fork_script
 from tests.generation.painted import write_flux_checkpoint
 from tests.validation.reports import whole
 
@@ -137,7 +137,7 @@ def test_the_script_writes_card_and_sheet(trained, checkpoint, dataset_path, tmp
     (report / "report.json").write_text(json.dumps(whole(content)))
     out = tmp_path / "released"
     options = ["--checkpoint", checkpoint, "--report", report, "--data", dataset_path, "--credit", "the makers"]
-    done = run_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
+    done = fork_script("release_checkpoint.py", *options, "--out", out, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {WEIGHTS, SETTINGS, "samples.png", "card.md"}
     card = (out / "card.md").read_text(encoding="utf-8")

@@ -17,12 +17,11 @@ from galaxies.generation.requests import requests_like_test
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.report.cells import LeftOut
 from studies import solvers
-from tests.conftest import write_dataset
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("solvers") / "rendered", 640, seed=3)
+def data(wide_path):
+    return wide_path
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -26,7 +26,8 @@ from galaxies.storage.metrics_log import read_metrics
 from galaxies.storage.power_averages import find_snapshots, snapshot_steps, write_snapshot
 from galaxies.training.runs import train
 from galaxies.training.trainer import Trainer
-from tests.conftest import MODERN, ROOT, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
+from tests import kill_jobs
+from tests.conftest import MODERN, SETTINGS, TINY, differences, fork_script, make_trainer, records_of
 
 
 def weights(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
@@ -566,29 +567,24 @@ def losses(folder) -> list[dict]:
     return records_of(folder / "checkpoints/tiny")
 
 
-def interrupt_tiny(folder, dataset_path, wanted, number) -> subprocess.Popen:
+def interrupt_tiny(folder, dataset_path, wanted, number) -> tuple[int, str]:
     """Run what the fixture `trained` ran, and send a signal once a record of the metrics file fulfils `wanted`.
 
-    On a busy machine the run may end before the signal comes; then it is tried again.
+    Returns the exit status and what was said. On a busy machine the run may end before the signal comes; then it is
+    tried again.
     """
     options = ["--data", dataset_path, "--run", "tiny", "--pretrain-epochs", 2, "--epochs", 2, "--checkpoint-every", 1]
     path = folder / "checkpoints/tiny/metrics.jsonl"
     for _ in range(3):
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "galaxy.py"), *map(str, options), *TINY],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        while process.poll() is None and not (path.exists() and any(wanted(r) for r in read_metrics(path))):
+        process = kill_jobs.start(kill_jobs.script, "galaxy.py", [*options, *TINY], folder, folder / "log")
+        while process.is_alive() and not (path.exists() and any(wanted(r) for r in read_metrics(path))):
             time.sleep(0.002)
-        process.send_signal(number)
-        process.output = process.communicate(timeout=120)[0]
-        if process.returncode != 0:
-            return process
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+        process.join(120)
+        if process.exitcode != 0:
+            return process.exitcode, (folder / "log").read_text(encoding="utf-8")
     raise AssertionError("the run ended three times before the signal came")
 
 
@@ -600,8 +596,7 @@ def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, ep
             "step"
         ] >= step
 
-    process = interrupt_tiny(tmp_path, dataset_path, reached, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    assert interrupt_tiny(tmp_path, dataset_path, reached, signal.SIGKILL)[0] == -signal.SIGKILL
     result = fork_script("resume_training.py", "--run", "tiny", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     names = ["latest.pt", "epoch_0001.pt", "epoch_0002.pt"]
@@ -614,11 +609,11 @@ def test_killed_run_resumes_to_the_same_bits(trained, dataset_path, tmp_path, ep
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
 def test_ctrl_c_saves_in_the_middle_of_an_epoch_and_resumes_to_the_same_bits(trained, dataset_path, tmp_path):
-    process = interrupt_tiny(
+    status, said = interrupt_tiny(
         tmp_path, dataset_path, lambda r: r["phase"] == "generator" and r["step"] >= 2, signal.SIGINT
     )
-    assert process.returncode == 130, process.output
-    assert "Traceback" not in process.output and "resume_training.py --run tiny" in process.output
+    assert status == 130, said
+    assert "Traceback" not in said and "resume_training.py --run tiny" in said
     position = load_checkpoint(tmp_path / "checkpoints/tiny/latest.pt")["batches"]["drawn"]
     assert position > 0, "the stop came between two epochs: nothing was shown"
     result = fork_script("resume_training.py", "--run", "tiny", cwd=tmp_path)

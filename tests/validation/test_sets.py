@@ -21,13 +21,14 @@ from galaxies.datasets.writing import DatasetWriter
 from galaxies.generation.catalogue import write_pictures
 from galaxies.validation import set_comparison, subject
 from galaxies.validation.evaluation import evaluate as evaluate_checkpoint
+from galaxies.validation.report import sets_plots
 from galaxies.validation.report.cells import LeftOut
 from galaxies.validation.report.drawing import THEMES
 from galaxies.validation.report.sets_contents import Telescope
 from galaxies.validation.report.sets_page import build_sets_page
 from galaxies.validation.report.sets_plots import PLOTS
 from galaxies.validation.set_comparison import compare_sets
-from tests.conftest import render_galaxies, run_script, write_dataset
+from tests.conftest import render_galaxies, run_script
 from tests.validation.flux_sets import SCALE, flux_set, light
 
 
@@ -38,16 +39,16 @@ def _without_judge(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("reference") / "real", 640, seed=1)
+def real(wide_path):
+    return wide_path
 
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory):
-    return flux_set(tmp_path_factory.mktemp("reference") / "flux", 500, seed=1)
+    return flux_set(tmp_path_factory.mktemp("reference") / "flux", 440, seed=1)
 
 
-def compared(reference: Path, *paths: Path, count: int = 60, **options):
+def compared(reference: Path, *paths: Path, count: int = 44, **options):
     """Return the compared sets, by as few steps of a fresh network as there may be."""
     return compare_sets(reference, paths, count, 0, "cpu", steps=1, **options).report.sets
 
@@ -56,7 +57,7 @@ def compared(reference: Path, *paths: Path, count: int = 60, **options):
 
 
 def test_a_set_against_itself_is_as_far_as_real_from_real(real):
-    (found,) = compared(real, real, count=200)
+    (found,) = compared(real, real, count=100)
     assert found.shared == len(PreparedDataset.open(real).rows("test")) + len(PreparedDataset.open(real).rows("judge"))
     assert 0.7 < found.multiples()["W1 of the statistics, mean"] < 1.4
     assert isinstance(found.telescope, Telescope)
@@ -85,7 +86,7 @@ def test_a_set_that_is_shifted_in_one_statistic_is_told_by_it(real, tmp_path):
     folder.mkdir()
     for k, image in enumerate(images.clip(0, 255).astype(np.uint8)):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{k:04d}.png")
-    (found,) = compared(real, folder)
+    (found,) = compared(real, folder, count=60)  # of which a tenth are six
     assert found.differing[0].statistic == "sky_blue"
     assert found.differing[0].shift > 1
     assert found.differing[0].percentiles[1] - found.differing[0].reference_percentiles[1] == pytest.approx(
@@ -124,7 +125,7 @@ def test_one_band_in_common_is_enough_and_the_judge_says_why_it_is_left_out(flux
 
 
 def test_a_broader_telescope_is_told(flux, tmp_path):
-    (found,) = compared(flux, flux_set(tmp_path / "blurred", 70, seed=2, fwhm=6.0, noise=30.0))
+    (found,) = compared(flux, flux_set(tmp_path / "blurred", 40, seed=2, fwhm=6.0, noise=30.0))
     assert min(found.multiples().values()) > 2
     assert found.telescope.verdict == "telescope"
     assert not found.telescope.unknown
@@ -132,21 +133,21 @@ def test_a_broader_telescope_is_told(flux, tmp_path):
 
 
 def test_other_sizes_are_galaxies(flux, tmp_path):
-    (found,) = compared(flux, flux_set(tmp_path / "larger", 70, seed=2, sizes=(4.0, 7.0)))
+    (found,) = compared(flux, flux_set(tmp_path / "larger", 40, seed=2, sizes=(4.0, 7.0)))
     assert min(found.multiples().values()) > 2
     assert found.telescope.verdict == "galaxies"
     assert {"size_arcsec"} & {each.statistic for each in found.differing}
 
 
 def test_a_width_that_nobody_told_is_not_matched_and_that_is_said(flux, tmp_path):
-    (found,) = compared(flux, flux_set(tmp_path / "untold", 70, seed=2, fwhm=6.0, told=False))
+    (found,) = compared(flux, flux_set(tmp_path / "untold", 40, seed=2, fwhm=6.0, told=False))
     assert "not known of both sets" in found.telescope.unknown
     assert found.telescope.verdict == "galaxies"
 
 
 def test_a_picture_that_was_smoothed_is_the_telescope(real, tmp_path):
     rng = np.random.default_rng(3)
-    images, _ = render_galaxies(70, seed=5)
+    images, _ = render_galaxies(40, seed=5)
     frequency = np.fft.fftfreq(64)[:, None] ** 2 + np.fft.rfftfreq(64) ** 2
     blurred = np.fft.irfft2(np.fft.rfft2(images) * np.exp(-2 * (np.pi * 1.2) ** 2 * frequency), s=(64, 64))
     (tmp_path / "smooth").mkdir()
@@ -173,12 +174,30 @@ def test_the_verdict_follows_what_went_away(after, verdict):
 # The command
 
 
-def test_the_command_writes_a_page_that_needs_nothing_else(real, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def command(real, tmp_path_factory):
+    """What was asked of the command for pictures and for the reference itself, and what was compared by it."""
+    folder = tmp_path_factory.mktemp("command")
     for k, image in enumerate(render_galaxies(40, seed=9)[0]):
-        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{k}.png")
-    out = tmp_path / "out"
-    argv = ["sets", "--reference", real, "--compare", tmp_path, real, "--out", out, "--count", 40, "--steps", 1]
-    evaluate.main([*map(str, argv), "--device", "cpu"])
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{k}.png")
+    argv = ["sets", "--reference", real, "--compare", folder, real, "--out", folder / "out", "--count", 40]
+    argv = [*map(str, argv), "--steps", "1", "--device", "cpu"]
+    found = []
+
+    def kept(*arguments):
+        found.append(compare_sets(*arguments))
+        return found[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(set_comparison, "load_judge", lambda data, device: LeftOut("there is none in tests"))
+        patch.setattr(set_comparison, "compare_sets", kept)
+        evaluate.main(argv)
+    return argv, folder, found[0]
+
+
+def test_the_command_writes_a_page_that_needs_nothing_else(command, monkeypatch, capsys):
+    argv, folder, found = command
+    out = folder / "out"
     plain = json.loads((out / "sets.json").read_text(encoding="utf-8"))
     assert plain["format_version"] == 1
     assert [each["galaxies"] for each in plain["sets"]] == [40, 40]
@@ -187,9 +206,14 @@ def test_the_command_writes_a_page_that_needs_nothing_else(real, tmp_path, capsy
     assert {f"{name}.png" for name in ("samples", "distances", "statistics", "power")} <= {
         f.name for f in out.iterdir()
     }
-    assert "wrote" in capsys.readouterr().out
-    alone = [*map(str, argv), "--compare", str(tmp_path), "--device", "cpu"]
+    # Once more, of the first set alone, as which it was compared already.
+    pictures = replace(found.pictures, **{n: getattr(found.pictures, n)[:1] for n in ("sets", "names", "matched")})
+    first = replace(found, report=replace(found.report, sets=found.report.sets[:1]), pictures=pictures)
+    monkeypatch.setattr(set_comparison, "compare_sets", lambda reference, paths, *_: first if len(paths) == 1 else None)
+    monkeypatch.setattr(sets_plots, "PLOTS", {"samples": PLOTS["samples"]})
+    alone = [*argv, "--compare", str(folder)]
     evaluate.main(alone)  # which replaces its own
+    assert "wrote" in capsys.readouterr().out
     assert len(json.loads((out / "sets.json").read_text(encoding="utf-8"))["sets"]) == 1
     (out / "sets.json").write_text("{}", encoding="utf-8")
     shutil.copy(out / "samples.png", out / "mine.txt")
@@ -204,13 +228,14 @@ def test_the_command_writes_a_page_that_needs_nothing_else(real, tmp_path, capsy
         ("simulation: TNG50 with labels.csv", "simulated", "The reference is a simulation"),
     ],
 )
-def test_a_reference_that_nobody_observed_is_never_called_real(real, tmp_path, source, called, what):
+def test_a_reference_that_nobody_observed_is_never_called_real(real, command, source, called, what):
     pytest.importorskip("matplotlib")
-    for k, image in enumerate(render_galaxies(40, seed=9)[0]):
-        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{k}.png")
-    found = compare_sets(real, [tmp_path], 40, 0, "cpu", steps=1)
-    reference = replace(found.report.reference, source=source, path=str(real.with_name("held")))
-    told = replace(found.report, reference=reference)
+    found = command[2]
+    report = replace(
+        found.report, sets=[replace(each, name=f"set {k}", path="") for k, each in enumerate(found.report.sets)]
+    )
+    reference = replace(report.reference, source=source, path=str(real.with_name("held")))
+    told = replace(report, reference=reference)
     words = re.sub("<style>.*?</style>|<[^>]+>", " ", build_sets_page(told, found.pictures, {}), flags=re.S)
     assert what in words and f"{called} test galaxies" in words and f"is as good as {called}" in words
     assert re.findall(r"\breal\b", words) == ["real"]  # being like it says nothing of being so
