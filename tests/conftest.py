@@ -7,6 +7,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: each core has a worker of its own
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -23,9 +24,12 @@ from config_physics import MORPHOLOGY_NAMES, PHOTOMETRIC_ATTRIBUTES, Config
 from galaxies.datasets.layout import DataLayout, FluxBand
 from galaxies.datasets.prepared import PreparedDataset
 from galaxies.datasets.writing import DatasetWriter
+from galaxies.generation.sampler import GalaxySampler
 from galaxies.measure import photometry
 from galaxies.storage.metrics_log import read_metrics
+from galaxies.training import display
 from galaxies.training import trainer as trainer_module
+from galaxies.training.health import check_samples
 from galaxies.training.trainer import Trainer
 from tests import kill_jobs
 
@@ -240,11 +244,23 @@ def write_flux_dataset(
     return path
 
 
+def few_columns(sampler: GalaxySampler, title: str) -> Image.Image:
+    """Draw a sample grid of two columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(display, "_GRID_COLUMNS", 2)
+        return display.sample_grid(sampler, title)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _no_curves() -> Iterator[None]:
-    """Leave out matplotlib's half second at the end of each training in this process; scripts' own processes draw."""
+def _short_epoch_ends() -> Iterator[None]:
+    """Draw no curves, and few galaxies, at the end of each epoch in this process; scripts' own processes draw all.
+
+    That would be more than a third of the time of such trainings. How many there are is no part of what is trained.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "curves_picture", lambda charts, title: Image.new("RGB", (8, 8)))
+        patch.setattr(trainer_module, "check_samples", functools.partial(check_samples, per_class=4))
+        patch.setattr(trainer_module, "sample_grid", few_columns)
         yield
 
 
@@ -256,7 +272,7 @@ def dataset_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def wide_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset with enough test galaxies for distances between sets; who would change it takes a copy."""
-    return write_dataset(tmp_path_factory.mktemp("wide") / "real", 440, seed=1)
+    return write_dataset(tmp_path_factory.mktemp("wide") / "real", 640, seed=1)
 
 
 @pytest.fixture(scope="session")

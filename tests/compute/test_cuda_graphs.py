@@ -296,7 +296,10 @@ def test_the_comparison_finds_nothing_where_nothing_is(data, phase):
     assert complaints(*(phase_steps(data, "eager", "cpu", phase) for _ in range(2)), 6) == []
 
 
-@pytest.mark.parametrize("name", SABOTAGES)
+_ALIKE = ("generator", "discriminator")  # as "predictor"
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in _ALIKE else n for n in SABOTAGES])
 def test_the_comparison_finds_what_a_recording_can_do_wrong(data, name):
     phase, sabotage = SABOTAGES[name]
     recorded, plain = (phase_steps(data, "eager", "cpu", phase) for _ in range(2))

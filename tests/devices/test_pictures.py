@@ -50,7 +50,7 @@ def test_mock_survey(tmp_path, gpu):
     assert list(found.catalogue["object_id"]) == list(expected.catalogue["object_id"])
 
 
-@pytest.mark.parametrize("family", ["gan", "diffusion"])
+@pytest.mark.parametrize("family", ["gan", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_generating_in_every_format(untrained, tmp_path, monkeypatch, gpu, family):
     monkeypatch.setattr("galaxies.generation.answering.SHARD_SIZE", 4)
     request = ["--checkpoint", untrained[family], "--morphology", "spiral", "--size", 0.12, "--seed", 3]
@@ -89,10 +89,9 @@ def test_generating_fits(untrained, tmp_path, gpu):
 
 
 SOLVERS = [
-    {"name": "sde"},
-    {"name": "dpm"},
+    # Those without more are drawn from in test_drawing.py, too.
+    *(pytest.param({"name": name}, marks=pytest.mark.slow) for name in ("sde", "dpm", "ddpm")),
     {"name": "ddim", "guidance": 2.0},
-    {"name": "ddpm"},
     {"name": "dpm", "photometry": 1.0},
 ]
 

@@ -527,7 +527,10 @@ def test_pure_functions(open_page):
 # Screens, and who reads them
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (720, 450), (1440, 900)])
+SIZES = [(390, 844), (844, 390), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((720, 450), (1440, 900)))]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
 def test_each_view_fits_and_has_no_faults(open_page, width, height):
     page = open_page(width=width, height=height)
     page.locator("summary", has_text=EN["teacher_title"]).click()

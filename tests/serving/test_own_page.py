@@ -57,7 +57,7 @@ def test_a_slider_goes_in_equal_steps_of_its_scale(page):
     assert float(slider.input_value()) == pytest.approx(0.021, abs=0.001)
 
 
-@pytest.mark.parametrize("name", ["halpha_ew", "sfr"])
+@pytest.mark.parametrize("name", [pytest.param("halpha_ew", marks=pytest.mark.slow), "sfr"])
 def test_no_step_of_the_keyboard_is_lost_in_rounding(page, name):
     if name == "sfr":
         page.locator(".fold summary").click()

@@ -21,8 +21,8 @@ from tests.validation.flux_sets import SCALE, flux_set, light
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("reference") / "real", 640, seed=1)
+def real(wide_path):
+    return wide_path
 
 
 @pytest.fixture(scope="module")
