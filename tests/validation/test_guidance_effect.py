@@ -24,7 +24,7 @@ from tests.conftest import Oracle, render_galaxies
 from tests.validation.reports import report_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def effect():
     image = torch.from_numpy(render_galaxies(1, seed=2)[0])
     config = Config(diffusion=True, diffusion_steps=50, width=4, unet_blocks=1, attributes=("brightness", "redshift"))
