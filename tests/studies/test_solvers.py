@@ -20,8 +20,8 @@ from studies import solvers
 
 
 @pytest.fixture(scope="module")
-def data(wide_path):
-    return wide_path
+def data(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("solvers") / "rendered", 640, seed=3)
 
 
 @pytest.fixture
