@@ -17,6 +17,7 @@ from galaxies.generation.requests import requests_like_test
 from galaxies.generation.sampler import GalaxySampler
 from galaxies.validation.report.cells import LeftOut
 from studies import solvers
+from tests.conftest import write_dataset
 
 
 @pytest.fixture(scope="module")
