@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from galaxies.measure.flux_model import Model, Refined, aperture_radii_before, light_in_circles
-from galaxies.measure.sersic_mixtures import Mixtures
+from galaxies.measure.frame import kept
+from galaxies.measure.sersic_mixtures import Mixtures, sersic_mixtures
 from galaxies.measure.structure import (
     APERTURE,
     FLUX_APERTURE,
@@ -234,10 +235,7 @@ def intrinsic_concentration_error(fitted: Fitted, r20: Part, r80: Part) -> Tenso
     How light was concentrated that the PSF has spread is said by the profiles that agree with the pixels: it is what
     their concentrations differ by, with what the PSF's width leaves open of both radii.
     """
-    mixtures = fitted.mixtures
-    round_one = mixtures.parts.new_zeros(len(mixtures.parts), 2)
-    inner, outer = aperture_radii_before(mixtures.parts, mixtures.variances, round_one, fitted.light.shape[-1])
-    of_profile = 5 * torch.log10(outer / inner)  # (T,)
+    of_profile = _concentrations(fitted.light.shape[-1], fitted.light.dtype, fitted.light.device)
     beliefs = fitted.model.beliefs.unflatten(1, (2, -1)).sum(1)
     mean = beliefs @ of_profile
     variance = (beliefs * (of_profile - mean[:, None]).square()).sum(1)
@@ -246,6 +244,15 @@ def intrinsic_concentration_error(fitted: Fitted, r20: Part, r80: Part) -> Tenso
     ]
     by_psf = 5 / math.log(10) * fitted.psf_error * (shares[0] - shares[1])
     return (_LEFT**2 * variance + _INDEX_ERROR**2 + by_psf.square()).sqrt()
+
+
+@kept
+def _concentrations(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the concentrations (T,) of round galaxies of the table's profiles, without a PSF."""
+    mixtures = sersic_mixtures(side, dtype, device)
+    round_ones = mixtures.parts.new_zeros(len(mixtures.parts), 2)
+    r20, r80 = aperture_radii_before(mixtures.parts, mixtures.variances, round_ones, side)
+    return 5 * torch.log10(r80 / r20)
 
 
 def _ratio_at(rings: Rings, radius: Tensor) -> Tensor:
