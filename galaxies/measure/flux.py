@@ -32,6 +32,7 @@ from galaxies.measure.flux_errors import (
     Radii,
     by_profile,
     intrinsic_concentration_error,
+    known_variances,
     radius_errors,
     shape_errors,
 )
@@ -349,10 +350,22 @@ def measure_flux(
         of_level = taken.square() * of_level
         of_level = of_level + model.of_zero.square() * zero_variance(usable.sum((1, 2)))
         fitted = Fitted(
-            model, refined, above_level, drawings, of_profiles, zero, mixtures, belief, of_level, grain, psf_error
+            model,
+            refined,
+            above_level,
+            drawings,
+            of_profiles,
+            zero,
+            mixtures,
+            belief,
+            of_level,
+            grain,
+            psf_error,
+            significance,
         )
         pixels = belief.flatten(1)[:, None]
         total, spread, _ = by_profile(fitted, pixels, 1 - torch.bmm(pixels, drawings.mT))
+        spread = spread * known_variances(significance)[0][:, None]
         spread = (spread.sqrt() / total.abs().clamp_min(1e-6))[:, 0]
 
     profile = model.light / model.light.sum(1, keepdim=True).clamp_min(1e-6)
