@@ -79,15 +79,17 @@ class Fitted(NamedTuple):
     significance: Tensor
 
 
-def known_variances(significance: Tensor) -> tuple[Tensor, Tensor]:
-    """Return by what variances (N,) of all light, and of radii as observed, differ from those by profiles and noise.
+def known_variances(significance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how many times what profiles and noise make them variances (N,) are: of all light, its radius, and others.
 
-    Lights that agree with the pixels of a faint galaxy lean to the bright side; its radii are those about a centre and
-    along a shape that follow the noise. Of a bright one less is free than is let free.
+    The others are radii as observed. Lights that agree with the pixels of a faint galaxy lean to the bright side, their
+    radii half as much; radii as observed are those about a centre and along a shape that follow the noise. Of a bright
+    galaxy less is free than is let free.
     """
     free = 1 - _FREE / (1 + (_FREE_SNR / significance.clamp_min(1e-6)).square())
-    light = 1 - _WINGS / (1 + (significance / _WINGS_SNR).square())
-    return free * light, free * (1 + _FOLLOWED / (1 + (significance / _FOLLOWED_SNR).square()))
+    wings = _WINGS / (1 + (significance / _WINGS_SNR).square())
+    followed = _FOLLOWED / (1 + (significance / _FOLLOWED_SNR).square())
+    return free * (1 - wings), free * (1 - 0.5 * wings), free * (1 + followed)
 
 
 def by_profile(fitted: Fitted, pixels: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,8 +247,8 @@ def radius_errors(fitted: Fitted, radii: Radii, stretch: Tensor) -> RadiusErrors
     noise = fitted.grain.square()[:, None] * noise
     # A covariance is at most the product of the deviations.
     variance = variance + noise + 2 * shared.minimum((variance * noise).sqrt()).maximum(-(variance * noise).sqrt())
-    of_light, of_radii = known_variances(fitted.significance)
-    variance = variance * torch.stack([of_light, of_radii, of_radii, of_radii], 1)
+    _, of_size, of_radii = known_variances(fitted.significance)
+    variance = variance * torch.stack([of_size, of_radii, of_radii, of_radii], 1)
     by_psf = fitted.psf_error * (radii.smooth_half.square() - radii.half_before.square()).clamp_min(0) / radii.size
     variance[:, 0] += by_psf.square()
     return RadiusErrors(*variance.sqrt().unbind(1))

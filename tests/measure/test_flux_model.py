@@ -157,7 +157,7 @@ def test_pixels_that_are_not_usable_have_no_say():
 
 def test_light_follows_the_pixels_where_no_profile_does():
     """A sum of two far apart, none of the table: the light in a circle, which the pixels show, is that of the sum."""
-    mixtures, ellipse, drawings = table()
+    _, ellipse, drawings = table()
     light = 1e4 * profile(0.5, 2.0)[1] + 3e4 * profile(0.5, 9.0)[1]
     usable = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
     model = fitted(light, possible=False)
@@ -168,7 +168,8 @@ def test_light_follows_the_pixels_where_no_profile_does():
     assert errors[1] < 0.2 * errors[0]
     assert found.model.light.sum().item() == pytest.approx(4e4, rel=0.005)
     # What noise does to the light is what its covariance says.
-    grained = light + 100 * torch.randn(300, SIDE, SIDE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    noise = torch.randn(300, SIDE, SIDE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    grained = light + 100 * noise
     many = [
         refine(model, each[None], usable, drawings, level, ellipse, 100 * grain, 0.01 * ONE).model.light
         for each in grained
