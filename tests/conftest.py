@@ -8,6 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads: each core has a worker of its own
 
 import functools
+import gc
 import itertools
 import subprocess
 import sys
@@ -82,6 +83,17 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     for plugin, package in pluginmanager.list_plugin_distinfo():
         if package.metadata["name"].lower().replace("_", "-") not in _PLUGINS:
             pluginmanager.unregister(plugin)
+
+
+def pytest_collection() -> None:
+    """Spare full garbage collections while modules and thousands of tests come, of which nothing is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there from now on to no garbage collection: each full one would look through all of it again."""
+    gc.freeze()
+    gc.enable()
 
 
 def needs_cuda(test):
@@ -261,6 +273,14 @@ def _short_epoch_ends() -> Iterator[None]:
         patch.setattr(trainer_module, "curves_picture", lambda charts, title: Image.new("RGB", (8, 8)))
         patch.setattr(trainer_module, "check_samples", functools.partial(check_samples, per_class=4))
         patch.setattr(trainer_module, "sample_grid", few_columns)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Let no file of this process wait until it is safe from a power cut; the processes that tests kill do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 
