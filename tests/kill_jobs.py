@@ -18,6 +18,7 @@ from pathlib import Path
 PRELOAD = ["tests.kill_jobs", "galaxies.training.trainer", "galaxy", "resume_training", "prepare_data"]
 PRELOAD += ["galaxies.mock_survey.writing", "galaxies.storage.run_folder", "generate_from_checkpoint"]
 PRELOAD += ["galaxies.generation.shards", "galaxies.generation.catalogue", "observe", "galaxies.mock_field.making"]
+PRELOAD += ["matplotlib.figure", "matplotlib.backends.backend_agg"]  # of the curves at the end of a training
 
 
 def start(job, *arguments: object) -> multiprocessing.Process:
