@@ -14,6 +14,7 @@ from galaxies.measure.flux_model import (
     Psf,
     _expected,
     _inverse,
+    _ring,
     believed,
     drawn,
     fit_profiles,
@@ -196,6 +197,16 @@ def test_pixels_are_believed_by_how_far_galaxies_differ_from_models_over_the_noi
         torch.testing.assert_close(found[0], 1 / (1 + signal), rtol=1e-5, atol=1e-9)
     half = believed(0 * level, round_one, ~nothing, BELIEVED_SNR * ONE, ONE)
     assert (half == 0.5).all() and (believed(0 * level, round_one, nothing, 1e3 * ONE, ONE) == 0).all()
+
+
+def test_the_ring_through_a_pixel_is_that_of_the_ellipse():
+    """Far along the major axis a ring is as long as near by on the minor one; the other diagonal is not the axis."""
+    ellipse = Ellipse(torch.tensor([[0.5, 0.5]], dtype=torch.float64), stretch(0.25, 45))
+    found = _ring(ellipse, torch.zeros(1, SIDE, SIDE, dtype=torch.float64))[0]
+    middle = SIDE // 2
+    along, across = found[middle + 16, middle + 16], found[middle + 4, middle - 4]
+    assert along.item() == pytest.approx(across.item(), rel=1e-6)
+    assert along.item() == pytest.approx(2 * math.pi / 3 * 0.25 * 2 * 16**2, rel=1e-3)
 
 
 def test_half_of_a_gaussians_light_lies_within_its_radius():

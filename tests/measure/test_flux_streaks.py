@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from galaxies.measure.flux import measure_flux
+from galaxies.measure.flux_neighbours import _streaks
 from galaxies.measure.photometry import CROSSED, LIGHT_FLAG_BITS, TOUCHES_EDGE
 
 SIDE = 96
@@ -120,3 +121,40 @@ def test_wings_that_a_profile_has_at_the_rim_are_not_cut_off():
     disc_with_wings = disc(3000, 11.0, ratio=1.0)
     assert disc_with_wings[:, -1].sum() > 20  # noises, so that the rim is the galaxy's
     assert measured([disc_with_wings + noise(6)]).flag.item() == 0
+
+
+def test_a_tail_that_noise_hides_at_the_border_raises_no_flag():
+    """Its light in the rim is 2.4 standard deviations of the noise there, with which it reaches the border."""
+    right = AXIS[None] > 44.5
+    for width in (3.0, 4.0):
+        faint = 0.7 * torch.sigmoid(AXIS[None] - 5) * torch.exp(-0.5 * (AXIS[:, None] / width).square())
+        seen = right & (AXIS[:, None].abs() < 2 * width)
+        assert (faint * seen).sum() < 3.5 * seen.sum().sqrt()
+        found = measured([disc(10 * width, 3.5) + faint + noise(4)])
+        assert found.flag.item() == 0  # TOUCHES_EDGE by what the noise adds
+
+
+def test_light_as_bright_as_the_rest_of_the_rim_is_no_streak():
+    """A galaxy that fills its frame, whose ends lie on the border: the rim's median is its own."""
+    found = measured([300 * disc(1, 60.0, ratio=0.7) + noise(3)])
+    assert not found.flag.item() & CROSSED
+
+
+def test_light_on_much_of_the_rim_is_no_streak():
+    sigma = torch.full((1, 1, 1), 0.1, dtype=torch.float64)
+    middle = 20 * torch.exp(-0.5 * (AXIS.square() + AXIS[:, None].square()) / 16)
+    everywhere = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
+    for reach, streak in ((4, True), (40, False)):  # pixels to either side of the middle of one of four sides
+        crossing = 5.0 * ((AXIS > 0) & (AXIS[:, None].abs() < reach))
+        found = _streaks((middle + crossing)[None], everywhere, sigma)
+        assert bool(found.any()) == streak
+
+
+def test_a_streak_that_leads_to_a_bright_part_of_the_galaxy_takes_nothing_of_it():
+    """One half of it, twice as bright as the streak and more, is the galaxy's own; the streak may count or not."""
+    half = 20 * torch.exp(-0.5 * ((AXIS - 9).square() + AXIS[:, None].square()) / 16)
+    streak = 3 * torch.sigmoid(AXIS - 10) * torch.exp(-0.5 * (AXIS[:, None] / 1.8).square())
+    galaxy = disc(300, 3.0)
+    found = measured([galaxy + half + streak + noise(1)])
+    whole = (galaxy + half).sum().item()
+    assert 0.98 * whole < found.flux.item() < 1.02 * (whole + streak.sum().item())
