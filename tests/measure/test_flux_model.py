@@ -294,6 +294,23 @@ def test_adaptive_moments_are_those_of_a_gaussian_without_the_weight():
     torch.testing.assert_close(found.weighted, 0.5 * right, rtol=1e-3, atol=1e-3)
 
 
+def test_the_centre_under_a_weight_beside_it_is_the_galaxys():
+    """The product of two like Gaussians lies half way between them."""
+    matrix = covariance(4.0, 2.5, 35)
+    weight = torch.tensor([[matrix[0, 0], matrix[1, 1], matrix[0, 1]]])
+    found = weighted_moments(500 * gaussian(matrix, 0.8, -1.1)[None], torch.zeros(1, 2).double(), weight, ONE)
+    torch.testing.assert_close(found.centre, torch.tensor([[0.8, -1.1]], dtype=torch.float64), rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.moments, weight, rtol=1e-3, atol=1e-3)
+
+
+def test_a_galaxy_twice_as_wide_as_an_elongated_weight_keeps_its_moments():
+    right = torch.tensor([[36.0, 4.0, 0.0]], dtype=torch.float64)
+    image = 500 * gaussian(np.diag([36.0, 4.0]))[None]
+    found = weighted_moments(image, torch.zeros(1, 2).double(), right / 4, ONE)
+    torch.testing.assert_close(found.weighted, right / 5, rtol=5e-3, atol=1e-3)
+    torch.testing.assert_close(found.moments, right, rtol=0.03, atol=1e-3)
+
+
 def test_the_distortion_scatters_by_its_error_along_and_across():
     matrix = covariance(4.0, 2.0, 35)
     image = 400 * gaussian(matrix)
