@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows: list[Row] = []
-    moved: list[tuple[float, str]] = []
+    moved: dict[str, list[tuple[float, str]]] = {"sky": [], "unit": [], "star": []}
     doubts: dict[str, Counter[str]] = {}
     print("ours over the others': Petrosian; half light by statmorph, by photutils, by the catalogue; by photutils")
     print("with a sky, in another unit, with a star")
@@ -319,8 +319,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         row = compare(cutout)
         doubts.setdefault(cutout.instrument, Counter())[row.reference.doubt or "compared"] += 1
         if row.ours:
-            plain, with_sky = (row.ours[name][1] for name in ("ours", "sky"))
-            moved.append((abs(with_sky / plain - 1), f"{cutout.instrument} {cutout.name}"))
+            for kind, changes in moved.items():
+                change = abs(row.ours[kind][1] / row.ours["ours"][1] - 1)
+                changes.append((change, f"{cutout.instrument} {cutout.name}"))
         if row.compared():
             rows.append(row)
             ratios = "  ".join(f"{ratio:5.3f}" for ratio in row.ratios().values())
@@ -338,10 +339,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         values = values[np.isfinite(values)]
         if len(values):
             print(f"  {name:18s} {np.median(values):.3f}  {(np.abs(values - 1) <= 0.05).mean():.2f} of {len(values)}")
-    moved = sorted((each for each in moved if np.isfinite(each[0])), reverse=True)
-    few = sum(change <= 0.05 for change, _ in moved)
-    print(f"a sky changes {few} of {len(moved)} half-light radii, compared or not, by 5 % or less; most of all")
-    print(", ".join(f"{name} {100 * change:.0f} %" for change, name in moved[:12]))
+    for kind, changes in moved.items():
+        largest = sorted((each for each in changes if np.isfinite(each[0])), reverse=True)
+        few = sum(change <= 0.05 for change, _ in largest)
+        print(f"{kind}: changes {few} of {len(largest)} half-light radii, compared or not, by 5 % or less; most of all")
+        print(", ".join(f"{name} {100 * change:.0f} %" for change, name in largest[:6]))
     if options.sheet:
         save_sheet(
             [row for row in rows if any(abs(ratio - 1) > 0.05 for ratio in row.ratios().values())], options.sheet

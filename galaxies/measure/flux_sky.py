@@ -16,6 +16,8 @@ from galaxies.measure.frame import corner_mask, corner_pixels, kept, outer_pixel
 from galaxies.measure.sky import DETECTION_SMOOTHING, rising
 
 _BACKGROUND_SMOOTHING = 3.0 / 64  # frame widths; what is smoother than this is background and no noise
+_OF_A_SOURCE = 0.3  # part of bright pixels about one, from which on it is a source's: noise is bright here and there
+_LEAST_SKY = 0.05  # part of pixels about one that have to show sky
 _HIGH_PASS_LOSS = 1.1  # the noise that goes with the background, where it was smoothed before
 _FAR = 3  # pixels between those that are compared for the noise, where neighbours share it
 _TAIL = 0.973  # of the variance of a normal distribution, within 3 standard deviations
@@ -248,9 +250,15 @@ def smoothed_noise(light: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     """
     side = light.shape[-1]
     pixels = corner_pixels(side, light.device)
-    light = light.where(good, 0).clamp_max(_CLIP_SIGMA)
-    fine = smooth(light, DETECTION_SMOOTHING) - smooth(light, _BACKGROUND_SMOOTHING)
-    found = _HIGH_PASS_LOSS * clipped_median(fine.flatten(1)[:, pixels], good.flatten(1)[:, pixels])[1]
+    # Stars have no part in it: what is smooth would else be too bright beside them, and the rest too dark.
+    bright = (light > _CLIP_SIGMA).to(light.dtype)
+    dark = good & (smooth(bright, DETECTION_SMOOTHING) < _OF_A_SOURCE)
+    light, weight = light.where(dark, 0).clamp_max(_CLIP_SIGMA), dark.to(light.dtype)
+    fine, coarse = (
+        smooth(light, width) / smooth(weight, width).clamp_min(_LEAST_SKY)
+        for width in (DETECTION_SMOOTHING, _BACKGROUND_SMOOTHING)
+    )
+    found = _HIGH_PASS_LOSS * clipped_median((fine - coarse).flatten(1)[:, pixels], dark.flatten(1)[:, pixels])[1]
     # A Gaussian of more than a pixel leaves 1 / (2 sqrt(pi) sigma) of white noise; a narrow one hardly smooths.
     white = (1 + 4 * math.pi * (DETECTION_SMOOTHING * side) ** 2) ** -0.5
     sigma = found.clamp_min(white)

@@ -124,8 +124,10 @@ def test_a_star_in_a_corner_is_no_sky_and_no_noise():
     assert beside.level.item() == pytest.approx(plain.level.item(), abs=0.1)
     assert beside.noise.item() == pytest.approx(plain.noise.item(), rel=0.1)
     assert beside.used < plain.used
-    shown = smoothed_noise(torch.cat([image[:, 0], (image + star)[:, 0]]), GOOD.expand(2, -1, -1))[0]
-    assert shown[1].item() == pytest.approx(shown[0].item(), rel=0.4)
+    # Beside a star what is smooth is bright, and what is taken off it too much: 1.1 times the noise, if it were counted.
+    shared = noise(1.0, seed=7, count=8, smooth=1.0)[:, 0]
+    shown, starry = (smoothed_noise(each, GOOD.expand(8, -1, -1))[0] for each in (shared, shared + star))
+    assert (starry / shown).mean().item() == pytest.approx(1, abs=0.05)
 
 
 def test_an_image_without_noise_has_a_ten_thousandth_of_its_light_for_noise():
