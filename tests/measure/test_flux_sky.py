@@ -124,7 +124,7 @@ def test_a_star_in_a_corner_is_no_sky_and_no_noise():
     assert beside.level.item() == pytest.approx(plain.level.item(), abs=0.1)
     assert beside.noise.item() == pytest.approx(plain.noise.item(), rel=0.1)
     assert beside.used < plain.used
-    # Beside a star what is smooth is bright, and what is taken off it too much: 1.1 times the noise, if it were counted.
+    # What is smooth is bright beside a star, and taken off it all is too dark: 1.1 times the noise, if it counted.
     shared = noise(1.0, seed=7, count=8, smooth=1.0)[:, 0]
     shown, starry = (smoothed_noise(each, GOOD.expand(8, -1, -1))[0] for each in (shared, shared + star))
     assert (starry / shown).mean().item() == pytest.approx(1, abs=0.05)
