@@ -29,7 +29,9 @@ from galaxies.datasets.layout import DISPLAY, DataLayout
 from galaxies.tables.identifiers import check_ids
 
 FORMAT_VERSIONS = {"display": 1, "flux": 2}
-PHOTOMETRY = 2  # of flux: raised where measured values come to mean something else; from 2 on PSFs have wings
+# Of flux: raised where measured values come to mean something else. From 2 on PSFs have wings, from 3 on faint galaxies
+# are not flattened by noise.
+PHOTOMETRY = 3
 SOFTWARE = "galaxy-physics 1"
 SPLITS = ("train", "judge", "test")
 _FILES = ("images.npy", "catalogue.csv", "manifest.json")

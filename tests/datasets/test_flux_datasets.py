@@ -329,11 +329,13 @@ def test_what_was_measured_without_the_wings_of_the_psf_is_told(tmp_path, capsys
     for told, images, remarked in (({}, False, False), (shapes, False, True), ({}, True, True)):
         data = PreparedDataset.open(write_flux_dataset(tmp_path / f"{len(told)}{images}", 24, ("g", "r"), psfs=images))
         data.manifest.update(told)
-        assert data.photometry == 2 and data.remark() is None
+        assert data.photometry == 3 and data.remark() is None
         del data.manifest["photometry"]  # of before
-        assert (data.remark() is not None) == remarked
+        assert data.remark().startswith("radii in") == remarked
         runs.print_settings(Config(), data)
         assert capsys.readouterr().out.count("note: radii in ") == remarked
+        data.manifest["photometry"] = 2
+        assert data.remark().startswith("ellipticities of faint galaxies in")
 
 
 def test_joined_values_are_as_those_that_were_measured_first(tmp_path):
