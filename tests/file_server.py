@@ -75,8 +75,8 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, payload: bytes, fault: dict, chunked: bool) -> None:
         for at in range(0, len(payload), 1 << 14):
             block = payload[at : at + (1 << 14)]
+            self.server.sent += len(block)  # before: who has read it may look at once
             self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if chunked else block)
-            self.server.sent += len(block)
             time.sleep(fault.get("slow", 0))
         if chunked and "cut" not in fault:
             self.wfile.write(b"0\r\n\r\n")
