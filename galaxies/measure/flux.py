@@ -41,14 +41,13 @@ from galaxies.measure.flux_model import (
     CONCENTRATION_PARTS,
     Ellipse,
     Psf,
-    aperture_radii_before,
     believed,
     drawn,
     fit_profiles,
     fit_stretch,
-    half_light_before,
     level_in,
     psf_of_width,
+    radii_before,
     refine,
     trusted,
     zero_possible,
@@ -393,9 +392,8 @@ def measure_flux(
     smooth_r20, smooth_r80 = radii_of(smooth_rings, light_within(smooth_rings, aperture), CONCENTRATION_PARTS)
     (petrosian_r50,) = radii_of(rings, light_within(rings, FLUX_APERTURE * petrosian), (0.5,))
     (r50,), (smooth_r50,) = radii_of(rings, whole, (0.5,)), radii_of(smooth_rings, model.light.sum(1), (0.5,))
-    before = half_light_before(model.light, mixtures.variances, ellipse.stretch, side)
+    before, before_r20, before_r80 = radii_before(model.light, mixtures.variances, ellipse.stretch, side)
     size = _before_psf(r50, smooth_r50, before)
-    before_r20, before_r80 = aperture_radii_before(model.light, mixtures.variances, ellipse.stretch, side)
     inner = Part(smooth_r20, before_r20, _before_psf(r20, smooth_r20, before_r20))
     outer = Part(smooth_r80, before_r80, _before_psf(r80, smooth_r80, before_r80))
     with torch.no_grad():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from galaxies.measure.flux_model import Model, Refined, aperture_radii_before, light_in_circles
+from galaxies.measure.flux_model import Model, Refined, light_in_circles, radii_before
 from galaxies.measure.frame import kept
 from galaxies.measure.sersic_mixtures import Mixtures, sersic_mixtures
 from galaxies.measure.structure import (
@@ -276,7 +276,7 @@ def _concentrations(side: int, dtype: torch.dtype, device: torch.device) -> Tens
     """Return the concentrations (T,) of round galaxies of the table's profiles, without a PSF."""
     mixtures = sersic_mixtures(side, dtype, device)
     round_ones = mixtures.parts.new_zeros(len(mixtures.parts), 2)
-    r20, r80 = aperture_radii_before(mixtures.parts, mixtures.variances, round_ones, side)
+    _, r20, r80 = radii_before(mixtures.parts, mixtures.variances, round_ones, side)
     return 5 * torch.log10(r80 / r20)
 
 

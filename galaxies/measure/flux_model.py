@@ -398,25 +398,25 @@ def _ring(ellipse: Ellipse, like: Tensor) -> Tensor:
     return (2 * math.pi * _ANNULUS * squared_radius).clamp_min(2)
 
 
-def half_light_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> Tensor:
-    """Return the radius (N,), pixels, of the circle that holds half of the light (N, G) of Gaussians before the PSF."""
-    growth, edges = _growth_before(light, variances, stretch, side)
-    return squared_radius(growth, edges, 0.5 * light.sum(1, keepdim=True))[:, 0].clamp_min(1e-4).sqrt()
+def radii_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the radii r50, r20 and r80 (N,), pixels, of circles about the light (N, G) of Gaussians before the PSF.
 
-
-def aperture_radii_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the radii r20 and r80 (N,), pixels, of the light (N, G) of Gaussians before the PSF.
-
-    They hold 20 and 80 % of what lies within 1.5 of the Petrosian radius that the galaxy has there.
+    The first holds half of all light, the others 20 and 80 % of what lies within 1.5 of the Petrosian radius that the
+    galaxy has there.
     """
-    growth, edges = _growth_before(light, variances, stretch, side)
+    # The light (N, R) within circles of radii (R,), pixels.
+    steps = torch.arange(_RADII, device=light.device, dtype=light.dtype) / (_RADII - 1)
+    edges = 0.1 * (10.0 * side) ** steps
+    within = light_in_circles(variances, stretch, edges[None])
+    growth = torch.bmm(within, light[..., None])[..., 0].cummax(1).values
+    half = 0.5 * light.sum(1, keepdim=True)
     area = edges.square()
     local = (growth[:, 2:] - growth[:, :-2]) / (area[2:] - area[:-2])  # surface brightness over pi, as the next
     mean = growth[:, 1:-1] / area[1:-1]
     # Where the ratio first falls below Petrosian's, and between it and the edge before on a line; within half of the
     # light it does so between two nuclei, where that light is a ring.
     excess = (local / mean.clamp_min(1e-12) - PETROSIAN_ETA).detach()
-    outside = growth[:, 1:-1] > 0.5 * light.sum(1, keepdim=True)
+    outside = growth[:, 1:-1] > half
     place = ((excess < 0) & outside).to(torch.int8).argmax(1, keepdim=True).clamp_min(1)
     outer, inner = excess.gather(1, place), excess.gather(1, place - 1)
     part = (inner / (inner - outer).clamp_min(1e-6)).clamp(0, 1)
@@ -426,19 +426,10 @@ def aperture_radii_before(light: Tensor, variances: Tensor, stretch: Tensor, sid
     where = (petrosian + math.log(APERTURE) - edges[0].log()) / (edges[1] / edges[0]).log()
     where = where.clamp(0, len(edges) - 1.001)
     below = where.floor().long()
-    within = torch.lerp(growth.gather(1, below), growth.gather(1, below + 1), where - below)
-    r20, r80 = (
-        squared_radius(growth, edges, goal * within)[:, 0].clamp_min(1e-4).sqrt() for goal in CONCENTRATION_PARTS
-    )
-    return r20, r80
-
-
-def _growth_before(light: Tensor, variances: Tensor, stretch: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the light (N, R) of Gaussians (N, G) before the PSF within circles of radii (R,), pixels."""
-    steps = torch.arange(_RADII, device=light.device, dtype=light.dtype) / (_RADII - 1)
-    edges = 0.1 * (10.0 * side) ** steps  # pixels
-    within = light_in_circles(variances, stretch, edges[None])
-    return torch.bmm(within, light[..., None])[..., 0].cummax(1).values, edges
+    aperture = torch.lerp(growth.gather(1, below), growth.gather(1, below + 1), where - below)
+    goals = (half, *(share * aperture for share in CONCENTRATION_PARTS))
+    r50, r20, r80 = (squared_radius(growth, edges, goal)[:, 0].clamp_min(1e-4).sqrt() for goal in goals)
+    return r50, r20, r80
 
 
 def light_in_circles(variances: Tensor, stretch: Tensor, radii: Tensor) -> Tensor:

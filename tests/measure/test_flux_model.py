@@ -19,9 +19,9 @@ from galaxies.measure.flux_model import (
     drawn,
     fit_profiles,
     fit_stretch,
-    half_light_before,
     level_in,
     psf_of_width,
+    radii_before,
     refine,
     scaled_bessel,
     stretched,
@@ -212,13 +212,13 @@ def test_the_ring_through_a_pixel_is_that_of_the_ellipse():
 def test_half_of_a_gaussians_light_lies_within_its_radius():
     light = torch.tensor([[0.0, 5.0]], dtype=torch.float64)
     variances = torch.tensor([1.0, 16.0], dtype=torch.float64)
-    found = half_light_before(light, variances, torch.zeros(1, 2, dtype=torch.float64), SIDE)
+    found, _, _ = radii_before(light, variances, torch.zeros(1, 2, dtype=torch.float64), SIDE)
     assert found.item() == pytest.approx(4 * math.sqrt(2 * math.log(2)), rel=0.005)
     # Of an ellipse, by counting pixels of a large frame.
     image = gaussian(covariance(4 / math.sqrt(0.6), 4 * math.sqrt(0.6), 0))
     order = torch.hypot(AXIS, AXIS[:, None]).flatten().sort().indices
     radius = math.sqrt(int((image.flatten()[order].cumsum(0) < 0.5 * image.sum()).sum()) / math.pi)
-    assert half_light_before(light, variances, stretch(0.6, 0), SIDE).item() == pytest.approx(radius, rel=0.02)
+    assert radii_before(light, variances, stretch(0.6, 0), SIDE)[0].item() == pytest.approx(radius, rel=0.02)
 
 
 def test_the_stretch_that_shows_moments_is_that_of_the_galaxy_before_the_psf():
